@@ -1,0 +1,1 @@
+"""The bundled drivers, one file each, loaded through entry points like anybody's."""
