@@ -1,0 +1,65 @@
+"""The `[buses.*]` tables: a closed set, told apart by `kind`."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _BusConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    timeout_s: float = Field(2.0, ge=0.05, le=30, description="Longest time one job may take on this bus.")
+
+
+class I2cBusConfig(_BusConfig):
+    kind: Literal["i2c"]
+    device: str = Field(pattern=r"^(/dev/.+|[^/]+)$", description='"/dev/i2c-1", or an adapter\'s name.')
+
+
+class GpioBusConfig(_BusConfig):
+    kind: Literal["gpio"]
+    chip: str = Field(
+        min_length=1, description='A chip\'s label ("pinctrl-bcm2835") or path ("/dev/gpiochip0").'
+    )
+    backend: Literal["gpiod", "gpiozero"] = "gpiod"
+    pin_factory: Literal["lgpio", "rpigpio", "pigpio", "native"] = Field(
+        "lgpio", description='Explicit pin factory, for `backend = "gpiozero"` alone.'
+    )
+
+
+class UsbIdentity(BaseModel):
+    """A USB adapter by what it is instead of by the number it happened to get."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vid: int = Field(ge=0, le=0xFFFF)
+    pid: int = Field(ge=0, le=0xFFFF)
+    serial: str | None = Field(None, description="Needed when two adapters share vid and pid.")
+    location: str | None = Field(None, description='Topology such as "1-1.3", for adapters without a serial.')
+
+
+class SerialBusConfig(_BusConfig):
+    kind: Literal["serial"]
+    port: str | UsbIdentity = Field(description='"/dev/serial/by-id/…", or a table with vid, pid and serial.')
+    baud: int = Field(9600, ge=50, le=4_000_000)
+    data_bits: Literal[5, 6, 7, 8] = 8
+    parity: Literal["none", "even", "odd", "mark", "space"] = "none"
+    stop_bits: Literal[1, 1.5, 2] = 1
+    flow_control: Literal["none", "rts-cts", "xon-xoff", "dsr-dtr"] = "none"
+
+
+class MqttBusConfig(_BusConfig):
+    kind: Literal["mqtt"]
+    host: str = Field(min_length=1)
+    port: int = Field(1883, ge=1, le=65_535)
+    username: str | None = None
+    password_file: str | None = Field(None, description="A file that only its owner may read.")
+    tls: bool = False
+    ca_file: str | None = None
+    client_id: str | None = Field(None, max_length=65)
+    keepalive_s: int = Field(15, ge=5, le=3600)
+
+
+BusConfig = Annotated[
+    I2cBusConfig | GpioBusConfig | SerialBusConfig | MqttBusConfig, Field(discriminator="kind")
+]

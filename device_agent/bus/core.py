@@ -1,0 +1,215 @@
+"""One shared medium with one owner: the handle that drivers see, and the thread that alone uses it.
+
+Leaving the event loop has one door, `Bus.run`. A job whose caller has left before it began never runs; a job
+that outlives its limit faults the bus until its thread returns.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from device_agent.errors import BusBusy, BusError, BusFaulted, BusTimeout
+
+T = TypeVar("T")
+
+# Opening may wait for a USB port to enumerate or a broker to answer; closing is a system call.
+OPEN_LIMIT_S = 10.0
+CLOSE_LIMIT_S = 2.0
+# Jobs that wait for one bus. Devices have one job each under way, commands one a device: 64 is never reached
+# unless something is wrong, and then refusing is right.
+JOBS_MAX = 64
+
+
+class Source(Protocol):
+    """Something that becomes readable: the event loop watches `fileno` and calls `drain`."""
+
+    def fileno(self) -> int:
+        """A descriptor that polls readable while chunks wait."""
+
+    def drain(self) -> Sequence[Any]:
+        """All chunks that wait, without blocking. Raises BusGone when the medium has disappeared."""
+
+    def close(self) -> None:
+        """Stop listening; may be called twice."""
+
+
+class Handle:
+    """What a driver sees of a bus; used only on the bus's thread. Subclasses are one kind of medium each."""
+
+    kind: ClassVar[str] = ""
+
+    def open(self) -> None:
+        """Take the medium. Raises BusGone (not there), BusHeld, BusDenied."""
+
+    def close(self) -> None:
+        """Give it back; safe to call twice and after a failed `open`."""
+
+    def listen(self) -> Source:
+        """Everything that arrives on the medium, where it is one stream."""
+        raise BusError(f"a bus of kind {self.kind!r} has nothing to listen to as a whole")
+
+
+class BusState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    FAULTED = "faulted"
+
+
+class _Job:
+    """One call on its way to the bus thread. `begin` and `abandon` race; exactly one of them wins."""
+
+    __slots__ = ("_lock", "_state", "fn", "future", "loop")
+
+    def __init__(self, fn: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.fn = fn
+        self.loop = loop
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self._lock = threading.Lock()
+        self._state = "waiting"
+
+    def begin(self) -> bool:
+        with self._lock:
+            if self._state == "abandoned":
+                return False
+            self._state = "begun"
+            return True
+
+    def abandon(self) -> bool:
+        """True if the job had begun, so that it may have happened."""
+        with self._lock:
+            begun = self._state == "begun"
+            if not begun:
+                self._state = "abandoned"
+            return begun
+
+
+class Bus:
+    """Owner of one handle. States: closed → open → faulted → open. All methods belong to the event loop."""
+
+    def __init__(self, name: str, handle: Handle) -> None:
+        self.name = name
+        self.handle = handle
+        self.state = BusState.CLOSED
+        self.faults = 0
+        self.last_error = ""
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._stuck: _Job | None = None
+        self._thread: threading.Thread | None = None
+        self._changed = asyncio.Event()
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Take the medium. Raises BusError; the caller decides when to try again."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=f"bus-{self.name}", daemon=True)
+            self._thread.start()
+        await self._submit(self.handle.open, OPEN_LIMIT_S)
+        self._enter(BusState.OPEN)
+
+    async def close(self) -> None:
+        """Give the medium back and leave the faulted state behind. Never raises for a dead medium."""
+        self._enter(BusState.CLOSED)
+        try:
+            await self._submit(self.handle.close, CLOSE_LIMIT_S)
+        except BusError as error:
+            self.last_error = str(error)
+
+    def stop(self) -> None:
+        """End the thread after the job under way; it is a daemon, so a stuck one cannot hold the process."""
+        self._jobs.put(None)
+        self._thread = None
+
+    def fault(self, error: BaseException) -> None:
+        """A user of the bus found the medium gone: everybody lets go, and the owner reopens."""
+        if self.state is BusState.OPEN:
+            self.faults += 1
+            self.last_error = str(error)
+            self._enter(BusState.FAULTED)
+
+    async def until(self, *states: BusState) -> BusState:
+        """Wait for one of the states. No limit of its own: the caller owns the wait."""
+        while self.state not in states:
+            await self._changed.wait()
+        return self.state
+
+    def _enter(self, state: BusState) -> None:
+        if state is not self.state:
+            self.state = state
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    # -- work ---------------------------------------------------------------------------------------------
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the thread is inside a job that outlived its limit."""
+        return self._stuck is not None
+
+    async def run(self, fn: Callable[[], T], timeout_s: float) -> T:
+        """Run `fn` on the bus's thread.
+
+        Raises BusFaulted at once while the bus is not open or its thread is stuck, BusBusy if the job never
+        began within `timeout_s` (and never will), BusTimeout if it began and did not end: it may have
+        happened.
+        """
+        if self.state is not BusState.OPEN:
+            raise BusFaulted(f"bus {self.name} is {self.state}: {self.last_error or 'not opened yet'}")
+        return await self._submit(fn, timeout_s)
+
+    async def _submit(self, fn: Callable[[], T], timeout_s: float) -> T:
+        if self._stuck is not None:
+            raise BusFaulted(f"bus {self.name} is stuck in a call that did not return in time")
+        if self._waiting >= JOBS_MAX:
+            raise BusBusy(f"bus {self.name}: {JOBS_MAX} jobs wait already")
+        job = _Job(fn, asyncio.get_running_loop())
+        self._jobs.put(job)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await job.future  # type: ignore[no-any-return]
+        except TimeoutError as error:
+            if not job.future.cancelled():
+                raise  # the driver's own TimeoutError, not this limit
+            if job.abandon():
+                self._stuck = job
+                self.faults += 1
+                self.last_error = f"a call took longer than {timeout_s:g} s"
+                raise BusTimeout(f"bus {self.name}: no answer within {timeout_s:g} s") from None
+            raise BusBusy(f"bus {self.name}: occupied for {timeout_s:g} s, the job did not begin") from error
+        except asyncio.CancelledError:
+            job.abandon()
+            raise
+        finally:
+            self._waiting -= 1
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if not job.begin():
+                continue
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                result = job.fn()
+            except Exception as caught:  # noqa: BLE001 - the thread's life; the error goes to whoever asked
+                error = caught
+            try:
+                job.loop.call_soon_threadsafe(self._finish, job, result, error)
+            except RuntimeError:
+                return  # the loop is closed: the process ends
+
+    def _finish(self, job: _Job, result: Any, error: BaseException | None) -> None:
+        if self._stuck is job:
+            self._stuck = None
+            self._changed.set()
+            self._changed = asyncio.Event()
+        if job.future.done():
+            return
+        if error is not None:
+            job.future.set_exception(error)
+        else:
+            job.future.set_result(result)

@@ -1,0 +1,71 @@
+"""GPIO: single lines of one chip. Values are logical: `active_low` is applied here and nowhere above."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+from device_agent.bus.core import Handle, Source
+
+Bias = Literal["as-is", "none", "pull-up", "pull-down"]
+Drive = Literal["push-pull", "open-drain", "open-source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A line changed. `monotonic_s` is the kernel's time stamp, `lost` how many edges before it were lost."""
+
+    active: bool
+    monotonic_s: float
+    lost: int = 0
+
+
+class InputLine(Source, Protocol):
+    """A claimed input; its chunks are Edges."""
+
+    def read(self) -> bool:
+        """The logical level now."""
+
+    def drain(self) -> Sequence[Edge]: ...
+
+
+class OutputLine(Protocol):
+    """A claimed output."""
+
+    def write(self, active: bool) -> None: ...
+
+    def read(self) -> bool:
+        """The logical level read back from the chip."""
+
+    def fileno(self) -> int:
+        """The descriptor that keeps the line driven while open."""
+
+    def close(self) -> None:
+        """Release the line; what it does then is up to the hardware's pull."""
+
+
+class GpioBus(Handle):
+    """What a driver sees of a GPIO chip. `line` is an offset, or a line's name such as "GPIO17".
+
+    Every call raises BusHeld (with the holder's name), BusGone (chip removed), BusDenied or BusError.
+    """
+
+    kind: ClassVar[str] = "gpio"
+
+    @abstractmethod
+    def input(
+        self,
+        line: int | str,
+        *,
+        active_low: bool = False,
+        bias: Bias = "as-is",
+        debounce_s: float = 0.0,
+        edges: bool = True,
+    ) -> InputLine:
+        """Claim an input. With `debounce_s` a change counts once the new level has held that long."""
+
+    @abstractmethod
+    def output(
+        self, line: int | str, *, active: bool, active_low: bool = False, drive: Drive = "push-pull"
+    ) -> OutputLine:
+        """Claim an output at the given logical level, in one step with its direction."""

@@ -1,0 +1,30 @@
+"""MQTT as a bus: a local broker that other devices speak to."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from device_agent.bus.core import Handle, Source
+
+
+@dataclass(frozen=True, slots=True)
+class MqttMessage:
+    """One message as it came."""
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+
+
+class MqttBus(Handle):
+    """What a driver sees of a broker. Every call raises BusGone (connection lost), BusTimeout or BusError."""
+
+    kind: ClassVar[str] = "mqtt"
+
+    @abstractmethod
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        """Send and, with qos 1 or 2, wait for the broker's acknowledgement."""
+
+    @abstractmethod
+    def subscribe(self, topics: tuple[str, ...], *, qos: int = 1) -> Source:
+        """Messages of these topic filters, as chunks of MqttMessage."""

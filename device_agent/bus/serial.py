@@ -1,0 +1,28 @@
+"""Serial ports: bytes in, bytes out, one exclusive owner."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from device_agent.bus.core import Handle, Source
+
+
+class SerialBus(Handle):
+    """What a driver sees of a serial port. Every call raises BusGone (unplugged), BusTimeout or BusError."""
+
+    kind: ClassVar[str] = "serial"
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Send all of it. Raises BusTimeout when the far end does not take it within the port's limit."""
+
+    @abstractmethod
+    def read(self, size: int, timeout_s: float) -> bytes:
+        """Up to `size` bytes; fewer when `timeout_s` ran out. Drivers that ask use this."""
+
+    @abstractmethod
+    def discard_input(self) -> None:
+        """Forget what has arrived: a late answer looks exactly like the next one."""
+
+    @abstractmethod
+    def listen(self) -> Source:
+        """Everything that arrives, as chunks of bytes."""

@@ -1,0 +1,194 @@
+"""The whole contract of a driver, for this package's own and for third parties.
+
+A driver knows one kind of chip and nothing of time, network or threads. It is synchronous and runs whole on
+its bus's thread. Three shapes, freely combined: a `Sensor` is asked, a `Listener` is told, an `Actuator` obeys.
+Name the class in the entry point group `device_agent.drivers`.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from device_agent.bus.core import Handle, Source
+from device_agent.bus.gpio import Edge, GpioBus
+from device_agent.bus.i2c import I2cBus
+from device_agent.bus.mqtt import MqttBus, MqttMessage
+from device_agent.bus.serial import SerialBus
+from device_agent.errors import BadReading, ChipReset, DriverError, NoAnswer, WrongChip
+from device_agent.records import Action, Argument, Flag, Flagged, Point, Step, Unit, Value, Values
+
+__all__ = [
+    "Action",
+    "Actuator",
+    "ActuatorConfig",
+    "Argument",
+    "BadReading",
+    "ChipReset",
+    "Driver",
+    "DriverConfig",
+    "DriverError",
+    "Edge",
+    "Flag",
+    "Flagged",
+    "GpioBus",
+    "I2cBus",
+    "Listener",
+    "MqttBus",
+    "MqttMessage",
+    "NoAnswer",
+    "NoBus",
+    "Point",
+    "Sensor",
+    "SerialBus",
+    "Step",
+    "Unit",
+    "Value",
+    "Values",
+    "WrongChip",
+]
+
+
+class NoBus(Handle):
+    """The bus of a driver that needs none, such as `host`."""
+
+    kind = "none"
+
+
+class DriverConfig(BaseModel):
+    """Options that every device has; a driver's model adds its own (do not declare `driver: str` here)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    bus: str | None = Field(None, description="Name of the bus this device sits on.")
+    every_s: float | None = Field(None, ge=0.01, le=86_400, description="Period of readings, seconds.")
+    on_change: bool = Field(False, description="Report only when a value changed by more than `dead_band`.")
+    dead_band: float | dict[str, float] = Field(
+        0.0, description="Smallest change worth reporting, per point."
+    )
+    scale: dict[str, float] = Field({}, description="Calibration: the driver's value is multiplied by this.")
+    offset: dict[str, float] = Field({}, description="Calibration: added after `scale`, in the point's unit.")
+
+
+class ActuatorConfig(DriverConfig):
+    """Options of everything that moves. `safe` is required: a value for all points, or a table by point."""
+
+    safe: Value | dict[str, Value] = Field(description="What each point is set to when in doubt.")
+    hold: bool = Field(False, description="Keep the value when the session that drove it ends.")
+    max_on_s: float | None = Field(None, gt=0, le=31_536_000, description="Longest time away from `safe`.")
+    min_off_s: float | None = Field(None, gt=0, le=86_400, description="Shortest time at `safe` in between.")
+    max_step: float | None = Field(None, gt=0, description="Largest change in one command.")
+    max_rate_per_s: float | None = Field(None, gt=0, description="Largest change a second.")
+    max_cycles_per_hour: int | None = Field(None, ge=1, le=3600, description="How often it may leave `safe`.")
+    interlock: list[str] = Field(
+        [], max_length=8, description="Groups of which one member may be on at once."
+    )
+
+
+C = TypeVar("C", bound=DriverConfig)
+B = TypeVar("B", bound=Handle)
+
+
+class Driver(Generic[C, B]):
+    """One chip at one place. The two type arguments name its configuration model and its kind of bus."""
+
+    Config: ClassVar[type[DriverConfig]] = DriverConfig
+    Bus: ClassVar[type[Handle]] = NoBus
+    points: tuple[Point, ...] = ()
+    actions: tuple[Action, ...] = ()
+    simulator: ClassVar[Callable[..., Any] | None] = None
+    """From the configuration to a simulated chip; see `device_agent.testing`."""
+    default_every_s: ClassVar[float | None] = 10.0
+    settle_s: float = 0.0
+    """Seconds between `trigger` and `read`, waited off the bus. At most 50 ms may be slept inside a call."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in getattr(cls, "__orig_bases__", ()):
+            origin = get_origin(base)
+            if isinstance(origin, type) and issubclass(origin, Driver):
+                for argument in get_args(base):
+                    if isinstance(argument, type) and issubclass(argument, DriverConfig):
+                        cls.Config = argument
+                    elif isinstance(argument, type) and issubclass(argument, Handle):
+                        cls.Bus = argument
+
+    def __init__(self, config: C, bus: B, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Touches no hardware. `sleep` is for waits up to 50 ms, so that tests need no real time."""
+        self.config = config
+        self.bus = bus
+        self.sleep = sleep
+        self.points = type(self).points_of(config)
+
+    @classmethod
+    def points_of(cls, config: Any) -> tuple[Point, ...]:
+        """The points of a device so configured; overridden where the configuration decides."""
+        return cls.points
+
+    @classmethod
+    def claims(cls, config: Any) -> tuple[str, ...]:
+        """What the device owns alone on its bus, such as ("address 0x76",) or ("line 17",)."""
+        address = getattr(config, "address", None)
+        return () if address is None else (f"address {address:#04x}",)
+
+    def open(self) -> None:
+        """Identify and configure the chip. Also called after a fault: assume no state. Raises WrongChip."""
+
+    def close(self) -> None:
+        """Release what `open` took. May be called twice, and after a failed `open`."""
+
+    def do(self, action: str, args: Mapping[str, Value]) -> Iterable[Step] | None:
+        """Carry out an action here, or return the steps that the runtime shall carry out under its limits."""
+        raise DriverError(f"{type(self).__name__} has no action {action!r}")
+
+
+class Sensor(Driver[C, B]):
+    """Is asked."""
+
+    def trigger(self) -> None:
+        """Start a conversion that takes longer than 50 ms; `settle_s` later `read` fetches it."""
+
+    def read(self) -> Values:
+        """All configured points, now. Raises NoAnswer, BadReading, ChipReset or any BusError."""
+        raise NotImplementedError
+
+
+class Listener(Driver[C, B]):
+    """Is told. `feed` runs on the event loop: it is pure, quick, and touches no bus."""
+
+    default_every_s: ClassVar[float | None] = None
+
+    def listen(self) -> "Source":
+        """What to listen to; the bus itself unless overridden. Called after `open`, on the bus's thread."""
+        return self.bus.listen()
+
+    def feed(self, chunk: Any) -> Iterable[Values]:
+        """Takes a chunk (bytes, an Edge, an MqttMessage), yields the readings that became complete."""
+        raise NotImplementedError
+
+    def present(self, monotonic_s: float) -> Values | None:
+        """The present reading when asked in between; None where nothing is known yet."""
+        return None
+
+
+class Actuator(Driver[C, B]):
+    """Obeys. `open` sets the safe value in the same step as the direction."""
+
+    @classmethod
+    def safe_of(cls, config: Any) -> dict[str, Value]:
+        """The safe value of each writable point so configured."""
+        safe = getattr(config, "safe", None)
+        writable = [point.name for point in cls.points_of(config) if point.write]
+        return {name: safe.get(name) if isinstance(safe, dict) else safe for name in writable}
+
+    def write(self, values: Mapping[str, Value]) -> Values:
+        """Set these points (already checked for type and range), all in one step where the chip can.
+
+        Returns what was read back from the hardware; a point that cannot be read back is left out.
+        """
+        raise NotImplementedError
+
+    def safe(self) -> None:
+        """Set every point to its safe value."""
+        self.write(type(self).safe_of(self.config))

@@ -1,0 +1,146 @@
+"""One root, branches named by who acts next.
+
+Every message says what, where, which value, and what to do; a traceback reaches nobody but the log.
+"""
+
+
+class AgentError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class ConfigError(AgentError):
+    """A person must edit a file. `problems` holds every fault found, one sentence each. Exit code 78."""
+
+    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems or (message,)
+
+
+# --- buses and drivers: the device waits and tries again -------------------------------------------------
+
+
+class BusError(AgentError, OSError):
+    """Something on a bus went wrong; `reason` is the word for a device's `status` event."""
+
+    reason = "bus_fault"
+
+
+class NoAnswer(BusError):
+    """One address or unit did not answer (a NACK); the bus itself works. Try again on the same handle."""
+
+    reason = "absent"
+
+
+class BusTimeout(BusError, TimeoutError):
+    """A job had begun and did not end in time, so it may have happened: a write's outcome is `unknown`."""
+
+    reason = "timeout"
+
+
+class BusBusy(BusError):
+    """A job never began, and never will: the bus was occupied for the whole time limit."""
+
+    reason = "bus_fault"
+
+
+class BusFaulted(BusError):
+    """The bus is not usable now: its thread is stuck, or the medium is being reopened."""
+
+    reason = "bus_fault"
+
+
+class BusGone(BusError):
+    """The medium itself disappeared (unplugged adapter, removed chip). Close before reopening."""
+
+    reason = "unplugged"
+
+
+class BusHeld(BusError):
+    """Somebody else holds the line, port or address; the message names the holder where the kernel tells."""
+
+    reason = "busy"
+
+
+class BusDenied(BusError, PermissionError):
+    """The operating system refuses; the message names the group or rule that is missing."""
+
+    reason = "permission"
+
+
+class DriverError(AgentError):
+    """A chip answered, but not as its data sheet says."""
+
+    reason = "driver_error"
+
+
+class WrongChip(DriverError):
+    """Another chip than the configured one answers at this place; the message holds the id that was found."""
+
+    reason = "wrong_chip"
+
+
+class ChipReset(DriverError):
+    """The chip lost its configuration during the run (brown-out); it is opened and configured again."""
+
+    reason = "chip_reset"
+
+
+class BadReading(DriverError, ValueError):
+    """A checksum, frame or range was wrong: nothing in this answer may be believed."""
+
+    reason = "checksum"
+
+
+# --- commands: the caller is told ---------------------------------------------------------------------
+
+
+class Rejected(AgentError):
+    """A command or request was refused before anything moved; `code` is one of design section 4's list."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+# --- storage -------------------------------------------------------------------------------------------
+
+
+class StoreError(AgentError):
+    """A store on disk failed."""
+
+
+class StoreDamaged(StoreError):
+    """A store could not be read; it was set aside under the name in the message and a new one begun."""
+
+
+# --- network: the supervisor's policy decides when to try again ---------------------------------------------
+
+
+class NetworkError(AgentError):
+    """Speaking to the network failed."""
+
+
+class Unreachable(NetworkError):
+    """No answer at all (DNS, connect, reset, time-out): try again within 5 s."""
+
+
+class Refused(NetworkError):
+    """An answer that refuses (4xx, 5xx): back off up to 60 s. `status` is HTTP's, `code` its word."""
+
+    def __init__(self, message: str, status: int = 0, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class TokenRefused(Refused):
+    """HTTP 403 (or 401 of the API): this token does not serve; renew or replace it."""
+
+
+class Revoked(Refused):
+    """The API key is invalid or an administrator forced the agent offline: stay down, safe, and say so."""
+
+
+class ProtocolFault(NetworkError):
+    """The other side sent something the protocol does not allow; the message names the member."""

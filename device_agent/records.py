@@ -1,0 +1,186 @@
+"""The words of the runtime as data: points, units, values, flags, readings, statuses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+Value = bool | int | float | str | None
+"""What one point can hold. None means "could not be read"; a flag then says why."""
+
+
+class Unit(StrEnum):
+    """The closed list of units, in UCUM spelling (https://ucum.org)."""
+
+    NONE = ""
+    ONE = "1"
+    PERCENT = "%"
+    PARTS_PER_MILLION = "[ppm]"
+    PARTS_PER_BILLION = "[ppb]"
+    CELSIUS = "Cel"
+    KELVIN = "K"
+    HECTOPASCAL = "hPa"
+    PASCAL = "Pa"
+    KILOPASCAL = "kPa"
+    BAR = "bar"
+    LUX = "lx"
+    VOLT = "V"
+    MILLIVOLT = "mV"
+    AMPERE = "A"
+    MILLIAMPERE = "mA"
+    WATT = "W"
+    KILOWATT = "kW"
+    VOLT_AMPERE = "V.A"
+    VAR = "var"
+    WATT_HOUR = "W.h"
+    KILOWATT_HOUR = "kW.h"
+    JOULE = "J"
+    OHM = "Ohm"
+    FARAD = "F"
+    COULOMB = "C"
+    TESLA = "T"
+    MICROTESLA = "uT"
+    HERTZ = "Hz"
+    PER_MINUTE = "/min"
+    SECOND = "s"
+    MILLISECOND = "ms"
+    MINUTE = "min"
+    HOUR = "h"
+    METRE = "m"
+    MILLIMETRE = "mm"
+    CENTIMETRE = "cm"
+    KILOMETRE = "km"
+    METRE_PER_SECOND = "m/s"
+    KILOMETRE_PER_HOUR = "km/h"
+    METRE_PER_SECOND_SQUARED = "m/s2"
+    DEGREE = "deg"
+    DEGREE_PER_SECOND = "deg/s"
+    GRAM = "g"
+    KILOGRAM = "kg"
+    NEWTON = "N"
+    LITRE = "L"
+    MILLILITRE = "mL"
+    CUBIC_METRE = "m3"
+    LITRE_PER_MINUTE = "L/min"
+    CUBIC_METRE_PER_HOUR = "m3/h"
+    MICROGRAM_PER_CUBIC_METRE = "ug/m3"
+    MILLIGRAM_PER_LITRE = "mg/L"
+    GRAM_PER_CUBIC_METRE = "g/m3"
+    MICROSIEMENS_PER_CM = "uS/cm"
+    PH = "[pH]"
+    DECIBEL = "dB"
+    DECIBEL_MILLIWATT = "dB[mW]"
+    BYTE = "By"
+    MEGABYTE = "MBy"
+    PER_DECILITRE = "/dL"
+
+
+class Flag(StrEnum):
+    """Why a value is missing or doubtful (design section 4a)."""
+
+    STALE = "stale"
+    FROZEN = "frozen"
+    OUT_OF_RANGE = "out_of_range"
+    CLIPPED = "clipped"
+    OVERFLOW = "overflow"
+    CHECKSUM = "checksum"
+    NO_ANSWER = "no_answer"
+    NOT_READY = "not_ready"
+    POWER_ON_VALUE = "power_on_value"
+
+
+class DeviceState(StrEnum):
+    """A device's health as callers see it."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+    FAULT = "fault"
+
+
+ValueType = Literal["number", "integer", "boolean", "string"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One thing a device senses or sets.
+
+    `low` and `high` bound what the chip can measure (a value outside gets the flag `out_of_range`);
+    `minimum` and `maximum` bound what may be written.
+    """
+
+    name: str
+    unit: Unit = Unit.NONE
+    type: ValueType = "number"
+    low: float | None = None
+    high: float | None = None
+    write: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One member of an action's `args`."""
+
+    name: str
+    unit: Unit = Unit.NONE
+    type: ValueType = "number"
+    minimum: float | None = None
+    maximum: float | None = None
+    required: bool = True
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something a device does that is more than setting a point. `moves`: it drives an actuator, so the
+    lease, the limits and the right to drive apply."""
+
+    name: str
+    arguments: tuple[Argument, ...] = ()
+    moves: bool = True
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Flagged:
+    """A value with a doubt. `value` is None where nothing may be believed."""
+
+    value: Value
+    flag: Flag
+
+
+Values = Mapping[str, Value | Flagged]
+"""What a driver returns: point to value; the device adds names, time and units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Part of an action's plan: set these values, keep them for `for_s` (None: until the next command)."""
+
+    values: Mapping[str, Value]
+    for_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The values of one device at one instant."""
+
+    device: str
+    at_ms: int
+    values: Mapping[str, Value]
+    flags: Mapping[str, Flag] = field(default_factory=dict)
+    monotonic_s: float = 0.0
+    clock_set: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A device came, went or failed: `reason` is one of design section 4a's words."""
+
+    device: str
+    at_ms: int
+    state: DeviceState
+    reason: str = ""
+    detail: str = ""
