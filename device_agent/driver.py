@@ -1,7 +1,8 @@
 """The whole contract of a driver, for this package's own and for third parties.
 
-A driver knows one kind of chip and nothing of time, network or threads. It is synchronous and runs whole on
-its bus's thread. Three shapes, freely combined: a `Sensor` is asked, a `Listener` is told, an `Actuator` obeys.
+A driver knows one kind of chip and nothing of time, network or threads. It is synchronous and runs whole
+on its bus's thread. Three shapes, freely combined: a `Sensor` is asked, a `Listener` is told, an `Actuator`
+obeys.
 Name the class in the entry point group `device_agent.drivers`.
 """
 

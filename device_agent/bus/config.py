@@ -44,7 +44,7 @@ class SerialBusConfig(_BusConfig):
     baud: int = Field(9600, ge=50, le=4_000_000)
     data_bits: Literal[5, 6, 7, 8] = 8
     parity: Literal["none", "even", "odd", "mark", "space"] = "none"
-    stop_bits: Literal[1, 1.5, 2] = 1
+    stop_bits: float = Field(1, ge=1, le=2, multiple_of=0.5)
     flow_control: Literal["none", "rts-cts", "xon-xoff", "dsr-dtr"] = "none"
 
 
