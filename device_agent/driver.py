@@ -101,6 +101,8 @@ class Driver(Generic[C, B]):
     simulator: ClassVar[Callable[..., Any] | None] = None
     """From the configuration to a simulated chip; see `device_agent.testing`."""
     default_every_s: ClassVar[float | None] = 10.0
+    bytes_side: ClassVar[bool] = False
+    """Whether the device is one stream of bytes: its Listener chunks go out as they are, `write_bytes` in."""
     settle_s: float = 0.0
     """Seconds between `trigger` and `read`, waited off the bus. At most 50 ms may be slept inside a call."""
 
@@ -142,6 +144,10 @@ class Driver(Generic[C, B]):
     def do(self, action: str, args: Mapping[str, Value]) -> Iterable[Step] | None:
         """Carry out an action here, or return the steps that the runtime shall carry out under its limits."""
         raise DriverError(f"{type(self).__name__} has no action {action!r}")
+
+    def write_bytes(self, data: bytes) -> None:
+        """Send these bytes as they are. Raises BusTimeout when the far end does not take them."""
+        raise DriverError(f"{type(self).__name__} has no bytes side")
 
 
 class Sensor(Driver[C, B]):

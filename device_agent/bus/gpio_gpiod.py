@@ -1,0 +1,258 @@
+"""GPIO through the kernel's character device, on gpiod (libgpiod 2): one request per line.
+
+Kernel time stamps, sequence numbers that show lost edges, debounce by the kernel, errors with an errno.
+"""
+
+import errno
+import os
+import select
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from device_agent.bus.config import GpioBusConfig
+from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine
+from device_agent.bus.system import denied, listed
+from device_agent.errors import BusError, BusGone, BusHeld
+
+CONSUMER = "device-agent"
+# Edges the kernel keeps for a line until they are read; it gives 16 unless asked, and drops the oldest.
+EDGES_MAX = 1024
+
+_GONE = {errno.ENODEV, errno.ENOENT, errno.ENXIO, errno.EBADF, errno.ESHUTDOWN}
+
+LineT = TypeVar("LineT", bound="_Line")
+
+
+class GpiodGpio(GpioBus):
+    """One chip, found by label ("pinctrl-bcm2835") or path, and the lines claimed of it."""
+
+    def __init__(self, name: str, config: GpioBusConfig) -> None:
+        self.name = name
+        self.config = config
+        self.path = config.chip
+        self._chip: Any = None
+        self._lines: weakref.WeakSet[_Line] = weakref.WeakSet()
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        self.close()
+        self._chip = self._find()
+
+    def close(self) -> None:
+        """Also releases every line: a held descriptor makes a chip come back under another number."""
+        for line in list(self._lines):
+            line.close()
+        chip, self._chip = self._chip, None
+        if chip is not None:
+            chip.close()
+
+    def _find(self) -> Any:
+        import gpiod
+
+        wanted = self.config.chip
+        if wanted.startswith("/"):
+            self.path = wanted
+            with self._mapped("the chip"):
+                return gpiod.Chip(wanted)
+        # One chip may have two nodes: kernels for the Pi 5 link an old number to the new one.
+        paths = sorted({os.path.realpath(path) for path in Path("/dev").glob("gpiochip*")})
+        labels: dict[str, str] = {}
+        refused = ""
+        for path in paths:
+            try:
+                with gpiod.Chip(path) as chip:
+                    labels[path] = chip.get_info().label
+            except PermissionError:
+                refused = path
+            except OSError:
+                continue  # it left between the listing and now
+        found = [path for path, label in labels.items() if label == wanted]
+        if len(found) > 1:
+            raise BusError(
+                f"bus {self.name}: {len(found)} GPIO chips are labelled {wanted!r} ({', '.join(found)}); "
+                "name one by its path"
+            )
+        if found:
+            self.path = found[0]
+            with self._mapped("the chip"):
+                return gpiod.Chip(found[0])
+        if refused:
+            raise denied(refused)
+        there = listed([f"{label!r} ({path})" for path, label in labels.items()], "there is no GPIO chip")
+        raise BusGone(f"bus {self.name}: no GPIO chip is labelled {wanted!r}; {there}")
+
+    # -- lines --------------------------------------------------------------------------------------------
+
+    def input(
+        self,
+        line: int | str,
+        *,
+        active_low: bool = False,
+        bias: Bias = "as-is",
+        debounce_s: float = 0.0,
+        edges: bool = True,
+    ) -> InputLine:
+        from gpiod.line import Bias as KernelBias
+        from gpiod.line import Clock, Direction
+        from gpiod.line import Edge as KernelEdge
+        from gpiod.line_settings import LineSettings
+
+        settings = LineSettings(
+            direction=Direction.INPUT,
+            edge_detection=KernelEdge.BOTH if edges else KernelEdge.NONE,
+            bias={
+                "as-is": KernelBias.AS_IS,
+                "none": KernelBias.DISABLED,
+                "pull-up": KernelBias.PULL_UP,
+                "pull-down": KernelBias.PULL_DOWN,
+            }[bias],
+            active_low=active_low,
+            debounce_period=timedelta(seconds=debounce_s),
+            event_clock=Clock.MONOTONIC,
+        )
+        request = self._request(line, settings, f"bias {bias!r}, debounce_s {debounce_s:g}")
+        return self._keep(GpiodInput(self, request, line))
+
+    def output(
+        self, line: int | str, *, active: bool, active_low: bool = False, drive: Drive = "push-pull"
+    ) -> OutputLine:
+        from gpiod.line import Direction, Value
+        from gpiod.line import Drive as KernelDrive
+        from gpiod.line_settings import LineSettings
+
+        settings = LineSettings(
+            direction=Direction.OUTPUT,
+            drive={
+                "push-pull": KernelDrive.PUSH_PULL,
+                "open-drain": KernelDrive.OPEN_DRAIN,
+                "open-source": KernelDrive.OPEN_SOURCE,
+            }[drive],
+            active_low=active_low,
+            output_value=Value.ACTIVE if active else Value.INACTIVE,
+        )
+        return self._keep(GpiodOutput(self, self._request(line, settings, f"drive {drive!r}"), line))
+
+    def _keep(self, line: LineT) -> LineT:
+        self._lines.add(line)
+        return line
+
+    def _request(self, line: int | str, settings: Any, wish: str) -> Any:
+        if self._chip is None:
+            raise BusGone(f"bus {self.name}: {self.path} is not open")
+        where = f"line {line}"
+        with self._mapped(where, wish):
+            try:
+                offset = self._chip.line_offset_from_id(line)
+            except (ValueError, FileNotFoundError) as error:
+                lines = self._chip.get_info().num_lines
+                raise BusError(
+                    f"bus {self.name}: {self.path} has no line {line!r}; its lines are 0 to {lines - 1}"
+                ) from error
+            try:
+                return self._chip.request_lines(
+                    {offset: settings}, consumer=CONSUMER, event_buffer_size=EDGES_MAX
+                )
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                raise BusHeld(f"bus {self.name}: {where} is held by {self._holder(offset)}") from error
+
+    def _holder(self, offset: int) -> str:
+        consumer = self._chip.get_line_info(offset).consumer
+        return f"{consumer!r}; stop it or choose another line" if consumer else "a kernel driver"
+
+    # -- errors -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _mapped(self, what: str, wish: str = "") -> Iterator[None]:
+        from gpiod.exception import ChipClosedError, RequestReleasedError
+
+        where = f"bus {self.name} ({self.path}), {what}"
+        try:
+            yield
+        except BusError:
+            raise
+        except (ChipClosedError, RequestReleasedError) as error:
+            raise BusGone(f"{where}: was released") from error
+        except OSError as error:
+            if error.errno in _GONE:
+                raise BusGone(f"{where}: the GPIO chip is gone") from error
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise denied(self.path) from error
+            if wish and error.errno in (errno.EINVAL, errno.EOPNOTSUPP, 524):  # 524: the kernel's ENOTSUPP
+                raise BusError(f"{where}: the chip does not support {wish}") from error
+            raise BusError(f"{where}: {error.strerror or error}") from error
+
+
+class _Line:
+    """A request of one line. `drain` is the event loop's, `close` the bus thread's: hence the lock."""
+
+    def __init__(self, bus: GpiodGpio, request: Any, line: int | str) -> None:
+        self._bus = bus
+        self._line = line
+        self._lock = threading.Lock()
+        self._request: Any = request
+        self._fd = int(request.fd)
+        self._offset = int(request.offsets[0])
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        with self._lock:
+            request, self._request = self._request, None
+            if request is not None:
+                request.release()
+
+    def read(self) -> bool:
+        from gpiod.line import Value
+
+        with self._claimed() as request:
+            return bool(request.get_value(self._offset) is Value.ACTIVE)
+
+    @contextmanager
+    def _claimed(self) -> Iterator[Any]:
+        with self._bus._mapped(f"line {self._line}"), self._lock:
+            if self._request is None:
+                raise BusGone(f"bus {self._bus.name}: line {self._line} was released")
+            yield self._request
+
+
+class GpiodInput(_Line):
+    """A claimed input with its queue of edges."""
+
+    def __init__(self, bus: GpiodGpio, request: Any, line: int | str) -> None:
+        super().__init__(bus, request, line)
+        self._sequence = 0
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLIN)
+
+    def drain(self) -> Sequence[Edge]:
+        """All edges that wait. A removed chip polls as an error, and reading it raises ENODEV."""
+        with self._claimed() as request:
+            # Not gpiod's own wait: it uses select(), which fails for descriptors above 1023.
+            if not self._poll.poll(0):
+                return ()
+            return [self._edge(event) for event in request.read_edge_events(EDGES_MAX)]
+
+    def _edge(self, event: Any) -> Edge:
+        lost = event.line_seqno - self._sequence - 1
+        self._sequence = event.line_seqno
+        rising = event.event_type is event.Type.RISING_EDGE
+        return Edge(rising, event.timestamp_ns / 1e9, max(0, lost))
+
+
+class GpiodOutput(_Line):
+    """A claimed output; the kernel keeps it driven while a descriptor of the request is open."""
+
+    def write(self, active: bool) -> None:
+        from gpiod.line import Value
+
+        with self._claimed() as request:
+            request.set_value(self._offset, Value.ACTIVE if active else Value.INACTIVE)

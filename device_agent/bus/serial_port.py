@@ -1,0 +1,230 @@
+"""Serial ports: pyserial opens and sets them, the descriptor is read and written directly.
+
+Direct, because pyserial hides the errno of a running port and sets the whole port anew at each change of its
+time-out. Everything that an unplugged adapter can raise becomes BusGone in one place.
+"""
+
+import errno
+import os
+import select
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from device_agent.bus.config import SerialBusConfig, UsbIdentity
+from device_agent.bus.core import Source
+from device_agent.bus.serial import SerialBus
+from device_agent.bus.system import denied, holder, listed
+from device_agent.errors import BusError, BusGone, BusHeld, BusTimeout
+
+# The kernel's own buffer of a tty; more never waits.
+CHUNK_BYTES = 4096
+# What one `drain` takes at most: at 4 Mbaud 160 ms worth, so that one port cannot hold the event loop.
+DRAIN_BYTES = 65_536
+
+_PARITY = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
+
+
+class SerialPort(SerialBus):
+    """One port, found by its node or by its USB identity, taken exclusively."""
+
+    def __init__(self, name: str, config: SerialBusConfig) -> None:
+        self.name = name
+        self.config = config
+        self.path = config.port if isinstance(config.port, str) else ""
+        self._port: Any = None
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        import termios
+
+        import serial
+
+        self.close()
+        config = self.config
+        self.path = config.port if isinstance(config.port, str) else find_usb(self.name, config.port)
+        try:
+            self._port = serial.Serial(
+                port=self.path,
+                baudrate=config.baud,
+                bytesize=config.data_bits,
+                parity=_PARITY[config.parity],
+                stopbits=config.stop_bits,
+                rtscts=config.flow_control == "rts-cts",
+                xonxoff=config.flow_control == "xon-xoff",
+                dsrdtr=config.flow_control == "dsr-dtr",
+                timeout=0,
+                write_timeout=self._limit_s,
+                exclusive=True,
+            )
+        except (OSError, termios.error) as error:  # SerialException is an OSError
+            raise self._refused(error) from error
+        except ValueError as error:
+            raise BusError(f"bus {self.name}: {self.path} cannot be set as configured: {error}") from error
+
+    def close(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            with self._mapped():
+                port.close()
+
+    @property
+    def _limit_s(self) -> float:
+        """A call ends before its job's limit, so that a far end that takes nothing does not fault the bus."""
+        return self.config.timeout_s * 0.8
+
+    def _refused(self, error: Exception) -> BusError:
+        number = getattr(error, "errno", None)
+        if number in (errno.EACCES, errno.EPERM):
+            return denied(self.path)
+        if number in (errno.EAGAIN, errno.EBUSY):
+            return BusHeld(f"bus {self.name}: {self.path} is in use{holder(self.path)}; stop that program")
+        if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EIO) or not os.path.exists(self.path):
+            return BusGone(f"bus {self.name}: {self.path} is not there; is the adapter plugged in?")
+        # A UART without its hardware keeps its node and refuses to be set (EIO inside a SerialException)
+        return BusGone(f"bus {self.name}: {self.path} cannot be opened: {error}")
+
+    # -- bytes --------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        with self._mapped():
+            fd = self._fd()
+            rest = memoryview(data)
+            deadline_s = time.monotonic() + self._limit_s
+            while rest:
+                if not _ready(fd, select.POLLOUT, deadline_s):
+                    raise BusTimeout(
+                        f"bus {self.name}: {self.path} took {len(data) - len(rest)} of {len(data)} bytes in "
+                        f"{self._limit_s:g} s; check flow control and the far end"
+                    )
+                try:
+                    rest = rest[os.write(fd, rest) :]
+                except BlockingIOError:
+                    continue
+
+    def read(self, size: int, timeout_s: float) -> bytes:
+        with self._mapped():
+            fd = self._fd()
+            got = bytearray()
+            deadline_s = time.monotonic() + timeout_s
+            while len(got) < size and _ready(fd, select.POLLIN, deadline_s):
+                try:
+                    part = os.read(fd, size - len(got))
+                except BlockingIOError:
+                    continue
+                if not part:
+                    raise self._unplugged()
+                got += part
+            return bytes(got)
+
+    def discard_input(self) -> None:
+        with self._mapped():
+            self._fd()
+            self._port.reset_input_buffer()
+
+    def listen(self) -> Source:
+        return _PortSource(self)
+
+    def drain(self) -> list[bytes]:
+        """All bytes that wait, up to 64 KiB, without blocking. Raises BusGone."""
+        with self._mapped():
+            fd = self._fd()
+            chunks: list[bytes] = []
+            for _ in range(DRAIN_BYTES // CHUNK_BYTES):
+                try:
+                    chunk = os.read(fd, CHUNK_BYTES)
+                except BlockingIOError:
+                    break
+                if not chunk:
+                    raise self._unplugged()
+                chunks.append(chunk)
+                if len(chunk) < CHUNK_BYTES:
+                    break
+            return chunks
+
+    def fileno(self) -> int:
+        return self._fd()
+
+    def _fd(self) -> int:
+        if self._port is None or self._port.fd is None:
+            raise BusGone(f"bus {self.name}: {self.path or 'the port'} is not open")
+        return int(self._port.fd)
+
+    # -- errors -------------------------------------------------------------------------------------------
+
+    def _unplugged(self) -> BusGone:
+        return BusGone(f"bus {self.name}: {self.path} was unplugged")
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        import termios
+
+        try:
+            yield
+        except BusError:
+            raise
+        # termios.error is no OSError; TypeError is pyserial's answer when another thread closed the port
+        except (OSError, termios.error, TypeError) as error:
+            raise self._unplugged() from error
+
+
+class _PortSource:
+    """The port's own descriptor; closing it stops the listening, not the port."""
+
+    def __init__(self, port: SerialPort) -> None:
+        self._port: SerialPort | None = port
+        self._fd = port.fileno()
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def drain(self) -> Sequence[bytes]:
+        return self._port.drain() if self._port is not None else ()
+
+    def close(self) -> None:
+        self._port = None
+
+
+def find_usb(bus: str, identity: UsbIdentity) -> str:
+    """The node of the one adapter that fits. Raises BusGone (none), BusError (several, with their names)."""
+    from serial.tools.list_ports import comports
+
+    ports = [port for port in comports() if port.vid is not None]
+    found = [port for port in ports if _fits(port, identity)]
+    wanted = f"{identity.vid:04x}:{identity.pid:04x}"
+    wanted += f" serial {identity.serial!r}" if identity.serial else ""
+    wanted += f" at {identity.location}" if identity.location else ""
+    if not found:
+        there = listed([_describe(port) for port in ports], "there is no USB serial port")
+        raise BusGone(f"bus {bus}: no USB serial port {wanted}; {there}")
+    if len(found) > 1:
+        raise BusError(
+            f"bus {bus}: {len(found)} USB serial ports fit {wanted}: "
+            f"{', '.join(_describe(port) for port in found)}; add `serial` or `location` to the bus's port"
+        )
+    return str(found[0].device)
+
+
+def _fits(port: Any, identity: UsbIdentity) -> bool:
+    # A location may name the interface too ("1-1.3:1.0"), for adapters with several ports.
+    places = (port.location, (port.location or "").split(":")[0])
+    return (
+        (port.vid, port.pid) == (identity.vid, identity.pid)
+        and identity.serial in (None, port.serial_number)
+        and (identity.location is None or identity.location in places)
+    )
+
+
+def _describe(port: Any) -> str:
+    serial = f" serial {port.serial_number!r}" if port.serial_number else ""
+    return f"{port.device} ({port.vid:04x}:{port.pid:04x}{serial} at {port.location or 'unknown place'})"
+
+
+def _ready(fd: int, event: int, deadline_s: float) -> bool:
+    """Whether the descriptor becomes ready (or dead, which the next call tells) before the deadline."""
+    poll = select.poll()
+    poll.register(fd, event)
+    left_ms = max(0.0, deadline_s - time.monotonic()) * 1000
+    return bool(poll.poll(left_ms))

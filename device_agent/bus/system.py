@@ -1,0 +1,44 @@
+"""What the operating system knows about a refused device: which group is missing, which process holds it."""
+
+import grp
+import os
+import pwd
+from collections.abc import Sequence
+from pathlib import Path
+
+from device_agent.errors import BusDenied
+
+
+def denied(path: str) -> BusDenied:
+    """The sentence for EACCES on a device node: names the user and the group that owns the node."""
+    try:
+        group = f"its group {grp.getgrgid(os.stat(path).st_gid).gr_name!r}"
+    except (OSError, KeyError):
+        group = "the group that owns it"
+    return BusDenied(f"{path}: permission denied for {_user()}; add the user to {group} and start again")
+
+
+def _user() -> str:
+    try:
+        return f"user {pwd.getpwuid(os.geteuid()).pw_name!r}"
+    except KeyError:
+        return f"user id {os.geteuid()}"
+
+
+def holder(path: str) -> str:
+    """Who else has this device node open, as " by screen (process 812)"; "" where the kernel hides it."""
+    real = os.path.realpath(path)
+    for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
+            continue
+        try:
+            if any(os.readlink(entry.path) == real for entry in os.scandir(process / "fd")):
+                return f" by {(process / 'comm').read_text().strip()} (process {process.name})"
+        except OSError:
+            continue  # it ended meanwhile, or belongs to somebody else
+    return ""
+
+
+def listed(names: Sequence[str], nothing: str) -> str:
+    """For the end of a sentence: "there are a, b", or `nothing`."""
+    return f"there are {', '.join(names)}" if names else nothing
