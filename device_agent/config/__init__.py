@@ -1,0 +1,29 @@
+"""The configuration file: `load` makes a checked, frozen `Config`, or says everything that is wrong."""
+
+from device_agent.config.load import load
+from device_agent.config.models import (
+    AccessConfig,
+    AgentConfig,
+    Config,
+    HistoryConfig,
+    NetworkConfig,
+    OutboxConfig,
+    SafetyConfig,
+    StateConfig,
+    StreamConfig,
+    TagConfig,
+)
+
+__all__ = [
+    "AccessConfig",
+    "AgentConfig",
+    "Config",
+    "HistoryConfig",
+    "NetworkConfig",
+    "OutboxConfig",
+    "SafetyConfig",
+    "StateConfig",
+    "StreamConfig",
+    "TagConfig",
+    "load",
+]

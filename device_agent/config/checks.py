@@ -1,0 +1,182 @@
+"""Cross checks: what no table can know alone. Plain functions that yield sentences; all of them run.
+
+Devices against buses and each other are here and in `safety_checks`, streams in `stream_checks`.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import chain
+
+from device_agent.bus.config import (
+    BusConfig,
+    GpioBusConfig,
+    I2cBusConfig,
+    MqttBusConfig,
+    SerialBusConfig,
+)
+from device_agent.config.draft import Draft, DraftDevice
+from device_agent.config.explain import show
+from device_agent.config.safety_checks import actuators_and_calibration
+from device_agent.config.stream_checks import stream_warnings, streams
+from device_agent.config.types import NAME_MAX, WORD
+from device_agent.registry import nearest
+
+# A Unix socket's address takes 108 bytes with its closing zero.
+SOCKET_PATH_MAX_BYTES = 107
+POINTS_MAX = 128
+
+# Board GPIO whose line names count as the lines do: "GPIO17" is line 17.
+_NUMBERED_CHIP = re.compile(r"pinctrl-(bcm2\d+|rp1)")
+
+
+def cross_checks(draft: Draft) -> Iterator[str]:
+    """Every fault between tables, one sentence each."""
+    for device in draft.devices.values():
+        yield from _device_bus(draft, device)
+        yield from _points(device)
+        yield from actuators_and_calibration(device)
+    yield from _one_owner_per_claim(draft)
+    yield from _one_bus_per_medium(draft)
+    yield from streams(draft)
+    yield from _access_devices(draft)
+    yield from _socket_path(draft)
+
+
+def warnings(draft: Draft) -> Iterator[str]:
+    """What is allowed and probably not meant."""
+    yield from stream_warnings(draft)
+    used = {device.config.bus for device in draft.devices.values()}
+    for name in draft.buses.keys() - used:
+        yield f"buses.{name} has no device: remove it, or name it in one"
+    if not draft.devices:
+        yield "there is no device: the agent has nothing to read; add [devices.NAME]"
+    yield from _lonely_interlocks(draft)
+    if draft.access is not None:
+        for device in draft.devices.values():
+            if device.drivable and not draft.access.callers("drive", device.name):
+                yield f"devices.{device.name} can be driven by nobody: name callers in access.drive"
+
+
+def _device_bus(draft: Draft, device: DraftDevice) -> Iterator[str]:
+    place, wanted, bus = f"devices.{device.name}.bus", device.driver.Bus.kind, device.config.bus
+    if wanted == "none":
+        if bus is not None:
+            yield f'{place} = {show(bus)}: driver "{device.driver_name}" needs no bus; remove the key'
+        return
+    fitting = [name for name, config in draft.buses.items() if config.kind == wanted]
+    choice = f"one of {', '.join(fitting)}" if fitting else f'[buses.NAME] with kind = "{wanted}"'
+    if bus is None:
+        yield f'{place} is missing: driver "{device.driver_name}" needs one of kind "{wanted}"; add {choice}'
+    elif bus not in draft.bus_names:
+        guess = nearest(bus, list(draft.bus_names))
+        yield f"{place} = {show(bus)} is not declared: " + (
+            f'did you mean "{guess}"?' if guess else f"add {choice}"
+        )
+    elif bus in draft.buses and wanted and draft.buses[bus].kind != wanted:
+        yield (
+            f'{place} = {show(bus)} is of kind "{draft.buses[bus].kind}", but driver "{device.driver_name}" '
+            f'needs "{wanted}": name {choice}'
+        )
+
+
+def _points(device: DraftDevice) -> Iterator[str]:
+    place = f"devices.{device.name}"
+    names = [point.name for point in device.points]
+    if len(names) > POINTS_MAX:
+        yield f"{place} has {len(names)} points: at most {POINTS_MAX} are allowed"
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{place} has two points {show(name)}: name each once"
+    for name in names:
+        if re.fullmatch(WORD, name) is None or len(name) > NAME_MAX:
+            yield f"{place}: {show(name)} is no name of a point: use lower-case letters, digits and _"
+
+
+def _one_owner_per_claim(draft: Draft) -> Iterator[str]:
+    owners: dict[tuple[str, str], str] = {}
+    tenants: dict[str, list[DraftDevice]] = {}
+    for device in draft.devices.values():
+        bus = device.config.bus
+        if bus not in draft.buses:
+            continue
+        if draft.buses[bus].kind == "serial":
+            tenants.setdefault(bus, []).append(device)
+        for claim in dict.fromkeys(_same_line(draft.buses[bus], claim) for claim in device.claims):
+            owner = owners.setdefault((bus, claim), device.name)
+            if owner != device.name and claim != "port":
+                names = f"devices.{device.name} and devices.{owner}"
+                yield f"{names} both use {claim} of bus {bus}: give one another"
+    for bus, devices in tenants.items():
+        # Units with addresses of their own (Modbus) share a port; everything else wants it alone.
+        if len(devices) > 1 and not all(device.claims and "port" not in device.claims for device in devices):
+            names = " and ".join(f"devices.{device.name}" for device in devices)
+            yield f"{names} share the port of bus {bus}: a port belongs to one device; remove the others"
+
+
+def _same_line(bus: BusConfig, claim: str) -> str:
+    numbered = isinstance(bus, GpioBusConfig) and (
+        bus.backend == "gpiozero" or _NUMBERED_CHIP.match(bus.chip) is not None
+    )
+    return re.sub(r"^line GPIO(\d+)$", r"line \1", claim) if numbered else claim
+
+
+def _one_bus_per_medium(draft: Draft) -> Iterator[str]:
+    owners: dict[tuple[str, ...], str] = {}
+    for name, bus in draft.buses.items():
+        medium = _medium(bus)
+        if medium is None:
+            continue
+        owner = owners.setdefault(medium, name)
+        if owner != name:
+            yield f"buses.{name} and buses.{owner} are both {medium[-1]}: keep one and name it in all devices"
+
+
+def _medium(bus: BusConfig) -> tuple[str, ...] | None:
+    """What the bus owns alone; None where several may have the same."""
+    match bus:
+        case I2cBusConfig():
+            return ("i2c", os.path.normpath(bus.device).removeprefix("/dev/"))
+        case GpioBusConfig():
+            return ("gpio", os.path.normpath(bus.chip).removeprefix("/dev/"))
+        case SerialBusConfig():
+            if isinstance(bus.port, str):
+                return ("serial", os.path.normpath(bus.port))
+            port = bus.port
+            return (
+                "serial",
+                f"USB {port.vid:04x}:{port.pid:04x} {port.serial or ''} {port.location or ''}".strip(),
+            )
+        case MqttBusConfig():
+            # A broker serves many, but a second connection of the same client id throws out the first.
+            if bus.client_id is None:
+                return None
+            return ("mqtt", f"client {bus.client_id} of {bus.host}:{bus.port}")
+
+
+def _access_devices(draft: Draft) -> Iterator[str]:
+    for name in draft.access.devices if draft.access is not None else ():
+        if name not in draft.device_names:
+            guess = nearest(name, list(draft.device_names))
+            hint = f'did you mean "{guess}"?' if guess else "remove the table"
+            yield f"access.devices.{name} is not a device: {hint}"
+
+
+def _socket_path(draft: Draft) -> Iterator[str]:
+    if draft.state is not None:
+        path = draft.state.runtime_directory / "control.sock"
+        if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
+            yield (
+                f"state.runtime_directory = {show(str(path.parent))} is too long for a socket: use at "
+                f"most {SOCKET_PATH_MAX_BYTES - len('/control.sock')} bytes"
+            )
+
+
+def _lonely_interlocks(draft: Draft) -> Iterator[str]:
+    groups = list(
+        chain.from_iterable(getattr(device.config, "interlock", ()) for device in draft.devices.values())
+    )
+    for device in draft.devices.values():
+        for group in getattr(device.config, "interlock", ()):
+            if groups.count(group) == 1:
+                place = f"devices.{device.name}.interlock"
+                yield f"{place} names {show(group)}, which no other device does: it locks nothing"

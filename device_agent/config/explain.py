@@ -1,0 +1,167 @@
+"""Validation errors as sentences for the person who edits the file: place, value, remedy."""
+
+import difflib
+import json
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from device_agent.config.types import format_size
+
+VALUE_SHOWN_MAX = 60
+
+_SECRET = ("key", "token", "password", "secret")
+
+_KINDS = {
+    "bool": "true or false",
+    "dict": "a table",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "literal": "one of the allowed words",
+    "mapping": "a table",
+    "model_attributes": "a table",
+    "model": "a table",
+    "string": "text in quotes",
+    "tuple": "a list",
+}
+
+_BOUNDS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("more than", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("less than", "lt"),
+    "multiple_of": ("a multiple of", "multiple_of"),
+}
+
+
+def show(value: Any, key: str = "") -> str:
+    """A value as it stands in a TOML file, cut to a readable length. Bus addresses are hexadecimal too."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and key.endswith("_bytes"):
+        return format_size(value)
+    if isinstance(value, int) and key in ("address", "vid", "pid"):
+        return f"{value:#04x}"
+    if isinstance(value, (str, int, float, list)):
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    else:
+        text = "{…}" if isinstance(value, Mapping) else str(value)
+    return text if len(text) <= VALUE_SHOWN_MAX else f"{text[: VALUE_SHOWN_MAX - 1]}…"
+
+
+def unknown_key(place: str, key: str, known: Iterable[str]) -> str:
+    """The sentence for a key that nobody reads. Its value is not repeated: it may be a secret."""
+    words = sorted(known)
+    where = f"{place}.{key}" if place else key
+    if guess := difflib.get_close_matches(key.lower(), words, n=1, cutoff=0.6):
+        return f'{where} is not a known key: did you mean "{guess[0]}"?'
+    if any(word in key.lower() for word in _SECRET):
+        return f"{where} is not a known key: secrets are never in this file; see network.api_key_file"
+    return f"{where} is not a known key: remove it, or use one of {', '.join(words) or 'none'}"
+
+
+def sentences(error: ValidationError, place: str, table: Any, model: type[BaseModel]) -> list[str]:
+    """One sentence for each fault in one table. `place` is the table's own, such as "devices.climate"."""
+    faults: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        if detail["type"] != "finite_number":  # said once for the whole file, before any model saw it
+            faults.setdefault(_without_branches(detail, table), []).append(detail)
+    return [
+        _sentence(place, path, details, model)
+        for path, details in faults.items()
+        if not _overshadowed(path, details, faults)
+    ]
+
+
+def _without_branches(detail: ErrorDetails, table: Any) -> tuple[str | int, ...]:
+    """The path to the fault in the file: pydantic also names the branches of a union, which no file has."""
+    path: list[str | int] = []
+    here = table
+    location = detail["loc"]
+    for position, step in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(here, Mapping) and step in here:
+            here = here[step]
+        elif isinstance(here, Sequence) and not isinstance(here, str) and isinstance(step, int):
+            here = here[step] if step < len(here) else None
+        elif not (last and detail["type"] == "missing"):
+            continue
+        path.append(step)
+    return tuple(path)
+
+
+def _overshadowed(
+    path: tuple[str | int, ...],
+    details: list[ErrorDetails],
+    faults: Mapping[tuple[str | int, ...], list[ErrorDetails]],
+) -> bool:
+    """Whether a fault further in says it better: "not a text" helps nobody whose table lacks a key."""
+    shallow = all(detail["type"].endswith("_type") for detail in details)
+    return shallow and any(len(other) > len(path) and other[: len(path)] == path for other in faults)
+
+
+def _sentence(
+    place: str, path: tuple[str | int, ...], details: list[ErrorDetails], model: type[BaseModel]
+) -> str:
+    detail = details[0]
+    where = ".".join((place, *map(str, path))) if place else ".".join(map(str, path))
+    key = str(path[-1]) if path else ""
+    if detail["type"] == "missing":
+        return f"{where} is missing: add it"
+    if detail["type"] == "extra_forbidden":
+        parent = _model_at(model, path[:-1])
+        known = parent.model_fields if parent is not None else ()
+        return unknown_key(where.rpartition(".")[0], key, known)
+    wishes = list(dict.fromkeys(_wish(one, key) for one in details))
+    return f"{where} = {show(detail['input'], key)} {' or '.join(wishes)}"
+
+
+def _wish(detail: ErrorDetails, key: str) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "value_error":
+        return str(context.get("error", detail["msg"]))
+    if kind in _BOUNDS:
+        words, name = _BOUNDS[kind]
+        bound = context[name]
+        return f"must be {words} {format_size(bound) if key.endswith('_bytes') else f'{bound:g}'}"
+    if kind == "literal_error":
+        return _choice(detail["input"], str(context["expected"]))
+    if kind == "string_pattern_mismatch":
+        return f"must match {context['pattern']}"
+    if kind in ("too_long", "string_too_long"):
+        return f"is too long: at most {context['max_length']}"
+    if kind in ("too_short", "string_too_short"):
+        return f"is too short: at least {context['min_length']}"
+    for prefix, name in _KINDS.items():
+        if kind.startswith(prefix + "_"):
+            return f"must be {name}"
+    return f"is not allowed: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+
+
+def _choice(value: Any, expected: str) -> str:
+    words = expected.replace("'", '"')
+    plain = [word.strip().strip('"') for part in words.split(",") for word in part.split(" or ")]
+    guess = difflib.get_close_matches(value, plain, n=1) if isinstance(value, str) else []
+    return f"must be {words}" + (f'; did you mean "{guess[0]}"?' if guess else "")
+
+
+def _model_at(model: type[BaseModel], path: Iterable[str | int]) -> type[BaseModel] | None:
+    """The model that reads the table at a path within `model`'s own table."""
+    annotation: Any = model
+    for step in path:
+        here = next(_models_in(annotation), None)
+        if here is not None and step in here.model_fields:
+            annotation = here.model_fields[str(step)].annotation
+    return next(_models_in(annotation), None)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    arguments = typing.get_args(annotation)
+    if not arguments and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in arguments:
+        yield from _models_in(argument)

@@ -1,0 +1,203 @@
+"""The configuration's tables as models (design section 3). Attribute names are the TOML keys."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from device_agent.bus.config import BusConfig
+from device_agent.config.types import Callers, LocalPath, SizeBytes, Table
+from device_agent.driver import Driver, DriverConfig, Point, Value
+
+TaskKind = Literal["request", "pipe"]
+
+# The instance id "AG-<name>-<uuid>" is a user id of the network, which takes 92 characters.
+AGENT_NAME_MAX = 52
+
+
+class TagConfig(Table):
+    """One discoverable capability; in the short form only its id is written."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)
+    name: str = Field("", max_length=80)
+    description: str = Field("", max_length=500)
+    examples: tuple[str, ...] = Field((), max_length=16, strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"id": value} if isinstance(value, str) else value
+
+    @property
+    def title(self) -> str:
+        """The name to show; made from the id where none is written."""
+        return self.name or self.id.replace("_", " ").replace("-", " ").replace(".", " ").capitalize()
+
+
+class AgentConfig(Table):
+    """[agent]: who the agent is."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9_]+$", max_length=AGENT_NAME_MAX)
+    display_name: str = Field("", max_length=120)
+    description: str = Field("", max_length=2000)
+    version: str = Field("1.0.0", pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$", max_length=64)
+    organization: str = Field("", max_length=120)
+    tags: tuple[TagConfig, ...] = Field((), max_length=32, strict=False)
+    concurrency: int = Field(8, ge=1, le=1000)
+    task_kinds: tuple[TaskKind, ...] = Field(("request", "pipe"), min_length=1, strict=False)
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_once(cls, tags: tuple[TagConfig, ...]) -> tuple[TagConfig, ...]:
+        ids = [tag.id for tag in tags]
+        if twice := sorted({one for one in ids if ids.count(one) > 1}):
+            raise ValueError(f"must name each tag once, but has {', '.join(twice)} twice")
+        return tags
+
+    @field_validator("task_kinds")
+    @classmethod
+    def _kinds_once(cls, kinds: tuple[TaskKind, ...]) -> tuple[TaskKind, ...]:
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("must name each kind once")
+        return tuple(sorted(kinds, reverse=True))
+
+
+def _network_kind(value: Any) -> Any:
+    if value == "mqtt":
+        raise ValueError('is reserved for a later release; write "blocks"')
+    return value
+
+
+class NetworkConfig(Table):
+    """[network]: where the agent joins. The last five keys are for development and for the key's place."""
+
+    kind: Annotated[Literal["blocks"], BeforeValidator(_network_kind)] = "blocks"
+    listing: Literal["private", "public"] = "private"
+    billing_mode: Literal["free", "paid"] = "free"
+    publish_rate_hz: float = Field(12, ge=0, le=100_000)
+    cdm_url: str | None = Field(None, pattern=r"^https?://\S+$", max_length=2000)
+    api_base_url: str | None = Field(None, pattern=r"^https?://\S+$", max_length=2000)
+    pubnub_origin: str | None = Field(None, pattern=r"^[A-Za-z0-9.\[\]:-]+$", max_length=300)
+    pubnub_tls: bool = True
+    api_key_file: LocalPath | None = None
+
+
+class StateConfig(Table):
+    """[state]: where things are kept. `runtime_directory` is filled in when it is not written."""
+
+    directory: LocalPath = Path("/var/lib/device-agent")
+    runtime_directory: LocalPath
+
+    @model_validator(mode="before")
+    @classmethod
+    def _runtime_directory(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, dict) or "runtime_directory" in value:
+            return value
+        inside = f"{value.get('directory', '/var/lib/device-agent')}/run"
+        return {**value, "runtime_directory": (info.context or {}).get("runtime_directory") or inside}
+
+
+class OutboxConfig(Table):
+    """[outbox]: the durable queue towards callers."""
+
+    max_bytes: SizeBytes = Field(32_000_000, ge=256_000, le=64_000_000_000)
+    commit_interval_s: float = Field(0.5, ge=0.01, le=60)
+
+
+class HistoryConfig(Table):
+    """[history]: the local record of readings."""
+
+    enabled: bool = True
+    keep_days: float = Field(7, gt=0, le=3660)
+    max_bytes: SizeBytes = Field(64_000_000, ge=256_000, le=1_000_000_000_000)
+
+
+class SafetyConfig(Table):
+    """[safety]: the guard and the lease."""
+
+    guard_timeout_s: float = Field(1, ge=0.1, le=60)
+    lease_idle_s: float = Field(60, ge=0.1, le=86_400)
+
+
+class StreamConfig(Table):
+    """[streams.NAME]: one declared stream."""
+
+    direction: Literal["outbound", "inbound", "bidirectional"]
+    affinity: Literal["dedicated", "shared"] = "dedicated"
+    format: Literal["events", "bytes"] = "events"
+    devices: tuple[str, ...] = Field(min_length=1, strict=False)
+    overflow: Literal["drop-oldest", "thin", "refuse"] = "drop-oldest"
+    link_loss_grace_s: float = Field(10, ge=0, le=86_400)
+
+    @property
+    def outward(self) -> bool:
+        """Whether it carries anything to callers."""
+        return self.direction != "inbound"
+
+    @property
+    def inward(self) -> bool:
+        """Whether callers can send on it."""
+        return self.direction != "outbound"
+
+
+class DeviceAccess(Table):
+    """[access.devices.NAME]: what differs for one device; None is as in [access]."""
+
+    read: Callers | None = None
+    drive: Callers | None = None
+
+
+class AccessConfig(Table):
+    """[access]: who may read, who may drive. Nobody drives unless it is written."""
+
+    read: Callers = ("anyone",)
+    drive: Callers = ()
+    devices: dict[str, DeviceAccess] = Field(default_factory=dict)
+
+    def callers(self, right: Literal["read", "drive"], device: str) -> tuple[str, ...]:
+        """Who has this right on a device."""
+        own = self.devices.get(device)
+        special = getattr(own, right) if own is not None else None
+        return special if special is not None else getattr(self, right)  # type: ignore[no-any-return]
+
+    def allows(self, right: Literal["read", "drive"], device: str, identities: Collection[str]) -> bool:
+        """Whether a caller known by these identities ("org:…", "user:…") has this right on a device."""
+        granted = self.callers(right, device)
+        return "anyone" in granted or not set(granted).isdisjoint(identities)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole configuration that passed every check. Made by `device_agent.config.load` alone."""
+
+    path: Path
+    agent: AgentConfig
+    network: NetworkConfig
+    state: StateConfig
+    outbox: OutboxConfig
+    history: HistoryConfig
+    safety: SafetyConfig
+    access: AccessConfig
+    buses: Mapping[str, BusConfig]
+    devices: Mapping[str, DriverConfig]
+    drivers: Mapping[str, type[Driver[Any, Any]]]
+    """The driver class of each device, by the device's name."""
+    streams: Mapping[str, StreamConfig]
+    warnings: tuple[str, ...] = ()
+
+    def points(self, device: str) -> tuple[Point, ...]:
+        """The points of one device as configured."""
+        return self.drivers[device].points_of(self.devices[device])
+
+    def safe(self, device: str) -> dict[str, Value]:
+        """The safe value of each writable point of one device; empty for what does not move."""
+        safe_of = getattr(self.drivers[device], "safe_of", None)
+        return dict(safe_of(self.devices[device])) if safe_of is not None else {}
+
+    def drivable(self, device: str) -> bool:
+        """Whether anything of this device can be set or moved."""
+        return any(point.write for point in self.points(device)) or any(
+            action.moves for action in self.drivers[device].actions
+        )

@@ -1,0 +1,124 @@
+"""Checks of one device that moves or is calibrated: safe values, limits, interlocks, keys by point."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from device_agent.config.draft import DraftDevice
+from device_agent.config.explain import show
+from device_agent.config.types import NAME_MAX, WORD
+from device_agent.driver import Actuator, Point
+from device_agent.registry import nearest
+
+# Beyond this a calibration is a slip of the keyboard, and doubles begin to lose whole numbers.
+FACTOR_MAX = 1e12
+
+
+def actuators_and_calibration(device: DraftDevice) -> Iterator[str]:
+    """Every fault of one device that its own model cannot see."""
+    yield from _limits_of_points(device)
+    yield from _safe_values(device)
+    yield from _interlocks(device)
+    yield from _by_point(device)
+
+
+def wrong_value(point: Point, value: Any) -> str:
+    """Why a value cannot be written to a point; "" if it can. Bounds belong to numbers."""
+    if point.type == "boolean":
+        return "" if isinstance(value, bool) else "must be true or false"
+    if point.type == "string":
+        return "" if isinstance(value, str) else "must be text in quotes"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "must be a number"
+    if point.type == "integer" and not isinstance(value, int):
+        return "must be a whole number"
+    if not math.isfinite(value):
+        return "must be a finite number"
+    if point.minimum is not None and value < point.minimum:
+        return f"must be at least {point.minimum:g}"
+    if point.maximum is not None and value > point.maximum:
+        return f"must be at most {point.maximum:g}"
+    return ""
+
+
+def _limits_of_points(device: DraftDevice) -> Iterator[str]:
+    for point in device.points:
+        for low, high, words in (
+            (point.minimum, point.maximum, "minimum and maximum"),
+            (point.low, point.high, "low and high"),
+        ):
+            if low is not None and high is not None and low > high:
+                place = f"devices.{device.name}.points.{point.name}"
+                yield f"{place}: {words} are {low:g} and {high:g}: swap them"
+
+
+def _safe_values(device: DraftDevice) -> Iterator[str]:
+    if not device.writable:
+        return
+    if not issubclass(device.driver, Actuator):
+        yield (
+            f'devices.{device.name}: driver "{device.driver_name}" has writable points but is no Actuator: '
+            "tell its author"
+        )
+        return
+    for point in device.writable:
+        place, value = _safe_place(device, point.name), device.safe.get(point.name)
+        if value is None:
+            yield f"{place} is missing: everything that moves needs a safe value; add it"
+        elif wish := wrong_value(point, value):
+            yield f"{place} = {show(value)} {wish}, as point {point.name} takes no other"
+    declared = getattr(device.config, "safe", None)
+    if isinstance(declared, dict):
+        yield from _unknown_points(device, "safe", declared, [point.name for point in device.writable])
+
+
+def _safe_place(device: DraftDevice, point: str) -> str:
+    """Where the person writes the safe value: beside the device's options, or in its table of points."""
+    place = f"devices.{device.name}"
+    if "safe" not in type(device.config).model_fields:
+        return f"{place}.points.{point}.safe"
+    several = isinstance(getattr(device.config, "safe", None), dict)
+    return f"{place}.safe.{point}" if several else f"{place}.safe"
+
+
+def _interlocks(device: DraftDevice) -> Iterator[str]:
+    groups = getattr(device.config, "interlock", ())
+    for position, group in enumerate(groups):
+        place = f"devices.{device.name}.interlock.{position} = {show(group)}"
+        if re.fullmatch(WORD, group) is None or len(group) > NAME_MAX:
+            yield f"{place} is no name of a group: use lower-case letters, digits and _"
+        elif group in groups[:position]:
+            yield f"{place} is named twice: remove one"
+
+
+def _by_point(device: DraftDevice) -> Iterator[str]:
+    """`dead_band`, `scale` and `offset` are tables by point; only numbers can be calibrated."""
+    place, config = f"devices.{device.name}", device.config
+    numbers = [point.name for point in device.points if point.type in ("number", "integer")]
+    band = config.dead_band
+    for key, table in (
+        ("dead_band", band if isinstance(band, dict) else {}),
+        ("scale", config.scale),
+        ("offset", config.offset),
+    ):
+        yield from _unknown_points(device, key, table, numbers)
+        for point, number in table.items():
+            if abs(number) > FACTOR_MAX:
+                yield f"{place}.{key}.{point} = {number:g} must be between -{FACTOR_MAX:g} and {FACTOR_MAX:g}"
+    for point, number in config.scale.items():
+        if number == 0:
+            yield f"{place}.scale.{point} = 0 makes every value 0: write another factor"
+    for where, number in band.items() if isinstance(band, dict) else [("", band)]:
+        if not 0 <= number <= FACTOR_MAX:
+            yield f"{place}.dead_band{'.' if where else ''}{where} = {number:g} must be at least 0"
+
+
+def _unknown_points(
+    device: DraftDevice, key: str, table: Mapping[str, Any], known: list[str]
+) -> Iterator[str]:
+    for name in table:
+        if name not in known:
+            guess = nearest(name, known)
+            hint = f'did you mean "{guess}"?' if guess else f"use {', '.join(known) or 'none: remove it'}"
+            yield f"devices.{device.name}.{key}.{name} is not such a point of this device: {hint}"
