@@ -1,0 +1,103 @@
+"""The command line: `main` finds the command's module by name and imports no other.
+
+Each module has `register(subparsers)`, which adds its parsers with `set_defaults(run=callable(args) -> int)`.
+"""
+
+import argparse
+import difflib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+DESCRIPTION = "Makes the sensors and actuators of this board an agent on the Blocks Network."
+
+
+class Command(NamedTuple):
+    """Where a command lives, below `device_agent.cli`, and the line that `--help` shows."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "run": Command("run", "the daemon"),
+    "demo": Command("demo", "see it work: no configuration, no hardware, no network"),
+    "check": Command("check", "validate the configuration without touching hardware"),
+    "card": Command("card", "print the agent card that would be published"),
+    "drivers": Command("drivers", "installed drivers: options, points, units"),
+    "read": Command("control", "the present reading of a device"),
+    "set": Command("control", "set a point of a device"),
+    "do": Command("control", "carry out an action of a device"),
+    "status": Command("control", "link, sessions, devices, outbox, safe states"),
+    "safe": Command("control", "put every actuator in its safe state"),
+    "call": Command("call", "call an agent: read, watch, drive, history"),
+    "board": Command("board", "the simulated board"),
+    "dev-network": Command("dev_network", "a local stand-in of the network, for development"),
+    "version": Command("version", "print the version"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (design section 2). `argv` is without the program's name."""
+    from device_agent.cli.common import run_command
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _dispatch(words))
+
+
+def parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for these words: complete for the command they name, one line of help for all others."""
+    from device_agent.cli.common import add_config_option
+
+    root = argparse.ArgumentParser(prog="device-agent", description=DESCRIPTION, allow_abbrev=False)
+    root.set_defaults(run=None, config=None)
+    add_config_option(root)
+    root.add_argument("--version", action="store_true", help="print the version")
+    subparsers = root.add_subparsers(metavar="COMMAND", dest="command")
+    wanted = _wanted(words)
+    loaded = COMMANDS[wanted].module if wanted in COMMANDS else None
+    for name, command in COMMANDS.items():
+        if command.module != loaded and _installed(command.module):
+            subparsers.add_parser(name, help=command.help)
+    if loaded is not None and _installed(loaded):
+        importlib.import_module(f"device_agent.cli.{loaded}").register(subparsers)
+        for subparser in {id(one): one for one in subparsers.choices.values()}.values():
+            add_config_option(subparser)
+    return root
+
+
+def _dispatch(words: list[str]) -> int:
+    root = parser(words)
+    wanted = _wanted(words)
+    if wanted and wanted not in COMMANDS:
+        guess = difflib.get_close_matches(wanted, COMMANDS, n=1)
+        root.error(
+            f'there is no command "{wanted}": ' + (f'did you mean "{guess[0]}"?' if guess else "see --help")
+        )
+    args = root.parse_args(words)
+    if args.version and args.run is None:
+        from device_agent.cli.version import print_version
+
+        return print_version(args)
+    if args.run is None:
+        root.print_help(sys.stderr)
+        return 2
+    return int(args.run(args))
+
+
+def _wanted(words: Sequence[str]) -> str:
+    """The command among the words: the first that is neither an option nor the value of `--config`."""
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word == "--config":
+            skip = True
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(f"device_agent.cli.{module}") is not None

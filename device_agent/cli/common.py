@@ -1,0 +1,128 @@
+"""What all commands share: exit codes, the configuration's path, tables, errors as one sentence."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, TextIO
+
+from device_agent.errors import AgentError, BusDenied, ConfigError, Rejected
+
+DEFAULT_CONFIG = Path("/etc/device-agent/agent.toml")
+CONFIG_VARIABLE = "DEVICE_AGENT_CONFIG"
+
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+class Exit(IntEnum):
+    """Exit codes (design section 2), the last four as sysexits.h has them."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 69
+    """The daemon is not reachable."""
+    RESTART = 75
+    """Stopped for a restart that may cure it."""
+    DENIED = 77
+    CONFIG = 78
+    """The configuration needs a person."""
+    INTERRUPTED = 130
+    """Ctrl-C, as shells have it."""
+
+
+class Unavailable(AgentError):
+    """The daemon is not reachable; exit code 69."""
+
+
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """`--config FILE`, before or after the command; the later one wins."""
+    if "--config" not in parser._option_string_actions:
+        parser.add_argument(
+            "--config",
+            metavar="FILE",
+            default=argparse.SUPPRESS,
+            help=f"configuration file (else ${CONFIG_VARIABLE}, else {DEFAULT_CONFIG})",
+        )
+
+
+def config_path(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Path:
+    """The configuration file: `--config`, else $DEVICE_AGENT_CONFIG, else /etc/device-agent/agent.toml."""
+    named = getattr(args, "config", None) or environ.get(CONFIG_VARIABLE)
+    return Path(named) if named else DEFAULT_CONFIG
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a command to its exit code: errors become one sentence on standard error, never a traceback."""
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader (head, less) has left. Give the interpreter's last flush somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except AgentError as error:
+        print_error(error)
+        return exit_code(error)
+    except Exception as error:  # the life of the process; the traceback is the log's
+        logging.getLogger("device_agent").debug("unexpected error", exc_info=True)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        _complain(f"unexpected {type(error).__name__} at {place}: {error}; please report it")
+        return Exit.FAILED
+
+
+def exit_code(error: AgentError) -> Exit:
+    """The exit code that tells a script who has to act."""
+    if isinstance(error, ConfigError):
+        return Exit.CONFIG
+    if isinstance(error, Unavailable):
+        return Exit.UNREACHABLE
+    if isinstance(error, BusDenied) or (isinstance(error, Rejected) and error.code == "not_allowed"):
+        return Exit.DENIED
+    return Exit.FAILED
+
+
+def print_error(error: AgentError) -> None:
+    """One sentence on standard error; for a configuration one line for each of its problems."""
+    problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+    for problem in problems:
+        _complain(problem)
+
+
+def _complain(sentence: str) -> None:
+    print(f"{styled('error', 'red', 'bold', stream=sys.stderr)}: {sentence}", file=sys.stderr)
+
+
+def colour(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether to use colour: on a terminal that can, unless $NO_COLOR is set."""
+    return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def styled(text: str, *styles: str, stream: TextIO | None = None) -> str:
+    """The text in these styles (bold dim red green yellow cyan) where the stream shows colour."""
+    if not colour(stream or sys.stdout):
+        return text
+    return f"\x1b[{';'.join(_STYLES[style] for style in styles)}m{text}\x1b[0m"
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output, indented for people and stable for programs."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table in columns; the last one is not padded."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    for number, row in enumerate((headers, *rows)):
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        line = "  ".join((*cells, row[-1])).rstrip()
+        print(styled(line, "bold") if number == 0 else line)
