@@ -33,7 +33,7 @@ class DraftDevice:
     @property
     def has_bytes(self) -> bool:
         """Whether it can be piped as it is (a serial console, a log)."""
-        return bool(getattr(self.driver, "bytes_side", False))
+        return self.driver.bytes_side
 
     @property
     def drivable(self) -> bool:
