@@ -135,7 +135,12 @@ class Refused(NetworkError):
 
 
 class TokenRefused(Refused):
-    """HTTP 403 (or 401 of the API): this token does not serve; renew or replace it."""
+    """HTTP 403 (or 401 of the API): this token does not serve; renew or replace it.
+
+    `body` is the parsed answer, which a server function uses to say something.
+    """
+
+    body: object = None
 
 
 class Revoked(Refused):

@@ -1,0 +1,168 @@
+"""The port between the runtime and a network: what was asked, and the way back to who asked.
+
+An adapter (`network.blocks`) knows the wire; the runtime knows devices. Both know only these words.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+TaskKind = Literal["request", "pipe"]
+Direction = Literal["outbound", "inbound", "bidirectional"]
+Affinity = Literal["dedicated", "shared"]
+Format = Literal["events", "bytes"]
+TerminalState = Literal["completed", "failed", "canceled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `org` and `user` may be empty for an anonymous caller."""
+
+    org: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One input part of a task: a text, or a reference to a file."""
+
+    part_id: str
+    content_type: str = ""
+    text: str | None = None
+    artifact: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartTask:
+    """What a caller asked for, checked for form. `expires_at_ms` is the network's clock, pipe tasks only."""
+
+    task_id: str
+    kind: TaskKind
+    caller: Caller
+    org: str
+    parts: tuple[Part, ...] = ()
+    has_stream: bool = False
+    duration_min: int | None = None
+    expires_at_ms: int | None = None
+    write_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """A stream to open. `name` is the card's stream key; `stream_id` names its channel."""
+
+    name: str
+    stream_id: str
+    direction: Direction
+    format: Format
+    affinity: Affinity
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """One item that came in on a stream: an event (any JSON) or a chunk of bytes.
+
+    `sent_ms` is the transport's own time stamp in the network's clock, epoch milliseconds.
+    """
+
+    item: Any
+    sent_ms: float
+    sender: str = ""
+
+
+class Lane(Protocol):
+    """The outgoing items of one channel: what the runtime fills and the adapter's writer empties.
+
+    A cut message keeps its number and its items until it is acknowledged, over any number of tries.
+    """
+
+    async def until_ready(self) -> None:
+        """Returns when something can be cut, or the lane was closed."""
+
+    def cut(self, limit_bytes: int) -> "Cut | None":
+        """The message under way, or a new one of at most `limit_bytes` of items (at least one item)."""
+
+    def ack(self, cut: "Cut") -> None:
+        """The network accepted it."""
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that wait."""
+
+    @property
+    def closed(self) -> bool:
+        """Nothing more will be appended."""
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next message would get."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One stream message: its number, and its items as the very bytes that go out."""
+
+    number: int
+    items: tuple[bytes, ...]
+    ts_ms: int
+
+
+class Stream(Protocol):
+    """An open stream of a task."""
+
+    spec: StreamSpec
+
+    def inbound(self) -> AsyncIterator[Inbound]:
+        """What the caller sends, in order; ends when the stream is closed."""
+
+    async def close(self, *, end: bool) -> None:
+        """Stop. With `end` the caller is told that nothing more comes (never on a shared stream)."""
+
+
+class TaskLink(Protocol):
+    """The way back to the caller of one accepted task."""
+
+    start: StartTask
+
+    def progress(self, message: str) -> None:
+        """A sentence about the work; at most one a second goes out, the latest wins."""
+
+    async def artifact(self, data: bytes, mime_type: str, *, output_id: str, file_name: str = "") -> None:
+        """Deliver a result; returns when the network has it."""
+
+    def terminal(
+        self, state: TerminalState, *, error: str = "", reason: str = "", completion_reason: str = ""
+    ) -> None:
+        """End the task. Only the first call counts; it is sent until it is accepted."""
+
+    async def open_stream(self, spec: StreamSpec, lane: Lane | None, *, announced: bool = False) -> Stream:
+        """Open one stream; `lane` feeds it where it goes outwards. `announced`: the caller knows it already,
+        from an earlier life of this process. Raises Refused when the network will not have it."""
+
+
+class Runtime(Protocol):
+    """What an adapter asks of the runtime. Plain calls on the event loop that return at once."""
+
+    def knows(self, task_id: str) -> bool:
+        """Whether this task is running, or ended before (then it must not start again)."""
+
+    def has_room(self) -> bool:
+        """Whether one more task fits under `concurrency`."""
+
+    def load(self) -> tuple[int, int]:
+        """Tasks and streams at work."""
+
+    def begin(self, link: TaskLink) -> None:
+        """A checked, new task."""
+
+    def resumable(self) -> list[StartTask]:
+        """Pipe tasks of an earlier process that are to go on."""
+
+    def resume(self, link: TaskLink) -> None:
+        """A task of an earlier process goes on."""
+
+    def end(self, task_id: str, how: Literal["cancel", "expire", "terminate"]) -> bool:
+        """A control message ends a task; False if it is not running here."""
+
+    def paused(self, task_id: str, paused: bool) -> bool:
+        """Whether the task is running here (the network shows it as paused or not)."""

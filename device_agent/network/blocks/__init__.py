@@ -1,0 +1,1 @@
+"""The Blocks Network: joining it, staying joined, and speaking its wire protocol."""

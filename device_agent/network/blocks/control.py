@@ -1,0 +1,152 @@
+"""The control channel: receiving, heartbeat and presence state (protocol sections 8 and 9).
+
+Our own long-poll: short enough that a dead connection is noticed, never torn down by a presence change, and
+continued from the kept timetoken so that what came during an outage or a restart is received (W6 to W11).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+
+from device_agent.errors import NetworkError, TokenRefused
+from device_agent.network.blocks.identity import IdentityFile
+from device_agent.network.blocks.pubsub import Client, Delivery
+from device_agent.network.link import Backoff, Link
+
+log = structlog.get_logger("control")
+
+POLL_LIMIT_S = 20.0
+HEARTBEAT_S = 9.0
+PRESENCE_LIMIT_S = 5.0
+# Presence changes that come together (a task with three streams) are told once.
+COALESCE_S = 0.05
+# A control message that came twice is told by its timetoken; the network caches 100.
+SEEN_MAX = 200
+
+
+class ControlChannel:
+    """Three lives on one client: `receive`, `beat`, `tell`. Another key set means another client."""
+
+    def __init__(
+        self,
+        file: IdentityFile,
+        link: Link,
+        *,
+        state: Callable[[], Mapping[str, Any]],
+        handle: Callable[[Delivery], None],
+        renew: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._file = file
+        self._link = link
+        self._state = state
+        self._handle = handle
+        self._renew = renew
+        self._client: Client | None = None
+        self._replaced = asyncio.Event()
+        self._state_changed = asyncio.Event()
+        self._seen: dict[int, None] = {}
+        self.subscribed = asyncio.Event()
+
+    def use(self, client: Client) -> None:
+        """Receive over this client from now on."""
+        self._client = client
+        self._replaced.set()
+        self._replaced = asyncio.Event()
+        self._state_changed.set()
+
+    def state_changed(self) -> None:
+        """The presence state should be told soon."""
+        self._state_changed.set()
+
+    async def _ready(self) -> Client:
+        while self._client is None:
+            await self._replaced.wait()
+        return self._client
+
+    async def receive(self) -> None:
+        """Long-poll for ever."""
+        identity = self._file.identity
+        backoff = Backoff(self._link)
+        expression = f"meta.instance == '{identity.instance_id}' || meta.broadcast == \"true\""
+        region: str | None = None
+        while True:
+            client = await self._ready()
+            poll = asyncio.ensure_future(
+                client.subscribe(
+                    identity.control_channel,
+                    identity.control_timetoken,
+                    region,
+                    limit_s=POLL_LIMIT_S,
+                    filter_expression=expression,
+                )
+            )
+            replaced = asyncio.ensure_future(self._replaced.wait())
+            try:
+                await asyncio.wait([poll, replaced], return_when=asyncio.FIRST_COMPLETED)
+                if not poll.done():
+                    continue  # another key set: ask there, from the same place
+                batch = poll.result()
+            except TokenRefused as refused:
+                self.subscribed.clear()
+                await self._renew(str(refused))
+                await backoff.wait(refused, self._replaced)
+                continue
+            except NetworkError as error:
+                await backoff.wait(error)
+                continue
+            finally:
+                poll.cancel()
+                replaced.cancel()
+            backoff.reset()
+            self.subscribed.set()
+            if batch is None:
+                continue
+            region = batch.region
+            for delivery in batch.deliveries:
+                self._take(delivery)
+            if identity.control_timetoken != batch.timetoken:
+                identity.control_timetoken = batch.timetoken
+                self._file.save()
+
+    def _take(self, delivery: Delivery) -> None:
+        if delivery.timetoken in self._seen:
+            return
+        self._seen[delivery.timetoken] = None
+        if len(self._seen) > SEEN_MAX:
+            self._seen.pop(next(iter(self._seen)))
+        self._handle(delivery)
+
+    async def beat(self) -> None:
+        """Presence stays alive; a refused heartbeat asks for a token and disturbs nothing else."""
+        backoff = Backoff(self._link)
+        while True:
+            client = await self._ready()
+            try:
+                await client.heartbeat(self._file.identity.control_channel, self._state(), PRESENCE_LIMIT_S)
+            except TokenRefused as refused:
+                await self._renew(str(refused))
+            except NetworkError as error:
+                log.debug("heartbeat_failed", error=str(error))
+                await backoff.wait(error)
+                continue
+            backoff.reset()
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def tell(self) -> None:
+        """Tell every change of the presence state, the newest one only."""
+        backoff = Backoff(self._link)
+        while True:
+            await self._state_changed.wait()
+            await asyncio.sleep(COALESCE_S)
+            self._state_changed.clear()
+            client = await self._ready()
+            try:
+                await client.set_state(self._file.identity.control_channel, self._state(), PRESENCE_LIMIT_S)
+                backoff.reset()
+            except NetworkError as error:
+                self._state_changed.set()
+                if isinstance(error, TokenRefused):
+                    await self._renew(str(error))
+                await backoff.wait(error)

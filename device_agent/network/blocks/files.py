@@ -1,0 +1,84 @@
+"""Results too large for an event: the presigned upload (protocol section 12), repeated to its end."""
+
+import asyncio
+from typing import Any
+
+from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
+from device_agent.network.blocks.http import Http
+from device_agent.network.blocks.join import Joiner
+from device_agent.network.link import Backoff
+
+INLINE_MAX_BYTES = 16_384
+UPLOAD_LIMIT_S = 120.0
+# An upload is started again as a whole this often when the service refuses it; outages do not count.
+REFUSALS_MAX = 8
+
+
+class Uploads:
+    """Sends files for tasks. The backend announces them to the caller; we must not."""
+
+    def __init__(self, http: Http, joiner: Joiner, identity_token: Any) -> None:
+        self._http = http
+        self._joiner = joiner
+        self._token = identity_token
+
+    async def upload(self, task_id: str, data: bytes, mime_type: str, output_id: str, file_name: str) -> None:
+        """Returns when the backend confirmed. Raises Refused after many refusals."""
+        backoff = Backoff(self._http.link)
+        refusals = 0
+        while True:
+            try:
+                await self._once(task_id, data, mime_type, output_id, file_name)
+                return
+            except NetworkError as error:
+                refusals += isinstance(error, Refused)
+                if refusals >= REFUSALS_MAX:
+                    raise
+                await backoff.wait(error)
+
+    async def _once(self, task_id: str, data: bytes, mime_type: str, output_id: str, file_name: str) -> None:
+        grant = await self._call(
+            "/api/v1/files/request-upload",
+            {
+                "role": "provider-output",
+                "fileName": file_name or f"{task_id}-artifact",
+                "fileSize": len(data),
+                "mimeType": mime_type,
+                "taskId": task_id,
+                "outputId": output_id,
+            },
+        )
+        url, fields, upload_id = grant.get("uploadUrl"), grant.get("formFields"), grant.get("uploadId")
+        if not isinstance(url, str) or not isinstance(fields, list) or not isinstance(upload_id, str):
+            raise ProtocolFault("request-upload: the answer lacks uploadUrl, formFields or uploadId")
+        await self._post_form(url, fields, data, mime_type, file_name or f"{task_id}-artifact")
+        await self._call("/api/v1/files/confirm-upload", {"uploadId": upload_id})
+
+    async def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            reply = await self._joiner.api.request("POST", path, bearer=self._token(), body=body)
+        except TokenRefused as refused:
+            if refused.status != 401:
+                raise
+            reply = await self._joiner.api.request(
+                "POST", path, bearer=await self._joiner.refresh_access(), body=body
+            )
+        if reply.get("error"):
+            raise Refused(f"{path}: {reply['error']}", 200)
+        return reply
+
+    async def _post_form(self, url: str, fields: list[Any], data: bytes, mime_type: str, name: str) -> None:
+        import aiohttp
+
+        form = aiohttp.FormData()
+        for item in fields:
+            form.add_field(str(item["key"]), str(item["value"]))
+        form.add_field("file", data, filename=name, content_type=mime_type)
+        async with (
+            self._http.exchange("file upload", UPLOAD_LIMIT_S),
+            self._http.session().post(url, data=form) as response,
+        ):
+            await asyncio.wait_for(response.read(), UPLOAD_LIMIT_S)
+        self._http.link.answered()
+        if response.status not in (200, 201, 204):
+            raise Refused(f"file upload: HTTP {response.status}", response.status)

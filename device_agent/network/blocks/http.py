@@ -1,0 +1,163 @@
+"""The one HTTP pool of the daemon, and the backend API's requests (protocol section 3).
+
+Foreign exceptions become ours here and in `pubsub`, nowhere else.
+"""
+
+import asyncio
+import json
+import logging
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from device_agent.errors import ProtocolFault, Refused, Revoked, TokenRefused, Unreachable
+from device_agent.network.blocks.wire import PROTOCOL_VERSION
+from device_agent.network.link import Link
+
+if TYPE_CHECKING:
+    import aiohttp
+
+REQUEST_LIMIT_S = 30.0
+CONNECT_LIMIT_S = 10.0
+# The control long-poll, one a stream that listens, and the publishes under way; far above what 512 MB carry.
+CONNECTIONS_MAX = 256
+# A reply larger than this is no reply of this API; a board must not read it into memory.
+REPLY_MAX_BYTES = 4_000_000
+FATAL_CODES = frozenset({"API_KEY_INVALID", "AGENT_FORCED_OFFLINE"})
+
+
+class Http:
+    """One connection pool, opened on first use (aiohttp costs 10 MB and is not loaded before)."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._session: aiohttp.ClientSession | None = None
+
+    def session(self) -> "aiohttp.ClientSession":
+        if self._session is None:
+            import aiohttp
+
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ttl_dns_cache=60),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S),
+            )
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @asynccontextmanager
+    async def exchange(self, what: str, limit_s: float) -> AsyncIterator[None]:
+        """Bounds one exchange and turns transport failures into Unreachable."""
+        import aiohttp
+
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
+        except TimeoutError:
+            self.link.lost()
+            raise Unreachable(f"{what}: no answer within {limit_s:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            self.link.lost()
+            raise Unreachable(f"{what}: {error or type(error).__name__}") from error
+
+
+class Api:
+    """The backend: JSON in, JSON out. `base_url` may change when the config document does."""
+
+    def __init__(self, http: Http, base_url: str) -> None:
+        self._http = http
+        self.base_url = base_url.rstrip("/")
+        self._affinity = 0.0
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        bearer: str = "",
+        body: Mapping[str, Any] | None = None,
+        limit_s: float = REQUEST_LIMIT_S,
+    ) -> dict[str, Any]:
+        """One exchange. Raises Unreachable, Refused (TokenRefused: 401, 403; Revoked), ProtocolFault."""
+        headers = {"Blocks-Protocol-Version": PROTOCOL_VERSION}
+        if bearer:
+            headers["Authorization"] = f"Bearer {bearer}"
+        if self._affinity:
+            headers["X-Write-Affinity"] = f"{self._affinity:.3f}"
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        what = f"{method} {path.partition('?')[0]}"
+        url = self.base_url + path
+        async with (
+            self._http.exchange(what, limit_s),
+            self._http.session().request(method, url, headers=headers, data=data) as response,
+        ):
+            status = response.status
+            text = await _read(response, what)
+            self._note_affinity(response.headers.get("X-Write-Affinity"))
+        self._http.link.answered()
+        return self._reply(what, status, text)
+
+    def _reply(self, what: str, status: int, text: bytes) -> dict[str, Any]:
+        try:
+            reply = json.loads(text) if text.strip() else {}
+        except ValueError:
+            reply = None
+        if 200 <= status < 300:
+            if not isinstance(reply, dict):
+                raise ProtocolFault(f"{what}: the answer is not a JSON object")
+            return reply
+        code, message = error_of(reply)
+        sentence = f"{what}: HTTP {status} {message or code or 'without a reason'}"
+        if code in FATAL_CODES:
+            raise Revoked(sentence, status, code)
+        if status in (401, 403):
+            raise TokenRefused(sentence, status, code)
+        raise Refused(sentence, status, code)
+
+    def _note_affinity(self, value: str | None) -> None:
+        try:
+            until = float(value or 0)
+        except ValueError:
+            return
+        if math.isfinite(until):
+            self._affinity = max(self._affinity, until)
+
+
+async def _read(response: "aiohttp.ClientResponse", what: str) -> bytes:
+    parts: list[bytes] = []
+    size_bytes = 0
+    async for chunk in response.content.iter_chunked(65_536):
+        parts.append(chunk)
+        size_bytes += len(chunk)
+        if size_bytes > REPLY_MAX_BYTES:
+            raise ProtocolFault(f"{what}: the answer is larger than {REPLY_MAX_BYTES} bytes")
+    return b"".join(parts)
+
+
+def error_of(reply: Any) -> tuple[str, str]:
+    """`code` and human text of an error body, wherever the service put them; empty where there is none."""
+    if not isinstance(reply, dict):
+        return "", ""
+    nested = reply.get("error") if isinstance(reply.get("error"), dict) else reply.get("data")
+    places = [reply, nested] if isinstance(nested, dict) else [reply]
+    code = next((p["code"] for p in places if isinstance(p.get("code"), str)), "")
+    texts = (p.get(key) for p in places for key in ("message", "error"))
+    message = next((t for t in texts if isinstance(t, str)), "")
+    return code, printable(message)
+
+
+def printable(text: str, limit: int = 300) -> str:
+    """Text from the network, fit for a terminal and a log line."""
+    return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()
+
+
+def quiet_pubnub() -> None:
+    """The library logs every failed request as an error; the loss is logged once, by whoever owns it."""
+    logging.getLogger("pubnub").setLevel(logging.CRITICAL + 1)

@@ -1,0 +1,237 @@
+"""Streams of tasks: the setup handshake, reading, and closing (protocol section 11)."""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import structlog
+
+from device_agent.clock import Clock
+from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
+from device_agent.lives import Lives
+from device_agent.network import Inbound, Lane, StartTask, StreamSpec
+from device_agent.network.blocks.http import error_of
+from device_agent.network.blocks.messages import REORDER_WAIT_S, Reader
+from device_agent.network.blocks.pubsub import Client
+from device_agent.network.blocks.wire import PROTOCOL_VERSION, setup_channel, stream_channel
+from device_agent.network.blocks.writer import Writer
+from device_agent.network.link import Backoff, Link
+
+log = structlog.get_logger("stream")
+
+# The caller subscribes after it has seen stream_started; what is written before that is only in the cache.
+SUBSCRIBE_GRACE_S = 1.0
+# A silent long-poll is abandoned and begun again this often, so that a dead connection is noticed.
+POLL_LIMIT_S = 20.0
+# Everything the network still caches of the caller's words: the reader joins after the caller may have begun.
+FROM_CACHE = "1000"
+INBOUND_MAX = 1000
+# How long a setup that the service refuses is tried again before the task is told.
+SETUP_REFUSED_LIMIT_S = 60.0
+FINAL_CODES = frozenset({"InvalidArgument"})
+END_LIMIT_S = 5.0
+
+
+class Setup:
+    """Asks the setup function for a stream token, over the task's own token or the control client's."""
+
+    def __init__(
+        self, agent_name: str, start: StartTask, client: Client, fallback: Client, link: Link
+    ) -> None:
+        self._agent_name = agent_name
+        self._start = start
+        self._clients = [client, fallback]
+        self._link = link
+
+    async def ask(self, spec: StreamSpec, phase: str) -> str:
+        """The stream token (empty for `activate`). Tries until answered; raises Refused when told no."""
+        backoff = Backoff(self._link)
+        refused_since_s: float | None = None
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return await self._once(spec, phase)
+            except Refused as error:
+                if isinstance(error, TokenRefused) and len(self._clients) > 1:
+                    self._clients.pop(0)
+                    continue
+                refused_since_s = refused_since_s or loop.time()
+                if error.code in FINAL_CODES or loop.time() - refused_since_s > SETUP_REFUSED_LIMIT_S:
+                    raise
+                await backoff.wait(error)
+            except NetworkError as error:
+                await backoff.wait(error)
+
+    async def _once(self, spec: StreamSpec, phase: str) -> str:
+        start = self._start
+        body = {
+            "type": "stream_setup",
+            "protocolVersion": PROTOCOL_VERSION,
+            "taskId": start.task_id,
+            "orgId": start.org,
+            "agentName": self._agent_name,
+            "streamId": spec.stream_id,
+            "channel": stream_channel(self._agent_name, spec.stream_id),
+            "direction": spec.direction,
+            "taskKind": start.kind,
+            "durationMinutes": start.duration_min or 60,
+            "format": spec.format,
+            "affinity": spec.affinity,
+            "declaredStream": spec.name,
+            "phase": phase,
+        }
+        answer = await self._clients[0].ask_function(setup_channel(start.org, start.task_id), body)
+        reply = answer.get("message") if isinstance(answer, dict) else None
+        reply = reply if isinstance(reply, dict) else answer
+        if not isinstance(reply, dict) or "ok" not in reply:
+            raise TokenRefused(f"stream {spec.name}: the task's token does not allow to open it", 403)
+        if reply["ok"] is not True:
+            code, message = error_of(reply)
+            raise Refused(f"stream {spec.name}: {message or code or 'refused'}", 403, code)
+        response = reply.get("streamSetupResponse")
+        token = response.get("token", "") if isinstance(response, dict) else None
+        if not isinstance(token, str) or (phase != "activate" and not token):
+            raise ProtocolFault(f"stream {spec.name}: the setup answer has no token")
+        return token
+
+
+class OpenStream:
+    """One open channel with its writer and reader."""
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        agent_name: str,
+        client: Client,
+        setup: Setup,
+        *,
+        link: Link,
+        clock: Clock,
+        lives: Lives,
+    ) -> None:
+        self.spec = spec
+        self.channel = stream_channel(agent_name, spec.stream_id)
+        self._client = client
+        self._setup = setup
+        self._link = link
+        self._clock = clock
+        self._lives = lives
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._writer: Writer | None = None
+        self._lane: Lane | None = None
+        self._queue: asyncio.Queue[Inbound | None] = asyncio.Queue(INBOUND_MAX)
+        self._renewing = asyncio.Lock()
+        self._position = FROM_CACHE
+        self._grace_s = 0.0
+        self.faults = 0
+
+    def start(self, lane: Lane | None, rate_hz: float, grace_s: float) -> None:
+        """Begin reading at once, writing after the caller had time to subscribe."""
+        if self.spec.direction != "outbound":
+            self._tasks.append(self._lives.keep(f"reader {self.spec.name}", self._read))
+        if lane is not None and self.spec.direction != "inbound":
+            self._lane = lane
+            self._writer = Writer(
+                self.spec,
+                self.channel,
+                self._client,
+                lane,
+                link=self._link,
+                clock=self._clock,
+                rate_hz=rate_hz,
+                renew=self.renew,
+            )
+            self._grace_s = grace_s
+            self._tasks.append(self._lives.keep(f"writer {self.spec.name}", self._write))
+
+    def hand_over(self, setup: Setup) -> None:
+        """Another task of a shared stream renews its token from now on."""
+        self._setup = setup
+
+    async def renew(self) -> None:
+        """A new token without a second announcement. Raises Refused where no token serves any more."""
+        before = self._client.token
+        async with self._renewing:
+            if self._client.token == before:
+                self._client.token = await self._setup.ask(self.spec, "token_request")
+
+    async def _write(self) -> None:
+        assert self._writer is not None
+        grace_s, self._grace_s = self._grace_s, 0.0
+        await asyncio.sleep(grace_s)
+        await self._writer.run()
+
+    # -- reading --------------------------------------------------------------------------------------------
+
+    async def inbound(self) -> AsyncIterator[Inbound]:
+        while (item := await self._queue.get()) is not None:
+            yield item
+
+    async def _read(self) -> None:
+        reader = Reader(self.spec.stream_id, self.spec.format)
+        backoff = Backoff(self._link)
+        expression = f"meta.sender != '{self._client.uuid}'" if self.spec.direction == "bidirectional" else ""
+        region: str | None = None
+        while True:
+            limit_s = REORDER_WAIT_S if reader.waiting else POLL_LIMIT_S
+            try:
+                batch = await self._client.subscribe(
+                    self.channel, self._position, region, limit_s=limit_s, filter_expression=expression
+                )
+            except TokenRefused as refused:
+                await self._renew_or_wait(refused, backoff)
+                continue
+            except NetworkError as error:
+                await backoff.wait(error)
+                continue
+            backoff.reset()
+            now_s = self._clock.monotonic_s()
+            if batch is not None:
+                self._position, region = batch.timetoken, batch.region
+                for delivery in batch.deliveries:
+                    sender = str(delivery.meta.get("sender") or delivery.publisher)
+                    try:
+                        items = reader.feed(delivery.payload, delivery.sent_ms, sender, now_s)
+                    except ProtocolFault as fault:
+                        self.faults += 1
+                        log.warning("stream_message_ignored", stream=self.spec.name, error=str(fault))
+                        continue
+                    await self._pass_on(items)
+            await self._pass_on(reader.timed_out(now_s))
+
+    async def _renew_or_wait(self, refused: TokenRefused, backoff: Backoff) -> None:
+        try:
+            await self.renew()
+        except NetworkError as error:
+            log.warning("stream_token_not_renewed", stream=self.spec.name, error=str(error))
+            await backoff.wait(refused)
+
+    async def _pass_on(self, items: list[Inbound]) -> None:
+        for item in items:
+            await self._queue.put(item)
+
+    # -- end ------------------------------------------------------------------------------------------------
+
+    async def close(self, *, end: bool) -> None:
+        """Stop reading and writing. With `end`, what waits is sent first, for a bounded time."""
+        if end and self._writer is not None and self._lane is not None and self.spec.affinity == "dedicated":
+            writer_task = self._tasks[-1]
+            try:
+                async with asyncio.timeout(END_LIMIT_S):
+                    await asyncio.wait([writer_task])
+                    await self._writer.end(self._lane.next_number)
+            except TimeoutError:
+                log.info("stream_end_not_sent", stream=self.spec.name)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_LIMIT_S)
+        while self._queue.full():
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)
+
+
+def writer_uuid(agent_name: str, instance_id: str, stream_id: str) -> str:
+    """The sender of a channel: the same after a restart, another for every instance (W27)."""
+    return f"{agent_name}-stream-{zlib.crc32(f'{instance_id}/{stream_id}'.encode()):08x}"

@@ -1,0 +1,152 @@
+"""One task's way back to its caller: events, results, streams."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from device_agent.errors import Refused
+from device_agent.network import Lane, StartTask, StreamSpec, TerminalState
+from device_agent.network.blocks.files import INLINE_MAX_BYTES
+from device_agent.network.blocks.streams import SUBSCRIBE_GRACE_S, OpenStream, Setup, writer_uuid
+from device_agent.network.blocks.task_events import TaskEvents
+
+if TYPE_CHECKING:
+    from device_agent.network.blocks.network import BlocksNetwork
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A shared stream and the setups of the tasks that are attached to it."""
+
+    stream: OpenStream
+    attached: dict[str, Setup] = field(default_factory=dict)
+
+
+class SharedStreams:
+    """Shared streams at work, one writer each, held by as many tasks as are attached."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Shared] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def lock(self, name: str) -> asyncio.Lock:
+        """Only one task at a time opens or leaves a stream."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    def get(self, name: str) -> _Shared | None:
+        return self._open.get(name)
+
+    def add(self, name: str, shared: _Shared) -> None:
+        self._open[name] = shared
+
+    async def leave(self, name: str, task_id: str) -> None:
+        """The last to leave closes the writer; before that, another task's setup renews the token."""
+        async with self.lock(name):
+            shared = self._open.get(name)
+            if shared is None or shared.attached.pop(task_id, None) is None:
+                return
+            if shared.attached:
+                shared.stream.hand_over(next(iter(shared.attached.values())))
+                return
+            del self._open[name]
+            await shared.stream.close(end=False)
+
+
+class BlocksTask:
+    """The link of one accepted task."""
+
+    def __init__(self, network: "BlocksNetwork", start: StartTask) -> None:
+        self.start = start
+        self._network = network
+        identity = network.file.identity
+        self._client = network.client(identity.instance_id, start.write_token or identity.control_token)
+        self.events = TaskEvents(
+            network.settings.agent_name,
+            start,
+            self._client,
+            network.control_client,
+            network.link,
+            network.clock,
+        )
+
+    def progress(self, message: str) -> None:
+        self.events.progress(message)
+
+    async def artifact(self, data: bytes, mime_type: str, *, output_id: str, file_name: str = "") -> None:
+        if len(data) <= INLINE_MAX_BYTES:
+            await self.events.artifact(data, mime_type, output_id, file_name)
+        else:
+            await self._network.uploads.upload(self.start.task_id, data, mime_type, output_id, file_name)
+
+    def terminal(
+        self, state: TerminalState, *, error: str = "", reason: str = "", completion_reason: str = ""
+    ) -> None:
+        self.events.terminal(state, error, reason, completion_reason)
+        self._network.control.state_changed()
+
+    def server_ms(self) -> float | None:
+        """The network's clock, epoch milliseconds; None before the first exchange."""
+        return self._network.link.server_ms()
+
+    async def open_stream(
+        self, spec: StreamSpec, lane: Lane | None, *, announced: bool = False
+    ) -> "OpenStream | SharedAttachment":
+        if not self.start.has_stream:
+            raise Refused(f"stream {spec.name}: the caller of this task did not ask for streaming")
+        if spec.affinity == "shared":
+            return await self._attach(spec, lane, announced)
+        setup = self._setup()
+        token = await setup.ask(spec, "token_request" if announced else "embedded")
+        return self._start_stream(spec, lane, setup, token, 0.0 if announced else SUBSCRIBE_GRACE_S)
+
+    def _setup(self) -> Setup:
+        network = self._network
+        return Setup(
+            network.settings.agent_name, self.start, self._client, network.control_client, network.link
+        )
+
+    def _start_stream(
+        self, spec: StreamSpec, lane: Lane | None, setup: Setup, token: str, grace_s: float
+    ) -> OpenStream:
+        network = self._network
+        uuid = writer_uuid(network.settings.agent_name, network.file.identity.instance_id, spec.stream_id)
+        stream = OpenStream(
+            spec,
+            network.settings.agent_name,
+            network.client(uuid, token),
+            setup,
+            link=network.link,
+            clock=network.clock,
+            lives=network.lives,
+        )
+        stream.start(lane, network.settings.publish_rate_hz, grace_s)
+        network.control.state_changed()
+        return stream
+
+    async def _attach(self, spec: StreamSpec, lane: Lane | None, announced: bool) -> "SharedAttachment":
+        registry = self._network.shared
+        async with registry.lock(spec.name):
+            setup = self._setup()
+            shared = registry.get(spec.name)
+            if shared is None:
+                token = await setup.ask(spec, "token_request" if announced else "embedded")
+                grace_s = 0.0 if announced else SUBSCRIBE_GRACE_S
+                shared = _Shared(self._start_stream(spec, lane, setup, token, grace_s))
+                registry.add(spec.name, shared)
+            elif not announced:
+                await setup.ask(spec, "activate")
+            shared.attached[self.start.task_id] = setup
+        return SharedAttachment(spec, registry, self.start.task_id, shared.stream)
+
+
+class SharedAttachment:
+    """A task's hold on a shared stream."""
+
+    def __init__(self, spec: StreamSpec, registry: SharedStreams, task_id: str, stream: OpenStream) -> None:
+        self.spec = spec
+        self.inbound = stream.inbound
+        self._registry = registry
+        self._task_id = task_id
+
+    async def close(self, *, end: bool) -> None:
+        await self._registry.leave(self.spec.name, self._task_id)

@@ -1,0 +1,168 @@
+"""The events of one task on its task channel: in order, stored, sent until accepted (protocol section 10).
+
+The official runtime publishes once and swallows failures (W12); here a terminal that an outage held up goes
+out when the outage ends.
+"""
+
+import asyncio
+import base64
+import json
+from collections import deque
+from typing import Any
+
+from device_agent.clock import Clock
+from device_agent.errors import NetworkError, Refused, TokenRefused
+from device_agent.network import StartTask, TerminalState
+from device_agent.network.blocks.pubsub import Client
+from device_agent.network.blocks.wire import PROTOCOL_VERSION, event_meta, task_channel, task_event
+from device_agent.network.link import Backoff, Link
+
+# A caller that has just sent its message may not listen yet (protocol 13): what ends a task this early is
+# sent a second time, which a caller ignores if it had the first.
+EARLY_TERMINAL_S = 3.0
+PROGRESS_INTERVAL_S = 1.0
+# Artifacts and a terminal; progress sentences replace each other. A task that queues more is at fault.
+QUEUE_MAX = 64
+# A refusal that no token cures is repeated for about an hour of full back-off, then the event is given up.
+REFUSALS_MAX = 100
+
+
+class TaskEvents:
+    """Publisher of one task's events. `run` is its life and ends after the terminal was accepted."""
+
+    def __init__(
+        self, agent_name: str, start: StartTask, client: Client, fallback: Client, link: Link, clock: Clock
+    ) -> None:
+        self._agent_name = agent_name
+        self._start = start
+        self._client = client
+        self._fallback = fallback
+        self._clock = clock
+        self._backoff = Backoff(link)
+        self._queue: deque[tuple[dict[str, Any], asyncio.Future[None] | None]] = deque()
+        self._progress = ""
+        self._progress_at_s = -PROGRESS_INTERVAL_S
+        self._wake = asyncio.Event()
+        self._began_s = clock.monotonic_s()
+        self._ended = False
+        self.given_up = 0
+
+    # -- what the task says -------------------------------------------------------------------------------
+
+    def running(self) -> None:
+        self._put(task_event(self._start.task_id, "progress", progress=0, state="running"))
+
+    def progress(self, message: str) -> None:
+        self._progress = message
+        self._wake.set()
+
+    def system(self, status: str) -> None:
+        self._put(task_event(self._start.task_id, "system", status=status))
+
+    async def artifact(self, data: bytes, mime_type: str, output_id: str, file_name: str) -> None:
+        """An inline artifact; returns when the network has it."""
+        reference = {
+            "kind": "inline",
+            "mimeType": mime_type,
+            "size": len(data),
+            "data": base64.b64encode(data).decode(),
+            "fileName": file_name or f"{self._start.task_id}-artifact",
+        }
+        event = task_event(self._start.task_id, "artifact", artifactRef=reference, outputId=output_id)
+        sent = asyncio.get_running_loop().create_future()
+        self._put(event, sent)
+        await sent
+
+    def terminal(
+        self,
+        state: TerminalState,
+        error: str,
+        reason: str,
+        completion_reason: str,
+        version: str = PROTOCOL_VERSION,
+    ) -> None:
+        """Only the first counts."""
+        if self._ended:
+            return
+        self._ended = True
+        self._put(
+            task_event(
+                self._start.task_id,
+                "terminal",
+                version=version,
+                state=state,
+                error=error,
+                reason=reason,
+                completionReason=completion_reason,
+            )
+        )
+
+    def _put(self, event: dict[str, Any], sent: "asyncio.Future[None] | None" = None) -> None:
+        if len(self._queue) >= QUEUE_MAX and event["type"] != "terminal":
+            raise Refused(f"task {self._start.task_id}: {QUEUE_MAX} events wait for the network already")
+        self._queue.append((event, sent))
+        self._wake.set()
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Publish until the terminal is accepted; nothing that is said after it goes out."""
+        while True:
+            await self._until_due()
+            if self._queue:
+                event, sent = self._queue[0]
+                await self._deliver(event)
+                self._queue.popleft()
+                if sent is not None and not sent.done():
+                    sent.set_result(None)
+                if event["type"] == "terminal":
+                    await self._repeat_early(event)
+                    return
+            elif self._progress:
+                message, self._progress = self._progress, ""
+                self._progress_at_s = self._clock.monotonic_s()
+                await self._deliver(task_event(self._start.task_id, "progress", message=message))
+
+    async def _until_due(self) -> None:
+        while not self._queue:
+            self._wake.clear()
+            wait_s: float | None = None
+            if self._progress:
+                wait_s = self._progress_at_s + PROGRESS_INTERVAL_S - self._clock.monotonic_s()
+                if wait_s <= 0:
+                    return
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _deliver(self, event: dict[str, Any]) -> None:
+        body = json.dumps(event, separators=(",", ":")).encode()
+        channel = task_channel(self._start.org, self._start.task_id)
+        meta = event_meta(self._agent_name, self._start.task_id)
+        client = self._client
+        refusals = 0
+        while True:
+            try:
+                await client.publish(channel, body, store=True, meta=meta)
+            except NetworkError as error:
+                if isinstance(error, TokenRefused) and client is self._client:
+                    # A write token cannot be renewed; the control token serves on this channel as well.
+                    client = self._fallback
+                    continue
+                refusals += isinstance(error, Refused)
+                if refusals >= REFUSALS_MAX:
+                    self.given_up += 1
+                    return
+                await self._backoff.wait(error)
+            else:
+                self._client = client
+                self._backoff.reset()
+                return
+
+    async def _repeat_early(self, event: dict[str, Any]) -> None:
+        remaining_s = self._began_s + EARLY_TERMINAL_S - self._clock.monotonic_s()
+        if remaining_s > 0:
+            await asyncio.sleep(remaining_s)
+            await self._deliver(event)

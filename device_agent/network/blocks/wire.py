@@ -1,0 +1,175 @@
+"""Control messages and task events as the network spells them (protocol 8 to 10, 14). Pure functions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from device_agent.errors import ProtocolFault
+from device_agent.network import Caller, Part, StartTask
+
+PROTOCOL_VERSION = "2026-05-01"
+PARTS_MAX = 64
+ID_MAX = 200
+TOKEN_MAX = 8192
+DURATION_MAX_MIN = 43_200
+
+
+@dataclass(frozen=True, slots=True)
+class StartRefused:
+    """A StartTask that must be answered with a terminal `failed` (targeted) or ignored (broadcast)."""
+
+    task_id: str
+    org: str
+    error: str
+    version: str = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A well-formed StartTask with its renewed control token, if it brought one."""
+
+    start: StartTask
+    control_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskControl:
+    """CancelTask, ExpireTask, TerminateTask, PauseTask, ResumeTask or RetryTask."""
+
+    type: str
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchEnvironment:
+    """Move to the other key set, same channel, same instance."""
+
+    environment: str
+    token: str
+
+
+Control = StartRefused | Begin | TaskControl | SwitchEnvironment
+TASK_CONTROLS = frozenset(
+    {"CancelTask", "ExpireTask", "TerminateTask", "PauseTask", "ResumeTask", "RetryTask"}
+)
+
+
+def parse_control(message: Any) -> Control | None:
+    """None for a type that this version does not know (to be ignored). Raises ProtocolFault on a bad form."""
+    if not isinstance(message, Mapping):
+        raise ProtocolFault(f"control message is {type(message).__name__}, not an object")
+    kind = message.get("type")
+    if kind == "StartTask":
+        return _start_task(message)
+    if kind == "SwitchEnvironment":
+        return _switch(message)
+    if kind in TASK_CONTROLS:
+        return TaskControl(str(kind), _text(message, "taskId", required=True))
+    return None
+
+
+def _start_task(message: Mapping[str, Any]) -> StartRefused | Begin:
+    task_id = _text(message, "taskId", required=True)
+    claims = message.get("callerClaims")
+    sub = claims.get("sub") if isinstance(claims, Mapping) else None
+    user = _text(message, "ownerId") or (sub if isinstance(sub, str) else "")
+    org = _text(message, "orgId")
+    channel_org = org or user or "anonymous"
+    version = message.get("protocolVersion")
+    if version is not None and version != PROTOCOL_VERSION:
+        shown = version if isinstance(version, str) else PROTOCOL_VERSION
+        return StartRefused(task_id, channel_org, "unsupported_protocol_version", shown[:ID_MAX])
+    kind = message.get("taskKind") or "request"
+    duration, expires_at_ms = message.get("duration"), message.get("durationExpiresAtMs")
+    if kind not in ("request", "pipe"):
+        return StartRefused(task_id, channel_org, "invalid_start_task")
+    if kind == "pipe":
+        good = _is_int(duration) and 1 <= duration <= DURATION_MAX_MIN  # type: ignore[operator]
+        if not good or not _is_int(expires_at_ms) or expires_at_ms <= 0:  # type: ignore[operator]
+            return StartRefused(task_id, channel_org, "invalid_start_task")
+    start = StartTask(
+        task_id=task_id,
+        kind="pipe" if kind == "pipe" else "request",
+        caller=Caller(org=org, user=user),
+        org=channel_org,
+        parts=_parts(message.get("requestParts")),
+        has_stream=message.get("hasStream") is True or kind == "pipe",
+        duration_min=int(duration) if kind == "pipe" and duration is not None else None,
+        expires_at_ms=int(expires_at_ms) if kind == "pipe" and expires_at_ms is not None else None,
+        write_token=_text(message, "writeToken", limit=TOKEN_MAX),
+    )
+    return Begin(start, _text(message, "controlToken", limit=TOKEN_MAX))
+
+
+def _switch(message: Mapping[str, Any]) -> SwitchEnvironment:
+    version = message.get("protocolVersion")
+    if version is not None and version != PROTOCOL_VERSION:
+        raise ProtocolFault(
+            f"SwitchEnvironment has protocolVersion {version!r}; only {PROTOCOL_VERSION} is known"
+        )
+    environment = _text(message, "environment", required=True)
+    if environment not in ("playground", "network"):
+        raise ProtocolFault(f"SwitchEnvironment.environment is {environment!r}, not playground or network")
+    return SwitchEnvironment(environment, _text(message, "pamToken", required=True, limit=TOKEN_MAX))
+
+
+def _parts(value: Any) -> tuple[Part, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > PARTS_MAX:
+        raise ProtocolFault(f"requestParts is not a list of at most {PARTS_MAX}")
+    parts = []
+    for item in value:
+        if not isinstance(item, Mapping):
+            raise ProtocolFault("a member of requestParts is not an object")
+        text, artifact = item.get("text"), item.get("artifactRef")
+        parts.append(
+            Part(
+                part_id=_text(item, "partId"),
+                content_type=_text(item, "contentType"),
+                text=text if isinstance(text, str) else None,
+                artifact=artifact if isinstance(artifact, Mapping) else None,
+            )
+        )
+    return tuple(parts)
+
+
+def _text(message: Mapping[str, Any], name: str, *, required: bool = False, limit: int = ID_MAX) -> str:
+    value = message.get(name)
+    if value is None and not required:
+        return ""
+    if not isinstance(value, str) or len(value) > limit or (required and not value):
+        raise ProtocolFault(f"{name} is not a text of 1 to {limit} characters")
+    return value
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# --- outgoing ----------------------------------------------------------------------------------------------
+
+
+def task_channel(org: str, task_id: str) -> str:
+    return f"u.{org}.{task_id}"
+
+
+def setup_channel(org: str, task_id: str) -> str:
+    return f"setup.{org}.{task_id}"
+
+
+def stream_channel(agent_name: str, stream_id: str) -> str:
+    return f"stream.{agent_name}.{stream_id}"
+
+
+def task_event(
+    task_id: str, type_: str, *, version: str = PROTOCOL_VERSION, **members: Any
+) -> dict[str, Any]:
+    """A task event; members that are empty or None are left out, but `progress: 0` stays."""
+    event = {"type": type_, "taskId": task_id, "protocolVersion": version}
+    event.update({name: value for name, value in members.items() if value not in (None, "")})
+    return event
+
+
+def event_meta(agent_name: str, task_id: str) -> dict[str, str]:
+    return {"agentName": agent_name, "taskId": task_id, "protocolVersion": PROTOCOL_VERSION}

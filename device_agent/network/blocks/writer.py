@@ -1,0 +1,159 @@
+"""The writer of one stream channel: one number in flight, the same number and content until it is accepted.
+
+A reader skips a missing number after 750 ms and drops it when it comes, so publishing n+1 before n loses n
+(protocol 11.6). Throughput comes from fuller messages: parts of one group share a number and go out together.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from device_agent.clock import Clock
+from device_agent.errors import NetworkError, TokenRefused
+from device_agent.network import Cut, Lane, StreamSpec
+from device_agent.network.blocks.messages import (
+    PARTS_MAX,
+    encode,
+    end_of_stream,
+    items_limit_bytes,
+    stream_meta,
+)
+from device_agent.network.blocks.pubsub import Client
+from device_agent.network.link import Backoff, Link
+
+log = structlog.get_logger("stream")
+
+# A reader forgets the parts of an unfinished group after 30 s; older ones are all sent again.
+GROUP_FRESH_S = 20.0
+# Parts of one group under way at once (the official writer's own figure).
+PARTS_IN_FLIGHT = 8
+END_TRIES = 3
+
+
+class Pace:
+    """Messages a second on one channel, with a second's worth of credit for a burst after a rest."""
+
+    def __init__(self, rate_hz: float, clock: Clock) -> None:
+        self._rate_hz = rate_hz
+        self._clock = clock
+        self._credit = rate_hz
+        self._at_s = clock.monotonic_s()
+
+    def allowed(self, most: int) -> int:
+        """How many messages may go now, at least 1 and at most `most`."""
+        if self._rate_hz <= 0:
+            return most
+        self._refill()
+        return max(1, min(most, int(self._credit)))
+
+    async def take(self, count: int) -> None:
+        """Wait until `count` messages may go."""
+        if self._rate_hz <= 0:
+            return
+        self._refill()
+        self._credit -= count
+        if self._credit < 0:
+            await asyncio.sleep(-self._credit / self._rate_hz)
+
+    def _refill(self) -> None:
+        now_s = self._clock.monotonic_s()
+        self._credit = min(self._rate_hz, self._credit + (now_s - self._at_s) * self._rate_hz)
+        self._at_s = now_s
+
+
+class Writer:
+    """Empties a lane into a channel. `run` ends when the lane is closed and empty."""
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        channel: str,
+        client: Client,
+        lane: Lane,
+        *,
+        link: Link,
+        clock: Clock,
+        rate_hz: float,
+        renew: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._spec = spec
+        self._channel = channel
+        self._client = client
+        self._lane = lane
+        self._clock = clock
+        self._pace = Pace(rate_hz, clock)
+        self._backoff = Backoff(link)
+        self._renew = renew
+        self._last_number: int | None = None
+        self.messages = 0
+        self.retries = 0
+
+    async def run(self) -> None:
+        """Publish what the lane holds, for ever."""
+        while True:
+            await self._lane.until_ready()
+            parts = self._pace.allowed(PARTS_MAX) if self._lane.pending_bytes > items_limit_bytes(1) else 1
+            cut = self._lane.cut(items_limit_bytes(parts))
+            if cut is None:
+                if self._lane.closed:
+                    return
+                continue
+            await self._publish(cut)
+            self._lane.ack(cut)
+            self._last_number = cut.number
+            self.messages += 1
+
+    async def end(self, next_number: int) -> None:
+        """Tell readers that nothing more comes; they also see it by the task's end, so a few tries do."""
+        body = end_of_stream(self._spec.stream_id, next_number, self._clock.now_ms())
+        for _ in range(END_TRIES):
+            try:
+                await self._client.publish(
+                    self._channel, body, store=False, meta=stream_meta(self._client.uuid)
+                )
+                return
+            except TokenRefused:
+                return
+            except NetworkError as error:
+                await self._backoff.wait(error)
+
+    async def _publish(self, cut: Cut) -> None:
+        texts = encode(self._spec.stream_id, self._spec.format, cut)
+        left = list(texts)
+        begun_s = self._clock.monotonic_s()
+        await self._pace.take(len(left))
+        while True:
+            outcomes: list[BaseException | int] = []
+            for start in range(0, len(left), PARTS_IN_FLIGHT):
+                group = left[start : start + PARTS_IN_FLIGHT]
+                outcomes += await asyncio.gather(*map(self._send, group), return_exceptions=True)
+            errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            if not errors:
+                self._backoff.reset()
+                return
+            for error in errors:
+                if not isinstance(error, NetworkError):
+                    raise error
+            self.retries += 1
+            pairs = zip(left, outcomes, strict=True)
+            left = [text for text, outcome in pairs if isinstance(outcome, BaseException)]
+            await self._recover(errors[0])
+            if self._clock.monotonic_s() - begun_s > GROUP_FRESH_S:
+                left, begun_s = list(texts), self._clock.monotonic_s()
+
+    async def _send(self, text: bytes) -> int:
+        return await self._client.publish(
+            self._channel, text, store=False, meta=stream_meta(self._client.uuid)
+        )
+
+    async def _recover(self, error: BaseException) -> None:
+        """Only waits and renews; the message stays the same."""
+        if isinstance(error, TokenRefused):
+            try:
+                await self._renew()
+            except NetworkError as refused:
+                log.warning("stream_token_not_renewed", stream=self._spec.name, error=str(refused))
+                await self._backoff.wait(refused)
+                return
+        await self._backoff.wait(error)
