@@ -1,0 +1,82 @@
+"""One request as the handlers see it: path and query taken apart once."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from aiohttp import web
+
+from device_agent.testing.network.replies import Refused, backend_error
+
+BODY_LIMIT_BYTES = 4 * 1024 * 1024
+
+
+class Call:
+    """A request. ``segments`` are the decoded parts of the path, ``query`` the last value of each name."""
+
+    __slots__ = ("link", "method", "path", "query", "request", "segments", "twice")
+
+    def __init__(self, request: web.BaseRequest, link: str) -> None:
+        self.request = request
+        self.link = link
+        self.method = request.method
+        path, _, query = request.raw_path.partition("?")
+        # Split before decoding: a channel name or a GET-published message may hold an encoded slash.
+        self.segments = [unquote(s) if "%" in s else s for s in path.split("/")[1:]]
+        self.path = unquote(path) if "%" in path else path
+        self.query: dict[str, str] = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
+        self.twice = False
+
+    @property
+    def uuid(self) -> str:
+        """The PubNub user id of the client, empty for the backend API."""
+        return self.query.get("uuid", "")
+
+    @property
+    def base(self) -> str:
+        """Scheme and authority that the client used, so that answers point back at the same link."""
+        return f"http://{self.request.headers.get('Host', '127.0.0.1')}"
+
+    @property
+    def bearer(self) -> str:
+        """The bearer credential, or empty."""
+        scheme, _, value = self.request.headers.get("Authorization", "").partition(" ")
+        return value.strip() if scheme.lower() == "bearer" else ""
+
+    async def body(self) -> bytes:
+        """The body, decompressed whatever its header calls the form (protocol section 7)."""
+        data = await self.request.read()
+        if data and "Content-Encoding" in self.request.headers:
+            return inflate(data)
+        return data
+
+    async def json(self) -> dict[str, Any]:
+        """The body as a JSON object; anything else is a 400 of the backend API."""
+        try:
+            value = json.loads(await self.body() or b"{}")
+        except ValueError as error:
+            raise backend_error(400, "INVALID_JSON", f"The request body is not JSON: {error}.") from error
+        if not isinstance(value, dict):
+            raise backend_error(400, "INVALID_JSON", "The request body is not a JSON object.")
+        return value
+
+
+def inflate(data: bytes) -> bytes:
+    """Undo gzip, zlib or raw deflate, recognised by content; what is none of them is left as it is.
+
+    Clients are known to announce gzip and to send the zlib form.
+    """
+    for window_bits in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):
+        inflater = zlib.decompressobj(window_bits)
+        try:
+            plain = inflater.decompress(data, BODY_LIMIT_BYTES)
+        except zlib.error:
+            continue
+        if inflater.unconsumed_tail:
+            raise Refused(413, [0, "Message Too Large", "0"])
+        if inflater.eof:
+            return plain
+    return data

@@ -1,0 +1,97 @@
+"""Listening ports. Each is one link to the same network, so that one party's link can fail alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+HOST = "127.0.0.1"
+_MAX_LINE_BYTES = 128 * 1024
+
+Serve = Callable[[web.BaseRequest, "Link"], Awaitable[web.StreamResponse]]
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """A port. ``rtt_s`` is added to every request, half before it acts and half before its answer."""
+
+    name: str
+    port: int
+    rtt_s: float = 0.0
+    server: web.Server | None = field(default=None, repr=False)
+    site: asyncio.Server | None = field(default=None, repr=False)
+
+    @property
+    def origin(self) -> str:
+        """``host:port``, the PubNub origin."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def addresses(self) -> dict[str, str | int]:
+        """Everything that a client has to know."""
+        return {
+            "port": self.port,
+            "cdm_url": f"http://{self.origin}/config.json",
+            "api_base_url": f"http://{self.origin}",
+            "pubnub_origin": self.origin,
+            "admin_url": f"http://{self.origin}/_dev",
+        }
+
+
+class Links:
+    """The open ports by name."""
+
+    def __init__(self, serve: Serve) -> None:
+        self._serve = serve
+        self._by_name: dict[str, Link] = {}
+
+    def __getitem__(self, name: str) -> Link:
+        found = self._by_name.get(name)
+        if found is None:
+            raise ValueError(f"there is no link {name!r}: one of {', '.join(self._by_name)}")
+        return found
+
+    async def open(self, name: str, port: int = 0) -> Link:
+        """Open a port; 0 takes a free one."""
+        if name in self._by_name:
+            raise ValueError(f"link {name!r} is open already")
+        link = Link(name, port)
+        await self.listen(link)
+        self._by_name[name] = link
+        return link
+
+    async def listen(self, link: Link) -> None:
+        """Take connections on the link's port."""
+        link.server = web.Server(
+            lambda request: self._serve(request, link),
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
+        )
+        loop = asyncio.get_running_loop()
+        link.site = await loop.create_server(link.server, HOST, link.port, backlog=1024)
+        link.port = link.site.sockets[0].getsockname()[1]
+
+    async def refuse(self, link: Link) -> None:
+        """Take no more connections and cut those there are: clients see "connection refused"."""
+        if link.site is not None:
+            link.site.close()
+            link.site = None
+        if link.server is not None:
+            server, link.server = link.server, None
+            for handler in list(server.connections):
+                handler.force_close()
+                if handler.transport is not None:
+                    handler.transport.abort()
+            await server.shutdown(0.0)
+
+    async def close(self) -> None:
+        """Close all ports."""
+        for link in self._by_name.values():
+            await self.refuse(link)
+        self._by_name.clear()

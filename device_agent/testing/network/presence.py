@@ -1,0 +1,81 @@
+"""Who is on which channel, with which state; without heartbeat a client lapses (protocol section 9)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Occupant:
+    """One client on one channel. ``seen_s`` and ``joined_s`` are monotonic seconds."""
+
+    uuid: str
+    joined_s: float
+    seen_s: float
+    timeout_s: float
+    state: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def live(self) -> bool:
+        """Whether its last sign of life is younger than its timeout."""
+        return time.monotonic() - self.seen_s < self.timeout_s
+
+
+class Presence:
+    """The presence table of one key set."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, dict[str, Occupant]] = {}
+
+    def seen(self, channel: str, uuid: str, timeout_s: float) -> Occupant:
+        """A sign of life: joins or stays."""
+        now = time.monotonic()
+        occupants = self._channels.setdefault(channel, {})
+        found = occupants.get(uuid)
+        if found is None or not found.live:
+            found = occupants[uuid] = Occupant(uuid, now, now, timeout_s)
+        found.seen_s = now
+        found.timeout_s = timeout_s
+        if len(occupants) > 1000:
+            self._sweep(channel)
+        return found
+
+    def set_state(self, channel: str, uuid: str, state: dict[str, Any], timeout_s: float) -> None:
+        """Replace a client's state. Setting it is no sign of life of a client that is there already."""
+        found = self._channels.get(channel, {}).get(uuid)
+        if found is None or not found.live:
+            found = self.seen(channel, uuid, timeout_s)
+        found.state = state
+
+    def leave(self, channel: str, uuid: str) -> None:
+        """The client says goodbye."""
+        occupants = self._channels.get(channel, {})
+        occupants.pop(uuid, None)
+        if not occupants:
+            self._channels.pop(channel, None)
+
+    def live(self, channel: str) -> list[Occupant]:
+        """The live clients of a channel, in order of joining."""
+        return [o for o in self._channels.get(channel, {}).values() if o.live]
+
+    def table(self) -> dict[str, list[dict[str, Any]]]:
+        """Live clients of all channels."""
+        now = time.monotonic()
+        return {
+            channel: [
+                {
+                    "uuid": o.uuid,
+                    "state": o.state,
+                    "seen_s_ago": round(now - o.seen_s, 3),
+                    "timeout_s": o.timeout_s,
+                }
+                for o in found
+            ]
+            for channel in list(self._channels)
+            if (found := self.live(channel))
+        }
+
+    def _sweep(self, channel: str) -> None:
+        self._channels[channel] = {o.uuid: o for o in self.live(channel)}

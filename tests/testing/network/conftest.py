@@ -1,0 +1,53 @@
+"""The stand-in in a thread, and the official SDK against it on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from devnet_support import LIMIT_S, Provider, StartProvider, make_card
+
+from device_agent.testing.network import NetworkThread, Settings
+from device_agent.testing.network.sdk import sdk_environment
+
+
+@pytest.fixture(scope="session")
+def net() -> Iterator[NetworkThread]:
+    """One network for all tests with the official SDK; a minute of task duration is 60 s, as outside."""
+    settings = Settings(safety_grace_s=3.0, hold_s=20.0)
+    with NetworkThread(settings=settings) as host, pytest.MonkeyPatch.context() as patch:
+        for name, value in sdk_environment(host.net.cdm_url, host.net.pubnub_origin, "bk_alice").items():
+            patch.setenv(name, value)
+        yield host
+
+
+@pytest.fixture(scope="session")
+def start_provider(net: NetworkThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProvider]:
+    """Starts official providers and waits until they have joined."""
+    started: list[Provider] = []
+
+    def start(agent: str, concurrency: int = 8, **runtime: Any) -> Provider:
+        provider = Provider(net, tmp_path_factory.mktemp(agent), make_card(agent, concurrency, **runtime))
+        started.append(provider)
+        net.run(net.net.wait_joined(agent, timeout_s=LIMIT_S))
+        return provider
+
+    yield start
+    for provider in started:
+        provider.stop()
+
+
+@pytest.fixture(scope="session")
+def worker(start_provider: StartProvider) -> Provider:
+    """An official provider with room for eight tasks."""
+    return start_provider("worker")
+
+
+@pytest.fixture
+def client(net: NetworkThread) -> Iterator[Any]:
+    """An official caller, alice."""
+    from blocks_network import TaskClient
+
+    with TaskClient.create(billing_mode="free", api_key="bk_alice") as found:
+        yield found
