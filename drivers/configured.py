@@ -1,0 +1,257 @@
+"""Points that the configuration declares instead of the driver: what `serial-lines` and `mqtt-topic` share.
+
+Text or JSON becomes a value, or null with a flag; never an exception, and NaN and infinity are no numbers.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from device_agent.driver import Flag, Flagged, Point, Unit, Value
+from device_agent.records import ValueType
+
+TRUE_WORDS = frozenset(("1", "true", "on", "yes"))
+FALSE_WORDS = frozenset(("0", "false", "off", "no"))
+
+NO_ANSWER = Flagged(None, Flag.NO_ANSWER)
+OVERFLOW = Flagged(None, Flag.OVERFLOW)
+MISSING = object()
+"""Stands for "this line or message does not hold the point"."""
+
+
+class PointOptions(BaseModel):
+    """One entry of a `points` table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    unit: Unit = Field(Unit.NONE, description="UCUM, such as Cel, hPa, %, g, L/min.")
+    type: ValueType = Field("number", description="number, integer, boolean or string.")
+    low: float | None = Field(None, description="Below it a reading carries the flag out_of_range.")
+    high: float | None = Field(None, description="Above it a reading carries the flag out_of_range.")
+    write: bool = Field(False, description="Whether the point can be set.")
+    minimum: float | None = Field(None, description="Smallest value that may be set.")
+    maximum: float | None = Field(None, description="Largest value that may be set.")
+    safe: Value = Field(None, description="What a writable point is set to when in doubt.")
+    scale: float = Field(1.0, description="What is on the wire is multiplied by this, then `offset` added.")
+    offset: float = Field(0.0, description="In the point's unit.")
+    decimal: str = Field(".", pattern="^[.,]$", description="The decimal sign on the wire.")
+    true: str | None = Field(
+        None, min_length=1, max_length=64, description="Text for true; 1 on the way out."
+    )
+    false: str | None = Field(
+        None, min_length=1, max_length=64, description="Text for false; 0 on the way out."
+    )
+    path: str | None = Field(None, max_length=200, description='In JSON: "climate.temperature", "values.0".')
+    description: str = Field("", max_length=200)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "PointOptions":
+        if self.scale == 0:
+            raise ValueError("`scale` must not be 0")
+        if self.safe is not None and not fits(self.safe, self.type):
+            raise ValueError(f"`safe` is {self.safe!r}, which is no {self.type}")
+        if isinstance(self.safe, int | float) and not isinstance(self.safe, bool):
+            low, high = self.minimum, self.maximum
+            if (low is not None and self.safe < low) or (high is not None and self.safe > high):
+                raise ValueError(f"`safe` is {self.safe:g}, outside `minimum` {low} to `maximum` {high}")
+        return self
+
+    def point(self, name: str) -> Point:
+        return Point(
+            name,
+            self.unit,
+            self.type,
+            low=self.low,
+            high=self.high,
+            write=self.write,
+            minimum=self.minimum,
+            maximum=self.maximum,
+            description=self.description,
+        )
+
+    def to_wire(self, value: Value) -> Any:
+        """What a command's template gets: the number before `scale` and `offset`, whole ones as integers."""
+        if isinstance(value, bool):
+            return (self.true or "1") if value else (self.false or "0")
+        if isinstance(value, int | float):
+            if self.scale != 1 or self.offset != 0:
+                value = (value - self.offset) / self.scale
+                value = float(f"{value:.12g}")  # 0.3 / 0.1 is 3 to whoever reads the instrument's manual
+            return int(value) if float(value).is_integer() else value
+        return value
+
+
+def fits(value: Value, kind: ValueType) -> bool:
+    """Whether a value is of the point's type."""
+    match kind:
+        case "boolean":
+            return isinstance(value, bool)
+        case "string":
+            return isinstance(value, str)
+        case "integer":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case _:
+            return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# --- in: from text or JSON to a value --------------------------------------------------------------------
+
+Parser = Callable[[Any], Value | Flagged]
+
+
+def parser_of(options: PointOptions) -> Parser:
+    """The function that reads this point's text, or member of a JSON document."""
+    match options.type:
+        case "string":
+            return _string
+        case "boolean":
+            return _boolean_parser(options)
+        case _:
+            return _number_parser(options)
+
+
+def _string(raw: Any) -> Value | Flagged:
+    if raw is None:
+        return NO_ANSWER
+    return raw if isinstance(raw, str) else json.dumps(raw)
+
+
+def _boolean_parser(options: PointOptions) -> Parser:
+    true = TRUE_WORDS if options.true is None else frozenset((options.true.lower(),))
+    false = FALSE_WORDS if options.false is None else frozenset((options.false.lower(),))
+
+    def parse(raw: Any) -> Value | Flagged:
+        if isinstance(raw, bool):
+            return raw
+        word = str(raw).strip().lower()
+        return True if word in true else False if word in false else NO_ANSWER
+
+    return parse
+
+
+def _number_parser(options: PointOptions) -> Parser:
+    scale, offset, comma = options.scale, options.offset, options.decimal == ","
+    plain = scale == 1 and offset == 0
+    whole = options.type == "integer"
+
+    def parse(raw: Any) -> Value | Flagged:
+        if isinstance(raw, str):
+            if "_" in raw:
+                return NO_ANSWER  # Python's own spelling, nobody else's
+            if comma:
+                raw = raw.replace(",", ".")
+        elif isinstance(raw, bool):
+            return NO_ANSWER
+        try:
+            if whole and plain and (not isinstance(raw, float)):
+                return int(raw)
+            value = float(raw) if plain else float(raw) * scale + offset
+        except (TypeError, ValueError):
+            return _whole(raw) if whole else NO_ANSWER
+        except OverflowError:
+            return OVERFLOW
+        if not math.isfinite(value):
+            return NO_ANSWER if math.isnan(value) else OVERFLOW
+        return round(value) if whole else value
+
+    return parse
+
+
+def _whole(raw: Any) -> Value | Flagged:
+    """An integer written as "12.0"; anything else is no integer."""
+    try:
+        value = float(raw)
+    except (TypeError, ValueError):
+        return NO_ANSWER
+    return int(value) if value.is_integer() else NO_ANSWER
+
+
+# --- in: from a line to its parts ------------------------------------------------------------------------
+
+
+def csv_splitter(columns: Sequence[str], separator: str) -> Callable[[str], dict[str, Any] | None]:
+    """None for a line with another number of columns."""
+    size = len(columns)
+
+    def split(line: str) -> dict[str, Any] | None:
+        if '"' in line and len(separator) == 1:
+            try:
+                fields = next(csv.reader((line,), delimiter=separator))
+            except (csv.Error, StopIteration):
+                return None
+        else:
+            fields = line.split(separator)
+        if len(fields) != size:
+            return None
+        return {name: text.strip() for name, text in zip(columns, fields, strict=True) if name}
+
+    return split
+
+
+def json_splitter(paths: Mapping[str, str]) -> Callable[[str], dict[str, Any] | None]:
+    """None for what is no JSON object, or holds none of the paths."""
+
+    def split(line: str) -> dict[str, Any] | None:
+        try:
+            document = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        found = {name: member(document, path) for name, path in paths.items()}
+        return {name: raw for name, raw in found.items() if raw is not MISSING} or None
+
+    return split
+
+
+def member(document: Any, path: str) -> Any:
+    """What stands at "climate.values.0" in a JSON document, else MISSING."""
+    if isinstance(document, dict) and path in document:
+        return document[path]
+    for step in path.split("."):
+        if isinstance(document, dict) and step in document:
+            document = document[step]
+        elif isinstance(document, list) and step.isdecimal() and int(step) < len(document):
+            document = document[int(step)]
+        else:
+            return MISSING
+    return document
+
+
+# --- out: commands ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A command's text with the points in it, such as "SP {setpoint:.1f}\\n"."""
+
+    text: str
+    fields: frozenset[str]
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """Raises ValueError where a value does not fit its format."""
+        return self.text.format(**values)
+
+
+def template_of(text: str) -> Template:
+    """Raises ValueError, one sentence, for anything but plain names and formats in the braces."""
+    fields: set[str] = set()
+    try:
+        parts = list(Formatter().parse(text))
+    except ValueError as error:
+        raise ValueError(f"command {text!r}: {error}; write {{{{ and }}}} for braces themselves") from error
+    for _, name, spec, conversion in parts:
+        if name is None:
+            continue
+        if not name.isidentifier() or conversion or "{" in (spec or ""):
+            raise ValueError(
+                f"command {text!r}: {{{name}}} is no point's name, with at most a format after ':'"
+            )
+        fields.add(name)
+    if not fields:
+        raise ValueError(f"command {text!r} names no point; write one as {{setpoint}}")
+    return Template(text, frozenset(fields))
