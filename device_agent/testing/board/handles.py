@@ -1,0 +1,219 @@
+"""The simulated buses: what a driver gets with `--simulate`, and in tests, instead of the real handle.
+
+Each speaks to a board through links: one for calls, one more for each claimed line and each source, so that a
+claim lives exactly as long as a descriptor does.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from device_agent.bus.config import BusConfig
+from device_agent.bus.core import Handle, Source
+from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine
+from device_agent.bus.i2c import I2cBus
+from device_agent.bus.mqtt import MqttBus, MqttMessage
+from device_agent.bus.serial import SerialBus
+from device_agent.errors import BusGone
+from device_agent.testing.board.core import Board
+from device_agent.testing.board.link import Link, connect
+
+Place = Board | Path | str
+"""Where a board is: the object itself, or the path of its socket."""
+
+
+def open_handle(name: str, config: BusConfig, *, board: Place, by: str = "daemon") -> Handle:
+    """The simulated handle of one configured bus, to be opened by its owner as a real one is.
+
+    `by` is who the record says it was. Touches nothing yet: `open` raises BusGone if no board is there.
+    """
+    return _HANDLES[config.kind](name, board, by)
+
+
+def attach_output(claim: str, *, board: Place, by: str) -> "SimulatedOutput":
+    """Hold and write an output that another client claimed (`SimulatedOutput.claim`), as a guard does.
+
+    The line stays driven until its last holder lets go. Raises BusGone when it was released already.
+    """
+    link = connect(board, by)
+    bus = claim.split("/", 1)[0]
+    try:
+        link.call("gpio.attach", bus, claim)
+    except BaseException:
+        link.close()
+        raise
+    return SimulatedOutput(link, bus, claim, active_low=False)
+
+
+class _Simulated:
+    """Connection to the board, shared by the four kinds."""
+
+    def __init__(self, name: str, board: Place, by: str) -> None:
+        self.name = name
+        self._board = board
+        self._by = by
+        self._link: Link | None = None
+
+    def open(self) -> None:
+        self.close()
+        link = connect(self._board, self._by)
+        try:
+            link.call("open", self.name)
+        except BaseException:
+            link.close()
+            raise
+        self._link = link
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def _call(self, op: str, *args: Any) -> Any:
+        if self._link is None:
+            raise BusGone(f"bus {self.name} is not open")
+        return self._link.call(op, self.name, *args)
+
+    def _apart(self) -> Link:
+        """A client of its own, for what must be given back by itself."""
+        self._call("check")
+        return connect(self._board, self._by)
+
+    def _listening(self, op: str, *args: Any) -> tuple[Link, Any]:
+        link = self._apart()
+        try:
+            return link, link.listen(op, self.name, *args)
+        except BaseException:
+            link.close()
+            raise
+
+
+class _Arrivals:
+    """A Source on a listening link; `as_chunk` makes the driver's chunk from the board's."""
+
+    def __init__(self, link: Link, as_chunk: Callable[[Any], Any]) -> None:
+        self._link = link
+        self._as_chunk = as_chunk
+
+    def fileno(self) -> int:
+        return self._link.fileno()
+
+    def drain(self) -> Sequence[Any]:
+        return [self._as_chunk(chunk) for chunk in self._link.drain()[0]]
+
+    def close(self) -> None:
+        self._link.close()
+
+
+class SimulatedI2c(_Simulated, I2cBus):
+    def transfer(self, address: int, write: bytes, read_size: int = 0) -> bytes:
+        data: bytes = self._call("i2c.transfer", address, write, read_size)
+        return data
+
+    def present(self, address: int) -> bool:
+        return bool(self._call("i2c.present", address))
+
+
+class SimulatedInput:
+    """A claimed input; see `InputLine`."""
+
+    def __init__(self, handle: "SimulatedGpio", link: Link, claim: str, active_low: bool) -> None:
+        self._handle = handle
+        self._link = link
+        self._claim = claim
+        self._active_low = active_low
+
+    def read(self) -> bool:
+        return bool(self._handle._call("gpio.read", self._claim)) is not self._active_low
+
+    def fileno(self) -> int:
+        return self._link.fileno()
+
+    def drain(self) -> Sequence[Edge]:
+        chunks, lost = self._link.drain()
+        edges = [Edge(level is not self._active_low, at_s) for level, at_s in chunks]
+        if edges and lost:
+            edges[0] = Edge(edges[0].active, edges[0].monotonic_s, lost)
+        return edges
+
+    def close(self) -> None:
+        self._link.close()
+
+
+class SimulatedOutput:
+    """A claimed output; see `OutputLine`. `claim` names it for `attach_output`."""
+
+    def __init__(self, link: Link, bus: str, claim: str, active_low: bool) -> None:
+        self.claim = claim
+        self._link = link
+        self._bus = bus
+        self._active_low = active_low
+
+    def write(self, active: bool) -> None:
+        self._link.call("gpio.write", self._bus, self.claim, active is not self._active_low)
+
+    def read(self) -> bool:
+        return bool(self._link.call("gpio.read", self._bus, self.claim)) is not self._active_low
+
+    def fileno(self) -> int:
+        return self._link.fileno()
+
+    def close(self) -> None:
+        self._link.close()
+
+
+class SimulatedGpio(_Simulated, GpioBus):
+    def input(
+        self,
+        line: int | str,
+        *,
+        active_low: bool = False,
+        bias: Bias = "as-is",
+        debounce_s: float = 0.0,
+        edges: bool = True,
+    ) -> InputLine:
+        link, (claim, _) = self._listening("gpio.input", line, bias, debounce_s, edges)
+        return SimulatedInput(self, link, claim, active_low)
+
+    def output(
+        self, line: int | str, *, active: bool, active_low: bool = False, drive: Drive = "push-pull"
+    ) -> OutputLine:
+        link = self._apart()
+        try:
+            claim = link.call("gpio.output", self.name, line, active is not active_low, drive)
+        except BaseException:
+            link.close()
+            raise
+        return SimulatedOutput(link, self.name, claim, active_low)
+
+
+class SimulatedSerial(_Simulated, SerialBus):
+    def write(self, data: bytes) -> None:
+        self._call("serial.write", data)
+
+    def read(self, size: int, timeout_s: float) -> bytes:
+        data: bytes = self._call("serial.read", size, timeout_s)
+        return data
+
+    def discard_input(self) -> None:
+        self._call("serial.discard")
+
+    def listen(self) -> Source:
+        return _Arrivals(self._listening("serial.listen")[0], lambda chunk: chunk)
+
+
+class SimulatedMqtt(_Simulated, MqttBus):
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        self._call("mqtt.publish", topic, payload, retain)
+
+    def subscribe(self, topics: tuple[str, ...], *, qos: int = 1) -> Source:
+        link, _ = self._listening("mqtt.subscribe", topics)
+        return _Arrivals(link, lambda chunk: MqttMessage(*chunk))
+
+
+_HANDLES: dict[str, Callable[[str, Place, str], Handle]] = {
+    "i2c": SimulatedI2c,
+    "gpio": SimulatedGpio,
+    "serial": SimulatedSerial,
+    "mqtt": SimulatedMqtt,
+}

@@ -1,0 +1,114 @@
+"""A simulated MQTT broker: topics, filters with + and #, retained messages."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from device_agent.errors import BusError
+from device_agent.testing.board.faults import corrupted, noisy
+from device_agent.testing.board.mailbox import Mailbox
+from device_agent.testing.board.medium import Medium, Placed, User
+from device_agent.testing.board.record import as_text
+from device_agent.testing.chips import MqttChip, Publication
+
+if TYPE_CHECKING:
+    from device_agent.testing.board.core import Board
+
+MESSAGES_MAX = 1 << 16
+SENT_KEPT = 1000
+
+
+@dataclass(slots=True)
+class _Subscription:
+    filters: tuple[str, ...]
+    mailbox: Mailbox
+
+
+class MqttMedium(Medium):
+    """A broker for one client after another; quality of service does not matter where nothing is lost."""
+
+    kind: ClassVar[str] = "mqtt"
+
+    def __init__(self, board: "Board", name: str, placed: Mapping[str, Placed], seed: int = 0) -> None:
+        super().__init__(board, name, placed, seed)
+        self._retained: dict[str, bytes] = {}
+        self._subscriptions: list[_Subscription] = []
+        self.sent: list[tuple[str, bytes]] = []
+        """The newest `SENT_KEPT` messages that the host published."""
+        for device in self.placed.values():
+            self.after(device, 0.0)
+
+    def publish(self, user: User, topic: str, payload: bytes, retain: bool) -> None:
+        self.enter(user)
+        if not topic or any(sign in topic for sign in "+#\0"):
+            raise BusError(f"MQTT topic {topic!r} on {self.name} is not one to publish to: no +, # or NUL")
+        self.board.record.add(self.board.now_s(), self.name, user.by, topic=topic, bytes=as_text(payload))
+        self.sent.append((topic, payload))
+        del self.sent[:-SENT_KEPT]
+        self._spread(topic, payload, retain)
+        for placed in self.placed.values():
+            if isinstance(placed.chip, MqttChip) and not self.has("unplug", placed.name):
+                self._say(placed.chip.saw(topic, payload))
+
+    def subscribe(self, user: User, filters: Iterable[str]) -> Mailbox:
+        self.enter(user)
+        subscription = _Subscription(tuple(filters), Mailbox(self.board.lock, MESSAGES_MAX))
+        self._subscriptions.append(subscription)
+        for topic, payload in self._retained.items():
+            if any(matches(wanted, topic) for wanted in subscription.filters):
+                subscription.mailbox.put((topic, payload, True))
+        return subscription.mailbox
+
+    def unlisten(self, mailbox: Mailbox) -> None:
+        self._subscriptions = [kept for kept in self._subscriptions if kept.mailbox is not mailbox]
+
+    def unplugged(self, reason: str) -> None:
+        for subscription in self._subscriptions:
+            subscription.mailbox.end(reason)
+        self._subscriptions = []
+
+    def feed(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        """A message of another device."""
+        self._spread(topic, payload, retain)
+
+    def after(self, placed: Placed, at_s: float, by: str = "stimulus") -> None:
+        if isinstance(placed.chip, MqttChip) and not self.has("unplug", placed.name):
+            self._say(placed.chip.publishes())
+
+    def _say(self, publications: Iterable[Publication]) -> None:
+        for publication in publications:
+            self._spread(publication.topic, publication.payload, publication.retain)
+
+    def _spread(self, topic: str, payload: bytes, retain: bool) -> None:
+        if self.has("frozen") or self.has("stuck"):
+            return
+        if self.has("corrupt"):
+            payload = corrupted(payload, self.chance)
+        if self.has("noise"):
+            payload = noisy(payload, self.chance)
+        if retain and payload:
+            self._retained[topic] = payload
+        elif retain:
+            self._retained.pop(topic, None)
+        for subscription in self._subscriptions:
+            if any(matches(wanted, topic) for wanted in subscription.filters):
+                subscription.mailbox.put((topic, payload, False))
+
+    def show(self) -> dict[str, Any]:
+        return super().show() | {
+            "retained": {topic: as_text(payload) for topic, payload in self._retained.items()},
+            "subscriptions": [list(subscription.filters) for subscription in self._subscriptions],
+        }
+
+
+def matches(wanted: str, topic: str) -> bool:
+    """Whether a topic filter matches (MQTT 3.1.1, 4.7): + one level, # the rest, neither on a leading $."""
+    if topic.startswith("$") and wanted[:1] in ("+", "#"):
+        return False
+    levels, parts = wanted.split("/"), topic.split("/")
+    for index, level in enumerate(levels):
+        if level == "#":
+            return True
+        if index >= len(parts) or level not in ("+", parts[index]):
+            return False
+    return len(levels) == len(parts)

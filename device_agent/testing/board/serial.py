@@ -1,0 +1,125 @@
+"""A simulated serial port: bytes to and from the chips, or a bare far end that a test speaks for."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from device_agent.errors import BusHeld
+from device_agent.testing.board.faults import corrupted, noisy
+from device_agent.testing.board.mailbox import Mailbox
+from device_agent.testing.board.medium import Medium, Placed, User
+from device_agent.testing.board.record import as_text
+from device_agent.testing.chips import SerialChip
+
+if TYPE_CHECKING:
+    from device_agent.testing.board.core import Board
+
+# A slow reader on a real port loses bytes in silence; here the bounds are wide: losing is a test's choice.
+INPUT_MAX = 1 << 20
+CHUNKS_MAX = 1 << 16
+SENT_KEPT = 1 << 16
+
+
+class SerialMedium(Medium):
+    """One port with one owner. What arrives while nobody has it open is lost, as in the kernel."""
+
+    kind: ClassVar[str] = "serial"
+
+    def __init__(self, board: "Board", name: str, placed: Mapping[str, Placed], seed: int = 0) -> None:
+        super().__init__(board, name, placed, seed)
+        self._owner: User | None = None
+        self._input = bytearray()
+        self._listener: Mailbox | None = None
+        self.sent = bytearray()
+        """The newest `SENT_KEPT` bytes that the host sent."""
+
+    # -- the host's side ----------------------------------------------------------------------------------
+
+    def open(self, user: User) -> None:
+        super().open(user)
+        if self._owner is not None and self._owner is not user:
+            raise BusHeld(f"serial port {self.name} is held by {self._owner.by}")
+        self._owner = user
+        self._input.clear()
+
+    def leave(self, user: User) -> None:
+        if self._owner is user:
+            self._owner = None
+            self._input.clear()
+
+    def write(self, user: User, data: bytes) -> None:
+        self.enter(user)
+        now_s = self.board.now_s()
+        self.board.record.add(now_s, self.name, user.by, bytes=as_text(data))
+        self.sent += data
+        del self.sent[:-SENT_KEPT]
+        for placed in self.placed.values():
+            if isinstance(placed.chip, SerialChip) and not self.has("unplug", placed.name):
+                placed.chip.receive(data)
+                self.after(placed, now_s)
+
+    def read(self, user: User, size: int, timeout_s: float) -> bytes:
+        self.enter(user)
+        self.board.wait(lambda: len(self._input) >= size or self.has("unplug"), timeout_s, user.alive)
+        self.enter(user)
+        data = bytes(self._input[:size])
+        del self._input[:size]
+        return data
+
+    def discard_input(self, user: User) -> None:
+        self.enter(user)
+        self._input.clear()
+
+    def listen(self, user: User) -> Mailbox:
+        self.enter(user)
+        if self._listener is not None:
+            raise BusHeld(f"serial port {self.name} has a listener already")
+        self._listener = Mailbox(self.board.lock, CHUNKS_MAX)
+        if self._input:
+            self._listener.put(bytes(self._input))
+            self._input.clear()
+        return self._listener
+
+    def unlisten(self, mailbox: Mailbox) -> None:
+        if self._listener is mailbox:
+            self._listener = None
+
+    def unplugged(self, reason: str) -> None:
+        self._owner = None
+        self._input.clear()
+        if self._listener is not None:
+            self._listener.end(reason)
+            self._listener = None
+        self.board.changed.notify_all()
+
+    # -- the far end's side -------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> bool:
+        """Bytes from the far end; False if they are lost because nobody has the port open."""
+        if self.has("unplug") or (self._owner is None and self._listener is None):
+            return False
+        if self.has("corrupt"):
+            data = corrupted(data, self.chance)
+        if self.has("noise"):
+            data = noisy(data, self.chance)
+        if self._listener is not None:
+            self._listener.put(data)
+        elif len(self._input) + len(data) <= INPUT_MAX:
+            self._input += data
+        self.board.changed.notify_all()
+        return True
+
+    def after(self, placed: Placed, at_s: float, by: str = "stimulus") -> None:
+        if not isinstance(placed.chip, SerialChip):
+            return
+        data = placed.chip.outgoing()
+        silent = any(self.has(kind, placed.name) for kind in ("nack", "stuck", "unplug"))
+        if data and not silent:
+            self.feed(data)
+
+    def show(self) -> dict[str, Any]:
+        holder = None if self._owner is None else self._owner.by
+        return super().show() | {
+            "holder": holder,
+            "waiting_bytes": len(self._input),
+            "sent": as_text(bytes(self.sent)),
+        }
