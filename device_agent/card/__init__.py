@@ -1,0 +1,106 @@
+"""The agent card, made from the configuration and its drivers; nobody edits it by hand."""
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from device_agent import jsonrules
+from device_agent.card import commands, events
+from device_agent.card.form import (
+    HISTORY_ID,
+    INPUT_ID,
+    RESULT_ID,
+    inventory,
+    outputs,
+    request_input,
+    request_schema,
+)
+from device_agent.config import Config, StreamConfig
+
+__all__ = ["HISTORY_ID", "INPUT_ID", "RESULT_ID", "build", "request_schema", "rules", "validate"]
+
+
+def build(config: Config) -> dict[str, Any]:
+    """The card that would be published: the same JSON in the same order for the same configuration."""
+    card: dict[str, Any] = {
+        "identity": _identity(config),
+        "capabilities": {"taskKinds": list(config.agent.task_kinds)},
+        "tags": _tags(config),
+        "runtime": {
+            "handler": "device-agent",
+            "concurrency": config.agent.concurrency,
+            "expectedInstances": 1,
+        },
+        "io": {"inputs": [request_input(config)], "outputs": outputs(config)},
+    }
+    if config.streams:
+        card["streams"] = {name: _stream(config, stream) for name, stream in config.streams.items()}
+    return card
+
+
+def validate(card: Any) -> list[str]:
+    """Every way in which a card breaks the network's rules, one sentence each; empty if it is right."""
+    return jsonrules.faults(rules(), card, place="")
+
+
+@cache
+def rules() -> dict[str, Any]:
+    """The network's rules of a card, as JSON Schema."""
+    text = (files("device_agent.card") / "agent-card.schema.json").read_text(encoding="utf-8")
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    agent = config.agent
+    title = agent.display_name or agent.name
+    return {
+        "agentName": agent.name,
+        "displayName": title,
+        "description": agent.description or f"Sensors and actuators of {title}: {inventory(config)}.",
+        "version": agent.version,
+        "provider": {"organization": agent.organization or title},
+    }
+
+
+def _tags(config: Config) -> list[dict[str, Any]]:
+    tags: list[dict[str, Any]] = []
+    for tag in config.agent.tags:
+        entry: dict[str, Any] = {"id": tag.id, "name": tag.title}
+        if tag.description:
+            entry["description"] = tag.description
+        if tag.examples:
+            entry["examples"] = list(tag.examples)
+        tags.append(entry)
+    return tags or [{"id": "device", "name": "Device", "description": "Real sensors and actuators."}]
+
+
+def _stream(config: Config, stream: StreamConfig) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "direction": stream.direction,
+        "format": stream.format,
+        "affinity": stream.affinity,
+        "description": _stream_description(config, stream),
+    }
+    if stream.format == "bytes":
+        entry["contentType"] = "application/octet-stream"
+    elif stream.direction == "bidirectional":
+        entry["outboundSchema"] = events.outbound(config, stream)
+        entry["inboundSchema"] = commands.inbound(config, stream)
+    else:
+        one_way = events.outbound if stream.direction == "outbound" else commands.inbound
+        entry["schema"] = one_way(config, stream)
+    return entry
+
+
+def _stream_description(config: Config, stream: StreamConfig) -> str:
+    if stream.format == "bytes":
+        ways = {"outbound": "out", "inbound": "in", "bidirectional": "out and in"}[stream.direction]
+        return f"The bytes of {stream.devices[0]} as they are, {ways}."
+    parts = []
+    if stream.outward:
+        parts.append(f"Readings of {inventory(config, stream.devices)}.")
+    if stream.inward:
+        driven = [name for name in stream.devices if config.drivable(name)]
+        parts.append(f"Takes commands for {', '.join(driven)}.")
+    return " ".join(parts)

@@ -1,0 +1,166 @@
+"""What the agent sends on a stream of events: design section 4 as a schema for one stream's devices.
+
+Written for callers that have never seen this project, people and AI agents: besides types and ranges each
+point carries its `unit` (UCUM) as an annotation.
+"""
+
+from typing import Any
+
+from device_agent.card.parts import AT, DIALECT, ERROR, LATE, SEQ, STATUS_REASONS, described, event, object_of
+from device_agent.config import Config, StreamConfig
+from device_agent.driver import Point
+from device_agent.records import Flag
+
+
+def outbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
+    """What the agent sends on this events stream."""
+    forms = [reading(config, name, stream) for name in stream.devices if config.points(name)]
+    forms += [_status(stream), _gap(stream)]
+    if _carries_acks(config, stream):
+        forms.append(ack())
+    forms.append(_control())
+    return {
+        "$schema": DIALECT,
+        "description": "One event. Values are null when nothing may be believed; `flags` then say why.",
+        "oneOf": forms,
+    }
+
+
+def reading(config: Config, device: str, stream: StreamConfig | None = None) -> dict[str, Any]:
+    """The reading of one device; on a stream that thins, one may stand for several."""
+    points = config.points(device)
+    thins = stream is not None and stream.overflow == "thin"
+    values = {point.name: _sensed(config, device, point, mean=thins) for point in points}
+    members: dict[str, Any] = {
+        "kind": {"const": "reading"},
+        "device": {"const": device},
+        "at": AT,
+        "seq": SEQ,
+        "boot": {"type": "string", "description": "New at each start of the machine."},
+        "values": object_of(values, required=list(values)),
+        "clock": {
+            "const": "unset",
+            "description": "The machine's clock was not set: `at` is not to be trusted.",
+        },
+        "flags": object_of({name: {"enum": [flag.value for flag in Flag]} for name in values}),
+        "late": LATE,
+    }
+    if thins:
+        members["thinned"] = _thinned(points)
+    return event(f"Reading of {device}", members, required=("device", "at", "seq", "boot", "values"))
+
+
+def _sensed(config: Config, device: str, point: Point, *, mean: bool) -> dict[str, Any]:
+    own = config.devices[device]
+    whole = point.type == "integer" and not mean and point.name not in {*own.scale, *own.offset}
+    kind = "integer" if whole else "number" if point.type == "integer" else point.type
+    schema: dict[str, Any] = {"type": [kind, "null"]}
+    if kind in ("number", "integer"):
+        schema |= {"minimum": point.low, "maximum": point.high}
+    return described(schema, point.description, point.unit)
+
+
+def _thinned(points: tuple[Point, ...]) -> dict[str, Any]:
+    numbers: dict[str, Any] = {
+        point.name: {"type": ["number", "null"]} for point in points if point.type in ("number", "integer")
+    }
+    return object_of(
+        {
+            "count": {"type": "integer", "minimum": 1},
+            "from_at": {"type": "integer"},
+            "to_at": {"type": "integer"},
+            "minimum": object_of(numbers),
+            "maximum": object_of(numbers),
+        },
+        required=["count", "from_at", "to_at", "minimum", "maximum"],
+        description="This event stands for `count` readings; `values` are their means.",
+    )
+
+
+def _status(stream: StreamConfig) -> dict[str, Any]:
+    members = {
+        "device": {"enum": list(stream.devices)},
+        "at": AT,
+        "seq": SEQ,
+        "state": {"enum": ["online", "offline", "fault"]},
+        "reason": {"enum": list(STATUS_REASONS)},
+        "late": LATE,
+    }
+    return event(
+        "Health of a device",
+        {"kind": {"const": "status"}, **members},
+        required=("device", "at", "seq", "state"),
+    )
+
+
+def _gap(stream: StreamConfig) -> dict[str, Any]:
+    number = {"type": ["integer", "null"], "description": "null where no number had been given."}
+    members = {
+        "kind": {"const": "gap"},
+        "at": AT,
+        "seq": SEQ,
+        "from_seq": number,
+        "to_seq": number,
+        "from_at": {"type": "integer"},
+        "to_at": {"type": "integer"},
+        "count": {"type": "integer", "minimum": 0},
+        "device": {"enum": list(stream.devices)},
+        "reason": {"enum": ["overflow", "thinned", "power_cut", "device_lost"]},
+        "late": LATE,
+    }
+    required = ("at", "seq", "from_seq", "to_seq", "from_at", "to_at", "count", "reason")
+    return event("Events that will not come", members, required=required)
+
+
+def ack(*, numbered: bool = True) -> dict[str, Any]:
+    """The answer to a command. Outside a stream (a request's result) it has no number."""
+    values = {"type": ["object", "null"]}
+    members: dict[str, Any] = {
+        "kind": {"const": "ack"},
+        "id": {"type": ["string", "null"], "description": "The command's; null where it could not be read."},
+        "at": AT,
+        "seq": SEQ,
+        "state": {
+            "enum": ["done", "rejected", "failed", "unknown"],
+            "description": "rejected: nothing moved; unknown: it may have, and the actuator went to safe.",
+        },
+        "commanded": {**values, "description": "What was asked."},
+        "applied": {**values, "description": "What was set."},
+        "verified": {"type": "boolean", "description": "True only after it was read back."},
+        "error": ERROR,
+        "repeated": {"const": True, "description": "This id was answered before: nothing moved now."},
+        "late": LATE,
+    }
+    if numbered:
+        return event("Answer to a command", members, required=("id", "at", "seq", "state"))
+    return {"type": "object", "required": ["state"], "properties": members}
+
+
+def _control() -> dict[str, Any]:
+    """Open: `session` and the answers to session words say what they are about."""
+    return {
+        "title": "About the session",
+        "description": "`session` is the first event; the others answer a session word with `ok` or `error`.",
+        "type": "object",
+        "required": ["kind", "at", "seq", "about"],
+        "properties": {
+            "kind": {"const": "control"},
+            "at": AT,
+            "seq": SEQ,
+            "about": {"enum": ["session", "pause", "resume", "rate", "select", "replay"]},
+            "devices": {"type": "array"},
+            "streams": {"type": "array"},
+            "until": {"type": ["integer", "null"], "description": "Epoch milliseconds of the session's end."},
+            "boot": {"type": "string"},
+            "ok": {"type": "boolean"},
+            "error": ERROR,
+            "late": LATE,
+        },
+    }
+
+
+def _carries_acks(config: Config, stream: StreamConfig) -> bool:
+    """Commands are answered where they came in; those of inbound-only streams on another stream."""
+    return stream.inward or any(
+        other.direction == "inbound" and other.format == "events" for other in config.streams.values()
+    )

@@ -1,0 +1,236 @@
+"""The card's input and outputs: what a request task, or the start of a session, takes and gives."""
+
+import json
+from typing import Any
+
+from device_agent.card.events import ack
+from device_agent.card.parts import AT, DIALECT, ERROR, writable
+from device_agent.config import Config
+from device_agent.driver import Point
+
+INPUT_ID = "request"
+RESULT_ID = "result"
+HISTORY_ID = "history"
+
+
+def request_schema(config: Config) -> dict[str, Any]:
+    """The schema of the input part `request`, in the dialect that the network allows for forms.
+
+    It tells a caller what exists. Whether a named device or point exists is for the runtime to judge, with
+    an error code of its own, since this dialect cannot say which point belongs to which device.
+    """
+    kinds = config.agent.task_kinds
+    properties: dict[str, Any] = {}
+    if "request" in kinds:
+        properties["op"] = {"type": "string", "enum": _operations(config), "description": "What to do."}
+    readable = _readable(config)
+    properties["devices"] = {
+        "type": "array",
+        "description": "Devices to read; all where it is left out.",
+        "items": {"type": "string", "enum": readable} if readable else {"type": "string"},
+    }
+    if "request" in kinds:
+        properties |= _command_properties(config) | _history_properties(config)
+    if config.history.enabled or "pipe" in kinds:
+        properties["every_s"] = {
+            "type": "number",
+            "minimum": 0,
+            "description": "Period of readings in seconds: of a session's streams, or of a history's steps.",
+        }
+    if "pipe" in kinds and config.streams:
+        properties["streams"] = {
+            "type": "array",
+            "description": "Pipe tasks: streams to open; all where it is left out.",
+            "items": {"type": "string", "enum": list(config.streams)},
+        }
+    body: dict[str, Any] = {"type": "object", "properties": properties}
+    if kinds == ("request",):
+        body["required"] = ["op"]
+    return body
+
+
+def request_input(config: Config) -> dict[str, Any]:
+    """The entry of `io.inputs`. A session needs no body, so it is required of agents without pipe tasks only."""
+    pipe = "pipe" in config.agent.task_kinds
+    request = "request" in config.agent.task_kinds
+    uses = []
+    if request:
+        uses.append(f"a question: {', '.join(_operations(config))}")
+    if pipe:
+        uses.append("the wishes for a session: streams, devices, every_s (all where it is left out)")
+    example: dict[str, Any] = {"op": "read"} if request else {"every_s": 10}
+    if readable := _readable(config):
+        example["devices"] = readable[:1]
+    return {
+        "id": INPUT_ID,
+        "description": f"JSON with {'; or '.join(uses)}. Devices: {inventory(config)}.",
+        "contentType": "application/json",
+        "required": not pipe,
+        "schema": request_schema(config),
+        "example": example,
+    }
+
+
+def outputs(config: Config) -> list[dict[str, Any]]:
+    """The entries of `io.outputs`: what request tasks give."""
+    if "request" not in config.agent.task_kinds:
+        return []
+    entries: list[dict[str, Any]] = [
+        {
+            "id": RESULT_ID,
+            "description": "What became of the request: its state, and readings, devices, ack or error.",
+            "contentType": "application/json",
+            "guaranteed": True,
+            "schema": _result_schema(config),
+        }
+    ]
+    if config.history.enabled:
+        entries.append(
+            {
+                "id": HISTORY_ID,
+                "description": "The readings of op history: JSON, or CSV or PNG as `format` asks.",
+                "contentType": "application/json",
+                "guaranteed": False,
+            }
+        )
+    return entries
+
+
+def _readable(config: Config) -> list[str]:
+    return [name for name in config.devices if config.points(name)]
+
+
+def _operations(config: Config) -> list[str]:
+    able = {
+        "read": True,
+        "set": any(writable(config, name) for name in config.devices),
+        "do": any(driver.actions for driver in config.drivers.values()),
+        "describe": True,
+        "history": config.history.enabled,
+    }
+    return [operation for operation, possible in able.items() if possible]
+
+
+def _command_properties(config: Config) -> dict[str, Any]:
+    operations = _operations(config)
+    movable = [name for name in config.devices if writable(config, name) or config.drivers[name].actions]
+    if not movable:
+        return {}
+    properties: dict[str, Any] = {
+        "device": {"type": "string", "enum": movable, "description": "set, do: the device."}
+    }
+    if "set" in operations:
+        properties["values"] = _values_property(config)
+        properties["for_s"] = {
+            "type": "number",
+            "minimum": 0,
+            "description": "set: go back to the safe value after this many seconds.",
+        }
+    if "do" in operations:
+        actions = {action.name: None for driver in config.drivers.values() for action in driver.actions}
+        properties["action"] = {"type": "string", "enum": list(actions), "description": "do: the action."}
+        properties["args"] = {"type": "object", "description": f"do: its arguments. {_actions(config)}"}
+    return properties
+
+
+def _values_property(config: Config) -> dict[str, Any]:
+    """One property for each name of a writable point; bounds only where one device alone has the name."""
+    owners: dict[str, list[str]] = {}
+    for device in config.devices:
+        for point in writable(config, device):
+            owners.setdefault(point.name, []).append(device)
+    members: dict[str, Any] = {}
+    sentences: list[str] = []
+    for name, devices in owners.items():
+        points = [point for device in devices for point in writable(config, device) if point.name == name]
+        sentences += [
+            f"{device}.{name}: {_range(point)}, safe {json.dumps(config.safe(device).get(name))}"
+            for device, point in zip(devices, points, strict=True)
+        ]
+        if len({point.type for point in points}) == 1:
+            members[name] = {"type": points[0].type}
+            if len(points) == 1 and points[0].type in ("number", "integer"):
+                bounds = {"minimum": points[0].minimum, "maximum": points[0].maximum}
+                members[name] |= {key: bound for key, bound in bounds.items() if bound is not None}
+    return {
+        "type": "object",
+        "description": f"set: points to values. {'; '.join(sentences)}.",
+        "properties": members,
+    }
+
+
+def _range(point: Point) -> str:
+    if point.type not in ("number", "integer"):
+        return {"boolean": "true or false", "string": "text"}[point.type]
+    low = "" if point.minimum is None else f" from {point.minimum:g}"
+    high = "" if point.maximum is None else f" to {point.maximum:g}"
+    unit = f" {point.unit}" if point.unit not in ("", "1") else ""
+    return f"a number{low}{high}{unit}"
+
+
+def _actions(config: Config) -> str:
+    told = [
+        f"{device}.{action.name}({', '.join(argument.name for argument in action.arguments)})"
+        for device, driver in config.drivers.items()
+        for action in driver.actions
+    ]
+    return f"{'; '.join(told)}."
+
+
+def _history_properties(config: Config) -> dict[str, Any]:
+    if not config.history.enabled:
+        return {}
+    instant = "ISO 8601 such as 2026-05-01T06:00:00Z, or epoch milliseconds."
+    return {
+        "from": {"type": "string", "description": f"history: the beginning. {instant}"},
+        "to": {"type": "string", "description": f"history: the end, now where it is left out. {instant}"},
+        "format": {
+            "type": "string",
+            "enum": ["json", "csv", "png"],
+            "default": "json",
+            "description": "history: how the readings come, as the artifact `history`.",
+        },
+    }
+
+
+def _result_schema(config: Config) -> dict[str, Any]:
+    return {
+        "$schema": DIALECT,
+        "type": "object",
+        "required": ["op", "state"],
+        "properties": {
+            "op": {"enum": _operations(config)},
+            "state": {"enum": ["done", "rejected", "failed", "unknown"]},
+            "readings": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["device", "at", "values"],
+                    "properties": {
+                        "device": {"enum": list(config.devices)},
+                        "at": AT,
+                        "values": {"type": "object"},
+                        "flags": {"type": "object"},
+                    },
+                },
+            },
+            "devices": {"type": "array", "description": "describe: each device with points and actions."},
+            "ack": ack(numbered=False),
+            "count": {"type": "integer", "minimum": 0},
+            "from": {"type": "integer", "description": "history: epoch milliseconds."},
+            "to": {"type": "integer", "description": "history: epoch milliseconds."},
+            "error": ERROR,
+        },
+    }
+
+
+def inventory(config: Config, devices: tuple[str, ...] | None = None) -> str:
+    """ "climate (temperature Cel, humidity %), door (active)": what there is, in one line."""
+    told = []
+    for name in config.devices if devices is None else devices:
+        points = ", ".join(
+            f"{point.name} {point.unit}" if point.unit not in ("", "1") else point.name
+            for point in config.points(name)
+        )
+        told.append(f"{name} ({points})" if points else name)
+    return ", ".join(told) or "none yet"

@@ -1,0 +1,94 @@
+"""Pieces that the schemas of events and of commands share."""
+
+from typing import Any
+
+from device_agent.config import Config
+from device_agent.driver import Point
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+STATUS_REASONS = (
+    "absent",
+    "wrong_chip",
+    "chip_reset",
+    "checksum",
+    "timeout",
+    "bus_fault",
+    "unplugged",
+    "busy",
+    "permission",
+    "driver_error",
+)
+ERROR_CODES = (
+    "unknown_device",
+    "unknown_point",
+    "invalid_value",
+    "out_of_range",
+    "read_only",
+    "expired",
+    "not_allowed",
+    "leased",
+    "interlocked",
+    "too_soon",
+    "device_offline",
+    "bus_timeout",
+    "clock_unset",
+    "internal",
+)
+TTL_DEFAULT_MS = 5000
+
+AT = {"type": "integer", "description": "Epoch milliseconds of the measurement, not of sending."}
+SEQ = {"type": "integer", "minimum": 1, "description": "Numbers the events of this channel without holes."}
+LATE = {"const": True, "description": "Sent after its time, from the buffer."}
+ERROR = {
+    "type": "object",
+    "required": ["code", "message"],
+    "additionalProperties": False,
+    "properties": {"code": {"enum": list(ERROR_CODES)}, "message": {"type": "string"}},
+}
+ID = {
+    "type": "string",
+    "minLength": 1,
+    "description": "Chosen by the caller, new for each command: the same id again moves nothing.",
+}
+TTL = {
+    "type": "integer",
+    "minimum": 1,
+    "default": TTL_DEFAULT_MS,
+    "description": "Milliseconds after which the command is refused instead of carried out late.",
+}
+
+
+def writable(config: Config, device: str) -> tuple[Point, ...]:
+    """The points of one device that can be set."""
+    return tuple(point for point in config.points(device) if point.write)
+
+
+def event(title: str, members: dict[str, Any], required: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "title": title,
+        "type": "object",
+        "required": ["kind", *required],
+        "additionalProperties": False,
+        "properties": members,
+    }
+
+
+def object_of(
+    properties: dict[str, Any], required: list[str] | None = None, description: str = ""
+) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": properties}
+    if required:
+        schema["required"] = required
+    if description:
+        schema["description"] = description
+    return schema
+
+
+def described(schema: dict[str, Any], description: str, unit: str) -> dict[str, Any]:
+    full = {key: value for key, value in schema.items() if value is not None}
+    if unit:
+        full["unit"] = str(unit)
+    if description:
+        full["description"] = description
+    return full

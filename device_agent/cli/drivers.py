@@ -1,0 +1,196 @@
+"""`device-agent drivers`: what is installed, and what each driver takes and gives."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from device_agent import registry
+from device_agent.cli.common import Exit, print_json, print_table, styled
+from device_agent.errors import ConfigError
+
+
+def register(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "drivers",
+        help="installed drivers: options, points, units",
+        description="List the installed drivers, or describe one: its options with types, bounds and defaults, "
+        "its points with units, its actions.",
+    )
+    parser.add_argument(
+        "what", nargs="?", choices=["describe"], metavar="describe", help="describe one driver"
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="its name")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.what is None:
+        return _list(as_json=args.json)
+    if args.name is None:
+        args.parser.error("describe needs the NAME of a driver: see device-agent drivers")
+    return _describe(args.name, as_json=args.json)
+
+
+def summary(name: str) -> dict[str, Any]:
+    """One driver in a line; a broken package shows its error and hides no other."""
+    entry: dict[str, Any] = {"name": name, "package": registry.origin(name)}
+    try:
+        driver = registry.load(name)
+    except ConfigError as error:
+        return {**entry, "error": str(error)}
+    about = (driver.__doc__ or "").strip().partition("\n")[0]
+    return {**entry, "bus": driver.Bus.kind, "description": about}
+
+
+def description(name: str) -> dict[str, Any]:
+    """Everything a person needs to configure one driver. Raises ConfigError."""
+    driver = registry.load(name)
+    return {
+        **summary(name),
+        "options": _options(driver.Config.model_json_schema()),
+        "points": [_point(point) for point in driver.points],
+        "points_as_configured": "points_of" in _own_names(driver),
+        "actions": [
+            {
+                "name": action.name,
+                "description": action.description,
+                "moves": action.moves,
+                "arguments": [
+                    _point(argument) | {"required": argument.required} for argument in action.arguments
+                ],
+            }
+            for action in driver.actions
+        ],
+    }
+
+
+def _own_names(driver: type) -> set[str]:
+    from device_agent.driver import Actuator, Driver, Listener, Sensor
+
+    bases = (Driver, Sensor, Listener, Actuator)
+    return {name for base in driver.__mro__ if base not in bases for name in vars(base)}
+
+
+def _options(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    required = schema.get("required", [])
+    options = []
+    for key, field in schema.get("properties", {}).items():
+        if key == "driver":
+            continue
+        option: dict[str, Any] = {"name": key, "type": _type(field, schema), "required": key in required}
+        if "default" in field and field["default"] is not None:
+            option["default"] = field["default"]
+        if "description" in field:
+            option["description"] = field["description"]
+        options.append(option)
+    # What must be written comes first, then the driver's own options, then those that every device has.
+    from device_agent.driver import ActuatorConfig
+
+    common = ActuatorConfig.model_fields
+    return sorted(options, key=lambda option: (not option["required"], option["name"] in common))
+
+
+def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """A field of a JSON Schema in words: "integer 0..127", "number > 0", "a | b", "list of text"."""
+    if "$ref" in field:
+        return _type(schema["$defs"][field["$ref"].rpartition("/")[2]], schema)
+    if "anyOf" in field:
+        words = [_type(one, schema) for one in field["anyOf"] if one.get("type") != "null"]
+        return " or ".join(dict.fromkeys(words))
+    if "enum" in field:
+        return " | ".join(f'"{one}"' if isinstance(one, str) else str(one) for one in field["enum"])
+    if "const" in field:
+        return f'"{field["const"]}"'
+    match field.get("type"):
+        case "array":
+            return f"list of {_type(field.get('items', {}), schema)}"
+        case "object":
+            inner = field.get("additionalProperties")
+            return f"table of {_type(inner, schema)}" if isinstance(inner, Mapping) and inner else "table"
+        case "string":
+            return "text"
+        case "boolean":
+            return "true | false"
+        case "integer" | "number" as kind:
+            return f"{kind}{_bounds(field)}"
+    return "any"
+
+
+def _bounds(field: Mapping[str, Any]) -> str:
+    bounds = [
+        f"{sign} {field[key]:g}"
+        for key, sign in (
+            ("exclusiveMinimum", ">"),
+            ("minimum", "≥"),
+            ("exclusiveMaximum", "<"),
+            ("maximum", "≤"),
+        )
+        if key in field
+    ]
+    return f" {', '.join(bounds)}" if bounds else ""
+
+
+def _point(point: Any) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": point.name, "type": point.type, "unit": str(point.unit)}
+    if getattr(point, "write", False):
+        entry["write"] = True
+    for key in ("low", "high", "minimum", "maximum"):
+        if (bound := getattr(point, key, None)) is not None:
+            entry[key] = bound
+    if point.description:
+        entry["description"] = point.description
+    return entry
+
+
+def _list(*, as_json: bool) -> int:
+    found = [summary(name) for name in registry.names()]
+    if as_json:
+        print_json(found)
+        return Exit.DONE
+    rows = [[one["name"], one.get("bus", "?"), one.get("error") or one["description"]] for one in found]
+    print_table(["driver", "bus", "what it is"], rows)
+    return Exit.DONE
+
+
+def _describe(name: str, *, as_json: bool) -> int:
+    told = description(name)
+    if as_json:
+        print_json(told)
+        return Exit.DONE
+    bus = "needs no bus" if told["bus"] == "none" else f'needs a bus of kind "{told["bus"]}"'
+    print(f"{styled(told['name'], 'bold')} ({told['package']}), {bus}")
+    print(told["description"])
+    print()
+    print_table(["option", "type", "default", "what it does"], [_option_row(one) for one in told["options"]])
+    print()
+    if told["points"]:
+        print_table(
+            ["point", "type", "unit", "range", "what it is"], [_point_row(one) for one in told["points"]]
+        )
+    if told["points_as_configured"]:
+        print("Which points a device has depends on its options.")
+    for action in told["actions"]:
+        arguments = ", ".join(one["name"] for one in action["arguments"])
+        print(f"\naction {styled(action['name'], 'bold')}({arguments}): {action['description']}")
+        for one in action["arguments"]:
+            print(f"  {'  '.join(filter(None, _point_row(one)))}")
+    return Exit.DONE
+
+
+def _option_row(option: dict[str, Any]) -> list[str]:
+    default = "required" if option["required"] else _plain(option.get("default"))
+    return [option["name"], option["type"], default, option.get("description", "")]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value in (None, [], {}, "") else str(value)
+
+
+def _point_row(point: dict[str, Any]) -> list[str]:
+    low, high = (point.get(key, point.get(other)) for key, other in (("minimum", "low"), ("maximum", "high")))
+    bounds = "" if low is None and high is None else f"{_plain(low)}..{_plain(high)}"
+    words = [point.get("description", ""), "(can be set)" if point.get("write") else ""]
+    return [point["name"], point["type"], point["unit"], bounds, " ".join(filter(None, words))]
