@@ -50,7 +50,7 @@ def request_schema(config: Config) -> dict[str, Any]:
 
 
 def request_input(config: Config) -> dict[str, Any]:
-    """The entry of `io.inputs`. A session needs no body, so it is required of agents without pipe tasks only."""
+    """The entry of `io.inputs`. Required only where there are no pipe tasks: a session needs no body."""
     pipe = "pipe" in config.agent.task_kinds
     request = "request" in config.agent.task_kinds
     uses = []
