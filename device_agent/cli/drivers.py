@@ -1,6 +1,9 @@
 """`device-agent drivers`: what is installed, and what each driver takes and gives."""
 
 import argparse
+import json
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +16,8 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "drivers",
         help="installed drivers: options, points, units",
-        description="List the installed drivers, or describe one: its options with types, bounds and defaults, "
-        "its points with units, its actions.",
+        description="List the installed drivers, or describe one: its options with types, bounds and "
+        "defaults, its points with units, its actions.",
     )
     parser.add_argument(
         "what", nargs="?", choices=["describe"], metavar="describe", help="describe one driver"
@@ -39,7 +42,7 @@ def summary(name: str) -> dict[str, Any]:
         driver = registry.load(name)
     except ConfigError as error:
         return {**entry, "error": str(error)}
-    about = (driver.__doc__ or "").strip().partition("\n")[0]
+    about = (sys.modules[driver.__module__].__doc__ or driver.__doc__ or "").strip().partition("\n")[0]
     return {**entry, "bus": driver.Bus.kind, "description": about}
 
 
@@ -48,20 +51,10 @@ def description(name: str) -> dict[str, Any]:
     driver = registry.load(name)
     return {
         **summary(name),
-        "options": _options(driver.Config.model_json_schema()),
+        "options": _options(driver.Config.model_json_schema(), needs_bus=driver.Bus.kind != "none"),
         "points": [_point(point) for point in driver.points],
         "points_as_configured": "points_of" in _own_names(driver),
-        "actions": [
-            {
-                "name": action.name,
-                "description": action.description,
-                "moves": action.moves,
-                "arguments": [
-                    _point(argument) | {"required": argument.required} for argument in action.arguments
-                ],
-            }
-            for action in driver.actions
-        ],
+        "actions": [_action(action) for action in driver.actions],
     }
 
 
@@ -72,13 +65,16 @@ def _own_names(driver: type) -> set[str]:
     return {name for base in driver.__mro__ if base not in bases for name in vars(base)}
 
 
-def _options(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
-    required = schema.get("required", [])
+def _options(schema: Mapping[str, Any], *, needs_bus: bool) -> list[dict[str, Any]]:
+    required = [*schema.get("required", []), *(["bus"] if needs_bus else [])]
     options = []
     for key, field in schema.get("properties", {}).items():
-        if key == "driver":
+        if key == "driver" or (key == "bus" and not needs_bus):
             continue
-        option: dict[str, Any] = {"name": key, "type": _type(field, schema), "required": key in required}
+        words = _type(field, schema)
+        if key == "address":
+            words = re.sub(r"\d+", lambda number: f"{int(number[0]):#04x}", words)
+        option: dict[str, Any] = {"name": key, "type": words, "required": key in required}
         if "default" in field and field["default"] is not None:
             option["default"] = field["default"]
         if "description" in field:
@@ -97,6 +93,8 @@ def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         return _type(schema["$defs"][field["$ref"].rpartition("/")[2]], schema)
     if "anyOf" in field:
         words = [_type(one, schema) for one in field["anyOf"] if one.get("type") != "null"]
+        if {"true | false", "number", "text"} <= set(words):
+            words = ["value", *(word for word in words if word.startswith(("table", "list")))]
         return " or ".join(dict.fromkeys(words))
     if "enum" in field:
         return " | ".join(f'"{one}"' if isinstance(one, str) else str(one) for one in field["enum"])
@@ -107,7 +105,8 @@ def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
             return f"list of {_type(field.get('items', {}), schema)}"
         case "object":
             inner = field.get("additionalProperties")
-            return f"table of {_type(inner, schema)}" if isinstance(inner, Mapping) and inner else "table"
+            inner_words = _type(inner, schema) if isinstance(inner, Mapping) and inner else "any"
+            return "table" if inner_words in ("any", "table") else f"table of {inner_words}s"
         case "string":
             return "text"
         case "boolean":
@@ -119,7 +118,7 @@ def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 
 def _bounds(field: Mapping[str, Any]) -> str:
     bounds = [
-        f"{sign} {field[key]:g}"
+        f"{sign} {field[key]:.12g}"
         for key, sign in (
             ("exclusiveMinimum", ">"),
             ("minimum", "≥"),
@@ -141,6 +140,16 @@ def _point(point: Any) -> dict[str, Any]:
     if point.description:
         entry["description"] = point.description
     return entry
+
+
+def _action(action: Any) -> dict[str, Any]:
+    arguments = [_point(argument) | {"required": argument.required} for argument in action.arguments]
+    return {
+        "name": action.name,
+        "description": action.description,
+        "moves": action.moves,
+        "arguments": arguments,
+    }
 
 
 def _list(*, as_json: bool) -> int:
@@ -179,14 +188,16 @@ def _describe(name: str, *, as_json: bool) -> int:
 
 
 def _option_row(option: dict[str, Any]) -> list[str]:
-    default = "required" if option["required"] else _plain(option.get("default"))
+    default = "required" if option["required"] else _plain(option.get("default"), option["name"])
     return [option["name"], option["type"], default, option.get("description", "")]
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value in (None, [], {}, "") else str(value)
+def _plain(value: Any, name: str = "") -> str:
+    if value is None or value == [] or value == {}:
+        return ""
+    if name == "address":
+        return f"{value:#04x}"
+    return f"{value:.12g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 def _point_row(point: dict[str, Any]) -> list[str]:
