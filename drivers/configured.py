@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from device_agent.driver import Flag, Flagged, Point, Unit, Value
+from device_agent.driver import ActuatorConfig, Flag, Flagged, Point, Unit, Value
 from device_agent.records import ValueType
 
 TRUE_WORDS = frozenset(("1", "true", "on", "yes"))
@@ -98,6 +98,36 @@ def fits(value: Value, kind: ValueType) -> bool:
             return isinstance(value, int) and not isinstance(value, bool)
         case _:
             return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+PointName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)]
+
+
+class ConfiguredPoints(ActuatorConfig):
+    """A device whose points stand in the configuration; it moves something if one of them can be written."""
+
+    points: Mapping[PointName, PointOptions] = Field(
+        min_length=1, max_length=64, description="The device's points by name."
+    )
+    safe: Value | dict[str, Value] = Field({}, description="Safe values, where not given in `points`.")
+
+    @model_validator(mode="after")
+    def _moves_safely(self) -> "ConfiguredPoints":
+        for name, value in self.safe_values().items():
+            if value is None:
+                raise ValueError(f"point {name} can be written and needs a `safe` value")
+            if not fits(value, self.points[name].type):
+                raise ValueError(f"`safe` of point {name} is {value!r}, which is no {self.points[name].type}")
+        return self
+
+    def safe_values(self) -> dict[str, Value]:
+        """The safe value of each writable point: its own, else that of the device."""
+        given = self.safe if isinstance(self.safe, dict) else dict.fromkeys(self.points, self.safe)
+        return {
+            name: given.get(name) if options.safe is None else options.safe
+            for name, options in self.points.items()
+            if options.write
+        }
 
 
 # --- in: from text or JSON to a value --------------------------------------------------------------------

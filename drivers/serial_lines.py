@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 
 from device_agent.driver import (
     Actuator,
-    ActuatorConfig,
     DriverError,
     Flag,
     Flagged,
@@ -23,7 +22,7 @@ from device_agent.driver import (
 )
 from drivers.configured import (
     MISSING,
-    PointOptions,
+    ConfiguredPoints,
     Template,
     csv_splitter,
     json_splitter,
@@ -37,7 +36,7 @@ Raw = Mapping[str, Any]
 """What a line holds, point to text (regex, csv) or to a JSON value."""
 
 
-class SerialLinesConfig(ActuatorConfig):
+class SerialLinesConfig(ConfiguredPoints):
     driver: Literal["serial-lines"] = "serial-lines"
     format: Literal["regex", "csv", "json"] = Field("regex", description="What a line looks like.")
     pattern: str | None = Field(
@@ -47,7 +46,6 @@ class SerialLinesConfig(ActuatorConfig):
         [], max_length=64, description='format csv: the points in order; "" is a column to pass over.'
     )
     separator: str = Field(",", min_length=1, max_length=4, description="format csv: between two columns.")
-    points: dict[str, PointOptions] = Field(min_length=1, max_length=64, description="The device's points.")
     command: str | dict[str, str] | None = Field(
         None, description='How a writable point is sent: "SP {setpoint}\\n", or a table by point.'
     )
@@ -56,7 +54,6 @@ class SerialLinesConfig(ActuatorConfig):
     )
     encoding: Literal["utf-8", "ascii", "latin-1"] = Field("utf-8", description="Of the text on the wire.")
     max_line_bytes: int = Field(1024, ge=16, le=65_536, description="A longer line is noise and passed over.")
-    safe: Value | dict[str, Value] = Field({}, description="Safe values, where not given in `points`.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SerialLinesConfig":
@@ -73,9 +70,6 @@ class SerialLinesConfig(ActuatorConfig):
             sent |= template.fields
         if unsent := writable - sent:
             raise ValueError(f"no `command` says how {', '.join(sorted(unsent))} is sent")
-        for name in writable:
-            if self.safe_value(name) is None:
-                raise ValueError(f"point {name} can be written and needs a `safe` value")
         return self
 
     def _check_pattern(self) -> None:
@@ -92,12 +86,6 @@ class SerialLinesConfig(ActuatorConfig):
     def templates(self) -> list[Template]:
         commands = self.command.values() if isinstance(self.command, dict) else [self.command]
         return [template_of(text) for text in commands if text is not None]
-
-    def safe_value(self, name: str) -> Value:
-        own = self.points[name].safe
-        if own is not None:
-            return own
-        return self.safe.get(name) if isinstance(self.safe, dict) else self.safe
 
 
 def _known(names: Any, points: Any, where: str, what: str = "one of `points`") -> None:
@@ -138,7 +126,7 @@ class SerialLines(Listener[SerialLinesConfig, SerialBus], Actuator[SerialLinesCo
 
     @classmethod
     def safe_of(cls, config: SerialLinesConfig) -> dict[str, Value]:
-        return {name: config.safe_value(name) for name, options in config.points.items() if options.write}
+        return config.safe_values()
 
     @staticmethod
     def simulator(config: SerialLinesConfig) -> Any:

@@ -95,6 +95,7 @@ class Bus:
         self.state = BusState.CLOSED
         self.faults = 0
         self.last_error = ""
+        self.users = 0
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting = 0
         self._stuck: _Job | None = None
@@ -137,11 +138,28 @@ class Bus:
             await self._changed.wait()
         return self.state
 
+    def let_go(self) -> None:
+        """A user has closed what it took: after a loss the medium is closed when the last one did."""
+        self.users -= 1
+        self._signal()
+
+    async def until_unused(self, limit_s: float) -> None:
+        """Wait for all users to let go, at most `limit_s`: a stuck one must not keep the others out."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while self.users > 0:
+                    await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def _signal(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
     def _enter(self, state: BusState) -> None:
         if state is not self.state:
             self.state = state
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self._signal()
 
     # -- work ---------------------------------------------------------------------------------------------
 
@@ -159,6 +177,10 @@ class Bus:
         """
         if self.state is not BusState.OPEN:
             raise BusFaulted(f"bus {self.name} is {self.state}: {self.last_error or 'not opened yet'}")
+        return await self._submit(fn, timeout_s)
+
+    async def run_anyway(self, fn: Callable[[], T], timeout_s: float) -> T:
+        """As `run`, whatever the state: for letting go of what a medium that is gone had given."""
         return await self._submit(fn, timeout_s)
 
     async def _submit(self, fn: Callable[[], T], timeout_s: float) -> T:
@@ -205,8 +227,7 @@ class Bus:
     def _finish(self, job: _Job, result: Any, error: BaseException | None) -> None:
         if self._stuck is job:
             self._stuck = None
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self._signal()
         if job.future.done():
             return
         if error is not None:

@@ -55,37 +55,9 @@ class GpiodGpio(GpioBus):
     def _find(self) -> Any:
         import gpiod
 
-        wanted = self.config.chip
-        if wanted.startswith("/"):
-            self.path = wanted
-            with self._mapped("the chip"):
-                return gpiod.Chip(wanted)
-        # One chip may have two nodes: kernels for the Pi 5 link an old number to the new one.
-        paths = sorted({os.path.realpath(path) for path in Path("/dev").glob("gpiochip*")})
-        labels: dict[str, str] = {}
-        refused = ""
-        for path in paths:
-            try:
-                with gpiod.Chip(path) as chip:
-                    labels[path] = chip.get_info().label
-            except PermissionError:
-                refused = path
-            except OSError:
-                continue  # it left between the listing and now
-        found = [path for path, label in labels.items() if label == wanted]
-        if len(found) > 1:
-            raise BusError(
-                f"bus {self.name}: {len(found)} GPIO chips are labelled {wanted!r} ({', '.join(found)}); "
-                "name one by its path"
-            )
-        if found:
-            self.path = found[0]
-            with self._mapped("the chip"):
-                return gpiod.Chip(found[0])
-        if refused:
-            raise denied(refused)
-        there = listed([f"{label!r} ({path})" for path, label in labels.items()], "there is no GPIO chip")
-        raise BusGone(f"bus {self.name}: no GPIO chip is labelled {wanted!r}; {there}")
+        self.path = find_chip(self.name, self.config.chip)
+        with self._mapped("the chip"):
+            return gpiod.Chip(self.path)
 
     # -- lines --------------------------------------------------------------------------------------------
 
@@ -256,3 +228,34 @@ class GpiodOutput(_Line):
 
         with self._claimed() as request:
             request.set_value(self._offset, Value.ACTIVE if active else Value.INACTIVE)
+
+
+def find_chip(bus: str, wanted: str) -> str:
+    """The node of the chip with this label, or the path as it is. Raises BusGone, BusDenied, BusError."""
+    import gpiod
+
+    if wanted.startswith("/"):
+        return wanted
+    labels: dict[str, str] = {}
+    refused = ""
+    # One chip may have two nodes: kernels for the Pi 5 link an old number to the new one.
+    for path in sorted({os.path.realpath(path) for path in Path("/dev").glob("gpiochip*")}):
+        try:
+            with gpiod.Chip(path) as chip:
+                labels[path] = chip.get_info().label
+        except PermissionError:
+            refused = path
+        except OSError:
+            continue  # it left between the listing and now
+    found = [path for path, label in labels.items() if label == wanted]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BusError(
+            f"bus {bus}: {len(found)} GPIO chips are labelled {wanted!r} ({', '.join(found)}); "
+            "name one by its path"
+        )
+    if refused:
+        raise denied(refused)
+    there = listed([f"{label!r} ({path})" for path, label in labels.items()], "there is no GPIO chip")
+    raise BusGone(f"bus {bus}: no GPIO chip is labelled {wanted!r}; {there}")

@@ -10,7 +10,8 @@ from re import _parser as parser  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any
 
 from device_agent.testing.chips import Physical, SerialChip
-from drivers.configured import Template, parser_of
+from drivers.configured import parser_of
+from drivers.simulated.commands import reader_of
 
 if TYPE_CHECKING:
     from drivers.serial_lines import SerialLinesConfig
@@ -25,7 +26,7 @@ class SimulatedLines(SerialChip):
             {name: options.safe or empty[options.type] for name, options in config.points.items()}
         )
         self._config = config
-        self._commands = [_reader(template) for template in config.templates()]
+        self._commands = [reader_of(template) for template in config.templates()]
         self._received = ""
 
     def outputs(self) -> dict[str, Physical]:
@@ -53,13 +54,6 @@ class SimulatedLines(SerialChip):
                     if isinstance(value, bool | int | float | str):
                         self._quantities[name] = value
             self._received = command.sub("", self._received)
-
-
-def _reader(template: Template) -> re.Pattern[str]:
-    pattern = re.escape(template.text)
-    for name in template.fields:
-        pattern = re.sub(rf"\\{{{name}(?::.*?)?\\}}", f"(?P<{name}>[^\\\\r\\\\n]+?)", pattern, count=1)
-    return re.compile(pattern)
 
 
 def _document(paths: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,294 @@
+"""GPIO on gpiozero, the second back end: with the pin factory that the configuration names, never another.
+
+Pins are used below gpiozero's devices, where one callback an edge is all there is. Debouncing and the watch
+for a dead chip are our own (`gpio_watch`): the factories mean different things by debouncing, and none tells
+of a chip that is gone.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from device_agent.bus.config import GpioBusConfig
+from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine
+from device_agent.bus.gpio_watch import Watch
+from device_agent.bus.inbox import Inbox
+from device_agent.bus.system import denied
+from device_agent.errors import BusError, BusGone, BusHeld
+
+EDGES_MAX = 4096
+# A factory's ticks are believed when they are this near to the monotonic clock; some count in other units.
+TICKS_NEAR_S = 5.0
+_GONE_WORDS = (
+    "bad GPIO",
+    "bad lineinfo",
+    "unexpected error",
+    "unknown handle",
+    "not permitted for this handle",
+)
+
+
+class GpiozeroGpio(GpioBus):
+    """One chip behind one pin factory. `factory` is given by tests: gpiozero's own MockFactory works here."""
+
+    def __init__(self, name: str, config: GpioBusConfig, factory: Any = None) -> None:
+        self.name = name
+        self.config = config
+        self.path = config.chip
+        self._given = factory
+        self._factory: Any = None
+        self._lines: dict[int, _Line] = {}
+        self._watch: Watch | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        self.close()
+        with self._mapped("the chip"):
+            self._factory = self._given or self._make_factory()
+        self._watch = Watch(f"bus-{self.name}-watch", self._check)
+
+    def close(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.stop()
+        for line in list(self._lines.values()):
+            line.close()
+        factory, self._factory = self._factory, None
+        if factory is None:
+            return
+        try:
+            factory.close()
+        except _foreign():
+            # Its pins live in a dictionary of the class: dead ones would be handed out again.
+            factory.pins.clear()
+            handle = getattr(factory, "_handle", None)
+            if handle is not None and "lgpio" in sys.modules:
+                # Else the descriptor stays open and lgpio's thread spins on the removed chip
+                with suppress(sys.modules["lgpio"].error):
+                    sys.modules["lgpio"].gpiochip_close(handle)
+                factory._handle = None
+
+    def _make_factory(self) -> Any:
+        match self.config.pin_factory:
+            case "lgpio":
+                return self._lgpio_factory()
+            case "rpigpio":
+                from gpiozero.pins.rpigpio import RPiGPIOFactory as Factory
+            case "pigpio":
+                from gpiozero.pins.pigpio import PiGPIOFactory as Factory
+            case _:
+                from gpiozero.pins.native import NativeFactory as Factory
+        return Factory()
+
+    def _lgpio_factory(self) -> Any:
+        from device_agent.bus.gpio_gpiod import find_chip
+
+        self.path = find_chip(self.name, self.config.chip)
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            raise denied(self.path)  # lgpio would say "can not open gpiochip" for this too
+        # lgpio makes a FIFO in this folder when imported, and fails in one that cannot be written
+        folders = (os.environ.get("LG_WD"), os.environ.get("RUNTIME_DIRECTORY"), tempfile.gettempdir())
+        os.environ["LG_WD"] = next(
+            (folder for folder in folders if folder and os.access(folder, os.W_OK)), tempfile.gettempdir()
+        )
+        from gpiozero.pins.lgpio import LGPIOFactory
+
+        return LGPIOFactory(chip=int(os.path.realpath(self.path).removeprefix("/dev/gpiochip")))
+
+    def _check(self) -> None:
+        """Raises BusGone when edges would stop for ever without a word."""
+        lgpio = sys.modules.get("lgpio")
+        if self.config.pin_factory != "lgpio" or lgpio is None or self._given is not None:
+            return
+        if not os.path.exists(self.path):
+            raise BusGone(f"bus {self.name}: {self.path} is gone")
+        thread = getattr(lgpio, "_notify_thread", None)
+        if thread is not None and not thread.is_alive():
+            raise BusGone(f"bus {self.name}: lgpio's thread has died; start the agent again")
+
+    # -- lines --------------------------------------------------------------------------------------------
+
+    def input(
+        self,
+        line: int | str,
+        *,
+        active_low: bool = False,
+        bias: Bias = "as-is",
+        debounce_s: float = 0.0,
+        edges: bool = True,
+    ) -> InputLine:
+        with self._mapped(f"line {line}"):
+            pin, watch = self._pin(line)
+            pin.function = "input"
+            if bias != "as-is":
+                pin.pull = {"none": "floating", "pull-up": "up", "pull-down": "down"}[bias]
+            claimed = GpiozeroInput(self, pin, line, active_low)
+            if edges:
+                claimed.start(watch, debounce_s)
+        return claimed
+
+    def output(
+        self, line: int | str, *, active: bool, active_low: bool = False, drive: Drive = "push-pull"
+    ) -> OutputLine:
+        with self._mapped(f"line {line}"):
+            pin, _ = self._pin(line)
+            handle = getattr(self._factory, "_handle", None)
+            level = active != active_low
+            if self.config.pin_factory == "lgpio" and handle is not None:
+                # gpiozero would claim the line low first and set its level afterwards: a relay would click
+                lgpio = sys.modules["lgpio"]
+                flags = {
+                    "push-pull": 0,
+                    "open-drain": lgpio.SET_OPEN_DRAIN,
+                    "open-source": lgpio.SET_OPEN_SOURCE,
+                }
+                lgpio.gpio_claim_output(handle, pin._number, int(level), flags[drive])
+            elif drive != "push-pull":
+                raise BusError(f"bus {self.name}, line {line}: this pin factory has no drive {drive!r}")
+            else:
+                pin.output_with_state(level)
+            return GpiozeroOutput(self, pin, line, active_low)
+
+    def _pin(self, line: int | str) -> tuple[Any, Watch]:
+        if self._factory is None or self._watch is None:
+            raise BusGone(f"bus {self.name}: {self.path} is not open")
+        pin = self._factory.pin(line)
+        if id(pin) in self._lines:
+            raise BusHeld(f"bus {self.name}: line {line} is held by another device of this agent")
+        return pin, self._watch
+
+    # -- errors -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _mapped(self, what: str) -> Iterator[None]:
+        where = f"bus {self.name} ({self.path}), {what}"
+        try:
+            yield
+        except BusError:
+            raise
+        except ImportError as error:
+            raise BusError(
+                f"{where}: pin factory {self.config.pin_factory!r} is not installed: {error}"
+            ) from error
+        except _foreign() as error:
+            text = str(error) or type(error).__name__
+            if "GPIO busy" in text:
+                raise BusHeld(f"{where}: held by another program") from error
+            if "can not open gpiochip" in text or any(word in text for word in _GONE_WORDS):
+                raise BusGone(f"{where}: the GPIO chip is gone ({text})") from error
+            if type(error).__name__ == "PinUnknownPi":
+                raise BusError(f'{where}: this board is no Raspberry Pi; use `backend = "gpiod"`') from error
+            raise BusError(f"{where}: {text}") from error
+
+
+def _foreign() -> tuple[type[Exception], ...]:
+    """What gpiozero and its factories raise; lgpio's error is neither an OSError nor gpiozero's."""
+    from gpiozero import GPIOZeroError
+
+    lgpio = sys.modules.get("lgpio")
+    return (GPIOZeroError, OSError, RuntimeError, TypeError, *((lgpio.error,) if lgpio else ()))
+
+
+class _Line:
+    def __init__(self, bus: GpiozeroGpio, pin: Any, line: int | str, active_low: bool) -> None:
+        self._bus = bus
+        self._pin = pin
+        self._line = line
+        self._active_low = active_low
+        bus._lines[id(pin)] = self
+
+    def read(self) -> bool:
+        with self._claimed() as pin:
+            return bool(pin.state) != self._active_low
+
+    def close(self) -> None:
+        pin, self._pin = self._pin, None
+        if pin is None:
+            return
+        self._bus._lines.pop(id(pin), None)
+        with suppress(*_foreign()):  # a removed chip cannot be released line by line
+            pin.when_changed = None
+            pin.close()
+
+    @contextmanager
+    def _claimed(self) -> Iterator[Any]:
+        with self._bus._mapped(f"line {self._line}"):
+            if self._pin is None:
+                raise BusGone(f"bus {self._bus.name}: line {self._line} was released")
+            self._bus._check()
+            yield self._pin
+
+
+class GpiozeroInput(_Line):
+    """A claimed input. Edges come on the library's thread and go through the inbox."""
+
+    def __init__(self, bus: GpiozeroGpio, pin: Any, line: int | str, active_low: bool) -> None:
+        super().__init__(bus, pin, line, active_low)
+        self._inbox: Inbox[Edge] = Inbox(EDGES_MAX)
+        self._take: Callable[[Edge], None] = self._inbox.put
+        self._told_lost = 0
+
+    def start(self, watch: Watch, debounce_s: float) -> None:
+        self._take = watch.line(self._inbox, debounce_s, self.read())
+        pin = self._pin
+        pin.bounce = None
+        pin.edges = "both"
+        # One exception out of this call would end lgpio's only thread, and gpiozero itself can raise one for
+        # an edge that was under way while its line was closed.
+        if "_call_when_changed" not in vars(pin):
+            pin._call_when_changed = _never_raising(pin._call_when_changed)
+        pin.when_changed = self._changed
+
+    def _changed(self, ticks: float, state: int) -> None:
+        if state in (0, 1):
+            now_s = time.monotonic()
+            near = isinstance(ticks, float) and abs(now_s - ticks) < TICKS_NEAR_S
+            self._take(Edge(bool(state) != self._active_low, ticks if near else now_s))
+
+    def fileno(self) -> int:
+        return self._inbox.fileno()
+
+    def drain(self) -> Sequence[Edge]:
+        edges = self._inbox.drain()
+        lost = self._inbox.lost - self._told_lost
+        if not edges or not lost:
+            return edges
+        self._told_lost += lost
+        first = edges[0]
+        return (Edge(first.active, first.monotonic_s, lost), *edges[1:])
+
+    def close(self) -> None:
+        pin = self._pin
+        super().close()
+        if pin is not None:
+            watch = self._bus._watch
+            if watch is not None:
+                watch.forget(self._inbox)
+            self._inbox.close()
+
+
+class GpiozeroOutput(_Line):
+    """A claimed output."""
+
+    def write(self, active: bool) -> None:
+        with self._claimed() as pin:
+            pin.state = active != self._active_low
+
+    def fileno(self) -> int:
+        raise BusError(
+            f"bus {self._bus.name}, line {self._line}: gpiozero keeps the line's descriptor to itself; "
+            'use `backend = "gpiod"` where the line must outlive the daemon'
+        )
+
+
+def _never_raising(call: Callable[..., None]) -> Callable[..., None]:
+    def guarded(*args: Any) -> None:
+        with suppress(Exception):
+            call(*args)
+
+    return guarded

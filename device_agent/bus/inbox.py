@@ -1,0 +1,69 @@
+"""From a library's own thread to the event loop: a bounded queue that polls readable while items wait."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+from device_agent.errors import BusError
+
+T = TypeVar("T")
+
+
+class Inbox(Generic[T]):
+    """A `Source`. `put` and `fail` belong to the library's thread, the rest to the event loop.
+
+    At `items_max` the oldest item makes room and is counted in `lost`.
+    """
+
+    def __init__(self, items_max: int) -> None:
+        self.lost = 0
+        self._items: deque[T] = deque(maxlen=items_max)
+        self._error: BusError | None = None
+        self._lock = threading.Lock()
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._closed = False
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def put(self, item: T) -> None:
+        """Never blocks, never raises: what raises in a library's callback can silence it for good."""
+        with self._lock:
+            self.lost += len(self._items) == self._items.maxlen
+            self._items.append(item)
+            self._wake()
+
+    def fail(self, error: BusError) -> None:
+        """The medium is gone: what waits is still given out, then every `drain` raises this."""
+        with self._lock:
+            self._error = self._error or error
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._closed:
+            os.eventfd_write(self._fd, 1)
+
+    def drain(self) -> Sequence[T]:
+        with self._lock:
+            if self._closed:
+                return ()
+            items = tuple(self._items)
+            self._items.clear()
+            if self._error is not None:
+                # Stays readable: whoever missed the error at this call is told at the next one.
+                if not items:
+                    raise self._error
+                return items
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._fd)
+            return items
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._items.clear()
+                os.close(self._fd)

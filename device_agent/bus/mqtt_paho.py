@@ -1,0 +1,272 @@
+"""A local MQTT broker, on paho-mqtt 2.
+
+One client is one connection: when it is lost, every source says BusGone and the owner of the bus opens
+anew, so that no command waits in a library's queue and arrives late. Callbacks do nothing but hand over.
+"""
+
+import ssl
+import stat
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from device_agent.bus.config import MqttBusConfig
+from device_agent.bus.inbox import Inbox
+from device_agent.bus.mqtt import MqttBus, MqttMessage
+from device_agent.errors import BusDenied, BusError, BusGone, BusTimeout
+
+# Connecting, TLS and CONNACK together stay below the limit that the bus's owner sets for opening (10 s).
+CONNECT_LIMIT_S = 8.0
+CLOSE_LIMIT_S = 1.0
+MESSAGES_MAX = 10_000
+# A point's value is small; what is larger (a picture, firmware) is no reading and would fill the memory.
+PAYLOAD_MAX_BYTES = 262_144
+# MQTT reason codes: bad user name or password, not authorized
+DENIED = (134, 135)
+REFUSED = 128
+
+
+class PahoMqtt(MqttBus):
+    """One connection to one broker, with a thread of its own for paho's network loop."""
+
+    def __init__(self, name: str, config: MqttBusConfig) -> None:
+        self.name = name
+        self.config = config
+        self._connection: _Connection | None = None
+
+    def open(self) -> None:
+        self.close()
+        connection = _Connection(self.name, self.config)
+        try:
+            connection.connect()
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        self._open_connection().publish(topic, payload, qos, retain)
+
+    def subscribe(self, topics: tuple[str, ...], *, qos: int = 1) -> "Subscription":
+        return self._open_connection().subscribe(topics, qos)
+
+    def _open_connection(self) -> "_Connection":
+        if self._connection is None:
+            raise BusGone(f"bus {self.name}: {self.config.host}:{self.config.port} is not connected")
+        return self._connection
+
+
+class Subscription(Inbox[MqttMessage]):
+    """Messages of some topic filters."""
+
+    def __init__(self, connection: "_Connection", topics: tuple[str, ...]) -> None:
+        super().__init__(MESSAGES_MAX)
+        self.topics = topics
+        self._connection = connection
+
+    def close(self) -> None:
+        self._connection.forget(self)
+        super().close()
+
+
+class _Connection:
+    """Lives once: connect, use, close."""
+
+    def __init__(self, name: str, config: MqttBusConfig) -> None:
+        self.name = name
+        self.config = config
+        self.where = f"bus {name} ({config.host}:{config.port})"
+        self._limit_s = config.timeout_s * 0.8  # a call ends before its job's limit
+        self._changed = threading.Condition()
+        self._answer: Any = None
+        self._granted: dict[int, Sequence[Any]] = {}
+        self._lost = ""
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._thread: threading.Thread | None = None
+        self._client = self._make_client()
+
+    def _make_client(self) -> Any:
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        config = self.config
+        client = Client(
+            CallbackAPIVersion.VERSION2, client_id=config.client_id or "", reconnect_on_failure=False
+        )
+        client.connect_timeout = CONNECT_LIMIT_S / 2
+        client.suppress_exceptions = True
+        client.on_connect = self._on_connect
+        client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
+        # With this set, other threads only queue what they send, and the loop's thread alone writes.
+        client.on_socket_register_write = lambda *_: None
+        if config.username is not None:
+            client.username_pw_set(config.username, self._password())
+        if config.tls:
+            try:
+                client.tls_set(ca_certs=config.ca_file)
+            except OSError as error:  # ssl.SSLError is one
+                raise BusError(f"{self.where}: ca_file {config.ca_file} cannot be used: {error}") from error
+        return client
+
+    def _password(self) -> str | None:
+        file = self.config.password_file
+        if file is None:
+            return None
+        try:
+            mode = Path(file).stat().st_mode
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise BusDenied(
+                    f"{self.where}: password_file {file} may be read by others (mode "
+                    f"{stat.S_IMODE(mode):04o}); run chmod 600 {file}"
+                )
+            return Path(file).read_text(encoding="utf-8").strip()
+        except BusDenied:
+            raise
+        except (OSError, UnicodeDecodeError) as error:
+            raise BusDenied(f"{self.where}: password_file {file} cannot be read: {error}") from error
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        config = self.config
+        deadline_s = time.monotonic() + CONNECT_LIMIT_S
+        try:
+            self._client.connect(config.host, config.port, keepalive=config.keepalive_s)
+        except ssl.SSLError as error:
+            raise BusError(f"{self.where}: TLS failed: {error}; check `tls` and `ca_file`") from error
+        except (OSError, ValueError) as error:
+            raise BusGone(f"{self.where}: no broker answers: {error}") from error
+        self._thread = threading.Thread(target=self._work, name=f"bus-{self.name}-mqtt", daemon=True)
+        self._thread.start()
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._answer is not None or self._lost, deadline_s - time.monotonic()
+            )
+            answer, lost = self._answer, self._lost
+        if answer is None:
+            raise BusGone(f"{self.where}: the broker did not greet: {lost or 'no answer in time'}")
+        if answer.value in DENIED:
+            raise BusDenied(f"{self.where}: {answer}; check `username` and `password_file`")
+        if answer.is_failure:
+            raise BusError(f"{self.where}: the broker refuses: {answer}")
+
+    def close(self) -> None:
+        self._lose("closed")
+        self._client.disconnect()
+        thread = self._thread
+        if thread is not None:
+            thread.join(CLOSE_LIMIT_S)
+            if thread.is_alive() and (socket := self._client.socket()) is not None:
+                socket.close()  # the far end is silent; the loop ends on a closed socket
+
+    def _work(self) -> None:
+        reason = "connection lost"
+        try:
+            while (result := self._client.loop(timeout=1.0)) == 0:
+                pass
+            reason = f"connection lost ({result.name})"
+        except Exception as error:  # noqa: BLE001 - the thread's life: whatever ends it must be told
+            reason = f"connection lost ({error!r})"
+        self._lose(reason)
+
+    def _lose(self, reason: str) -> None:
+        with self._changed:
+            self._lost = self._lost or reason
+            subscriptions = self._subscriptions
+            self._changed.notify_all()
+        for subscription in subscriptions:
+            subscription.fail(self._gone())
+
+    def _gone(self) -> BusGone:
+        return BusGone(f"{self.where}: {self._lost}")
+
+    # -- paho's callbacks, on the loop's thread -------------------------------------------------------------
+
+    def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        with self._changed:
+            self._answer = reason
+            self._changed.notify_all()
+
+    def _on_subscribe(self, client: Any, data: Any, mid: int, reasons: Any, properties: Any) -> None:
+        with self._changed:
+            self._granted[mid] = reasons
+            self._changed.notify_all()
+
+    def _on_message(self, client: Any, data: Any, message: Any) -> None:
+        from paho.mqtt.client import topic_matches_sub
+
+        for subscription in self._subscriptions:
+            if any(topic_matches_sub(topic, message.topic) for topic in subscription.topics):
+                if len(message.payload) > PAYLOAD_MAX_BYTES:
+                    subscription.lost += 1
+                else:
+                    subscription.put(MqttMessage(message.topic, bytes(message.payload), message.retain))
+
+    # -- what the bus's thread asks -------------------------------------------------------------------------
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
+        if self._lost:
+            raise self._gone()
+        try:
+            sent = self._client.publish(topic, payload, qos=qos, retain=retain)
+        except ValueError as error:
+            raise BusError(f"{self.where}: cannot publish to {topic!r}: {error}") from error
+        if sent.rc != 0:
+            raise BusGone(f"{self.where}: {topic!r} was not sent: {sent.rc.name}")
+        if qos == 0:
+            return
+        deadline_s = time.monotonic() + self._limit_s
+        while not sent.is_published():
+            # In slices, because a lost connection does not wake who waits for an acknowledgement
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or self._lost:
+                why = self._lost or f"no acknowledgement in {self._limit_s:g} s"
+                raise BusTimeout(f"{self.where}: {topic!r} may have been published: {why}")
+            sent.wait_for_publish(min(left_s, 0.1))
+
+    def subscribe(self, topics: tuple[str, ...], qos: int) -> Subscription:
+        subscription = Subscription(self, topics)
+        with self._changed:
+            self._subscriptions += (subscription,)
+        if self._lost:
+            subscription.fail(self._gone())  # lost since the caller looked
+        try:
+            if topics:
+                self._ask(topics, qos)
+        except BusError:
+            subscription.close()
+            raise
+        return subscription
+
+    def _ask(self, topics: tuple[str, ...], qos: int) -> None:
+        try:
+            result, mid = self._client.subscribe([(topic, qos) for topic in topics])
+        except ValueError as error:
+            raise BusError(f"{self.where}: cannot subscribe to {', '.join(topics)}: {error}") from error
+        with self._changed:
+            if result == 0:
+                self._changed.wait_for(lambda: mid in self._granted or self._lost, self._limit_s)
+            reasons = self._granted.pop(mid, None)
+        if reasons is None:
+            if self._lost or result != 0:
+                raise BusGone(f"{self.where}: {self._lost or result.name}")
+            raise BusTimeout(f"{self.where}: no answer to a subscription in {self._limit_s:g} s")
+        refused = [topic for topic, reason in zip(topics, reasons, strict=False) if reason.value >= REFUSED]
+        if refused:
+            raise BusDenied(f"{self.where}: the broker refuses {', '.join(refused)}; check its access list")
+
+    def forget(self, subscription: Subscription) -> None:
+        with self._changed:
+            self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
+            wanted = {topic for s in self._subscriptions for topic in s.topics}
+        unwanted = [topic for topic in subscription.topics if topic not in wanted]
+        if unwanted and not self._lost:
+            self._client.unsubscribe(unwanted)
