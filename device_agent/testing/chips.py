@@ -37,8 +37,15 @@ class Chip:
         if quantity not in self._quantities:
             known = ", ".join(sorted(self._quantities)) or "none"
             raise ValueError(f"{type(self).__name__} has no quantity {quantity!r}; there are: {known}")
-        self._quantities[quantity] = _like(self._quantities[quantity], value, quantity)
-        self.changed(quantity)
+        before = self._quantities[quantity]
+        self._quantities[quantity] = _like(before, value, quantity)
+        try:
+            self.changed(quantity)
+        except (OverflowError, ValueError) as error:
+            self._quantities[quantity] = before
+            raise ValueError(
+                f"{quantity} = {value} is beyond what {type(self).__name__} shows: {error}"
+            ) from error
 
     def changed(self, quantity: str) -> None:
         """Called after a quantity was set: what the chip shows of it follows here."""
@@ -56,16 +63,23 @@ class Chip:
 
 
 def _like(present: Physical, value: Physical, quantity: str) -> Physical:
-    """`value` in the type of the present one. Raises ValueError that says what was expected."""
-    if isinstance(present, bool):
-        if isinstance(value, bool) or value in (0, 1):
-            return bool(value)
-        raise ValueError(f"{quantity} is true or false, not {value!r}")
+    """`value`, or the text of one, in the type of the present one. Raises ValueError that says what."""
     if isinstance(present, str):
         return str(value)
-    if isinstance(value, bool | str):
-        raise ValueError(f"{quantity} is a number, not {value!r}")
-    return value
+    if isinstance(present, bool):
+        word = str(value).lower()
+        if word not in _WORDS:
+            raise ValueError(f"{quantity} is true or false, not {value!r}")
+        return _WORDS[word]
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"{quantity} is a number, not {value!r}") from None
+
+
+_WORDS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
 
 
 # --- I2C -------------------------------------------------------------------------------------------------

@@ -108,8 +108,9 @@ class Board:
             medium, placed = self._placed(device)
             for quantity, value in quantities.items():
                 medium.set(placed, quantity, value)
+                now = placed.chip.quantities()[quantity] if placed.chip is not None else value
                 self.record.add(
-                    self.now_s(), medium.name, "stimulus", device=device, point=quantity, value=value
+                    self.now_s(), medium.name, "stimulus", device=device, point=quantity, value=now
                 )
 
     def reset(self, device: str) -> None:

@@ -20,7 +20,7 @@ from device_agent.testing.chips import Drive, GpioChip
 if TYPE_CHECKING:
     from device_agent.testing.board.core import Board
 
-LINES = 512
+LINES = 65_536
 # The kernel keeps 16 events a line unless asked for more and then drops the oldest; ours is asked for more.
 EDGES_MAX = 4096
 # A contact's bounces around one real edge, seconds after it; an even number, so that the edge stands.
@@ -195,6 +195,7 @@ class GpioMedium(Medium):
             for placed in self.placed.values():
                 if isinstance(placed.chip, GpioChip):
                     self._drive(placed.chip.saw(line.offset, level), at_s)
+                    Medium.after(self, placed, at_s, by)
 
     def _become(
         self, line: Line, level: bool, at_s: float, by: str = "stimulus", *, always: bool = False
@@ -247,6 +248,7 @@ class GpioMedium(Medium):
                 self.board.at(at_s + drive.after_s, partial(self._pin, line, drive.level))
 
     def after(self, placed: Placed, at_s: float, by: str = "stimulus") -> None:
+        super().after(placed, at_s, by)
         if isinstance(placed.chip, GpioChip):
             self._drive(placed.chip.drives(), at_s)
 

@@ -8,7 +8,7 @@ from device_agent.errors import NoAnswer
 from device_agent.testing.board.faults import corrupted, flipped
 from device_agent.testing.board.medium import Medium, Placed, User
 from device_agent.testing.board.record import as_text
-from device_agent.testing.chips import I2cChip, Nack, Physical
+from device_agent.testing.chips import I2cChip, Nack
 
 if TYPE_CHECKING:
     from device_agent.testing.board.core import Board
@@ -22,11 +22,9 @@ class I2cMedium(Medium):
     def __init__(self, board: "Board", name: str, placed: Mapping[str, Placed], seed: int = 0) -> None:
         super().__init__(board, name, placed, seed)
         self._by_address: dict[int, tuple[Placed, I2cChip]] = {}
-        self._outputs: dict[str, dict[str, Physical]] = {}
         for device in self.placed.values():
             if isinstance(device.chip, I2cChip):
                 self._by_address[_address(device)] = (device, device.chip)
-                self._outputs[device.name] = device.chip.outputs()
 
     def transfer(self, user: User, address: int, write: bytes, read_size: int) -> bytes:
         placed, chip = self._answering(user, address)
@@ -60,16 +58,6 @@ class I2cMedium(Medium):
         if found is None or self.has("nack", found[0].name) or self.has("unplug", found[0].name):
             raise NoAnswer(f"no chip answers at address {address:#04x} on bus {self.name}")
         return found
-
-    def after(self, placed: Placed, at_s: float, by: str = "stimulus") -> None:
-        before = self._outputs.get(placed.name)
-        if placed.chip is None or before is None:
-            return
-        outputs = placed.chip.outputs()
-        for point, value in outputs.items():
-            if before.get(point) != value:
-                self.board.record.add(at_s, self.name, by, device=placed.name, point=point, value=value)
-        self._outputs[placed.name] = outputs
 
     def show(self) -> dict[str, Any]:
         addresses = {f"{address:#04x}": placed.name for address, (placed, _) in self._by_address.items()}

@@ -48,6 +48,9 @@ class Medium:
         self.generation = 0
         """Grows with each unplugging: what was opened before is dead, even after the return."""
         self._held_back: dict[tuple[str, str], Physical] = {}
+        self._outputs = {
+            device.name: device.chip.outputs() for device in placed.values() if device.chip is not None
+        }
 
     # -- faults -------------------------------------------------------------------------------------------
 
@@ -113,7 +116,16 @@ class Medium:
             self.after(placed, self.board.now_s(), by="reset")
 
     def after(self, placed: Placed, at_s: float, by: str = "stimulus") -> None:
-        """A chip has changed by itself or was changed: what follows from it on this medium."""
+        """A chip has changed: what it makes happen is recorded as done by `by`; media add what follows."""
+        if placed.chip is None:
+            return
+        outputs = placed.chip.outputs()
+        before = self._outputs.get(placed.name, {})
+        if outputs != before:
+            self._outputs[placed.name] = outputs
+            for point, value in outputs.items():
+                if before.get(point) != value:
+                    self.board.record.add(at_s, self.name, by, device=placed.name, point=point, value=value)
 
     # -- calls --------------------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ class MqttMedium(Medium):
         self.sent: list[tuple[str, bytes]] = []
         """The newest `SENT_KEPT` messages that the host published."""
         for device in self.placed.values():
-            self.after(device, 0.0)
+            self.after(device, board.now_s())
 
     def publish(self, user: User, topic: str, payload: bytes, retain: bool) -> None:
         self.enter(user)
@@ -49,6 +49,7 @@ class MqttMedium(Medium):
         for placed in self.placed.values():
             if isinstance(placed.chip, MqttChip) and not self.has("unplug", placed.name):
                 self._say(placed.chip.saw(topic, payload))
+                Medium.after(self, placed, self.board.now_s(), user.by)
 
     def subscribe(self, user: User, filters: Iterable[str]) -> Mailbox:
         self.enter(user)
@@ -72,6 +73,7 @@ class MqttMedium(Medium):
         self._spread(topic, payload, retain)
 
     def after(self, placed: Placed, at_s: float, by: str = "stimulus") -> None:
+        super().after(placed, at_s, by)
         if isinstance(placed.chip, MqttChip) and not self.has("unplug", placed.name):
             self._say(placed.chip.publishes())
 

@@ -55,7 +55,7 @@ class SerialMedium(Medium):
         for placed in self.placed.values():
             if isinstance(placed.chip, SerialChip) and not self.has("unplug", placed.name):
                 placed.chip.receive(data)
-                self.after(placed, now_s)
+                self.after(placed, now_s, user.by)
 
     def read(self, user: User, size: int, timeout_s: float) -> bytes:
         self.enter(user)
@@ -109,6 +109,7 @@ class SerialMedium(Medium):
         return True
 
     def after(self, placed: Placed, at_s: float, by: str = "stimulus") -> None:
+        super().after(placed, at_s, by)
         if not isinstance(placed.chip, SerialChip):
             return
         data = placed.chip.outgoing()

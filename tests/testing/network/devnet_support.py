@@ -10,11 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from device_agent.testing.network import NetworkThread
 from device_agent.testing.network.sdk import sdk_environment
 
 HANDLER = Path(__file__).with_name("devnet_handler.py")
 LIMIT_S = 15.0
+
+SDK_MARKS = [
+    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
+    # The official client leaves its sockets to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 STREAMS: dict[str, dict[str, Any]] = {
     "events": {"direction": "outbound", "format": "events", "schema": {}},
@@ -90,3 +98,15 @@ class Provider:
 
 
 StartProvider = Callable[..., Provider]
+
+
+def ask(client: Any, provider: Provider, request: dict[str, Any], *parts: Any, **options: Any) -> Any:
+    """Send a task to the tests' handler; the caller's session."""
+    first = {"partId": "request", "contentType": "application/json", "text": json.dumps(request)}
+    return client.send_message(agent_name=provider.agent, request_parts=[first, *parts], **options)
+
+
+def result(session: Any) -> Any:
+    """The first artifact of a task that completes, as JSON."""
+    assert session.wait_for_terminal(LIMIT_S)["state"] == "completed"
+    return json.loads(session.download_artifact(session.list_artifacts()[0]).data)
