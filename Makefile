@@ -1,0 +1,67 @@
+# Everything runs in .venv, which is made once and again when pyproject.toml changes.
+# On a fresh Debian: git, make, python3 and python3-venv are enough.
+
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    := $(VENV)/bin/python -m
+GUARDS := $(wildcard tests/test_*.py)
+
+.PHONY: help demo test check guards lint bench soak hil hil-vm wheel cards clean
+
+help:
+	@echo 'make demo     see it work: simulated board, local network, a caller'
+	@echo 'make test     all tests'
+	@echo 'make check    format, lint, types, guards, tests'
+	@echo 'make bench    benchmarks          make soak    long-running tests'
+	@echo 'make hil RIG=rig.toml             hardware tests on a wired rig'
+	@echo 'make hil-vm RIG=DIR               hardware tests in a virtual machine: DIR/run.sh --project . -- CMD'
+	@echo 'make wheel    build dist/         make cards   remake the cards of cards/*.toml'
+	@echo 'make clean    remove what was made, .venv too'
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'device-agent needs Python 3.11 or newer: make PYTHON=python3.11 …'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed
+	@$(RUN) device_agent demo
+
+test: $(VENV)/installed
+	$(RUN) pytest
+
+check: lint guards test
+
+lint: $(VENV)/installed
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+
+guards: $(VENV)/installed
+	$(RUN) pytest -q -m 'not slow and not soak and not bench' $(GUARDS)
+
+bench: $(VENV)/installed
+	$(RUN) pytest -s -m bench --timeout 1800
+
+soak: $(VENV)/installed
+	$(RUN) pytest -s -m soak --timeout 7200
+
+hil: $(VENV)/installed
+	@test -n '$(RIG)' || { echo 'name the rig: make hil RIG=rig.toml'; exit 2; }
+	$(RUN) pytest hil --rig '$(RIG)'
+
+hil-vm:
+	@test -x '$(RIG)/run.sh' || { echo 'name the folder of the virtual rig: make hil-vm RIG=DIR'; exit 2; }
+	'$(RIG)/run.sh' --project . -- python -m pytest tests/kernel
+
+wheel: $(VENV)/installed
+	$(RUN) build
+
+cards: $(VENV)/installed
+	@for file in cards/*.toml; do \
+		$(RUN) device_agent --config "$$file" card --out "$${file%.toml}.card.json" || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
