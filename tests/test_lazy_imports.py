@@ -1,0 +1,87 @@
+"""Light commands load nothing heavy: `check` runs on a laptop without a hardware library, and at once."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ["smbus2", "serial", "gpiozero", "gpiod", "lgpio", "aiohttp", "pubnub", "httpx", "paho", "requests"]
+
+CONFIG = """
+[agent]
+name = "lazy"
+[buses.pins]
+kind = "gpio"
+chip = "gpiochip0"
+[devices.lamp]
+driver = "gpio-output"
+bus = "pins"
+line = 4
+safe = false
+[devices.host]
+driver = "host"
+[access]
+drive = "anyone"
+[streams.all]
+direction = "bidirectional"
+devices = ["lamp", "host"]
+"""
+
+
+def loaded_by(code: str, *arguments: str) -> set[str]:
+    """The names in sys.modules of a fresh interpreter after this code."""
+    report = f"{code}\nimport json, sys\nsys.stderr.write(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", report, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr))
+
+
+def heavy(loaded: set[str]) -> list[str]:
+    return [name for name in HEAVY if name in loaded]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "device_agent",
+        "device_agent.driver",
+        "device_agent.config",
+        "device_agent.registry",
+        "device_agent.card",
+        "device_agent.cli",
+        "device_agent.testing",
+    ],
+)
+def test_importing_it_loads_no_hardware_and_no_network(module):
+    assert heavy(loaded_by(f"import {module}")) == []
+
+
+@pytest.mark.parametrize("command", ["version", "check", "card", "drivers"])
+def test_a_command_that_touches_no_hardware_loads_none(command, tmp_path):
+    path = tmp_path / "agent.toml"
+    path.write_text(CONFIG)
+    code = "import sys\nfrom device_agent.cli import main\nassert main(sys.argv[1:]) == 0"
+    assert heavy(loaded_by(code, "--config", str(path), command)) == []
+
+
+def test_the_version_needs_neither_models_nor_event_loop():
+    code = "from device_agent.cli import main\nassert main(['version']) == 0"
+    loaded = loaded_by(code)
+    assert not {"pydantic", "asyncio", "structlog"} & loaded
+
+
+def test_checking_loads_only_the_drivers_that_are_named(tmp_path):
+    path = tmp_path / "agent.toml"
+    path.write_text(CONFIG)
+    code = "import sys\nfrom device_agent.cli import main\nassert main(sys.argv[1:]) == 0"
+    loaded = loaded_by(code, "--config", str(path), "check")
+    assert {"drivers.gpio_output", "drivers.host"} <= loaded
+    assert not {"drivers.bme280", "drivers.serial_lines", "drivers.mqtt_topic"} & loaded
+
+
+def test_listing_drivers_by_name_imports_none():
+    loaded = loaded_by("from device_agent import registry\nassert 'host' in registry.names()")
+    assert not [name for name in loaded if name == "drivers" or name.startswith("drivers.")]
