@@ -143,6 +143,8 @@ class RegisterChip(I2cChip):
         self._held: dict[int, int] = {}
         self.pointer = 0
         """The register that the next plain read starts at."""
+        self.written: set[int] = set()
+        """Every register that the host has ever written."""
         RegisterChip.reset(self)
 
     # -- for subclasses, tests and quantities -------------------------------------------------------------
@@ -208,6 +210,7 @@ class RegisterChip(I2cChip):
             register, width = self.pointer, self._width(self.pointer)
             # A word cut short by the host never reaches the register.
             if len(data) >= width and register not in self._read_only:
+                self.written.add(register)
                 self[register] = self.on_write(register, int.from_bytes(data[:width], "big"))
             data = data[width:]
             self._step()

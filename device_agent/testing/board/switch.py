@@ -10,8 +10,8 @@ from device_agent.testing.chips import Drive, GpioChip
 class Switch(GpioChip):
     """`active` of an input device: set, it drives the line; until then the line is left to its pull."""
 
-    def __init__(self, line: int, active_low: bool) -> None:
-        super().__init__({"active": False})
+    def __init__(self, line: int, active_low: bool, pull_up: bool) -> None:
+        super().__init__({"active": pull_up is not active_low})
         self._line = line
         self._active_low = active_low
         self._touched = False
@@ -22,7 +22,8 @@ class Switch(GpioChip):
         line = getattr(placed.config, "line", None)
         if issubclass(placed.driver, Actuator) or not isinstance(line, int):
             return None
-        return cls(line, bool(getattr(placed.config, "active_low", False)))
+        active_low = bool(getattr(placed.config, "active_low", False))
+        return cls(line, active_low, getattr(placed.config, "bias", None) == "pull-up")
 
     def changed(self, quantity: str) -> None:
         self._touched = True

@@ -1,0 +1,382 @@
+"""The rules of `check_driver` that need a chip: a driver's whole life on a simulated board."""
+
+import gc
+import math
+import os
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from device_agent.bus.config import BusConfig
+from device_agent.driver import Actuator, Driver, DriverConfig, Flagged, Listener, Point, Sensor, Value
+from device_agent.errors import AgentError, BusError, DriverError
+from device_agent.testing.board import Board, SteppedClock, open_handle
+from device_agent.testing.check import BUS, Rules
+from device_agent.testing.chips import RegisterChip, SerialChip
+
+# A driver may sleep this long inside a call; longer waits are `trigger` and `read` with `settle_s` between.
+SLEEP_MAX_S = 0.05
+DEVICE = "device"
+_BUSES = {
+    "i2c": {"device": "simulated"},
+    "gpio": {"chip": "simulated"},
+    "serial": {"port": "simulated"},
+    "mqtt": {"host": "simulated"},
+}
+
+Reading = Mapping[str, Value | Flagged]
+
+
+def check_live(
+    rules: Rules, model: DriverConfig, simulator: Callable[[Any], Any] | None, feed: Sequence[Any]
+) -> None:
+    """Raises AssertionError for the first rule that does not hold."""
+    gc.collect()
+    threads, descriptors = set(threading.enumerate()), _descriptors()
+    for rule in _RULES:
+        with _Bench(rules, model, simulator, feed) as bench:
+            rule(bench)
+    gc.collect()
+    left = [thread.name for thread in threading.enumerate() if thread not in threads]
+    rules.require(not left, f"leaves threads behind: {', '.join(left)}")
+    rules.require(_descriptors() <= descriptors, "leaves a file descriptor open after `close`")
+
+
+class _Bench:
+    """One board with one device of the driver, fresh for each rule."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        model: DriverConfig,
+        simulator: Callable[[Any], Any] | None,
+        feed: Sequence[Any],
+    ) -> None:
+        self.rules = rules
+        self.model = model
+        self.feed = feed
+        self.clock = SteppedClock()
+        kind = rules.driver.Bus.kind
+        rules.require(kind in _BUSES, f"sits on a bus of kind {kind!r}, which the simulated board does not have")
+        bus: BusConfig = TypeAdapter(BusConfig).validate_python({"kind": kind, **_BUSES[kind]})
+        # The driver itself, but with the simulator that the caller asked for.
+        placed = type(rules.driver.__name__, (rules.driver,), {"simulator": staticmethod(simulator)}) if (
+            simulator is not None
+        ) else rules.driver
+        self.board = Board({BUS: bus}, {DEVICE: (placed, model)}, clock=self.clock)
+        self.handle = open_handle(BUS, bus, board=self.board)
+        self.handle.open()
+        self.device = self.new()
+        self.points = {point.name: point for point in self.device.points}
+        self.source: Any = None
+
+    def new(self) -> Driver[Any, Any]:
+        return self.rules.driver(self.model, self.handle, self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self.rules.require(
+            seconds <= SLEEP_MAX_S,
+            f"sleeps {seconds:g} s inside a call: above {SLEEP_MAX_S} s set `settle_s`, and split into "
+            "`trigger` and `read`",
+        )
+        self.clock.step(seconds)
+
+    def __enter__(self) -> "_Bench":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unlisten()
+        self.device.close()
+        self.handle.close()
+        self.board.close()
+
+    # -- what the runtime does ----------------------------------------------------------------------------
+
+    def open(self) -> None:
+        self.device.open()
+        if isinstance(self.device, Listener):
+            self.source = self.device.listen()
+
+    def unlisten(self) -> None:
+        if self.source is not None:
+            self.source.close()
+            self.source = None
+
+    def readings(self) -> list[Reading]:
+        """What the device says now: asked, or told after the far end was made to speak."""
+        device = self.device
+        if isinstance(device, Sensor):
+            device.trigger()
+            self.clock.step(device.settle_s)
+            return [device.read()]
+        if isinstance(device, Listener):
+            self.speak()
+            return [values for chunk in self.source.drain() for values in device.feed(chunk)]
+        return []
+
+    def speak(self) -> None:
+        """Make the far end say something."""
+        chip = self.board.chip(DEVICE)
+        for chunk in self.feed:
+            if self.rules.driver.Bus.kind == "mqtt":
+                self.board.say(BUS, *chunk)
+            else:
+                self.board.feed(BUS, chunk)
+        if chip is None or self.feed:
+            return
+        for quantity, value in chip.quantities().items():
+            if isinstance(value, bool):  # a contact speaks by changing
+                self.board.set(DEVICE, **{quantity: not value})
+            self.board.set(DEVICE, **{quantity: value})
+        if isinstance(chip, SerialChip) and chip.every_s is not None:
+            self.clock.step(chip.every_s * 1.01)
+
+    def values_to_write(self) -> dict[str, Value]:
+        """For each writable point a value that is not its safe one, where there is another."""
+        assert isinstance(self.device, Actuator)
+        safe = type(self.device).safe_of(self.model)
+        return {name: _other(point, safe[name]) for name, point in self.points.items() if point.write}
+
+    def world(self) -> dict[str, Any]:
+        """What the device makes happen: its chip's outputs, and the levels of GPIO lines."""
+        chip = self.board.chip(DEVICE)
+        lines = self.board.show()["buses"][BUS].get("lines", ())
+        levels = {line["line"]: line["level"] for line in lines}
+        return {**({} if chip is None else chip.outputs()), **levels}
+
+    def check_reading(self, reading: Reading) -> None:
+        missing = sorted(self.points.keys() - reading.keys())
+        strange = sorted(reading.keys() - self.points.keys())
+        self.rules.require(not missing, f"gives a reading without {', '.join(missing)}: every point is in each")
+        self.rules.require(not strange, f"gives a reading with {', '.join(strange)}, which is none of its points")
+        for name, value in reading.items():
+            plain = value.value if isinstance(value, Flagged) else value
+            self.rules.check_value(self.points[name], plain, "the value")
+
+
+# -- rules ------------------------------------------------------------------------------------------------
+
+
+def _reads(bench: _Bench) -> None:
+    bench.open()
+    readings = bench.readings()
+    for reading in readings:
+        bench.check_reading(reading)
+    if isinstance(bench.device, Sensor | Listener) and not bench.rules.driver.bytes_side:
+        bench.rules.require(
+            bool(readings), "says nothing although its far end spoke; pass `feed` if the simulator does not"
+        )
+        believed = [v for reading in readings for v in reading.values() if not isinstance(v, Flagged)]
+        bench.rules.require(
+            any(value is not None for value in believed), "doubts every value of a healthy chip"
+        )
+
+
+def _parses_in_pieces(bench: _Bench) -> None:
+    if not isinstance(bench.device, Listener) or bench.rules.driver.Bus.kind != "serial":
+        return
+    bench.open()
+    bench.speak()
+    whole, pieces, hostile = bench.new(), bench.new(), bench.new()
+    assert isinstance(whole, Listener)
+    assert isinstance(pieces, Listener)
+    assert isinstance(hostile, Listener)
+    data = b"".join(bench.source.drain())
+    together = [dict(values) for values in whole.feed(data)]
+    apart = [dict(values) for byte in data for values in pieces.feed(bytes((byte,)))]
+    bench.rules.require(together == apart, "parses bytes otherwise when they come one by one")
+    chance = random.Random(1)
+    for _ in range(50):
+        try:
+            readings = list(hostile.feed(chance.randbytes(64)))
+        except AgentError:
+            continue  # saying so is an answer
+        for reading in readings:
+            bench.check_reading(reading)
+
+
+def _writes_and_goes_safe(bench: _Bench) -> None:
+    device = bench.device
+    if not isinstance(device, Actuator) or not any(point.write for point in device.points):
+        return
+    bench.open()
+    at_open = bench.world()
+    by_line: dict[int, int] = {}
+    for entry in bench.board.record.entries:
+        if "line" in entry and entry["by"] == "daemon":
+            by_line[entry["line"]] = by_line.get(entry["line"], 0) + 1
+    blinked = [str(line) for line, count in by_line.items() if count > 1]
+    bench.rules.require(not blinked, f"moves line {', '.join(blinked)} more than once while it opens")
+    wanted = bench.values_to_write()
+    _check_read_back(bench, device.write(wanted), wanted)
+    if at_open:
+        bench.rules.require(bench.world() != at_open, f"writes {wanted} and nothing moves")
+    device.safe()
+    bench.rules.require(
+        bench.world() == at_open, f"is not safe after `open`: {at_open}, but `safe` makes {bench.world()}"
+    )
+
+
+def _check_read_back(bench: _Bench, read_back: Reading, wanted: Mapping[str, Value]) -> None:
+    for name, value in read_back.items():
+        bench.rules.require(name in bench.points, f"reads back {name!r}, which is none of its points")
+        if name in wanted and not isinstance(value, Flagged):
+            bench.rules.require(
+                _near(value, wanted[name]), f"was told {name} = {wanted[name]!r} and reads back {value!r}"
+            )
+
+
+def _opens_and_closes(bench: _Bench) -> None:
+    bench.device.close()  # never opened
+    bench.open()
+    bench.unlisten()
+    bench.device.open()  # after a fault, without a close
+    bench.device.close()
+    bench.device.close()
+    bench.open()
+    for reading in bench.readings():
+        bench.check_reading(reading)
+
+
+def _survives_unplugging(bench: _Bench) -> None:
+    bench.open()
+    bench.board.fault(BUS, "unplug")
+    _expect(bench, BusError, "while its bus is unplugged")
+    bench.unlisten()
+    bench.device.close()
+    bench.board.fault(BUS, "replug")
+    bench.handle.close()
+    bench.handle.open()
+    bench.open()
+    for reading in bench.readings():
+        bench.check_reading(reading)
+
+
+def _survives_silence(bench: _Bench) -> None:
+    if bench.rules.driver.Bus.kind != "i2c":
+        return
+    bench.open()
+    bench.board.fault(BUS, "nack")
+    _expect(bench, AgentError, "while its chip does not answer")
+    try:
+        bench.device.open()
+    except AgentError:
+        bench.device.close()
+    else:
+        bench.rules.broken("opens although its chip does not answer")
+    bench.board.heal()
+    bench.open()
+
+
+def _notices_a_reset(bench: _Bench) -> None:
+    if bench.rules.driver.Bus.kind != "i2c":
+        return
+    bench.open()
+    before = _settled(bench)
+    bench.board.reset(DEVICE)
+    try:
+        after = _settled(bench)
+    except AgentError:
+        bench.open()  # noticed: the runtime configures it again
+        after = _settled(bench)
+    _compare(bench, before, after, "after its chip lost power and came back")
+
+
+def _assumes_no_state(bench: _Bench) -> None:
+    chip = bench.board.chip(DEVICE)
+    if not isinstance(chip, RegisterChip):
+        return
+    bench.open()
+    before = _settled(bench)
+    bench.device.close()
+    bench.board.reset(DEVICE)
+    for register in chip.written:
+        chip[register] = ~chip[register]
+    bench.open()
+    _compare(bench, before, _settled(bench), "where the program before left every register otherwise")
+
+
+def _refuses_unknown_actions(bench: _Bench) -> None:
+    try:
+        bench.device.do("no_such_action", {})
+    except DriverError:
+        return
+    bench.rules.broken("does not refuse an unknown action: `do` raises DriverError")
+
+
+_RULES: tuple[Callable[[_Bench], None], ...] = (
+    _reads,
+    _parses_in_pieces,
+    _writes_and_goes_safe,
+    _opens_and_closes,
+    _survives_unplugging,
+    _survives_silence,
+    _notices_a_reset,
+    _assumes_no_state,
+    _refuses_unknown_actions,
+)
+
+
+def _expect(bench: _Bench, error: type[AgentError], when: str) -> None:
+    """Using the device raises this; nothing else, and not nothing."""
+    try:
+        if isinstance(bench.device, Actuator) and any(point.write for point in bench.device.points):
+            bench.device.write(bench.values_to_write())
+        elif isinstance(bench.device, Sensor):
+            bench.readings()
+        elif bench.source is not None:
+            bench.source.drain()
+        else:
+            return
+    except error:
+        return
+    bench.rules.broken(f"raises no {error.__name__} {when}")
+
+
+def _settled(bench: _Bench) -> dict[str, Any]:
+    """One reading and, for an actuator, what it makes happen; only what is the same twice, as time goes on."""
+    twice = []
+    for _ in range(2):
+        if isinstance(bench.device, Actuator):
+            bench.device.write(bench.values_to_write())
+        seen: dict[str, Any] = {f"output {name}": value for name, value in bench.world().items()}
+        if isinstance(bench.device, Sensor):
+            seen.update(bench.readings()[0])
+        twice.append(seen)
+    first, second = twice
+    return {name: value for name, value in second.items() if _near(first.get(name), value)}
+
+
+def _compare(bench: _Bench, before: Mapping[str, Any], after: Mapping[str, Any], when: str) -> None:
+    if any(isinstance(value, Flagged) for value in after.values()):
+        return  # it said that something is doubtful
+    for name, value in before.items():
+        if isinstance(value, bool) and not name.startswith("output ") and after.get(name) is not value:
+            return  # a point that says so, such as `lost_power`
+    for name, value in before.items():
+        if name in after and not _near(value, after[name]):
+            bench.rules.broken(f"gives {name} {after[name]!r} instead of {value!r} {when}, without a word")
+
+
+def _near(a: Any, b: Any) -> bool:
+    numbers = isinstance(a, int | float) and isinstance(b, int | float)
+    if numbers and not isinstance(a, bool) and not isinstance(b, bool):
+        return math.isclose(a, b, rel_tol=0.01, abs_tol=0.01)
+    return bool(a == b)
+
+
+def _other(point: Point, safe: Value) -> Value:
+    if point.type == "boolean":
+        return not safe
+    if point.type == "string":
+        return "ready" if safe != "ready" else "set"
+    candidates = (point.maximum, point.minimum, 1.0 if safe != 1 else 0.0)
+    chosen = next(value for value in candidates if value is not None and value != safe)
+    return int(chosen) if point.type == "integer" else float(chosen)
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
