@@ -102,7 +102,7 @@ class Bus:
         self._thread: threading.Thread | None = None
         self._changed = asyncio.Event()
 
-    # -- life ---------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------
 
     async def open(self) -> None:
         """Take the medium. Raises BusError; the caller decides when to try again."""
@@ -161,7 +161,7 @@ class Bus:
             self.state = state
             self._signal()
 
-    # -- work ---------------------------------------------------------------------------------------------
+    # -- work ----------------------------------------
 
     @property
     def stuck(self) -> bool:

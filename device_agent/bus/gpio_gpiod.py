@@ -38,7 +38,7 @@ class GpiodGpio(GpioBus):
         self._chip: Any = None
         self._lines: weakref.WeakSet[_Line] = weakref.WeakSet()
 
-    # -- life ---------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------
 
     def open(self) -> None:
         self.close()
@@ -59,7 +59,7 @@ class GpiodGpio(GpioBus):
         with self._mapped("the chip"):
             return gpiod.Chip(self.path)
 
-    # -- lines --------------------------------------------------------------------------------------------
+    # -- lines ----------------------------------------
 
     def input(
         self,
@@ -139,7 +139,7 @@ class GpiodGpio(GpioBus):
         consumer = self._chip.get_line_info(offset).consumer
         return f"{consumer!r}; stop it or choose another line" if consumer else "a kernel driver"
 
-    # -- errors -------------------------------------------------------------------------------------------
+    # -- errors ----------------------------------------
 
     @contextmanager
     def _mapped(self, what: str, wish: str = "") -> Iterator[None]:

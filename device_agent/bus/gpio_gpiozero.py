@@ -44,7 +44,7 @@ class GpiozeroGpio(GpioBus):
         self._lines: dict[int, _Line] = {}
         self._watch: Watch | None = None
 
-    # -- life ---------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------
 
     def open(self) -> None:
         self.close()
@@ -111,7 +111,7 @@ class GpiozeroGpio(GpioBus):
         if thread is not None and not thread.is_alive():
             raise BusGone(f"bus {self.name}: lgpio's thread has died; start the agent again")
 
-    # -- lines --------------------------------------------------------------------------------------------
+    # -- lines ----------------------------------------
 
     def input(
         self,
@@ -162,7 +162,7 @@ class GpiozeroGpio(GpioBus):
             raise BusHeld(f"bus {self.name}: line {line} is held by another device of this agent")
         return pin, self._watch
 
-    # -- errors -------------------------------------------------------------------------------------------
+    # -- errors ----------------------------------------
 
     @contextmanager
     def _mapped(self, what: str) -> Iterator[None]:

@@ -46,7 +46,7 @@ class LinuxI2c(I2cBus):
         self.path = config.device
         self._smbus: Any = None
 
-    # -- life ---------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------
 
     def open(self) -> None:
         from smbus2 import SMBus
@@ -94,7 +94,7 @@ class LinuxI2c(I2cBus):
             raise BusGone(f"bus {self.name}: no I2C adapter is named {wanted!r}; {there}")
         return f"/dev/{found[0]}"
 
-    # -- transfers ----------------------------------------------------------------------------------------
+    # -- transfers ----------------------------------------
 
     def transfer(self, address: int, write: bytes, read_size: int = 0) -> bytes:
         with self._mapped(address):
@@ -194,7 +194,7 @@ class LinuxI2c(I2cBus):
             )
         return register + by
 
-    # -- errors -------------------------------------------------------------------------------------------
+    # -- errors ----------------------------------------
 
     @contextmanager
     def _mapped(self, address: int) -> Iterator[None]:

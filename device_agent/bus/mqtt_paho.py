@@ -133,7 +133,7 @@ class _Connection:
         except (OSError, UnicodeDecodeError) as error:
             raise BusDenied(f"{self.where}: password_file {file} cannot be read: {error}") from error
 
-    # -- life ---------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------
 
     def connect(self) -> None:
         config = self.config
@@ -188,7 +188,7 @@ class _Connection:
     def _gone(self) -> BusGone:
         return BusGone(f"{self.where}: {self._lost}")
 
-    # -- paho's callbacks, on the loop's thread -------------------------------------------------------------
+    # -- paho's callbacks, on the loop's thread ----------------------------------------
 
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         with self._changed:
@@ -210,7 +210,7 @@ class _Connection:
                 else:
                     subscription.put(MqttMessage(message.topic, bytes(message.payload), message.retain))
 
-    # -- what the bus's thread asks -------------------------------------------------------------------------
+    # -- what the bus's thread asks ----------------------------------------
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
         if self._lost:

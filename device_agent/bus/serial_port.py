@@ -35,7 +35,7 @@ class SerialPort(SerialBus):
         self.path = config.port if isinstance(config.port, str) else ""
         self._port: Any = None
 
-    # -- life ---------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------
 
     def open(self) -> None:
         import termios
@@ -86,7 +86,7 @@ class SerialPort(SerialBus):
         # A UART without its hardware keeps its node and refuses to be set (EIO inside a SerialException)
         return BusGone(f"bus {self.name}: {self.path} cannot be opened: {error}")
 
-    # -- bytes --------------------------------------------------------------------------------------------
+    # -- bytes ----------------------------------------
 
     def write(self, data: bytes) -> None:
         with self._mapped():
@@ -152,7 +152,7 @@ class SerialPort(SerialBus):
             raise BusGone(f"bus {self.name}: {self.path or 'the port'} is not open")
         return int(self._port.fd)
 
-    # -- errors -------------------------------------------------------------------------------------------
+    # -- errors ----------------------------------------
 
     def _unplugged(self) -> BusGone:
         return BusGone(f"bus {self.name}: {self.path} was unplugged")

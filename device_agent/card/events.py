@@ -42,7 +42,12 @@ def reading(config: Config, device: str, stream: StreamConfig | None = None) -> 
             "const": "unset",
             "description": "The machine's clock was not set: `at` is not to be trusted.",
         },
-        "flags": object_of({name: {"enum": [flag.value for flag in Flag]} for name in values}),
+        "flags": {
+            "type": "object",
+            "description": "Why a value is missing or doubtful, by point.",
+            "propertyNames": {"enum": list(values)},
+            "additionalProperties": {"enum": [flag.value for flag in Flag]},
+        },
         "late": LATE,
     }
     if thins:

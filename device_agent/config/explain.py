@@ -116,8 +116,10 @@ def _sentence(
         parent = _model_at(model, path[:-1])
         known = parent.model_fields if parent is not None else ()
         return unknown_key(where.rpartition(".")[0], key, known)
-    wishes = list(dict.fromkeys(_wish(one, key) for one in details))
-    return f"{where} = {show(detail['input'], key)} {' or '.join(wishes)}"
+    wish = " or ".join(dict.fromkeys(_wish(one, key) for one in details))
+    value = "" if isinstance(detail["input"], Mapping) else f" = {show(detail['input'], key)}"
+    # A model's own validator may speak in whole sentences instead of "must be …".
+    return f"{where}{value}{'' if wish.startswith(('must ', 'is ')) else ':'} {wish}"
 
 
 def _wish(detail: ErrorDetails, key: str) -> str:

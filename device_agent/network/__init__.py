@@ -124,6 +124,9 @@ class TaskLink(Protocol):
 
     start: StartTask
 
+    def server_ms(self) -> float | None:
+        """The network's clock now, epoch milliseconds; None before the first exchange."""
+
     def progress(self, message: str) -> None:
         """A sentence about the work; at most one a second goes out, the latest wins."""
 
@@ -149,7 +152,7 @@ class Runtime(Protocol):
     def has_room(self) -> bool:
         """Whether one more task fits under `concurrency`."""
 
-    def load(self) -> tuple[int, int]:
+    def load_now(self) -> tuple[int, int]:
         """Tasks and streams at work."""
 
     def begin(self, link: TaskLink) -> None:

@@ -56,7 +56,7 @@ class Link:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    # -- the far clock ------------------------------------------------------------------------------------
+    # -- the far clock ----------------------------------------
 
     def time_sample(self, server_ms: float, sent_s: float, received_s: float) -> None:
         """The far side said `server_ms` somewhere between two instants of our monotonic clock."""

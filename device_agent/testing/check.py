@@ -78,7 +78,7 @@ class Rules:
         if not holds:
             self.broken(sentence)
 
-    # -- the class ----------------------------------------------------------------------------------------
+    # -- the class ----------------------------------------
 
     def check_class(self) -> None:
         driver = self.driver
@@ -113,9 +113,13 @@ class Rules:
         try:
             return self.driver.Config.model_validate({**options, "driver": self.name(), "bus": bus})
         except ValidationError as error:
-            self.broken(f"does not take the configuration {options}: pass a valid `config` ({error})", error)
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
+                for fault in error.errors()
+            )
+            self.broken(f"does not take the configuration {options}: pass a valid `config` ({faults})", error)
 
-    # -- points and actions -------------------------------------------------------------------------------
+    # -- points and actions ----------------------------------------
 
     def check_points(self, model: DriverConfig) -> None:
         points = self.driver.points_of(model)
@@ -170,7 +174,7 @@ class Rules:
             what = "its address" if self.driver.Bus.kind == "i2c" else "its lines"
             self.require(bool(claims), f"claims nothing: two devices could share {what} unnoticed")
 
-    # -- safe values --------------------------------------------------------------------------------------
+    # -- safe values ----------------------------------------
 
     def check_safe_values(self, model: DriverConfig) -> None:
         if not issubclass(self.driver, Actuator):

@@ -93,7 +93,7 @@ class _Bench:
         self.handle.close()
         self.board.close()
 
-    # -- what the runtime does ----------------------------------------------------------------------------
+    # -- what the runtime does ----------------------------------------
 
     def open(self) -> None:
         self.device.open()

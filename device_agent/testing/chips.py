@@ -147,7 +147,7 @@ class RegisterChip(I2cChip):
         """Every register that the host has ever written."""
         RegisterChip.reset(self)
 
-    # -- for subclasses, tests and quantities -------------------------------------------------------------
+    # -- for subclasses, tests and quantities ----------------------------------------
 
     def on_write(self, register: int, value: int) -> int:
         """The host writes one register: returns what it then holds. Self-clearing bits are cleared here."""
@@ -184,7 +184,7 @@ class RegisterChip(I2cChip):
         """Every register that was ever named or written, as bytes."""
         return {register: self.get(register, self._width(register)) for register in sorted(self._held)}
 
-    # -- the chip itself ----------------------------------------------------------------------------------
+    # -- the chip itself ----------------------------------------
 
     def changed(self, quantity: str) -> None:
         encoder = self._encoders.get(quantity)

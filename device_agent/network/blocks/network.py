@@ -1,7 +1,7 @@
-"""The agent's membership: joined, or trying; tasks come in here and find their way back through `BlocksTask`."""
+"""The agent's membership: joined, or trying. Tasks come in here and go back through `BlocksTask`."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ RENEW_MIN_INTERVAL_S = 2.0
 # Refusals that are being told to callers; beyond, the service's own safety net answers.
 REFUSALS_MAX = 32
 LEAVE_LIMIT_S = 2.0
+PROBE_IDLE_S = 0.5
 _NOBODY = Caller()
 
 
@@ -62,6 +63,8 @@ class BlocksNetwork:
         self.joined = asyncio.Event()
         self.trouble = "not joined yet"
         self.faults = 0
+        self.need_proof_s: Callable[[], float | None] = lambda: None
+        """How often the link must prove itself now (actuators depend on it); None when nothing does."""
         self._runtime = runtime
         self._control_client: Client | None = None
         self._tasks: dict[str, BlocksTask] = {}
@@ -86,6 +89,7 @@ class BlocksNetwork:
         self.lives.keep("receive", self.control.receive)
         self.lives.keep("beat", self.control.beat)
         self.lives.keep("tell", self.control.tell)
+        self.lives.keep("probe", self._probe)
         try:
             await self._membership()
         finally:
@@ -143,6 +147,20 @@ class BlocksNetwork:
             return RENEW_UNKNOWN_S
         life_s = (expires_ms - server_ms) / 1000
         return max(RENEW_MIN_INTERVAL_S, min(life_s * RENEW_AT, life_s - RENEW_MARGIN_S))
+
+    async def _probe(self) -> None:
+        """Ask for the time when nothing else has proved the link for too long."""
+        while True:
+            need_s = self.need_proof_s()
+            if need_s is None or self._control_client is None:
+                await asyncio.sleep(PROBE_IDLE_S)
+                continue
+            if self.link.silent_s() > need_s / 3:
+                try:
+                    await self._control_client.ping(max(0.2, need_s / 3))
+                except NetworkError as error:
+                    log.debug("probe_failed", error=str(error))
+            await asyncio.sleep(max(0.1, need_s / 6))
 
     async def _ask_renewal(self, why: str) -> None:
         if not self._renew_now.is_set():
@@ -204,7 +222,7 @@ class BlocksNetwork:
 
     def presence(self) -> Mapping[str, Any]:
         """The state of protocol section 9."""
-        tasks, streams = self._runtime.load()
+        tasks, streams = self._runtime.load_now()
         return {
             "instanceId": self.file.identity.instance_id,
             "activeTasks": tasks,

@@ -22,6 +22,8 @@ class Backend:
     def __init__(self, settings: Settings, wire: Wire, tokens: Tokens, tasks: TaskTable) -> None:
         self._settings = settings
         self._timers: set[asyncio.TimerHandle] = set()
+        self.watched: set[str] = set()
+        self.unwatched: dict[str, Task] = {}
         self.wire = wire
         self.tokens = tokens
         self.tasks = tasks
@@ -66,9 +68,25 @@ class Backend:
     def _assign(self, task: Task, instance_id: str | None) -> None:
         task.queued = False
         task.instance_id = instance_id
-        if self._settings.dispatch_delay_s:
-            self._later(task, self._settings.dispatch_delay_s, lambda: self.start(task))
+        delay_s = self._settings.dispatch_delay_s
+        if self._settings.dispatch_when_watched_s and task.channel not in self.watched:
+            delay_s = self._settings.dispatch_when_watched_s
+            self.unwatched[task.channel] = task
+        if delay_s:
+            self._later(task, delay_s, lambda: self._start_delayed(task))
         else:
+            self.start(task)
+
+    def saw_subscriber(self, channel: str) -> None:
+        """Somebody listens to a task channel: a task that waited for that starts."""
+        self.watched.add(channel)
+        task = self.unwatched.get(channel)
+        if task is not None:
+            self._start_delayed(task)
+
+    def _start_delayed(self, task: Task) -> None:
+        self.unwatched.pop(task.channel, None)
+        if task.dispatches == 0:
             self.start(task)
 
     def start(self, task: Task) -> None:
@@ -220,6 +238,8 @@ class Backend:
             return
         if task.ended:
             self.tasks.close(task)
+            self.unwatched.pop(channel, None)
+            self.watched.discard(channel)
             self._timed(self._settings.stream_revoke_delay_s, lambda: self._revoke_streams(task))
         self.dispatch(task.agent)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote, unquote_plus
 
 from aiohttp import web
 
@@ -27,7 +27,10 @@ class Call:
         # Split before decoding: a channel name or a GET-published message may hold an encoded slash.
         self.segments = [unquote(s) if "%" in s else s for s in path.split("/")[1:]]
         self.path = unquote(path) if "%" in path else path
-        self.query: dict[str, str] = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
+        self.query: dict[str, str] = {}
+        for item in query.split("&"):
+            name, _, value = item.partition("=")
+            self.query[name] = unquote_plus(value) if "%" in value or "+" in value else value
         self.twice = False
 
     @property

@@ -28,6 +28,10 @@ class Message:
         self.timetoken = timetoken
         self.wire = ""
 
+    def body(self) -> Any:
+        """The message, decoded; only filters need it."""
+        return loads(self.raw)
+
     def envelope(self, subscribe_key: str) -> str:
         """The subscribe answer's element for this message."""
         if not self.wire:
@@ -162,7 +166,7 @@ class Hub:
             if len(found) == limit:
                 break
             poll.cursor = message.timetoken
-            if wanted is None or wanted(message.meta, loads(message.raw)):
+            if wanted is None or wanted(message.meta, message.body):
                 found.append(message)
         return found
 

@@ -14,10 +14,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-Filter = Callable[[Any, Any], bool]
-"""A compiled filter: ``(meta, data) -> wanted``."""
+Body = Callable[[], Any]
+"""Gives a message's decoded body; called only by filters that look at it."""
 
-Value = Callable[[Any, Any], Any]
+Filter = Callable[[Any, Body], bool]
+"""A compiled filter: ``(meta, body) -> wanted``."""
+
+Value = Callable[[Any, Body], Any]
 
 MISSING: Any = object()
 
@@ -146,8 +149,8 @@ def _field(path: str) -> Value:
     if steps[0] in ("meta", "data"):
         steps = steps[1:]
 
-    def read(meta: Any, data: Any) -> Any:
-        value = data if from_data else meta
+    def read(meta: Any, data: Body) -> Any:
+        value = data() if from_data else meta
         for step in steps:
             if isinstance(value, dict) and step in value:
                 value = value[step]

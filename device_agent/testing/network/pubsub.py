@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -55,7 +56,7 @@ class PubSub:
         meta_raw = call.query.get("meta", "")
         try:
             body = json.loads(text)
-            meta = json.loads(meta_raw) if meta_raw else None
+            meta = _meta(meta_raw) if meta_raw else None
         except ValueError as error:
             raise Refused(400, [0, "Invalid JSON", str(self._wire.clock.timetoken())]) from error
         if channel.startswith("setup."):
@@ -101,6 +102,10 @@ class PubSub:
         poll = Poll(channels, _number(call, "tt"), _filter(call), call.uuid, token or "")
         poll.path, poll.link = call.path, call.link
         note_presence(self._wire, self._backend, hub, readable, call, self._settings.presence_timeout_s)
+        if self._settings.dispatch_when_watched_s:
+            for channel in readable:
+                if channel.startswith("u."):
+                    self._backend.saw_subscriber(channel)
         if poll.cursor == 0:
             return raw(b'{"t":{"t":"%d","r":1},"m":[]}' % self._wire.clock.timetoken())
         cursor, found = await hub.wait(
@@ -149,6 +154,12 @@ class PubSub:
     def hub_of(self, call: Call, index: int) -> Hub:
         """The key set named by a part of the path."""
         return self._wire.hub(call.segments[index])
+
+
+@lru_cache(maxsize=1024)
+def _meta(text: str) -> Any:
+    """Decoded once: a stream's messages all carry the same."""
+    return json.loads(text)
 
 
 def _history_item(message: Message, call: Call) -> str:

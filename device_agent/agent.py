@@ -1,0 +1,230 @@
+"""The one place that wires all together, and the order in which it starts and stops."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from device_agent import __version__
+from device_agent.bus.config import BusConfig
+from device_agent.bus.core import Bus, Handle
+from device_agent.channels import Hub
+from device_agent.clock import Clock
+from device_agent.commander import Commander
+from device_agent.config import Config
+from device_agent.device import Device
+from device_agent.driver import NoBus
+from device_agent.lives import Lives
+from device_agent.network.blocks.join import Settings
+from device_agent.network.blocks.network import BlocksNetwork
+from device_agent.operate.control_socket import ControlSocket
+from device_agent.operate.owner import Owner
+from device_agent.operate.systemd import Notifier
+from device_agent.runtime import Tasks
+from device_agent.store.journal import Journal
+from device_agent.store.lanes import Lanes
+from device_agent.store.thread import StoreThread
+from device_agent.supervisor import BusKeeper
+
+log = structlog.get_logger("agent")
+
+# Joined, or offline and sampling: whichever comes first makes the agent ready.
+READY_LIMIT_S = 5.0
+# How often link loss, stuck buses and the watchdog are looked at.
+WATCH_S = 0.2
+# Stop order, each step with its own limit; the sum stays under the unit's TimeoutStopSec of 15 s.
+SAFE_LIMIT_S = 1.0
+PAUSE_LIMIT_S = 3.0
+STORE_LIMIT_S = 3.0
+LEAVE_LIMIT_S = 3.0
+EXIT_DONE = 0
+EXIT_RESTART = 75
+
+HandleFactory = Callable[[str, BusConfig], Handle]
+
+
+class Agent:
+    """One run of the daemon."""
+
+    def __init__(
+        self, config: Config, api_key: str, clock: Clock, make_handle: HandleFactory, notifier: Notifier
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._notifier = notifier
+        self._lives = Lives("agent")
+        self._exit_code = EXIT_DONE
+        self._stopping = asyncio.Event()
+        self._store = StoreThread()
+        self._journal = Journal(config.state.directory / "journal.db", self._store)
+        self._lanes = Lanes(config.outbox.max_bytes, self._journal, clock)
+        self._hub = Hub(clock)
+        self._keepers = {
+            name: BusKeeper(Bus(name, make_handle(name, bus)), clock) for name, bus in config.buses.items()
+        }
+        self._devices = self._make_devices()
+        self._commander = Commander(config, self._devices, self._journal, clock)
+        self._tasks = Tasks(
+            config, self._devices, self._hub, self._commander, self._lanes, self._journal, clock
+        )
+        self._network = BlocksNetwork(self._settings(api_key), self._tasks, clock, config.state.directory)
+        self._network.need_proof_s = self._need_proof_s
+        owner = Owner(
+            config, self._devices, self._commander, self._tasks, self._network, self._lanes, self._journal
+        )
+        self._socket = ControlSocket(config.state.runtime_directory / "control.sock", owner.handlers())
+
+    def _make_devices(self) -> dict[str, Device]:
+        devices = {}
+        for name, config in self._config.devices.items():
+            driver = self._config.drivers[name]
+            if config.bus is None:
+                # A driver without a bus has a thread of its own all the same: it may block.
+                keeper = self._keepers[f"device {name}"] = BusKeeper(Bus(name, NoBus()), self._clock)
+                timeout_s = 2.0
+            else:
+                keeper = self._keepers[config.bus]
+                timeout_s = self._config.buses[config.bus].timeout_s
+            devices[name] = Device(
+                name, driver, config, keeper.bus, self._clock, self._hub, timeout_s=timeout_s
+            )
+        return devices
+
+    def _settings(self, api_key: str) -> Settings:
+        network, agent = self._config.network, self._config.agent
+        return Settings(
+            agent_name=agent.name,
+            api_key=api_key,
+            concurrency=agent.concurrency,
+            cdm_url=network.cdm_url or os.environ.get("BLOCKS_CDM_URL", ""),
+            api_base_url=network.api_base_url or "",
+            pubnub_origin=network.pubnub_origin or "",
+            pubnub_tls=network.pubnub_tls,
+            publish_rate_hz=network.publish_rate_hz,
+        )
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    def stop(self, exit_code: int = EXIT_DONE) -> None:
+        """End in order; may be called from a signal handler of the loop."""
+        if not self._stopping.is_set():
+            self._exit_code = exit_code
+            self._stopping.set()
+
+    async def run(self) -> int:
+        """Until `stop`; returns the exit code."""
+        await self._journal.open()
+        await self._settle_unfinished()
+        await self._lanes.load()
+        await self._tasks.load()
+        for name, keeper in self._keepers.items():
+            self._lives.keep(f"bus {name}", keeper.run)
+        for name, device in self._devices.items():
+            self._lives.keep(f"device {name}", device.run)
+        await self._socket.open()
+        network = self._lives.keep("network", self._network.run)
+        self._lives.keep("watch", self._watch)
+        self._lives.spawn("ready", self._say_ready())
+        try:
+            await self._stopping.wait()
+        finally:
+            await self._stop_in_order(network)
+        return self._exit_code
+
+    async def _settle_unfinished(self) -> None:
+        """Commands that a crash cut off are `unknown`; opening the device puts it in its safe state."""
+        for caller, id_, what in await self._journal.unfinished_commands():
+            ack = {
+                "id": id_,
+                "state": "unknown",
+                "error": {
+                    "code": "internal",
+                    "message": "the agent stopped while it carried out this command",
+                },
+            }
+            self._journal.finish_command(caller, id_, ack)
+            device = str(what.get("device", ""))
+            self._journal.actuation(
+                self._clock.now_ms(), "device-agent", device, "unfinished command", "unknown"
+            )
+            log.warning("command_unknown", device=device, id=id_)
+
+    async def _say_ready(self) -> None:
+        tried = asyncio.gather(*(keeper.tried.wait() for keeper in self._keepers.values()))
+        joined = asyncio.ensure_future(self._network.joined.wait())
+        try:
+            await asyncio.wait([tried, joined], timeout=READY_LIMIT_S)
+        finally:
+            tried.cancel()
+            joined.cancel()
+        self._notifier.tell("READY=1\nSTATUS=" + ("joined" if self._network.joined.is_set() else "sampling"))
+        log.info(
+            "ready", version=__version__, joined=self._network.joined.is_set(), devices=len(self._devices)
+        )
+
+    async def _watch(self) -> None:
+        """Link loss against running actuators, buses that hang for good, and the watchdog's proof of progress."""
+        fed_s = 0.0
+        while True:
+            await asyncio.sleep(WATCH_S)
+            silent_s = self._network.link.silent_s()
+            for name, grace_s in self._tasks.graces().items():
+                if silent_s > grace_s:
+                    self._commander.spawn_safe(name, f"no link for {grace_s:g} s")
+            for name, keeper in self._keepers.items():
+                if keeper.stuck_too_long():
+                    log.critical("bus_stuck", bus=name, why="only a new process can use it again")
+                    self.stop(EXIT_RESTART)
+            now_s = self._clock.monotonic_s()
+            if self._notifier.watchdog_s is not None and now_s - fed_s >= self._notifier.watchdog_s / 3:
+                # Fed only while the store still answers: an agent that cannot remember is not alive.
+                await self._store.run(lambda: None, self._notifier.watchdog_s)
+                self._notifier.tell("WATCHDOG=1")
+                fed_s = now_s
+
+    def _need_proof_s(self) -> float | None:
+        """How often the link must prove itself while actuators depend on it."""
+        graces = self._tasks.graces()
+        return min(graces.values()) if graces else None
+
+    async def _stop_in_order(self, network: "asyncio.Task[Any]") -> None:
+        """Hardware first, politeness last."""
+        self._notifier.tell("STOPPING=1")
+        log.info("stopping", exit_code=self._exit_code)
+        made_safe = await self._commander.all_safe("stop", SAFE_LIMIT_S)
+        for name, safe in made_safe.items():
+            if not safe:
+                log.error("not_made_safe_at_stop", device=name)
+        await self._bounded("sessions", self._tasks.pause(), PAUSE_LIMIT_S)
+        self._lanes.save()
+        await self._bounded("store", self._store.run(lambda: None), STORE_LIMIT_S)
+        network.cancel()
+        await self._bounded("network", asyncio.wait([network]), LEAVE_LIMIT_S)
+        await self._bounded("socket", self._socket.close(), 1.0)
+        await self._commander.close()
+        await self._lives.close()
+        for keeper in self._keepers.values():
+            await keeper.bus.close()
+            keeper.bus.stop()
+        await self._bounded("journal", self._close_store(), STORE_LIMIT_S)
+        log.info("stopped", exit_code=self._exit_code)
+
+    async def _close_store(self) -> None:
+        await self._journal.close()
+        await self._store.close()
+
+    async def _bounded(self, what: str, step: Any, limit_s: float) -> None:
+        try:
+            async with asyncio.timeout(limit_s):
+                await step
+        except TimeoutError:
+            log.error("stop_step_too_slow", step=what, limit_s=limit_s)
+
+
+def prepare_directories(config: Config) -> None:
+    """Make the state and runtime directories (0700). Raises OSError with the path in it."""
+    for path in (config.state.directory, config.state.runtime_directory):
+        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,172 @@
+"""From readings to the events of each open stream: who gets what, how often."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from device_agent import events
+from device_agent.clock import Clock
+from device_agent.device import Device
+from device_agent.events import Draft
+from device_agent.records import Reading, Status, Value
+from device_agent.store.outbox import Lane
+from device_agent.words import Rate
+
+# A reading that comes a little before its turn (a poll's jitter) still counts as the turn's.
+EARLY_SHARE = 0.1
+
+
+@dataclass(slots=True)
+class Rule:
+    """How readings of one device pass a channel."""
+
+    every_s: float | None = None
+    on_change: bool = False
+    dead_band: float | dict[str, float] = 0.0
+    last_s: float | None = None
+    last: Mapping[str, Value] | None = None
+
+    def passes(self, reading: Reading) -> bool:
+        """Whether this reading is due; remembers it if so."""
+        due = self.last_s is None or self.every_s is None
+        if not due and self.last_s is not None and self.every_s is not None:
+            due = reading.monotonic_s - self.last_s >= self.every_s * (1 - EARLY_SHARE)
+        if not due or (self.on_change and self.last is not None and not self._changed(self.last, reading)):
+            return False
+        self.last_s, self.last = reading.monotonic_s, reading.values
+        return True
+
+    def _changed(self, before: Mapping[str, Value], reading: Reading) -> bool:
+        return any(self._differs(name, before.get(name), value) for name, value in reading.values.items())
+
+    def _differs(self, name: str, old: Value, new: Value) -> bool:
+        band = self.dead_band.get(name, 0.0) if isinstance(self.dead_band, dict) else self.dead_band
+        both = [v for v in (old, new) if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        if len(both) == 2:
+            return abs(both[1] - both[0]) > band
+        return old != new
+
+
+class Channel:
+    """The outgoing side of one open events stream."""
+
+    def __init__(
+        self, stream: str, lane: Lane, devices: Mapping[str, Device], clock: Clock, who: str
+    ) -> None:
+        self.stream = stream
+        self.lane = lane
+        self.devices = dict(devices)
+        self.paused = False
+        self._who = who
+        self._clock = clock
+        self._selected = set(devices)
+        self._rules = {name: self._default(device) for name, device in devices.items()}
+
+    @staticmethod
+    def _default(device: Device) -> Rule:
+        config = device.config
+        # What a device is told (an edge, a line) goes out as it comes; what it is asked, on its own beat.
+        told = device.driver_class.default_every_s is None
+        return Rule(None if told else device.period_s, config.on_change, config.dead_band)
+
+    # -- out ----------------------------------------
+
+    def reading(self, reading: Reading, draft: Draft) -> None:
+        if (
+            not self.paused
+            and reading.device in self._selected
+            and self._rules[reading.device].passes(reading)
+        ):
+            self.lane.append(draft)
+
+    def status(self, draft: Draft) -> None:
+        self.lane.append(draft)
+
+    def say(self, draft: Draft) -> None:
+        self.lane.append(draft)
+
+    def begin(self, *, streams: Collection[str], until_ms: int | None) -> None:
+        """One `control` event about the session, then the present of each device."""
+        now_ms = self._clock.now_ms()
+        about = {
+            "devices": sorted(self.devices),
+            "streams": list(streams),
+            "until": until_ms,
+            "boot": self._clock.boot,
+        }
+        self.say(events.control(now_ms, "session", about))
+        for name, device in self.devices.items():
+            if device.latest is not None and device.online:
+                self.lane.append(events.reading(device.latest, self._clock.boot))
+                self._rules[name].last_s = device.latest.monotonic_s
+                self._rules[name].last = device.latest.values
+            elif not device.online:
+                self.lane.append(events.status(device.present))
+
+    # -- session words ----------------------------------------
+
+    def select(self, names: Collection[str]) -> None:
+        """Only these devices' readings from now on (those that this stream carries)."""
+        self._selected = set(names) & set(self.devices)
+
+    def rate(self, word: Rate) -> None:
+        """Another pace for one device or all. What the word leaves out stays."""
+        for name, rule in self._rules.items():
+            if word.device not in (None, name):
+                continue
+            if word.every_s is not None:
+                rule.every_s = float(word.every_s)
+                self.devices[name].demand(self._who, rule.every_s)
+            if word.on_change is not None:
+                rule.on_change = word.on_change
+            if word.dead_band is not None:
+                rule.dead_band = float(word.dead_band)
+
+    def close(self) -> None:
+        """Withdraw the wishes that this channel had towards its devices."""
+        for device in self.devices.values():
+            device.demand(self._who, None)
+
+
+class Hub:
+    """Spreads what devices say over the open channels. Implements `device.Sink`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._channels: dict[str, list[Channel]] = defaultdict(list)
+        self._bytes: dict[str, list[Lane]] = defaultdict(list)
+        self.readings = 0
+
+    def add(self, channel: Channel) -> None:
+        for name in channel.devices:
+            self._channels[name].append(channel)
+
+    def remove(self, channel: Channel) -> None:
+        channel.close()
+        for name in channel.devices:
+            if channel in self._channels[name]:
+                self._channels[name].remove(channel)
+
+    def add_bytes(self, device: str, lane: Lane) -> None:
+        self._bytes[device].append(lane)
+
+    def remove_bytes(self, device: str, lane: Lane) -> None:
+        if lane in self._bytes[device]:
+            self._bytes[device].remove(lane)
+
+    def on_reading(self, reading: Reading) -> None:
+        self.readings += 1
+        channels = self._channels.get(reading.device)
+        if channels:
+            draft = events.reading(reading, self._clock.boot)
+            for channel in channels:
+                channel.reading(reading, draft)
+
+    def on_status(self, status: Status) -> None:
+        draft = events.status(status)
+        for channel in self._channels.get(status.device, ()):
+            channel.status(draft)
+
+    def on_bytes(self, device: str, data: bytes) -> None:
+        for lane in self._bytes.get(device, ()):
+            lane.append_bytes(data)

@@ -1,0 +1,422 @@
+"""One configured driver at work: its schedule, its stamps, its health.
+
+A failing driver takes only itself down and is opened again, later each time. Lost and back are said once.
+"""
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from device_agent.bus.core import Bus, BusState, Source
+from device_agent.bus.gpio import Edge
+from device_agent.clock import Clock
+from device_agent.driver import Actuator, Driver, DriverConfig, Listener, Sensor
+from device_agent.errors import BadReading, BusBusy, BusError, BusGone, DriverError, NoAnswer
+from device_agent.records import (
+    DeviceState,
+    Flag,
+    Flagged,
+    Point,
+    Reading,
+    Status,
+    Step,
+    Value,
+    Values,
+)
+
+log = structlog.get_logger("device")
+
+# A chip that misses one question is asked again at once; only the third miss in a row means that it is gone.
+READ_TRIES = 3
+RETRY_PAUSE_S = 0.1
+# Opening again: soon enough that a replugged sensor is back within seconds, seldom enough to spare the bus.
+REOPEN_FIRST_S = 0.5
+REOPEN_MAX_S = 15.0
+OPEN_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 2.0
+# A caller may ask for readings this often at most, whatever the configuration says.
+FASTEST_S = 0.05
+
+
+class Sink(Protocol):
+    """Where a device's news go; plain calls on the event loop that return at once."""
+
+    def on_reading(self, reading: Reading) -> None: ...
+
+    def on_status(self, status: Status) -> None: ...
+
+    def on_bytes(self, device: str, data: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a write: read back values where the hardware can be asked."""
+
+    read_back: Mapping[str, Value]
+
+
+class Device:
+    """`run` is its life. Everything else may be called at any time and raises while it is not online."""
+
+    def __init__(
+        self,
+        name: str,
+        driver_class: type[Driver[Any, Any]],
+        config: DriverConfig,
+        bus: Bus,
+        clock: Clock,
+        sink: Sink,
+        *,
+        timeout_s: float = 2.0,
+    ) -> None:
+        self.name = name
+        self.driver_class = driver_class
+        self.config = config
+        self.bus = bus
+        self.state = DeviceState.OFFLINE
+        self.reason = "absent"
+        self.detail = "not opened yet"
+        self.latest: Reading | None = None
+        self.points: dict[str, Point] = {point.name: point for point in driver_class.points_of(config)}
+        self.losses = 0
+        self.on_lost: Callable[[Device], None] | None = None
+        self._clock = clock
+        self._sink = sink
+        self._timeout_s = timeout_s
+        self._driver: Driver[Any, Any] | None = None
+        self._said = False
+        self._demands: dict[str, float] = {}
+        self._demand_changed = asyncio.Event()
+        self._rng = random.Random()
+
+    # -- what it is ----------------------------------------
+
+    @property
+    def is_actuator(self) -> bool:
+        return issubclass(self.driver_class, Actuator) and any(p.write for p in self.points.values())
+
+    @property
+    def safe_values(self) -> dict[str, Value]:
+        """The safe value of each writable point; empty for what does not move."""
+        if not issubclass(self.driver_class, Actuator):
+            return {}
+        return dict(self.driver_class.safe_of(self.config))
+
+    @property
+    def period_s(self) -> float | None:
+        """Seconds between readings; None for what is only told."""
+        return self.config.every_s or self.driver_class.default_every_s
+
+    @property
+    def present(self) -> Status:
+        """The present health, as an event would say it."""
+        return Status(self.name, self._clock.now_ms(), self.state, "" if self.online else self.reason)
+
+    @property
+    def online(self) -> bool:
+        return self.state is DeviceState.ONLINE
+
+    def demand(self, who: str, every_s: float | None) -> None:
+        """A session wants readings this often (None: no wish any more)."""
+        if every_s is None:
+            self._demands.pop(who, None)
+        else:
+            self._demands[who] = max(FASTEST_S, every_s)
+        self._demand_changed.set()
+
+    # -- life ----------------------------------------
+
+    async def run(self) -> None:
+        """Open, work, close, wait, again, until cancelled."""
+        delay_s = REOPEN_FIRST_S
+        while True:
+            await self.bus.until(BusState.OPEN)
+            driver = self.driver_class(self.config, self.bus.handle)
+            self.bus.users += 1
+            try:
+                await self.bus.run(driver.open, OPEN_TIMEOUT_S)
+                self._driver = driver
+                delay_s = REOPEN_FIRST_S
+                await self._work(driver)
+            except (BusError, DriverError) as error:
+                self._lost(error, getattr(error, "reason", "driver_error"))
+            except Exception as error:
+                log.exception("driver_failed", device=self.name)
+                self._lost(error, "driver_error")
+            finally:
+                self._driver = None
+                try:
+                    await self._close(driver)
+                finally:
+                    self.bus.let_go()
+            if self.bus.state is BusState.OPEN:
+                await asyncio.sleep(self._rng.uniform(0.5, 1.0) * delay_s)
+                delay_s = min(REOPEN_MAX_S, delay_s * 2)
+
+    async def _close(self, driver: Driver[Any, Any]) -> None:
+        try:
+            if self.bus.state is BusState.OPEN:
+                await self.bus.run(driver.close, CLOSE_TIMEOUT_S)
+            else:
+                # The medium is gone: closing is a system call on a dead descriptor and must still happen.
+                await self.bus.run_anyway(driver.close, CLOSE_TIMEOUT_S)
+        except (BusError, DriverError) as error:
+            log.debug("close_failed", device=self.name, error=str(error))
+        except Exception:
+            log.exception("driver_failed_to_close", device=self.name)
+
+    async def _work(self, driver: Driver[Any, Any]) -> None:
+        if isinstance(driver, Listener):
+            await self._listen(driver)
+        elif isinstance(driver, Sensor):
+            await self._poll(driver)
+        else:
+            self._online()
+            await self.bus.until(BusState.FAULTED, BusState.CLOSED)
+
+    def _online(self) -> None:
+        if not self.online:
+            self.state, self.reason, self.detail = DeviceState.ONLINE, "", ""
+            log.info("device_online", device=self.name)
+            self._said = True
+            self._sink.on_status(Status(self.name, self._clock.now_ms(), DeviceState.ONLINE))
+
+    def _lost(self, error: BaseException, reason: str) -> None:
+        was_online, before = self.online, self.reason
+        absent = reason in ("absent", "unplugged", "timeout", "bus_fault", "busy", "permission")
+        self.state = DeviceState.OFFLINE if absent else DeviceState.FAULT
+        self.reason, self.detail = reason, str(error)
+        if isinstance(error, BusGone):
+            self.bus.fault(error)
+        if was_online or reason != before or not self._said:
+            self._said = True
+            self.losses += was_online
+            log.warning("device_lost", device=self.name, reason=reason, error=str(error))
+            self._sink.on_status(Status(self.name, self._clock.now_ms(), self.state, reason, str(error)))
+        if was_online and self.on_lost is not None:
+            self.on_lost(self)
+
+    # -- asked ----------------------------------------
+
+    async def _poll(self, driver: Sensor[Any, Any]) -> None:
+        next_s = self._clock.monotonic_s()
+        while True:
+            self._emit(await self._read_patiently(driver))
+            period_s = min([self.period_s or 10.0, *self._demands.values()])
+            now_s = self._clock.monotonic_s()
+            # Missed turns are not made up for: one reading now, then on the same beat.
+            next_s = max(next_s + period_s, now_s)
+            await self._pause(next_s - now_s)
+
+    async def _pause(self, delay_s: float) -> None:
+        self._demand_changed.clear()
+        waits = [
+            asyncio.ensure_future(self.bus.until(BusState.FAULTED, BusState.CLOSED)),
+            asyncio.ensure_future(self._demand_changed.wait()),
+        ]
+        try:
+            done, _ = await asyncio.wait(waits, timeout=delay_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if waits[0] in done:
+            raise BusGone(f"bus {self.bus.name}: {self.bus.last_error or 'closed'}")
+
+    async def _read_patiently(self, driver: Sensor[Any, Any]) -> Reading:
+        for tries_left in range(READ_TRIES - 1, -1, -1):
+            try:
+                return await self._read_once(driver)
+            except (NoAnswer, BadReading, BusBusy):
+                if not tries_left:
+                    raise
+                await asyncio.sleep(RETRY_PAUSE_S)
+        raise AssertionError("unreachable")
+
+    async def _read_once(self, driver: Sensor[Any, Any]) -> Reading:
+        if driver.settle_s > 0:
+            await self.bus.run(driver.trigger, self._timeout_s)
+            await asyncio.sleep(driver.settle_s)
+        values = await self.bus.run(driver.read, self._timeout_s)
+        self._online()
+        return self._stamp(values, self._clock.monotonic_s())
+
+    # -- told ----------------------------------------
+
+    async def _listen(self, driver: Listener[Any, Any]) -> None:
+        source: Source = await self.bus.run(driver.listen, OPEN_TIMEOUT_S)
+        loop = asyncio.get_running_loop()
+        broken: asyncio.Future[None] = loop.create_future()
+
+        def readable() -> None:
+            try:
+                self._take(driver, source)
+            except Exception as error:  # noqa: BLE001 - any failure ends this listening, in `broken`
+                loop.remove_reader(fd)
+                if not broken.done():
+                    broken.set_exception(error)
+
+        fd = source.fileno()
+        loop.add_reader(fd, readable)
+        gone = asyncio.ensure_future(self.bus.until(BusState.FAULTED, BusState.CLOSED))
+        try:
+            self._online()
+            self._emit_present(driver)
+            while True:
+                period_s = min([*filter(None, [self.period_s]), *self._demands.values()], default=None)
+                self._demand_changed.clear()
+                changed = asyncio.ensure_future(self._demand_changed.wait())
+                waits: list[asyncio.Future[Any]] = [broken, gone, changed]
+                done, _ = await asyncio.wait(waits, timeout=period_s, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                if broken in done:
+                    broken.result()
+                if gone in done:
+                    raise BusGone(f"bus {self.bus.name}: {self.bus.last_error or 'closed'}")
+                if not done:
+                    self._emit_present(driver)
+        finally:
+            gone.cancel()
+            broken.cancel()
+            loop.remove_reader(fd)
+            source.close()
+
+    def _take(self, driver: Listener[Any, Any], source: Source) -> None:
+        for chunk in source.drain():
+            if driver.bytes_side:
+                self._sink.on_bytes(self.name, chunk)
+                continue
+            at_s = chunk.monotonic_s if isinstance(chunk, Edge) else self._clock.monotonic_s()
+            for values in driver.feed(chunk):
+                self._emit(self._stamp(values, at_s))
+
+    def _emit_present(self, driver: Listener[Any, Any]) -> None:
+        now_s = self._clock.monotonic_s()
+        values = None if driver.bytes_side else driver.present(now_s)
+        if values is not None:
+            self._emit(self._stamp(values, now_s))
+
+    # -- readings ----------------------------------------
+
+    def _emit(self, reading: Reading) -> None:
+        self.latest = reading
+        self._sink.on_reading(reading)
+
+    def _stamp(self, values: Values, monotonic_s: float, *, raw: bool = True) -> Reading:
+        """All points, calibrated and believable; what is missing is null with a flag."""
+        clean: dict[str, Value] = {}
+        flags: dict[str, Flag] = {}
+        for name, point in self.points.items():
+            value = values.get(name, Flagged(None, Flag.NO_ANSWER))
+            flag: Flag | None = None
+            plain: Value
+            if isinstance(value, Flagged):
+                plain, flag = value.value, value.flag
+            else:
+                plain = value
+            plain, doubt = self._believable(point, self._calibrated(name, plain) if raw else plain)
+            clean[name] = plain
+            if flag or doubt:
+                flags[name] = flag or doubt or Flag.NO_ANSWER
+        age_ms = round((self._clock.monotonic_s() - monotonic_s) * 1000)
+        return Reading(
+            device=self.name,
+            at_ms=self._clock.now_ms() - max(0, age_ms),
+            values=clean,
+            flags=flags,
+            monotonic_s=monotonic_s,
+            clock_set=self._clock.is_set(),
+        )
+
+    def _calibrated(self, name: str, value: Value) -> Value:
+        scale, offset = self.config.scale.get(name), self.config.offset.get(name)
+        if value is None or isinstance(value, (bool, str)) or (scale is None and offset is None):
+            return value
+        return value * (1.0 if scale is None else scale) + (offset or 0.0)
+
+    def _believable(self, point: Point, value: Value) -> tuple[Value, Flag | None]:
+        if value is None or isinstance(value, (bool, str)):
+            return value, None
+        if not math.isfinite(value):
+            return None, Flag.OUT_OF_RANGE
+        outside = (point.low is not None and value < point.low) or (
+            point.high is not None and value > point.high
+        )
+        if outside:
+            return None, Flag.OUT_OF_RANGE
+        return (round(value, 6) if isinstance(value, float) else value), None
+
+    # -- questions and commands ----------------------------------------
+
+    def _need(self) -> Driver[Any, Any]:
+        if self._driver is None or not self.online:
+            raise NoAnswer(
+                f"device {self.name} is {self.state} ({self.reason or 'no answer'}): {self.detail}"
+            )
+        return self._driver
+
+    async def read_now(self) -> Reading:
+        """A fresh reading where the device can be asked, else the last one. Raises BusError, DriverError."""
+        driver = self._need()
+        if isinstance(driver, Sensor):
+            return await self._read_patiently(driver)
+        if isinstance(driver, Listener) and not driver.bytes_side:
+            values = driver.present(self._clock.monotonic_s())
+            if values is not None:
+                return self._stamp(values, self._clock.monotonic_s())
+        if self.latest is not None:
+            return self.latest
+        raise NoAnswer(f"device {self.name} has said nothing yet")
+
+    async def write(self, values: Mapping[str, Value], *, may_begin: Callable[[], None]) -> Written:
+        """Set points. `may_begin` runs on the bus's thread right before, and raises if it came too late.
+
+        Raises BusTimeout when it is not known whether it happened.
+        """
+        driver = self._need()
+        if not isinstance(driver, Actuator):
+            raise DriverError(f"device {self.name} has nothing to set")
+
+        def job() -> Values:
+            may_begin()
+            return driver.write(values)
+
+        read_back = await self.bus.run(job, self._timeout_s)
+        plain = {k: v.value if isinstance(v, Flagged) else v for k, v in (read_back or {}).items()}
+        self._note_written(driver, {**values, **plain})
+        return Written(plain)
+
+    async def do(
+        self, action: str, args: Mapping[str, Value], *, may_begin: Callable[[], None]
+    ) -> list[Step]:
+        """Carry out an action; the steps it returns are the caller's to carry out. Raises as `write`."""
+        driver = self._need()
+
+        def job() -> list[Step]:
+            may_begin()
+            return list(driver.do(action, args) or ())
+
+        return await self.bus.run(job, self._timeout_s)
+
+    async def safe(self) -> None:
+        """Every actuator point to its safe value, now. Raises BusError, DriverError."""
+        driver = self._driver
+        if not isinstance(driver, Actuator):
+            return
+        await self.bus.run(driver.safe, self._timeout_s)
+        self._note_written(driver, self.safe_values)
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Pass bytes to the device's bytes side. Raises BusError, DriverError."""
+        driver = self._need()
+        await self.bus.run(lambda: driver.write_bytes(data), self._timeout_s)
+
+    def _note_written(self, driver: Driver[Any, Any], values: Mapping[str, Value]) -> None:
+        """Callers see what a command changed at once, not at the next period."""
+        known: dict[str, Value | Flagged] = dict(self.latest.values) if self.latest is not None else {}
+        known.update({name: value for name, value in values.items() if name in self.points})
+        self._emit(self._stamp(known, self._clock.monotonic_s(), raw=False))

@@ -1,0 +1,98 @@
+"""The events of design section 4 as the very bytes that go out.
+
+An event is encoded once; its number is put in the middle (`Draft.numbered`), so that several channels can
+share the work.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from device_agent.records import Reading, Status, Value
+
+LATE = b',"late":true}'
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event without its number. `device` is empty where it concerns none."""
+
+    head: bytes
+    tail: bytes
+    kind: str
+    at_ms: int
+    device: str = ""
+
+    def numbered(self, seq: int) -> bytes:
+        return b'%s"seq":%d%s' % (self.head, seq, self.tail)
+
+
+def encode(value: Any) -> bytes:
+    """Compact JSON; refuses NaN and infinity, which no JSON reader need accept."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _draft(kind: str, at_ms: int, members: Mapping[str, Any], device: str = "") -> Draft:
+    head = b'{"kind":"%s","at":%d,' % (kind.encode(), at_ms)
+    body = encode(members)[1:] if members else b"}"
+    return Draft(head, (b"," if members else b"") + body, kind, at_ms, device)
+
+
+def reading(item: Reading, boot: str) -> Draft:
+    """One reading; `clock` and `flags` only where they are not as usual."""
+    members: dict[str, Any] = {"device": item.device, "boot": boot, "values": item.values}
+    if not item.clock_set:
+        members["clock"] = "unset"
+    if item.flags:
+        members["flags"] = item.flags
+    return _draft("reading", item.at_ms, members, item.device)
+
+
+def thinned(
+    device: str, boot: str, at_ms: int, values: Mapping[str, Value], summary: Mapping[str, Any]
+) -> Draft:
+    """One event that stands for several readings: means in `values`, the rest in `thinned`."""
+    members = {"device": device, "boot": boot, "values": values, "thinned": summary}
+    return _draft("reading", at_ms, members, device)
+
+
+def status(item: Status) -> Draft:
+    members: dict[str, Any] = {"device": item.device, "state": item.state}
+    if item.reason:
+        members["reason"] = item.reason
+    return _draft("status", item.at_ms, members, item.device)
+
+
+def gap(
+    at_ms: int,
+    reason: str,
+    *,
+    count: int,
+    from_seq: int | None,
+    to_seq: int | None,
+    from_at: int,
+    to_at: int,
+    device: str = "",
+) -> Draft:
+    """Events that will not come: their numbers (None where none had been given), times and how many."""
+    members: dict[str, Any] = {
+        "from_seq": from_seq,
+        "to_seq": to_seq,
+        "from_at": from_at,
+        "to_at": to_at,
+        "count": count,
+        "reason": reason,
+    }
+    if device:
+        members["device"] = device
+    return _draft("gap", at_ms, members, device)
+
+
+def ack(at_ms: int, members: Mapping[str, Any], *, repeated: bool = False) -> Draft:
+    """The answer to a command; `members` as design section 4 has them, without `at` and `seq`."""
+    return _draft("ack", at_ms, {**members, "repeated": True} if repeated else members)
+
+
+def control(at_ms: int, about: str, members: Mapping[str, Any]) -> Draft:
+    return _draft("control", at_ms, {"about": about, **members})

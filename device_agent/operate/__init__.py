@@ -1,0 +1,1 @@
+"""What the owner of the device sees and uses: control socket, service manager."""

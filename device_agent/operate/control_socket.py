@@ -1,0 +1,147 @@
+"""The control socket: the command line's way into the running daemon.
+
+Frames: four bytes of length (big-endian), then a msgpack map. A question has `op`; the answer has `ok`, and
+either `result` or `error` (`code`, `message`). Whoever may open the socket (mode 0660) is the owner.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import structlog
+
+from device_agent.errors import AgentError, Rejected
+from device_agent.lives import Lives
+
+log = structlog.get_logger("control_socket")
+
+FRAME_MAX_BYTES = 4_000_000
+QUESTION_MAX_BYTES = 65_536
+# A person types; a script asks a few times a second. More connections than this are a mistake.
+CLIENTS_MAX = 16
+ANSWER_LIMIT_S = 60.0
+IDLE_LIMIT_S = 600.0
+
+Handler = Callable[[Mapping[str, Any]], Awaitable[Any]]
+
+
+class ControlSocket:
+    """Serves `handlers` by op until closed."""
+
+    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+        self._path = path
+        self._handlers = handlers
+        self._server: asyncio.Server | None = None
+        self._lives = Lives("control_socket")
+
+    async def open(self) -> None:
+        """Bind; a socket file that a dead daemon left is taken over, a living daemon's is not."""
+        if self._path.exists():
+            if _answers(self._path):
+                raise AgentError(f"another daemon answers on {self._path}; stop it first")
+            self._path.unlink()
+        # The umask holds between bind and chmod: nobody slips in.
+        before = os.umask(0o117)
+        try:
+            self._server = await asyncio.start_unix_server(self._client, self._path)
+        finally:
+            os.umask(before)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._lives.close()
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._lives) >= CLIENTS_MAX:
+            writer.close()
+            return
+        await self._lives.spawn("client", self._serve(reader, writer))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                async with asyncio.timeout(IDLE_LIMIT_S):
+                    (size,) = struct.unpack(">I", await reader.readexactly(4))
+                    if size > QUESTION_MAX_BYTES:
+                        return
+                    frame = await reader.readexactly(size)
+                writer.write(pack(await self._answer(frame)))
+                async with asyncio.timeout(ANSWER_LIMIT_S):
+                    await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+            return
+        finally:
+            writer.close()
+
+    async def _answer(self, frame: bytes) -> dict[str, Any]:
+        try:
+            question = msgpack.unpackb(frame)
+            op = str(question.get("op")) if isinstance(question, dict) else ""
+            handler = self._handlers.get(op)
+            if handler is None:
+                known = ", ".join(sorted(self._handlers))
+                return _error("invalid_value", f"the daemon knows no question {op!r}; it knows: {known}")
+            async with asyncio.timeout(ANSWER_LIMIT_S):
+                return {"ok": True, "result": await handler(question)}
+        except Rejected as rejected:
+            return _error(rejected.code, rejected.message)
+        except AgentError as error:
+            return _error(getattr(error, "reason", "internal"), str(error))
+        except TimeoutError:
+            return _error("internal", f"no answer within {ANSWER_LIMIT_S:g} s")
+        except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+            return _error("invalid_value", f"the question has a bad form: {error}")
+
+
+def _error(code: str, message: str) -> dict[str, Any]:
+    return {"ok": False, "error": {"code": code, "message": message}}
+
+
+def pack(message: Mapping[str, Any]) -> bytes:
+    """A frame."""
+    body = msgpack.packb(dict(message), default=str)
+    return struct.pack(">I", len(body)) + bytes(body)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def ask(path: Path, question: Mapping[str, Any], limit_s: float = ANSWER_LIMIT_S) -> dict[str, Any]:
+    """One question from another process (blocking). Raises OSError when no daemon answers there."""
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(limit_s)
+        channel.connect(str(path))
+        channel.sendall(pack(question))
+        (size,) = struct.unpack(">I", _exactly(channel, 4))
+        if size > FRAME_MAX_BYTES:
+            raise OSError(f"the daemon's answer of {size} bytes is too large")
+        answer = msgpack.unpackb(_exactly(channel, size))
+    if not isinstance(answer, dict):
+        raise OSError("the daemon's answer has a bad form")
+    return answer
+
+
+def _exactly(channel: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        chunk = channel.recv(size - len(data))
+        if not chunk:
+            raise ConnectionError("the daemon closed the connection")
+        data += chunk
+    return data

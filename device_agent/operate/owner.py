@@ -1,0 +1,130 @@
+"""What the owner may ask the running daemon through the control socket."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from device_agent import __version__
+from device_agent.commander import LOCAL, Actor, Commander
+from device_agent.config import Config
+from device_agent.device import Device
+from device_agent.errors import Rejected
+from device_agent.network import Caller
+from device_agent.network.blocks.network import BlocksNetwork
+from device_agent.operate.control_socket import Handler
+from device_agent.requests import as_json, describe
+from device_agent.runtime import Tasks
+from device_agent.store.journal import Journal
+from device_agent.store.lanes import Lanes
+from device_agent.words import parse
+
+SAFE_LIMIT_S = 5.0
+OWNER = Actor(LOCAL, "the owner, on the device", Caller())
+
+
+class Owner:
+    """Handlers by op. The owner needs no access rule; leases and limits bind him as anybody."""
+
+    def __init__(
+        self,
+        config: Config,
+        devices: Mapping[str, Device],
+        commander: Commander,
+        tasks: Tasks,
+        network: BlocksNetwork,
+        lanes: Lanes,
+        journal: Journal,
+    ) -> None:
+        self._config = config
+        self._devices = devices
+        self._commander = commander
+        self._tasks = tasks
+        self._network = network
+        self._lanes = lanes
+        self._journal = journal
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "status": self.status,
+            "read": self.read,
+            "set": self.command,
+            "do": self.command,
+            "safe": self.safe,
+            "describe": self.describe,
+            "journal": self.journal,
+        }
+
+    async def status(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Link, sessions, devices, outbox, safe states."""
+        network, identity = self._network, self._network.file.identity
+        devices = []
+        for name, device in self._devices.items():
+            entry: dict[str, Any] = {"device": name, "state": device.state}
+            if not device.online:
+                entry |= {"reason": device.reason, "detail": device.detail}
+            if device.latest is not None:
+                entry["latest"] = as_json(device.latest)
+            if name in self._commander.limits:
+                entry["at_safe"] = not self._commander.limits[name].away
+            devices.append(entry)
+        return {
+            "agent": self._config.agent.name,
+            "version": __version__,
+            "instance": identity.instance_id,
+            "link": {
+                "joined": network.joined.is_set(),
+                "up": network.link.up,
+                "losses": network.link.losses,
+                "trouble": network.trouble,
+            },
+            "sessions": [
+                {
+                    "task": task_id,
+                    "remaining_s": round(session.remaining_s()),
+                    "streams": sorted(session.ports),
+                }
+                for task_id, session in self._tasks.sessions.items()
+            ],
+            "requests": len(self._tasks.requests),
+            "outbox": {
+                "events": self._lanes.pending_events,
+                "bytes": self._lanes.budget.used_bytes,
+                "max_bytes": self._lanes.budget.max_bytes,
+                "dropped": self._lanes.dropped,
+            },
+            "devices": devices,
+        }
+
+    async def read(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """A fresh reading of one device."""
+        return as_json(await self._device(question).read_now())
+
+    async def command(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """A `set` or `do` of design section 4; the id may be left out."""
+        event = {name: value for name, value in question.items() if name != "op"}
+        event["kind"] = question["op"]
+        event.setdefault("id", f"local-{time.time_ns()}")
+        word = parse(event)
+        return await self._commander.execute(word, OWNER, age_ms=0.0)  # type: ignore[arg-type]
+
+    async def safe(self, question: Mapping[str, Any]) -> dict[str, bool]:
+        """Every actuator to its safe state, now."""
+        return await self._commander.all_safe("asked by the owner", SAFE_LIMIT_S)
+
+    async def describe(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [describe(device) for device in self._devices.values()]
+
+    async def journal(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The newest actuations."""
+        limit = question.get("limit", 100)
+        if not isinstance(limit, int) or not 1 <= limit <= 10_000:
+            raise Rejected("invalid_value", "limit is not a number from 1 to 10000")
+        return await self._journal.actuations(limit)
+
+    def _device(self, question: Mapping[str, Any]) -> Device:
+        name = question.get("device")
+        device = self._devices.get(name) if isinstance(name, str) else None
+        if device is None:
+            known = ", ".join(self._devices) or "none"
+            raise Rejected("unknown_device", f"there is no device {name!r}; there are: {known}")
+        return device

@@ -1,0 +1,229 @@
+"""An open stream with its two sides: lane and channel outwards, words and bytes inwards.
+
+A dedicated stream belongs to one session; a shared one to all sessions that are attached to it.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from device_agent import events
+from device_agent.channels import Channel, Hub
+from device_agent.clock import Clock
+from device_agent.commander import Actor, Commander
+from device_agent.config.models import StreamConfig
+from device_agent.device import Device
+from device_agent.errors import BusError, DriverError, Rejected
+from device_agent.events import Draft
+from device_agent.lives import Lives
+from device_agent.network import Inbound, Stream, StreamSpec, TaskLink
+from device_agent.store.outbox import Lane
+from device_agent.words import (
+    OWN_KINDS,
+    Do,
+    Pause,
+    Rate,
+    Replay,
+    Resume,
+    Select,
+    SessionWord,
+    Set,
+    id_of,
+    parse,
+)
+
+log = structlog.get_logger("stream")
+
+# Commands of one stream under way at once; more wait in the network's queue.
+COMMANDS_AT_ONCE = 32
+
+
+class Port:
+    """One open stream. `attach` per session; the last `detach` closes it."""
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        config: StreamConfig,
+        devices: Mapping[str, Device],
+        lane: Lane | None,
+        hub: Hub,
+        commander: Commander,
+        clock: Clock,
+        *,
+        say: Callable[[Draft], None] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.config = config
+        self.devices = dict(devices)
+        self.lane = lane
+        self.attached: dict[str, tuple[TaskLink, Actor, Stream]] = {}
+        self.refused = 0
+        self._hub = hub
+        self._commander = commander
+        self._clock = clock
+        self._elsewhere = say
+        self._lives = Lives(f"stream {spec.name}")
+        self._room = asyncio.Semaphore(COMMANDS_AT_ONCE)
+        self.channel: Channel | None = None
+        if lane is not None and spec.format == "events":
+            self.channel = Channel(spec.name, lane, devices, clock, f"{spec.name}/{spec.stream_id}")
+
+    @property
+    def shared(self) -> bool:
+        return self.spec.affinity == "shared"
+
+    # -- life ----------------------------------------
+
+    async def attach(
+        self, link: TaskLink, actor: Actor, *, announced: bool, streams: Sequence[str], until_ms: int | None
+    ) -> None:
+        """Open the stream for a session. Raises Refused when the network will not have it."""
+        stream = await link.open_stream(self.spec, self.lane, announced=announced)
+        first = not self.attached
+        self.attached[link.start.task_id] = (link, actor, stream)
+        if first:
+            self._connect(stream)
+        if self.channel is not None and not announced:
+            self.channel.begin(streams=streams, until_ms=until_ms)
+
+    def _connect(self, stream: Stream) -> None:
+        if self.channel is not None:
+            self._hub.add(self.channel)
+        elif self.lane is not None:
+            for name in self.devices:
+                self._hub.add_bytes(name, self.lane)
+        if self.spec.direction != "outbound":
+            self._lives.spawn(f"inbound {self.spec.name}", self._listen(stream))
+
+    async def detach(self, task_id: str, *, end: bool) -> bool:
+        """A session leaves; True if it was the last one. With `end` nothing more comes for anybody."""
+        link_actor_stream = self.attached.pop(task_id, None)
+        last = not self.attached
+        if last:
+            if self.channel is not None:
+                self._hub.remove(self.channel)
+            elif self.lane is not None:
+                for name in self.devices:
+                    self._hub.remove_bytes(name, self.lane)
+            if self.lane is not None and end and not self.shared:
+                self.lane.close()
+        if link_actor_stream is not None:
+            await link_actor_stream[2].close(end=end)
+        if last:
+            await self._lives.close()
+        return last
+
+    def say(self, draft: Draft) -> None:
+        """Answer on this stream, or where the session has decided when nothing goes outwards here."""
+        if self.channel is not None:
+            self.channel.say(draft)
+        elif self._elsewhere is not None:
+            self._elsewhere(draft)
+
+    # -- inwards ----------------------------------------
+
+    async def _listen(self, stream: Stream) -> None:
+        async for item in stream.inbound():
+            if not self.attached:
+                continue
+            if self.spec.format == "bytes":
+                await self._bytes_in(item)
+            else:
+                await self._event_in(item)
+
+    async def _bytes_in(self, item: Inbound) -> None:
+        who, strangers = self._sender(item)
+        allowed = self._commander.may_drive
+        for name, device in self.devices.items():
+            if not all(allowed(actor, name) for actor in (who, *strangers)):
+                self.refused += 1
+                continue
+            try:
+                await device.send_bytes(item.item)
+            except (BusError, DriverError) as error:
+                log.warning("bytes_not_sent", stream=self.spec.name, device=name, error=str(error))
+
+    async def _event_in(self, item: Inbound) -> None:
+        event = item.item
+        if isinstance(event, dict) and event.get("kind") in OWN_KINDS:
+            return  # another instance's words on a stream that both serve
+        try:
+            word = parse(event)
+        except Rejected as rejected:
+            self._ack({"id": id_of(event), "state": "rejected", **_error(rejected)})
+            return
+        if isinstance(word, (Set, Do)):
+            await self._room.acquire()
+            self._lives.spawn(f"command {word.id}", self._command(word, item))
+        else:
+            self._session_word(word)
+
+    async def _command(self, word: Set | Do, item: Inbound) -> None:
+        try:
+            who, strangers = self._sender(item)
+            link = next(iter(self.attached.values()))[0]
+            server_ms = link.server_ms()
+            age_ms = None if server_ms is None else max(0.0, server_ms - item.sent_ms)
+            ack = await self._commander.execute(
+                word, who, age_ms=age_ms, devices=self.devices, strangers=strangers
+            )
+            self._ack(ack)
+        finally:
+            self._room.release()
+
+    def _sender(self, item: Inbound) -> tuple[Actor, list[Actor]]:
+        """Who sent this, and who else might have: on a shared stream the sender's name proves nothing."""
+        actors = [actor for _, actor, _ in self.attached.values()]
+        named = [actor for actor in actors if item.sender.startswith(f"{actor.caller.user}-stream-")]
+        who = named[0] if named else actors[0]
+        return who, [actor for actor in actors if actor is not who]
+
+    def _ack(self, members: dict[str, Any]) -> None:
+        repeated = bool(members.pop("repeated", False))
+        self.say(events.ack(self._clock.now_ms(), members, repeated=repeated))
+
+    # -- session words ----------------------------------------
+
+    def _session_word(self, word: SessionWord) -> None:
+        answer: dict[str, Any] = {"ok": True}
+        try:
+            if self.shared:
+                raise Rejected("not_allowed", "a shared stream has one writer for all its callers")
+            self.session_word(word, answer)
+        except Rejected as rejected:
+            answer = {"ok": False, **_error(rejected)}
+        self.say(events.control(self._clock.now_ms(), word.kind, answer))
+
+    on_session_word: Callable[[SessionWord], None] | None = None
+
+    def session_word(self, word: SessionWord, answer: dict[str, Any]) -> None:
+        """Apply a word to all dedicated streams of the session, which the session sees to."""
+        if isinstance(word, Replay):
+            first = self.lane.replay(word.from_seq) if self.lane is not None and self.channel else None
+            if first is None:
+                raise Rejected("invalid_value", f"nothing from seq {word.from_seq} on is kept any more")
+            answer["from_seq"] = first
+            return
+        if self.on_session_word is not None:
+            self.on_session_word(word)
+
+    def apply(self, word: SessionWord) -> None:
+        """One stream's part of a session word."""
+        if self.channel is None:
+            return
+        match word:
+            case Pause():
+                self.channel.paused = True
+            case Resume():
+                self.channel.paused = False
+            case Select():
+                self.channel.select(word.devices)
+            case Rate():
+                self.channel.rate(word)
+
+
+def _error(rejected: Rejected) -> dict[str, Any]:
+    return {"error": {"code": rejected.code, "message": rejected.message}}

@@ -1,0 +1,166 @@
+"""The tasks at work: what the network asks of the runtime, and the sessions and requests it leads to."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import structlog
+
+from device_agent.channels import Hub
+from device_agent.clock import Clock
+from device_agent.commander import Commander
+from device_agent.config import Config
+from device_agent.device import Device
+from device_agent.lives import Lives
+from device_agent.network import StartTask, TaskLink
+from device_agent.requests import RequestTask
+from device_agent.sessions import PipeSession, SharedPorts
+from device_agent.store.journal import Journal
+from device_agent.store.lanes import Lanes
+
+log = structlog.get_logger("tasks")
+
+
+class Tasks:
+    """Implements `network.Runtime`."""
+
+    def __init__(
+        self,
+        config: Config,
+        devices: Mapping[str, Device],
+        hub: Hub,
+        commander: Commander,
+        lanes: Lanes,
+        journal: Journal,
+        clock: Clock,
+    ) -> None:
+        self.lives = Lives("tasks")
+        self.sessions: dict[str, PipeSession] = {}
+        self.requests: dict[str, tuple[RequestTask, asyncio.Task[Any]]] = {}
+        self._config = config
+        self._devices = devices
+        self._hub = hub
+        self._commander = commander
+        self._lanes = lanes
+        self._journal = journal
+        self._clock = clock
+        self._shared = SharedPorts()
+        self._unfinished: dict[str, tuple[StartTask, dict[str, Any]]] = {}
+        self._pausing = False
+
+    async def load(self) -> None:
+        """Find what the last process left unfinished."""
+        self._unfinished = {start.task_id: (start, s) for start, s in await self._journal.unfinished_tasks()}
+
+    # -- network.Runtime ----------------------------------------
+
+    def knows(self, task_id: str) -> bool:
+        return self._journal.knows_task(task_id)
+
+    def has_room(self) -> bool:
+        return not self._pausing and len(self.sessions) + len(self.requests) < self._config.agent.concurrency
+
+    def load_now(self) -> tuple[int, int]:
+        return len(self.sessions) + len(self.requests), sum(s.streams for s in self.sessions.values())
+
+    def begin(self, link: TaskLink) -> None:
+        start = link.start
+        self._journal.begin_task(start, self._clock.now_ms())
+        if start.kind not in self._config.agent.task_kinds:
+            link.terminal("failed", error=f"not_allowed: this agent serves no {start.kind} tasks")
+            self._journal.end_task(start.task_id, self._clock.now_ms())
+            return
+        if start.kind == "pipe":
+            self._begin_session(link, None)
+        else:
+            request = RequestTask(link, self._config, self._devices, self._commander)
+            task = self.lives.spawn(f"request {start.task_id}", self._request(request))
+            self.requests[start.task_id] = (request, task)
+
+    def resumable(self) -> list[StartTask]:
+        return [start for start, _ in self._unfinished.values()]
+
+    def resume(self, link: TaskLink) -> None:
+        _, session = self._unfinished.pop(link.start.task_id)
+        if link.start.kind == "pipe":
+            self._begin_session(link, session)
+            return
+        # Nobody knows how far it came; a command that had begun is answered as unknown.
+        link.terminal("failed", error="internal: the agent was restarted while it worked on this request")
+        self._journal.end_task(link.start.task_id, self._clock.now_ms())
+
+    def end(self, task_id: str, how: Literal["cancel", "expire", "terminate"]) -> bool:
+        if (session := self.sessions.get(task_id)) is not None:
+            session.end(how)
+            return True
+        if (entry := self.requests.get(task_id)) is not None:
+            request, task = entry
+            # A driver that hangs holds its bus, never the task (W18).
+            task.cancel()
+            request.link.terminal("canceled", reason="terminated" if how == "terminate" else "")
+            return True
+        return False
+
+    def paused(self, task_id: str, paused: bool) -> bool:
+        return task_id in self.sessions or task_id in self.requests
+
+    # -- lives ----------------------------------------
+
+    def _begin_session(self, link: TaskLink, resumed: Mapping[str, Any] | None) -> None:
+        session = PipeSession(
+            link,
+            self._config,
+            self._devices,
+            self._hub,
+            self._commander,
+            self._lanes,
+            self._journal,
+            self._shared,
+            self._clock,
+            resumed,
+        )
+        self.sessions[link.start.task_id] = session
+        self.lives.spawn(f"session {link.start.task_id}", self._session(session))
+
+    async def _session(self, session: PipeSession) -> None:
+        task_id = session.start.task_id
+        try:
+            await session.run()
+        except asyncio.CancelledError:
+            await session.pause()
+            raise
+        except Exception:
+            # A bug of ours must not leave a caller without an end, or an actuator without its safe state.
+            await self._commander.end_of_session(session.actor.holder, honour_hold=False)
+            session.link.terminal("failed", error="internal: the session failed; see the agent's log")
+            raise
+        finally:
+            self.sessions.pop(task_id, None)
+        self._journal.end_task(task_id, self._clock.now_ms())
+
+    async def _request(self, request: RequestTask) -> None:
+        task_id = request.link.start.task_id
+        try:
+            await request.run()
+        except Exception:
+            request.link.terminal("failed", error="internal: the request failed; see the agent's log")
+            raise
+        finally:
+            self.requests.pop(task_id, None)
+            if not self._pausing:
+                self._journal.end_task(task_id, self._clock.now_ms())
+
+    # -- what the safety side asks ----------------------------------------
+
+    def graces(self) -> dict[str, float]:
+        """Actuators away from safe that sessions drive, with the seconds each may be without link."""
+        found: dict[str, float] = {}
+        for session in self.sessions.values():
+            for name, grace_s in session.grace().items():
+                found[name] = min(found.get(name, float("inf")), grace_s)
+        return {name: found[name] for name in self._commander.away(found)}
+
+    async def pause(self) -> None:
+        """The process ends: sessions stay for the next one."""
+        self._pausing = True
+        await self.lives.close()

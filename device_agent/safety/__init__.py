@@ -1,0 +1,1 @@
+"""What keeps actuators safe whoever asks: limits, interlocks, leases."""

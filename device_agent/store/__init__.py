@@ -1,0 +1,1 @@
+"""What must outlive the process: the outbox towards callers and the journal of what was asked and done."""
