@@ -69,6 +69,21 @@ def test_a_third_partys_driver_passes():
                 },
             },
         ),
+        (
+            "mqtt-topic",
+            {
+                "points": {
+                    "level": {"unit": "mm", "topic": "tank/level"},
+                    "pump": {
+                        "type": "boolean",
+                        "write": True,
+                        "topic": "tank/pump",
+                        "write_topic": "tank/pump/set",
+                        "safe": False,
+                    },
+                }
+            },
+        ),
         ("host", {}),
     ],
 )
