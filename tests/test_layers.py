@@ -19,9 +19,10 @@ FOR_DRIVERS = {"device_agent.driver", "device_agent.bus", "device_agent.records"
 
 def rank(module: str) -> int:
     parts = module.split(".")
-    name = parts[1] if len(parts) > 1 else ""
+    if len(parts) == 1:
+        return 0  # the package itself: its version
     for number, layer in enumerate((BOTTOM, LOW, None, TESTING, HIGH, TOP)):
-        if layer is not None and name in layer:
+        if layer is not None and parts[1] in layer:
             return number
     return 2
 

@@ -68,13 +68,18 @@ def sentences(error: ValidationError, place: str, table: Any, model: type[BaseMo
     """One sentence for each fault in one table. `place` is the table's own, such as "devices.climate"."""
     faults: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
-        if detail["type"] != "finite_number":  # said once for the whole file, before any model saw it
+        if not _no_number(detail):  # said once for the whole file, before any model saw it
             faults.setdefault(_without_branches(detail, table), []).append(detail)
     return [
         _sentence(place, path, details, model)
         for path, details in faults.items()
         if not _overshadowed(path, details, faults)
     ]
+
+
+def _no_number(detail: ErrorDetails) -> bool:
+    value = detail["input"]
+    return detail["type"] == "finite_number" or (isinstance(value, int) and not -(2**63) <= value < 2**63)
 
 
 def _without_branches(detail: ErrorDetails, table: Any) -> tuple[str | int, ...]:
@@ -100,7 +105,7 @@ def _overshadowed(
     faults: Mapping[tuple[str | int, ...], list[ErrorDetails]],
 ) -> bool:
     """Whether a fault further in says it better: "not a text" helps nobody whose table lacks a key."""
-    shallow = all(detail["type"].endswith("_type") for detail in details)
+    shallow = all(detail["type"].endswith(("_type", "too_short")) for detail in details)
     return shallow and any(len(other) > len(path) and other[: len(path)] == path for other in faults)
 
 
@@ -129,7 +134,7 @@ def _wish(detail: ErrorDetails, key: str) -> str:
     if kind in _BOUNDS:
         words, name = _BOUNDS[kind]
         bound = context[name]
-        return f"must be {words} {format_size(bound) if key.endswith('_bytes') else f'{bound:g}'}"
+        return f"must be {words} {show(bound, key) if isinstance(bound, int) else f'{bound:.12g}'}"
     if kind == "literal_error":
         return _choice(detail["input"], str(context["expected"]))
     if kind == "string_pattern_mismatch":

@@ -13,6 +13,8 @@ from device_agent.driver import Driver, DriverConfig, Point, Value
 
 TaskKind = Literal["request", "pipe"]
 
+STATE_DIRECTORY = "/var/lib/device-agent"
+
 # The instance id "AG-<name>-<uuid>" is a user id of the network, which takes 92 characters.
 AGENT_NAME_MAX = 52
 
@@ -87,7 +89,7 @@ class NetworkConfig(Table):
 class StateConfig(Table):
     """[state]: where things are kept. `runtime_directory` is filled in when it is not written."""
 
-    directory: LocalPath = Path("/var/lib/device-agent")
+    directory: LocalPath = Path(STATE_DIRECTORY)
     runtime_directory: LocalPath
 
     @model_validator(mode="before")
@@ -95,7 +97,9 @@ class StateConfig(Table):
     def _runtime_directory(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, dict) or "runtime_directory" in value:
             return value
-        inside = f"{value.get('directory', '/var/lib/device-agent')}/run"
+        directory = value.get("directory", STATE_DIRECTORY)
+        wrong = not isinstance(directory, str) or "\0" in directory  # the field itself says so
+        inside = "run" if wrong else f"{directory}/run"
         return {**value, "runtime_directory": (info.context or {}).get("runtime_directory") or inside}
 
 

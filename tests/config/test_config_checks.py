@@ -1,0 +1,319 @@
+"""Cross checks: buses, claims, safe values, calibration, streams, access. Each names both sides."""
+
+import pytest
+
+I2C = '[buses.i]\nkind = "i2c"\ndevice = "/dev/i2c-1"\n'
+PINS = '[buses.p]\nkind = "gpio"\nchip = "pinctrl-bcm2835"\n'
+PORT = '[buses.s]\nkind = "serial"\nport = "/dev/ttyUSB0"\n'
+
+
+def device(name: str, driver: str, **options: object) -> str:
+    lines = [
+        f"{key} = {value if isinstance(value, str) else str(value).lower()}" for key, value in options.items()
+    ]
+    return "\n".join((f"[devices.{name}]", f'driver = "{driver}"', *lines, ""))
+
+
+def relay(name: str, line: object = 4, bus: str = '"p"', **options: object) -> str:
+    return device(name, "relay", bus=bus, line=line, **{"safe": False, **options})
+
+
+THERMO = I2C + device("t", "thermo", bus='"i"')
+CONSOLE = PORT + device("c", "console", bus='"s"')
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            I2C + device("t", "thermo"),
+            'devices.t.bus is missing: driver "thermo" needs one of kind "i2c"; add one of i',
+        ),
+        (I2C + device("t", "thermo", bus='"ii"'), 'devices.t.bus = "ii" is not declared: did you mean "i"?'),
+        (
+            device("t", "thermo", bus='"x"'),
+            'devices.t.bus = "x" is not declared: add [buses.NAME] with kind = "i2c"',
+        ),
+        (
+            PINS + device("t", "thermo", bus='"p"'),
+            'devices.t.bus = "p" is of kind "gpio", but driver "thermo" needs "i2c": name [buses.NAME] with '
+            'kind = "i2c"',
+        ),
+        (
+            I2C + device("b", "board", bus='"i"'),
+            'devices.b.bus = "i": driver "board" needs no bus; remove the key',
+        ),
+    ],
+)
+def test_a_device_sits_on_its_kind_of_bus(problems, text, sentence):
+    assert problems(text) == (sentence,)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            I2C + device("t", "thermo", bus='"i"') + device("u", "thermo", bus='"i"'),
+            "devices.u and devices.t both use address 0x48 of bus i: give one another",
+        ),
+        (
+            PINS + relay("a") + relay("b"),
+            "devices.b and devices.a both use line 4 of bus p: give one another",
+        ),
+        (
+            PINS + relay("a") + relay("b", line='"GPIO4"'),
+            "devices.b and devices.a both use line 4 of bus p: give one another",
+        ),
+        (
+            PORT + device("a", "console", bus='"s"') + device("b", "meter", bus='"s"'),
+            "devices.a and devices.b share the port of bus s: a port belongs to one device; "
+            "remove the others",
+        ),
+        (
+            I2C + '[buses.j]\nkind = "i2c"\ndevice = "/dev/../dev/i2c-1"\n',
+            "buses.j and buses.i are both i2c-1: keep one and name it in all devices",
+        ),
+        (
+            PORT + PORT.replace("buses.s", "buses.z"),
+            "buses.z and buses.s are both /dev/ttyUSB0: keep one and name it in all devices",
+        ),
+        (
+            '[buses.a]\nkind = "serial"\nport = { vid = 1, pid = 2 }\n'
+            '[buses.b]\nkind = "serial"\nport = { vid = 1, pid = 2 }\n',
+            "buses.b and buses.a are both USB 0001:0002: keep one and name it in all devices",
+        ),
+        (
+            PINS + PINS.replace("buses.p", "buses.q"),
+            "buses.q and buses.p are both pinctrl-bcm2835: keep one and name it in all devices",
+        ),
+    ],
+)
+def test_one_owner_each(problems, text, sentence):
+    assert problems(text) == (sentence,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PORT + device("a", "meter", bus='"s"', address=1) + device("b", "meter", bus='"s"', address=2),
+        PINS.replace("pinctrl-bcm2835", "gpiochip1") + relay("a") + relay("b", line='"GPIO4"'),
+        I2C
+        + I2C.replace("buses.i", "buses.j").replace("i2c-1", "i2c-2")
+        + device("t", "thermo", bus='"i"')
+        + device("u", "thermo", bus='"j"'),
+        '[buses.a]\nkind = "mqtt"\nhost = "h"\n[buses.b]\nkind = "mqtt"\nhost = "h"\n',
+    ],
+    ids=["units", "another chip's names", "another adapter", "two connections to a broker"],
+)
+def test_what_may_be_shared(problems, text):
+    assert problems(text) == ()
+
+
+FAN = I2C + device("f", "fan", bus='"i"')
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        (PINS + device("r", "relay", bus='"p"', line=4), ["devices.r.safe is missing: add it"]),
+        (
+            PINS + relay("r", safe="1"),
+            ["devices.r.safe = 1 must be true or false, as point on takes no other"],
+        ),
+        (
+            FAN + "safe = { speed = 101, steps = 1.5, label = 3, sped = 1 }\n",
+            [
+                "devices.f.safe.speed = 101 must be at most 100, as point speed takes no other",
+                "devices.f.safe.steps = 1.5 must be a whole number, as point steps takes no other",
+                "devices.f.safe.label = 3 must be text in quotes, as point label takes no other",
+                'devices.f.safe.sped is not such a point of this device: did you mean "speed"?',
+            ],
+        ),
+        (
+            FAN + "safe = { speed = 0, label = '' }\n",
+            ["devices.f.safe.steps is missing: everything that moves needs a safe value; add it"],
+        ),
+        (
+            device("o", "odd", how='"write"', names='["x"]'),
+            ['devices.o: driver "odd" has writable points but is no Actuator: tell its author'],
+        ),
+        (PINS + relay("r", max_on_s=-1), ["devices.r.max_on_s = -1 must be more than 0"]),
+        (
+            PINS + relay("r", interlock='["A", "b", "b"]'),
+            [
+                'devices.r.interlock.0 = "A" is no name of a group: use lower-case letters, digits and _',
+                'devices.r.interlock.2 = "b" is named twice: remove one',
+            ],
+        ),
+    ],
+)
+def test_everything_that_moves_has_a_safe_value(problems, text, sentences):
+    assert problems(text) == tuple(sentences)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            "scale = { temprature = 2 }",
+            '.scale.temprature is not such a point of this device: did you mean "temperature"?',
+        ),
+        ("scale = { alert = 2 }", ".scale.alert is not such a point of this device: use temperature, count"),
+        ("scale = { temperature = 0 }", ".scale.temperature = 0 makes every value 0: write another factor"),
+        ("offset = { count = 1e13 }", ".offset.count = 1e+13 must be between -1e+12 and 1e+12"),
+        ("dead_band = -1", ".dead_band = -1 must be at least 0"),
+        ("dead_band = { count = -2 }", ".dead_band.count = -2 must be at least 0"),
+        ("every_s = 0", ".every_s = 0 must be at least 0.01"),
+    ],
+)
+def test_calibration_is_by_point(problems, options, sentence):
+    assert problems(f"{THERMO}{options}\n") == (f"devices.t{sentence}",)
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        ('["Big"]', 'devices.o: "Big" is no name of a point: use lower-case letters, digits and _'),
+        ('["a", "a"]', 'devices.o has two points "a": name each once'),
+        (
+            str([f"p{n}" for n in range(129)]).replace("'", '"'),
+            "devices.o has 129 points: at most 128 are allowed",
+        ),
+    ],
+)
+def test_points_have_names(problems, names, sentence):
+    assert problems(device("o", "odd", names=names)) == (sentence,)
+
+
+@pytest.mark.parametrize("how", ["model", "points"])
+def test_a_driver_that_fails_names_itself_and_hides_nothing(problems, how):
+    found = problems(device("o", "odd", how=f'"{how}"') + "[outbox]\nmax_bytes = 1\n")
+    assert [one for one in found if one.startswith('devices.o: driver "odd" failed on this table (')]
+    assert "outbox.max_bytes = 1 B must be at least 256 kB" in found
+
+
+def stream(name: str, devices: str, **options: str) -> str:
+    lines = {"direction": '"outbound"', **options}
+    return "\n".join(
+        (f"[streams.{name}]", f"devices = {devices}", *(f"{k} = {v}" for k, v in lines.items()), "")
+    )
+
+
+BYTES = {"format": '"bytes"'}
+BOTH = {"direction": '"bidirectional"'}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (THERMO + stream("x", '["tt"]'), 'streams.x.devices.0 = "tt" is not a device: did you mean "t"?'),
+        (THERMO + stream("x", '["zzz"]'), 'streams.x.devices.0 = "zzz" is not a device: devices are t'),
+        (THERMO + stream("x", '["t", "t"]'), 'streams.x.devices.1 = "t" is named twice: remove one'),
+        (THERMO + stream("x", "[]"), "streams.x.devices = [] is too short: at least 1"),
+        (
+            THERMO + stream("x", '["t"]', **BOTH),
+            'streams.x.direction = "bidirectional" but none of its devices can be driven: write "outbound", '
+            "or add a device with a writable point",
+        ),
+        (
+            THERMO + stream("_default", '["t"]', affinity='"shared"'),
+            'streams._default.affinity = "shared" is not allowed by the network: write "dedicated"',
+        ),
+        (
+            THERMO + stream("x", '["t"]', **BYTES),
+            'streams.x.format = "bytes" but devices.t (driver "thermo") has no bytes side: write "events", '
+            'or use driver = "serial-bytes"',
+        ),
+        (
+            CONSOLE + device("b", "board") + stream("x", '["c", "c"]', **BYTES),
+            "streams.x.devices has 2 devices: a stream of bytes carries exactly one",
+        ),
+        (
+            CONSOLE + stream("x", '["c"]', overflow='"thin"', **BYTES),
+            'streams.x.overflow = "thin" has no meaning for bytes: write "drop-oldest" or "refuse"',
+        ),
+        (
+            CONSOLE + stream("x", '["c"]'),
+            'streams.x.devices.0 = "c" has no points for events: use a stream with format = "bytes"',
+        ),
+        (
+            THERMO + stream("x", '["t"]', link_loss_grace_s="-1"),
+            "streams.x.link_loss_grace_s = -1 must be at least 0",
+        ),
+        (
+            '[agent]\nname = "a"\ntask_kinds = ["request"]\n' + THERMO + stream("x", '["t"]'),
+            'streams.x needs pipe tasks: add "pipe" to agent.task_kinds, or remove the stream',
+        ),
+    ],
+)
+def test_streams(problems, text, sentence):
+    assert sentence in problems(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        THERMO + stream("_default", '["t"]'),
+        CONSOLE + stream("x", '["c"]', **BYTES, **BOTH),
+        PINS + relay("r") + THERMO + stream("x", '["t", "r"]', **BOTH),
+        PINS + relay("r") + stream("x", '["r"]', direction='"inbound"'),
+    ],
+)
+def test_streams_that_are_right(problems, text):
+    assert problems(text) == ()
+
+
+def test_a_stream_of_a_broken_device_is_not_blamed(problems):
+    found = problems(device("x", "nope") + stream("s", '["x"]', **BOTH))
+    assert len(found) == 1
+    assert found[0].startswith('devices.x.driver "nope"')
+
+
+def test_a_stream_s_channel_fits_the_network(problems):
+    name, agent = "s" * 40, "a" * 52
+    (sentence,) = problems(f'[agent]\nname = "{agent}"\n' + THERMO + stream(name, '["t"]'))
+    assert sentence.endswith("has 100 bytes and the network takes 92: shorten the name")
+
+
+def test_the_socket_s_path_fits(problems):
+    (sentence,) = problems(f'[state]\nruntime_directory = "/{"d" * 100}"\n')
+    assert sentence.endswith("is too long for a socket: use at most 94 bytes")
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (
+            THERMO + stream("x", '["t"]', affinity='"shared"'),
+            "the card declares request tasks beside the shared stream x, which a request never opens: set "
+            'agent.task_kinds = ["pipe"], or make the stream dedicated',
+        ),
+        (I2C + device("b", "board"), "buses.i has no device: remove it, or name it in one"),
+        ("", "there is no device: the agent has nothing to read; add [devices.NAME]"),
+        (
+            device("b", "board"),
+            'there is no stream for pipe tasks: add [streams.NAME], or set agent.task_kinds = ["request"]',
+        ),
+        (
+            PINS + relay("r") + stream("x", '["r"]', **BOTH),
+            "devices.r can be driven by nobody: name callers in access.drive",
+        ),
+        (
+            PINS + relay("r", interlock='["g"]'),
+            'devices.r.interlock names "g", which no other device does: it locks nothing',
+        ),
+        (
+            PINS + relay("r") + stream("x", '["r"]', affinity='"shared"', **BOTH),
+            "streams.x is shared and takes commands: nobody can tell which caller sent one; set "
+            'affinity = "dedicated"',
+        ),
+        (CONSOLE, 'devices.c is in no stream: add one with format = "bytes"'),
+    ],
+)
+def test_warnings(load_text, text, warning):
+    assert warning in load_text('[agent]\nname = "a"\n' + text).warnings
+
+
+def test_a_configuration_without_a_fault_has_no_warning(load_text):
+    text = '[agent]\nname = "a"\ntask_kinds = ["pipe"]\n' + THERMO + stream("x", '["t"]', affinity='"shared"')
+    assert load_text(text).warnings == ()
