@@ -155,18 +155,19 @@ class Agent:
     async def _say_ready(self) -> None:
         tried = asyncio.gather(*(keeper.tried.wait() for keeper in self._keepers.values()))
         joined = asyncio.ensure_future(self._network.joined.wait())
+        waits: list[asyncio.Future[Any]] = [tried, joined]
         try:
-            await asyncio.wait([tried, joined], timeout=READY_LIMIT_S)
+            await asyncio.wait(waits, timeout=READY_LIMIT_S)
         finally:
-            tried.cancel()
-            joined.cancel()
+            for wait in waits:
+                wait.cancel()
         self._notifier.tell("READY=1\nSTATUS=" + ("joined" if self._network.joined.is_set() else "sampling"))
         log.info(
             "ready", version=__version__, joined=self._network.joined.is_set(), devices=len(self._devices)
         )
 
     async def _watch(self) -> None:
-        """Link loss against running actuators, buses that hang for good, and the watchdog's proof of progress."""
+        """Link loss while actuators run, buses that hang for good, and the watchdog's proof of progress."""
         fed_s = 0.0
         while True:
             await asyncio.sleep(WATCH_S)

@@ -32,7 +32,7 @@ def holder(path: str) -> str:
         if process.name == str(os.getpid()):
             continue
         try:
-            if any(os.readlink(entry.path) == real for entry in os.scandir(process / "fd")):
+            if any(os.readlink(process / "fd" / number) == real for number in os.listdir(process / "fd")):
                 return f" by {(process / 'comm').read_text().strip()} (process {process.name})"
         except OSError:
             continue  # it ended meanwhile, or belongs to somebody else

@@ -59,8 +59,8 @@ class Settings:
     dispatch_delay_s: float = 0.0
     """Pause between accepting a task and sending StartTask."""
     dispatch_when_watched_s: float = 0.0
-    """Longest wait for a subscriber on the task channel before StartTask is sent. With 0 there is no wait, and
-    a caller can miss the first events of a quick task, as it can outside (protocol section 13)."""
+    """Longest wait for a subscriber on the task channel before StartTask is sent. With 0 there is none, and a
+    caller can miss the first events of a quick task, as it can outside (protocol section 13)."""
     default_backlog: int = 10
     """Tasks that may wait for an agent that does not say ``maxPendingBacklog``."""
     default_running_time_s: float = 3600.0

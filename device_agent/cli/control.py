@@ -1,0 +1,190 @@
+"""`read`, `set`, `do`, `status`, `safe`: through the running daemon's control socket.
+
+`read`, `set` and `do` use the hardware directly where no daemon runs; it has one owner at a time.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from device_agent.cli.common import (
+    Exit,
+    Unavailable,
+    config_path,
+    print_json,
+    print_table,
+    styled,
+)
+from device_agent.config import Config, load
+from device_agent.errors import Rejected
+from device_agent.operate.control_socket import ask
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    read = subparsers.add_parser("read", help="the present reading of a device")
+    read.add_argument("device", metavar="DEVICE")
+    read.set_defaults(run=run_read)
+    set_ = subparsers.add_parser("set", help="set a point of a device")
+    set_.add_argument("device", metavar="DEVICE")
+    set_.add_argument("point", metavar="POINT")
+    set_.add_argument("value", metavar="VALUE", help="a number, true, false, null, or a text")
+    set_.set_defaults(run=run_set)
+    do = subparsers.add_parser("do", help="carry out an action of a device")
+    do.add_argument("device", metavar="DEVICE")
+    do.add_argument("action", metavar="ACTION")
+    do.add_argument("args", metavar="NAME=VALUE", nargs="*")
+    do.set_defaults(run=run_do)
+    status = subparsers.add_parser("status", help="link, sessions, devices, outbox, safe states")
+    status.set_defaults(run=run_status)
+    safe = subparsers.add_parser("safe", help="put every actuator in its safe state")
+    safe.set_defaults(run=run_safe)
+    for parser in (read, set_, do, status, safe):
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+# -- asking -----------------------------------------------------------------------------------------------
+
+
+def _daemon(config: Config, question: Mapping[str, Any]) -> Any:
+    """The daemon's result. Raises Unavailable where none runs, else what the daemon says."""
+    path = config.state.runtime_directory / "control.sock"
+    try:
+        answer = ask(path, question)
+    except PermissionError as error:
+        raise Rejected(
+            "not_allowed", f"{path}: permission denied; use the daemon's user or a member of its group"
+        ) from error
+    except OSError as error:
+        raise Unavailable(
+            f"no daemon answers on {path} ({error.strerror or error}): start it with `device-agent run`"
+        ) from error
+    if not answer.get("ok"):
+        fault = answer.get("error", {})
+        raise Rejected(
+            str(fault.get("code", "internal")), str(fault.get("message", "the daemon gave no reason"))
+        )
+    return answer["result"]
+
+
+def _ask(config: Config, question: Mapping[str, Any]) -> Any:
+    """Through the daemon, else directly on the hardware."""
+    try:
+        return _daemon(config, question)
+    except Unavailable:
+        from device_agent.operate.direct import answer_directly
+
+        return answer_directly(config, question)
+
+
+def run_read(args: argparse.Namespace) -> int:
+    config = load(config_path(args))
+    reading = _ask(config, {"op": "read", "device": args.device})
+    if args.json:
+        print_json(reading)
+        return Exit.DONE
+    units = {point.name: point.unit for point in config.points(args.device)}
+    flags = reading.get("flags", {})
+    rows = [
+        [name, shown(value), units.get(name, ""), flags.get(name, "")]
+        for name, value in reading["values"].items()
+    ]
+    print(f"{styled(args.device, 'bold')}  {_when(reading['at'])}")
+    print_table(["point", "value", "unit", "flag"], rows)
+    return Exit.DONE
+
+
+def run_set(args: argparse.Namespace) -> int:
+    question = {"op": "set", "device": args.device, "values": {args.point: parse_value(args.value)}}
+    return _show_ack(_ask(load(config_path(args)), question), as_json=args.json)
+
+
+def run_do(args: argparse.Namespace) -> int:
+    named = {}
+    for word in args.args:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise Rejected("invalid_value", f"{word!r} is not NAME=VALUE")
+        named[name] = parse_value(value)
+    question = {"op": "do", "device": args.device, "action": args.action, "args": named}
+    return _show_ack(_ask(load(config_path(args)), question), as_json=args.json)
+
+
+def run_safe(args: argparse.Namespace) -> int:
+    done = _daemon(load(config_path(args)), {"op": "safe"})
+    if args.json:
+        print_json(done)
+    elif not done:
+        print("there is no actuator here")
+    else:
+        print_table(["device", "safe"], [[name, "yes" if ok else "NO"] for name, ok in done.items()])
+    return Exit.DONE if all(done.values()) else Exit.FAILED
+
+
+def run_status(args: argparse.Namespace) -> int:
+    status = _daemon(load(config_path(args)), {"op": "status"})
+    if args.json:
+        print_json(status)
+        return Exit.DONE
+    link, outbox = status["link"], status["outbox"]
+    joined = styled("joined", "green") if link["joined"] else styled("not joined", "yellow")
+    up = "link up" if link["up"] else styled("link down", "red")
+    trouble = f" ({link['trouble']})" if link["trouble"] else ""
+    print(f"{styled(status['agent'], 'bold')}  {joined}{trouble}, {up}, {link['losses']} losses")
+    print(
+        f"outbox   {outbox['events']} events, {outbox['bytes']} of {outbox['max_bytes']} bytes, {outbox['dropped']} dropped"
+    )
+    print(f"sessions {len(status['sessions'])}, requests {status['requests']}")
+    for session in status["sessions"]:
+        print(f"  {session['task']}  {', '.join(session['streams'])}, {session['remaining_s']} s left")
+    rows = []
+    for device in status["devices"]:
+        latest = device.get("latest", {}).get("values", {})
+        safe = {True: "at safe", False: "driven"}.get(device.get("at_safe"), "")
+        values = ", ".join(f"{name} {shown(value)}" for name, value in latest.items())
+        rows.append([device["device"], device["state"], safe, device.get("detail") or values])
+    print_table(["device", "state", "", "present"], rows)
+    return Exit.DONE
+
+
+# -- showing ------------------------------------------------------------------------------------------------
+
+
+def _show_ack(ack: Mapping[str, Any], *, as_json: bool) -> int:
+    if as_json:
+        print_json(ack)
+    elif ack["state"] == "done":
+        applied = ", ".join(f"{name} = {shown(value)}" for name, value in ack.get("applied", {}).items())
+        print(f"done: {applied or 'carried out'}{' (read back)' if ack.get('verified') else ''}")
+    if ack["state"] == "done":
+        return Exit.DONE
+    fault = ack.get("error", {})
+    raise Rejected(
+        fault.get("code", "internal"), f"{ack['state']}: {fault.get('code')}: {fault.get('message')}"
+    )
+
+
+def parse_value(text: str) -> Any:
+    """A JSON scalar, or else the text itself; on and off are the people's words for true and false."""
+    words = {"on": True, "off": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return text if isinstance(value, (list, dict)) else value
+
+
+def shown(value: Any) -> str:
+    """A value as people read it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _when(at_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000))

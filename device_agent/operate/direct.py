@@ -1,0 +1,73 @@
+"""`read`, `set` and `do` where no daemon runs: one device, opened for one question, left at its safe state."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from device_agent.bus.core import Bus
+from device_agent.bus.factory import make_handle
+from device_agent.clock import SystemClock
+from device_agent.config import Config
+from device_agent.device import Device
+from device_agent.driver import NoBus
+from device_agent.errors import NoAnswer, Rejected
+from device_agent.records import Reading, Status
+from device_agent.requests import as_json
+
+# A sensor is opened and read within this; a port that must enumerate is there already.
+ANSWER_LIMIT_S = 10.0
+
+
+class _Quiet:
+    """A sink that waits for the device to come online."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+
+    def on_reading(self, reading: Reading) -> None:
+        self.changed.set()
+
+    def on_status(self, status: Status) -> None:
+        self.changed.set()
+
+    def on_bytes(self, device: str, data: bytes) -> None: ...
+
+
+def answer_directly(config: Config, question: Mapping[str, Any]) -> dict[str, Any]:
+    """Answers `read`. A value that is set is not kept when its line is released, so driving needs the daemon."""
+    name = str(question["device"])
+    if name not in config.devices:
+        known = ", ".join(config.devices) or "none"
+        raise Rejected("unknown_device", f"there is no device {name!r}; there are: {known}")
+    if question["op"] != "read":
+        raise Rejected(
+            "device_offline",
+            f"no daemon runs, and an output holds its value only while a process holds it: start "
+            f"`device-agent run` to drive {name}",
+        )
+    return asyncio.run(_read(config, name))
+
+
+async def _read(config: Config, name: str) -> dict[str, Any]:
+    options = config.devices[name]
+    handle = NoBus() if options.bus is None else make_handle(options.bus, config.buses[options.bus])
+    bus = Bus(options.bus or name, handle)
+    sink = _Quiet()
+    device = Device(name, config.drivers[name], options, bus, SystemClock(), sink)
+    await bus.open()
+    life = asyncio.ensure_future(device.run())
+    try:
+        async with asyncio.timeout(ANSWER_LIMIT_S):
+            while not device.online:
+                await sink.changed.wait()
+                sink.changed.clear()
+                if not device.online and device.reason:
+                    raise NoAnswer(f"device {name}: {device.detail}")
+            return as_json(await device.read_now())
+    except TimeoutError:
+        raise NoAnswer(f"device {name} said nothing within {ANSWER_LIMIT_S:g} s") from None
+    finally:
+        life.cancel()
+        await asyncio.wait([life])
+        await bus.close()
+        bus.stop()
