@@ -53,6 +53,7 @@ class Board:
         self.lock = self.clock.lock if isinstance(self.clock, SteppedClock) else threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.record = Record(record)
+        self._closed = False
         self._timers = Timers()
         self._pacer: Pacer | None = None
         if isinstance(self.clock, SteppedClock):
@@ -77,7 +78,10 @@ class Board:
         return Placed(name, driver, config, chip)
 
     def close(self) -> None:
-        """End the board's thread and its record; may be called twice."""
+        """End the board's thread and its record, free what is stuck; may be called twice."""
+        with self.lock:
+            self._closed = True
+            self.changed.notify_all()
         if self._pacer is not None:
             self._pacer.close()
         self.record.close()
@@ -149,9 +153,8 @@ class Board:
         with self.lock:
             medium = self.medium(bus)
             until_s = None if for_s is None else self.now_s() + for_s
-            medium.fault(kind, device, until_s)
+            made = medium.fault(kind, device, until_s)
             if until_s is not None:
-                made = medium.faults.get((kind, device))
                 self.at(until_s, lambda _: self._end_fault(medium, made))
             self.changed.notify_all()
 
@@ -225,7 +228,7 @@ class Board:
         deadline_s = time.monotonic() + timeout_s
         while not done():
             left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or not alive():
+            if left_s <= 0 or self._closed or not alive():
                 return False
             self.changed.wait(min(left_s, ALIVE_CHECK_S))
         return True

@@ -11,6 +11,14 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """Which kinds each bus knows. On a serial port `nack` is silence: what the far end says never arrives."""
 
+DEVICE_KINDS: dict[str, tuple[str, ...]] = {
+    "i2c": KINDS["i2c"],
+    "gpio": ("unplug", "replug", "noise", "frozen"),
+    "serial": ("unplug", "replug", "nack", "noise", "frozen", "corrupt"),
+    "mqtt": ("unplug", "replug", "frozen"),
+}
+"""Which of them can befall one device alone; the only device on a port or broker shares all of its fate."""
+
 # Long enough to be seen, short enough that a driver of a dozen transactions stays within its bus's limit.
 SLOW_S = 0.1
 # A wedged line is freed by a person; a simulated one also ends by itself, so that no test waits for ever.

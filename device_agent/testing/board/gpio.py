@@ -77,11 +77,12 @@ class GpioMedium(Medium):
         self._lines: dict[int, Line] = {}
         self._claims: dict[str, Claim] = {}
         self._ids = itertools.count(1)
+        self._devices: dict[int, str] = {}
         for device in self.placed.values():
             if device.chip is None:
                 device.chip = Switch.of(device)
             for line in _lines_of(device):
-                self.line(line)
+                self._devices[self.line(line).offset] = device.name
 
     def line(self, line: int | str) -> Line:
         """A line by offset or name. Raises BusError that says what there is."""
@@ -183,11 +184,12 @@ class GpioMedium(Medium):
 
     def _settle(self, line: Line, at_s: float, by: str, *, always: bool = False) -> None:
         """Bring the line to what its drivers want. `always`: record it even if the level was so already."""
-        level = line.level if self.has("frozen") else line.wanted()
+        device = self._devices.get(line.offset)
+        level = line.level if self.has("frozen", device) else line.wanted()
         if level == line.level and not always:
             return
         line.by = by
-        bouncing = by == "stimulus" and level != line.level and self.has("noise")
+        bouncing = by == "stimulus" and level != line.level and self.has("noise", device)
         self._become(line, level, at_s, by, always=always)
         if bouncing:
             self._bounce(line, level, at_s)
@@ -237,6 +239,11 @@ class GpioMedium(Medium):
         if claim.mailbox is not None and not self.has("stuck"):
             claim.mailbox.put((level, at_s))
 
+    def device_unplugged(self, placed: Placed) -> None:
+        for offset, device in self._devices.items():
+            if device == placed.name:
+                self.pin(offset, None)
+
     # -- chips on lines -----------------------------------------------------------------------------------
 
     def _drive(self, drives: Iterable[Drive], at_s: float) -> None:
@@ -249,7 +256,7 @@ class GpioMedium(Medium):
 
     def after(self, placed: Placed, at_s: float, by: str = "stimulus") -> None:
         super().after(placed, at_s, by)
-        if isinstance(placed.chip, GpioChip):
+        if isinstance(placed.chip, GpioChip) and not self.has("unplug", placed.name):
             self._drive(placed.chip.drives(), at_s)
 
     def thaw(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from device_agent.driver import Driver, DriverConfig
 from device_agent.errors import BusGone, BusTimeout
-from device_agent.testing.board.faults import KINDS, SLOW_S, STUCK_LIMIT_S, Fault
+from device_agent.testing.board.faults import DEVICE_KINDS, KINDS, SLOW_S, STUCK_LIMIT_S, Fault
 from device_agent.testing.chips import Chip, Physical
 
 if TYPE_CHECKING:
@@ -58,21 +58,28 @@ class Medium:
         """Whether the whole bus, or this device on it, has that fault."""
         return bool(self.faults) and ((kind, None) in self.faults or (kind, device) in self.faults)
 
-    def fault(self, kind: str, device: str | None, until_s: float | None) -> None:
-        """Raises ValueError that names what this bus knows."""
+    def fault(self, kind: str, device: str | None, until_s: float | None) -> Fault | None:
+        """Returns what was made, None for `replug`. Raises ValueError that names what this bus knows."""
         if kind not in KINDS[self.kind]:
             known = ", ".join(KINDS[self.kind])
             raise ValueError(f"a bus of kind {self.kind} cannot be {kind!r}; {self.name} knows: {known}")
         if device is not None and device not in self.placed:
             known = ", ".join(self.placed) or "none"
             raise ValueError(f"there is no device {device!r} on bus {self.name}; there are: {known}")
+        if device is not None and kind not in DEVICE_KINDS[self.kind]:
+            raise ValueError(
+                f"{kind!r} befalls all of bus {self.name}, not {device} alone: leave the device out"
+            )
         if kind == "replug":
             self.mend("unplug", device)
-            return
-        self.faults[kind, device] = Fault(kind, device, until_s)
+            return None
+        made = self.faults[kind, device] = Fault(kind, device, until_s)
         if kind == "unplug" and device is None:
             self.generation += 1
             self.unplugged(f"bus {self.name} was unplugged")
+        elif kind == "unplug" and device is not None:
+            self.device_unplugged(self.placed[device])
+        return made
 
     def mend(self, kind: str, device: str | None) -> None:
         if self.faults.pop((kind, device), None) is None:
@@ -90,6 +97,9 @@ class Medium:
 
     def unplugged(self, reason: str) -> None:
         """The medium has just gone: whoever listens must learn it."""
+
+    def device_unplugged(self, placed: Placed) -> None:
+        """One device has just gone."""
 
     # -- chips --------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from device_agent.errors import BusError
-from device_agent.testing.board.faults import corrupted, noisy
+from device_agent.testing.board.faults import Fault, corrupted, noisy
 from device_agent.testing.board.mailbox import Mailbox
 from device_agent.testing.board.medium import Medium, Placed, User
 from device_agent.testing.board.record import as_text
@@ -37,6 +37,10 @@ class MqttMedium(Medium):
         """The newest `SENT_KEPT` messages that the host published."""
         for device in self.placed.values():
             self.after(device, board.now_s())
+
+    def fault(self, kind: str, device: str | None, until_s: float | None) -> Fault | None:
+        alone = device in self.placed and len(self.placed) == 1
+        return super().fault(kind, None if alone else device, until_s)
 
     def publish(self, user: User, topic: str, payload: bytes, retain: bool) -> None:
         self.enter(user)

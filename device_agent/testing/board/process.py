@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from device_agent import config
+from device_agent.errors import AgentError
 from device_agent.testing.board.core import Board
 from device_agent.testing.board.server import BoardServer
 
@@ -37,7 +38,7 @@ def run_board(
     # Blocked before any thread begins, so that only `sigwait` below gets them.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _END)
     try:
-        board = board_of(config.load(config_path), record)
+        board = _loaded(config_path, record)
         with board, BoardServer(board, socket_path) as server:
             if until_last_user:
                 threading.Thread(target=_end_unused, args=(server,), daemon=True).start()
@@ -48,6 +49,14 @@ def run_board(
             with contextlib.suppress(OSError):
                 socket_path.parent.rmdir()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _loaded(config_path: Path, record: Path | None) -> Board:
+    configuration = config.load(config_path)
+    try:
+        return board_of(configuration, record)
+    except OSError as error:
+        raise AgentError(f"the record {record} cannot be written: {error.strerror or error}") from None
 
 
 def _end_unused(server: BoardServer) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from device_agent.errors import BusHeld
-from device_agent.testing.board.faults import corrupted, noisy
+from device_agent.testing.board.faults import Fault, corrupted, noisy
 from device_agent.testing.board.mailbox import Mailbox
 from device_agent.testing.board.medium import Medium, Placed, User
 from device_agent.testing.board.record import as_text
@@ -31,6 +31,10 @@ class SerialMedium(Medium):
         self._listener: Mailbox | None = None
         self.sent = bytearray()
         """The newest `SENT_KEPT` bytes that the host sent."""
+
+    def fault(self, kind: str, device: str | None, until_s: float | None) -> Fault | None:
+        alone = device in self.placed and len(self.placed) == 1
+        return super().fault(kind, None if alone else device, until_s)
 
     # -- the host's side ----------------------------------------------------------------------------------
 
@@ -93,13 +97,13 @@ class SerialMedium(Medium):
 
     # -- the far end's side -------------------------------------------------------------------------------
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes, device: str | None = None) -> bool:
         """Bytes from the far end; False if they are lost because nobody has the port open."""
         if self.has("unplug") or (self._owner is None and self._listener is None):
             return False
-        if self.has("corrupt"):
+        if self.has("corrupt", device):
             data = corrupted(data, self.chance)
-        if self.has("noise"):
+        if self.has("noise", device):
             data = noisy(data, self.chance)
         if self._listener is not None:
             self._listener.put(data)
@@ -115,7 +119,7 @@ class SerialMedium(Medium):
         data = placed.chip.outgoing()
         silent = any(self.has(kind, placed.name) for kind in ("nack", "stuck", "unplug"))
         if data and not silent:
-            self.feed(data)
+            self.feed(data, placed.name)
 
     def show(self) -> dict[str, Any]:
         holder = None if self._owner is None else self._owner.by
