@@ -68,9 +68,9 @@ class Host(Sensor[HostConfig, NoBus]):
         return int(self._text(zone / "temp")) / 1000
 
     def _memory_used(self) -> float:
-        lines = (line.split() for line in self._text("proc/meminfo").splitlines())
-        size_kb = {words[0]: int(words[1]) for words in lines if len(words) > 1}
-        return round(100 * (1 - size_kb["MemAvailable:"] / size_kb["MemTotal:"]), 2)
+        sizes = dict(line.split(":", 1) for line in self._text("proc/meminfo").splitlines() if ":" in line)
+        total_kb, available_kb = (int(sizes[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+        return round(100 * (1 - available_kb / total_kb), 2)
 
     def _disk_used(self) -> float:
         disk = os.statvfs(self._root / self.config.disk.lstrip("/"))

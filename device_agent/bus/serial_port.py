@@ -59,6 +59,7 @@ class SerialPort(SerialBus):
                 write_timeout=self._limit_s,
                 exclusive=True,
             )
+            _tell_silence_from_hangup(self._port.fd)
         except (OSError, termios.error) as error:  # SerialException is an OSError
             raise self._refused(error) from error
         except ValueError as error:
@@ -220,6 +221,18 @@ def _fits(port: Any, identity: UsbIdentity) -> bool:
 def _describe(port: Any) -> str:
     serial = f" serial {port.serial_number!r}" if port.serial_number else ""
     return f"{port.device} ({port.vid:04x}:{port.pid:04x}{serial} at {port.location or 'unknown place'})"
+
+
+def _tell_silence_from_hangup(fd: int) -> None:
+    """Make an empty read mean an unplugged port, and nothing else.
+
+    pyserial sets VMIN to 0, with which a read of a silent port is empty too, instead of EAGAIN.
+    """
+    import termios
+
+    attributes = termios.tcgetattr(fd)
+    attributes[6][termios.VMIN] = 1
+    termios.tcsetattr(fd, termios.TCSANOW, attributes)
 
 
 def _ready(fd: int, event: int, deadline_s: float) -> bool:

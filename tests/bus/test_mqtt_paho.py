@@ -1,0 +1,238 @@
+"""MQTT against a real mosquitto."""
+
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from bus_support import LIMIT_S, Broker, collected, free_port
+
+from device_agent.bus.config import MqttBusConfig
+from device_agent.bus.mqtt import MqttMessage
+from device_agent.bus.mqtt_paho import MESSAGES_MAX, PAYLOAD_MAX_BYTES, PahoMqtt
+from device_agent.errors import BusDenied, BusError, BusGone, BusTimeout
+
+
+def config(broker: Broker, **options) -> MqttBusConfig:
+    return MqttBusConfig(kind="mqtt", host="127.0.0.1", port=broker.port, **options)
+
+
+@pytest.fixture
+def handle(broker: Broker) -> Iterator[PahoMqtt]:
+    broker.start()
+    handle = PahoMqtt("broker", config(broker, timeout_s=10))
+    handle.open()
+    yield handle
+    handle.close()
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_publish_reaches_a_subscription(handle, qos):
+    source = handle.subscribe(("a/+", "b/#"), qos=qos)
+    handle.publish("a/1", b"one", qos=qos)
+    handle.publish("b/x/y", bytes(range(256)), qos=qos)
+    handle.publish("c", b"elsewhere", qos=qos)
+    assert collected(source, lambda got: len(got) == 2) == [
+        MqttMessage("a/1", b"one"),
+        MqttMessage("b/x/y", bytes(range(256))),
+    ]
+    source.close()
+
+
+def test_retained_messages_say_so(handle):
+    handle.publish("tank/level", b"3", retain=True)
+    source = handle.subscribe(("tank/level",))
+    assert collected(source, bool) == [MqttMessage("tank/level", b"3", retained=True)]
+    source.close()
+
+
+def test_each_source_gets_its_own_topics(handle):
+    first, second = handle.subscribe(("a", "both")), handle.subscribe(("b", "both"))
+    for topic in ("a", "b", "both"):
+        handle.publish(topic, b"")
+    assert {m.topic for m in collected(first, lambda got: len(got) == 2)} == {"a", "both"}
+    assert {m.topic for m in collected(second, lambda got: len(got) == 2)} == {"b", "both"}
+    first.close()
+    handle.publish("both", b"again")
+    assert collected(second, bool) == [MqttMessage("both", b"again")]
+    second.close()
+
+
+def test_a_slow_reader_loses_the_oldest_and_counts(handle):
+    source = handle.subscribe(("flood",))
+    extra = 50
+    for number in range(MESSAGES_MAX + extra):
+        handle.publish("flood", str(number).encode(), qos=0)
+    deadline_s = time.monotonic() + LIMIT_S
+    while source.lost < extra:
+        assert time.monotonic() < deadline_s, source.lost
+        time.sleep(0.01)
+    got = source.drain()
+    assert (len(got), got[0].payload) == (MESSAGES_MAX, str(extra).encode())
+    source.close()
+
+
+def test_a_payload_that_is_no_reading_is_left_out(handle):
+    source = handle.subscribe(("a",))
+    handle.publish("a", b"x" * (PAYLOAD_MAX_BYTES + 1))
+    handle.publish("a", b"small")
+    assert [m.payload for m in collected(source, bool)] == [b"small"]
+    assert source.lost == 1
+    source.close()
+
+
+def test_a_lost_broker_is_told_and_a_new_connection_works(broker, handle):
+    source = handle.subscribe(("a",))
+    broker.stop()
+    with pytest.raises(BusGone, match="connection lost"):
+        collected(source, lambda got: False)
+    with pytest.raises(BusGone, match="connection lost"):
+        handle.publish("a", b"late")
+    with pytest.raises(BusGone):
+        handle.subscribe(("b",))
+    source.close()
+    with pytest.raises(BusGone, match="no broker answers"):
+        handle.open()
+    broker.start()
+    handle.open()
+    source = handle.subscribe(("a",))
+    handle.publish("a", b"again")
+    assert collected(source, bool) == [MqttMessage("a", b"again")]
+    source.close()
+
+
+def test_nobody_there():
+    with pytest.raises(BusGone, match="no broker answers"):
+        PahoMqtt("broker", MqttBusConfig(kind="mqtt", host="127.0.0.1", port=free_port())).open()
+
+
+def test_a_far_end_that_is_no_broker():
+    """Something accepts and hangs up: open ends with a sentence, no thread stays."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            connection, _ = server.accept()
+            connection.recv(1000)
+            connection.close()
+
+        far = threading.Thread(target=hang_up)
+        far.start()
+        port = server.getsockname()[1]
+        with pytest.raises(BusGone, match="did not greet"):
+            PahoMqtt("broker", MqttBusConfig(kind="mqtt", host="127.0.0.1", port=port)).open()
+        far.join(LIMIT_S)
+    assert not any(thread.name == "bus-broker-mqtt" for thread in threading.enumerate())
+
+
+def test_an_acknowledgement_that_never_comes():
+    """The far end greets and then is silent: the outcome is unknown, which is a time-out."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = threading.Event()
+
+        def greet() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"\x20\x02\x00\x00")
+                done.wait(LIMIT_S)
+
+        far = threading.Thread(target=greet)
+        far.start()
+        handle = PahoMqtt(
+            "broker",
+            MqttBusConfig(kind="mqtt", host="127.0.0.1", port=server.getsockname()[1], timeout_s=0.2),
+        )
+        handle.open()
+        try:
+            with pytest.raises(BusTimeout, match="may have been published"):
+                handle.publish("a", b"1")
+            with pytest.raises(BusTimeout, match="no answer to a subscription"):
+                handle.subscribe(("a",))
+        finally:
+            handle.close()
+            done.set()
+            far.join(LIMIT_S)
+
+
+def password(tmp_path, text: str, mode: int = 0o600) -> str:
+    file = tmp_path / "password"
+    file.write_text(text + "\n")
+    file.chmod(mode)
+    return str(file)
+
+
+def test_credentials(broker, tmp_path):
+    users = tmp_path / "users"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(users), "farm", "right"], check=True)
+    broker.start("allow_anonymous false", f"password_file {users}")
+    with pytest.raises(BusDenied, match="check `username`"):
+        PahoMqtt("broker", config(broker)).open()
+    wrong = config(broker, username="farm", password_file=password(tmp_path, "wrong"))
+    with pytest.raises(BusDenied, match="check `username`"):
+        PahoMqtt("broker", wrong).open()
+    right = PahoMqtt("broker", config(broker, username="farm", password_file=password(tmp_path, "right")))
+    right.open()
+    right.publish("a", b"1")
+    right.close()
+
+
+def test_a_password_that_others_may_read_is_refused(broker, tmp_path):
+    file = password(tmp_path, "secret", 0o640)
+    with pytest.raises(BusDenied, match=r"may be read by others \(mode 0640\); run chmod 600"):
+        PahoMqtt("broker", config(broker, username="farm", password_file=file)).open()
+    with pytest.raises(BusDenied, match="cannot be read"):
+        PahoMqtt("broker", config(broker, username="farm", password_file="/no/such/file")).open()
+
+
+# paho drops the socket of a failed handshake without closing it; it is closed when collected
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_tls(broker, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip("openssl cannot make a certificate here")
+    broker.start(f"certfile {certificate}", f"keyfile {key}")
+    with pytest.raises(BusError, match="check `tls` and `ca_file`"):
+        PahoMqtt("broker", config(broker, tls=True)).open()
+    with pytest.raises(BusError, match="ca_file"):
+        PahoMqtt("broker", config(broker, tls=True, ca_file="/no/such/ca")).open()
+    handle = PahoMqtt("broker", config(broker, tls=True, ca_file=str(certificate)))
+    handle.open()
+    source = handle.subscribe(("a",))
+    handle.publish("a", b"secret")
+    assert collected(source, bool) == [MqttMessage("a", b"secret")]
+    source.close()
+    handle.close()
+    assert ssl.HAS_TLSv1_2
+
+
+def test_topics_the_broker_or_the_protocol_refuses(broker, handle):
+    with pytest.raises(BusError, match="cannot publish to"):
+        handle.publish("a/+", b"1")
+    with pytest.raises(BusError, match="cannot subscribe to"):
+        handle.subscribe(("a/#/b",))
+
+
+def test_closing_leaks_nothing(broker):
+    broker.start()
+    handle = PahoMqtt("broker", config(broker))
+    handle.open()
+    handle.close()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        handle.open()
+        handle.subscribe(("a",)).close()
+    handle.close()
+    handle.close()
+    with pytest.raises(BusGone, match="is not connected"):
+        handle.publish("a", b"1")
+    assert not any(thread.name == "bus-broker-mqtt" for thread in threading.enumerate())
+    assert len(os.listdir("/proc/self/fd")) <= before

@@ -1,0 +1,113 @@
+"""Devices on a local broker: topics, JSON, retained values, commands."""
+
+import pytest
+from pydantic import ValidationError
+
+from device_agent.driver import DriverError, Flag, Flagged, MqttMessage
+from drivers.mqtt_topic import MqttTopic, MqttTopicConfig
+
+PLUG = {
+    "points": {
+        "power": {"unit": "W", "topic": "plug/state", "path": "energy.power"},
+        "on": {
+            "type": "boolean",
+            "topic": "plug/state",
+            "path": "state",
+            "write": True,
+            "write_topic": "plug/set",
+            "template": '{{"state": "{value}"}}',
+            "true": "ON",
+            "false": "OFF",
+            "safe": False,
+        },
+        "temperature": {"unit": "Cel", "topic": "plug/temperature"},
+    }
+}
+NOT_READY = Flagged(None, Flag.NOT_READY)
+
+
+def readings(it, source) -> list[dict]:
+    return [dict(values) for message in source.drain() for values in it.driver.feed(message)]
+
+
+def plug() -> MqttTopic:
+    return MqttTopic(MqttTopicConfig.model_validate(PLUG), None)  # type: ignore[arg-type]
+
+
+def test_messages_become_readings(bench):
+    it = bench(MqttTopic, "broker", **PLUG)
+    it.driver.open()
+    assert it.board.published("broker")[-1] == ("plug/set", b'{"state": "OFF"}')
+    source = it.driver.listen()
+    source.drain()
+    it.board.say("broker", "plug/state", b'{"state": "ON", "energy": {"power": 12.5}}')
+    it.board.say("broker", "plug/temperature", b"31.5")
+    it.board.say("broker", "plug/other", b"1")
+    assert readings(it, source) == [
+        {"power": 12.5, "on": True, "temperature": NOT_READY},
+        {"power": Flagged(12.5, Flag.STALE), "on": Flagged(True, Flag.STALE), "temperature": 31.5},
+    ]
+    assert it.driver.present(0.0) == {"power": 12.5, "on": True, "temperature": 31.5}
+
+
+def test_the_simulator_obeys(bench):
+    it = bench(MqttTopic, "broker", **PLUG)
+    it.driver.open()
+    source = it.driver.listen()
+    source.drain()
+    it.driver.write({"on": True})
+    assert it.board.chip("it").outputs() == {"on": True}
+    it.board.set("it", power=7.0)
+    last = {**readings(it, source)[-1]}
+    assert it.driver.present(0.0)["power"] == 7.0
+    assert it.driver.present(0.0)["on"] is True
+    assert set(last) == {"power", "on", "temperature"}
+
+
+@pytest.mark.parametrize(
+    ("retained", "value"), [("stale", Flagged(3.0, Flag.STALE)), ("live", 3.0), ("ignore", None)]
+)
+def test_what_the_broker_had_kept(retained, value):
+    config = MqttTopicConfig.model_validate({"points": {"level": {"topic": "tank"}}, "retained": retained})
+    driver = MqttTopic(config, None)  # type: ignore[arg-type]
+    got = [values["level"] for values in driver.feed(MqttMessage("tank", b"3", retained=True))]
+    assert got == ([] if value is None else [value])
+
+
+@pytest.mark.parametrize("payload", [b"\xff\xfe", b"{", b"[1]", b'{"other": 1}'])
+def test_garbage_is_counted(payload):
+    driver = plug()
+    assert driver.feed(MqttMessage("plug/state", payload)) == []
+    assert driver.messages_garbage == 1
+
+
+def test_a_value_that_is_none_is_null():
+    driver = plug()
+    assert driver.feed(MqttMessage("plug/temperature", b"unavailable"))[0]["temperature"] == Flagged(
+        None, Flag.NO_ANSWER
+    )
+
+
+def test_what_it_owns_and_where_it_is_safe():
+    driver = plug()
+    assert MqttTopic.claims(driver.config) == ("topic plug/set",)
+    assert MqttTopic.safe_of(driver.config) == {"on": False}
+    with pytest.raises(DriverError, match="no write_topic"):
+        driver.write({"power": 1})
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ({"topic": "a/+/b"}, "without"),
+        ({"topic": "a/#"}, "without"),
+        ({}, "needs a `topic`"),
+        ({"topic": "a", "write": True, "safe": 1}, "needs a `write_topic`"),
+        ({"topic": "a", "write": True, "write_topic": "b"}, "needs a `safe` value"),
+        ({"topic": "a", "template": "{on}"}, "must have"),
+        ({"topic": "a", "template": "on"}, "names no point"),
+    ],
+)
+def test_mistakes_in_the_configuration_are_named(point, message):
+    with pytest.raises(ValidationError, match=message):
+        MqttTopicConfig.model_validate({"points": {"it": point}})

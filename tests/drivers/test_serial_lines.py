@@ -1,0 +1,292 @@
+"""Instruments that speak in lines: formats, noise, commands."""
+
+import math
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from device_agent.driver import DriverError, Flag, Flagged
+from drivers.serial_lines import SerialLines, SerialLinesConfig
+
+SCALE = {
+    "format": "regex",
+    "pattern": r"^W +(?P<weight>-?[0-9.]+)",
+    "command": "SP {setpoint}\n",
+    "points": {
+        "weight": {"unit": "g"},
+        "setpoint": {"unit": "g", "write": True, "minimum": 0, "maximum": 500, "safe": 0},
+    },
+}
+NO_ANSWER = Flagged(None, Flag.NO_ANSWER)
+
+
+class Port:
+    """What was written, and nothing to read."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def discard_input(self) -> None:
+        self.sent.append(b"<discard>")
+
+
+def lines(**options) -> SerialLines:
+    return SerialLines(SerialLinesConfig.model_validate(options), Port())  # type: ignore[arg-type]
+
+
+def one(kind: str = "number", **options) -> SerialLines:
+    point = {"type": kind, **options.pop("point", {})}
+    return lines(format="csv", columns=["value"], points={"value": point}, **options)
+
+
+def fed(driver: SerialLines, data: bytes) -> list[dict]:
+    return [dict(values) for values in driver.feed(data)]
+
+
+# --- the example of the contract -------------------------------------------------------------------------
+
+
+def test_the_scale():
+    driver = lines(**SCALE)
+    driver.open()
+    assert driver.bus.sent == [b"<discard>", b"SP 0\n"]
+    assert fed(driver, b"W  12.5\r\nW -3\r\n") == [
+        {"weight": 12.5, "setpoint": 0},
+        {"weight": -3.0, "setpoint": 0},
+    ]
+    assert driver.write({"setpoint": 250}) == {}
+    assert driver.bus.sent[-1] == b"SP 250\n"
+    driver.safe()
+    assert driver.bus.sent[-1] == b"SP 0\n"
+    assert driver.present(0.0) == {"weight": -3.0, "setpoint": 0}
+
+
+def test_the_scale_on_a_board(bench):
+    it = bench(SerialLines, "meter", **SCALE)
+    it.driver.open()
+    assert it.board.sent("meter") == b"SP 0\n"
+    source = it.handle.listen()
+    it.board.feed("meter", b"W  7.25\r\n")
+    it.board.set("it", weight=8.0)
+    readings = [values["weight"] for chunk in source.drain() for values in it.driver.feed(chunk)]
+    assert readings == [7.25, 8.0]
+    it.driver.write({"setpoint": 120.0})
+    assert it.board.chip("it").outputs() == {"setpoint": 120.0}
+
+
+def test_points_are_as_configured():
+    driver = lines(**SCALE)
+    weight, setpoint = driver.points
+    assert (weight.unit, weight.write, setpoint.maximum) == ("g", False, 500)
+    assert SerialLines.safe_of(driver.config) == {"setpoint": 0}
+
+
+# --- what arrives ----------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(min_value=1, max_value=9), max_size=30))
+def test_chunks_of_any_size_give_the_same_readings(sizes):
+    driver, data = lines(**SCALE), b"noise\nW 1\r\nW 2\r\n\r\nW 3\r\nW 4"
+    readings: list[dict] = []
+    for size in sizes:
+        readings += fed(driver, data[:size])
+        data = data[size:]
+    readings += fed(driver, data + b"\n")
+    assert [values["weight"] for values in readings] == [1, 2, 3, 4]
+    assert driver.lines_garbage == 1
+
+
+@given(st.lists(st.binary(max_size=200), max_size=20))
+def test_noise_never_raises(chunks):
+    for driver in (lines(**SCALE), one("integer"), lines(format="json", points={"a": {"path": "b.0"}})):
+        for chunk in chunks:
+            fed(driver, chunk)
+        assert fed(driver, b"\n") is not None
+        assert len(driver._rest) <= 1024
+
+
+def test_an_endless_line_is_forgotten_and_counted():
+    driver = lines(**SCALE, max_line_bytes=64)
+    for _ in range(1000):
+        assert fed(driver, b"W 123 " * 50) == []
+        assert len(driver._rest) <= 64
+    assert fed(driver, b"W 1\nW 2\n") == [{"weight": 2.0, "setpoint": Flagged(None, Flag.NOT_READY)}]
+    assert driver.lines_too_long == 1
+
+
+def test_a_line_end_split_between_chunks_of_a_too_long_line():
+    driver = lines(**SCALE, max_line_bytes=16, line_end="<>")
+    assert fed(driver, b"x" * 40 + b"<") == []
+    assert [values["weight"] for values in fed(driver, b">W 5<>")] == [5.0]
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "-nan", "", "----", "1_000", "0x10", "1,5"])
+def test_what_is_no_number(text):
+    assert one(separator=";").feed(f"{text};\n".encode()) == []  # another number of columns
+    driver = lines(format="csv", columns=["value", "other"], separator=";", points={"value": {}, "other": {}})
+    assert fed(driver, f"{text};1\n".encode()) == [{"value": NO_ANSWER, "other": 1.0}]
+
+
+@pytest.mark.parametrize("text", ["inf", "-Infinity", "1e999"])
+def test_infinity_is_an_overflow(text):
+    assert fed(one(), f"{text}\n".encode()) == [{"value": Flagged(None, Flag.OVERFLOW)}]
+
+
+def test_integers():
+    driver = one("integer")
+    values = [r["value"] for r in fed(driver, b"12\n-7\n12.0\n12.5\n1e3\n99999999999999999999\n")]
+    assert values == [12, -7, 12, NO_ANSWER, 1000, 99999999999999999999]
+
+
+def test_booleans_and_their_words():
+    assert [r["value"] for r in fed(one("boolean"), b"on\nOFF\n1\nmaybe\n")] == [True, False, True, NO_ANSWER]
+    own = one("boolean", point={"true": "OPEN", "false": "SHUT"})
+    assert [r["value"] for r in fed(own, b"open\nshut\non\n")] == [True, False, NO_ANSWER]
+
+
+def test_scale_offset_and_the_decimal_comma():
+    driver = one(point={"scale": 0.1, "offset": -40, "decimal": ","}, separator=";")
+    assert fed(driver, b"655,5\n") == [{"value": pytest.approx(25.55)}]
+
+
+def test_csv():
+    driver = lines(format="csv", columns=["a", "", "b"], points={"a": {}, "b": {"type": "string"}})
+    assert fed(driver, b'1, x ,hello\n2,x,"y, z"\n3,4\n') == [
+        {"a": 1.0, "b": "hello"},
+        {"a": 2.0, "b": "y, z"},
+    ]
+    assert driver.lines_garbage == 1
+
+
+def test_json():
+    points = {
+        "t": {"path": "climate.t"},
+        "ok": {"type": "boolean"},
+        "n": {"type": "integer", "path": "list.1"},
+    }
+    driver = lines(format="json", points=points)
+    assert fed(driver, b'{"climate":{"t":21.5},"ok":true,"list":[1,2]}\n') == [
+        {"t": 21.5, "ok": True, "n": 2}
+    ]
+    assert fed(driver, b'{"climate":{"t":NaN},"ok":null,"list":[1,true]}\n') == [
+        {"t": NO_ANSWER, "ok": NO_ANSWER, "n": NO_ANSWER}
+    ]
+    assert fed(driver, b'{"x":1}\n[1]\nnull\n' + b"[" * 1000 + b"\n{\n") == []
+    assert driver.lines_garbage == 5
+
+
+def test_what_a_line_does_not_hold_is_repeated_and_says_so():
+    driver = lines(format="json", points={"a": {}, "b": {}})
+    not_ready = Flagged(None, Flag.NOT_READY)
+    assert driver.present(0.0) is None
+    assert fed(driver, b'{"a":1}\n{"b":2}\n') == [
+        {"a": 1.0, "b": not_ready},
+        {"a": Flagged(1.0, Flag.STALE), "b": 2.0},
+    ]
+    assert driver.present(0.0) == {"a": 1.0, "b": 2.0}
+    driver.open()
+    assert driver.present(0.0) is None
+
+
+def test_a_hundred_thousand_lines_a_second():
+    """The bound is 100 000 a second; a busy machine is allowed to be four times slower here."""
+    driver = lines(**SCALE)
+    data = b"".join(b"W   %d.5\r\n" % (index % 1000) for index in range(100_000))
+    began_s = time.process_time()
+    count = sum(len(driver.feed(data[at : at + 4096])) for at in range(0, len(data), 4096))
+    assert count == 100_000
+    assert time.process_time() - began_s < 4.0
+
+
+# --- commands --------------------------------------------------------------------------------------------
+
+
+def commanding(command, **points) -> SerialLines:
+    points = {name: {"write": True, **options} for name, options in points.items()}
+    return lines(format="json", command=command, points=points)
+
+
+def test_one_command_for_several_points_keeps_the_others():
+    driver = commanding("SET {a:.1f} {b}\r\n", a={"safe": 1}, b={"safe": 2})
+    driver.open()
+    driver.write({"a": 5})
+    driver.write({"b": 7.5})
+    assert driver.bus.sent[1:] == [b"SET 1.0 2\r\n", b"SET 5.0 2\r\n", b"SET 5.0 7.5\r\n"]
+
+
+def test_a_command_each():
+    driver = commanding({"a": "A{a}\n", "b": "B{b}\n"}, a={"safe": 1}, b={"type": "boolean", "safe": False})
+    driver.write({"b": True})
+    driver.write({"a": 3.0})
+    assert driver.bus.sent == [b"B1\n", b"A3\n"]
+
+
+def test_scale_is_turned_round_for_commands():
+    driver = commanding("T{t}\n", t={"safe": 20, "scale": 0.1, "offset": 5})
+    driver.write({"t": 20.3})
+    assert driver.bus.sent == [b"T153\n"]
+
+
+def test_a_text_cannot_smuggle_a_second_command():
+    driver = commanding("NAME {name}\n", name={"type": "string", "safe": "x"})
+    with pytest.raises(DriverError, match="second command"):
+        driver.write({"name": "a\nRESET"})
+    with pytest.raises(DriverError, match="cannot be sent"):
+        lines(**{**SCALE, "command": "SP {setpoint:q}\n"}).write({"setpoint": 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pattern": None}, "needs a `pattern`"),
+        ({"pattern": "("}, "no regular expression"),
+        ({"pattern": "abc"}, "no named group"),
+        ({"pattern": "(?P<mass>.)"}, "names mass"),
+        ({"format": "csv"}, "needs `columns`"),
+        ({"format": "csv", "columns": ["weight", "mass"]}, "names mass"),
+        ({"command": "SP {weight}"}, "weight, which is not a writable point"),
+        ({"command": None}, "no `command` says how setpoint"),
+        ({"command": "SP {setpoint.__class__}"}, "no point's name"),
+        ({"command": "SP {}"}, "no point's name"),
+        ({"command": "SP {setpoint"}, "braces"),
+        ({"command": "SP"}, "names no point"),
+        ({"points": {**SCALE["points"], "setpoint": {"write": True}}}, "needs a `safe` value"),
+        ({"points": {**SCALE["points"], "setpoint": {"write": True, "safe": "low"}}}, "is no number"),
+        ({"points": {**SCALE["points"], "setpoint": {"write": True, "safe": 9, "maximum": 5}}}, "outside"),
+        ({"points": {**SCALE["points"], "weight": {"unit": "stone"}}}, "unit"),
+        ({"points": {**SCALE["points"], "weight": {"scale": 0}}}, "must not be 0"),
+        ({"points": {**SCALE["points"], "Weight": {}}}, "pattern"),
+        ({"points": {}}, "points"),
+    ],
+)
+def test_mistakes_in_the_configuration_are_named(change, message):
+    with pytest.raises(ValidationError, match=message):
+        SerialLinesConfig.model_validate({**SCALE, **change})
+
+
+def test_safe_may_stand_at_the_device():
+    points = {"setpoint": {"write": True}, "weight": {}}
+    config = SerialLinesConfig.model_validate({**SCALE, "points": points, "safe": {"setpoint": 3}})
+    assert SerialLines.safe_of(config) == {"setpoint": 3}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line"),
+    [
+        (r"^W +(?P<weight>-?[0-9.]+)", "W 5"),
+        (r"(?:net|gross)\s*[:=]\s*(?P<weight>\d+)(?: g)?", "net:5"),
+        (r"^\$[A-Z]{3},\d+,(?P<weight>[^,]+),", "$AAA,0,5,"),
+    ],
+)
+def test_the_simulator_speaks_the_configured_pattern(pattern, line):
+    config = SerialLinesConfig.model_validate({"pattern": pattern, "points": {"weight": {}}})
+    chip = SerialLines.simulator(config)
+    chip.set("weight", 5.0)
+    assert chip.outgoing().decode().strip() == line
+    assert math.isclose(fed(SerialLines(config, None), (line + "\n").encode())[0]["weight"], 5.0)  # type: ignore[arg-type]
