@@ -110,28 +110,9 @@ anything = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(short, inner, max_size=3)
 )
 KEYS = [
-    "name",
-    "tags",
-    "skills",
-    "kind",
-    "directory",
-    "max_bytes",
-    "keep_days",
-    "read",
-    "drive",
-    "devices",
-    "driver",
-    "bus",
-    "line",
-    "address",
-    "safe",
-    "dead_band",
-    "scale",
-    "offset",
-    "direction",
-    "format",
-    "interlock",
-    "names",
+    *("name", "tags", "skills", "kind", "directory", "max_bytes", "keep_days", "read", "drive", "devices"),
+    *("driver", "bus", "line", "address", "safe", "dead_band", "scale", "offset", "direction", "format"),
+    *("interlock", "names"),
 ]
 tables = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=6), anything, max_size=5)
 SECTIONS = [

@@ -1,0 +1,35 @@
+"""The cards in cards/ are those of the configurations beside them: `make cards` remakes them."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from device_agent import card
+from device_agent.config import load
+
+CARDS = Path(__file__).parents[1] / "cards"
+EXAMPLES = sorted(CARDS.glob("*.toml"))
+
+
+def test_there_are_examples():
+    assert {path.stem for path in EXAMPLES} >= {"greenhouse", "workshop"}
+    assert {path.name.removesuffix(".card.json") for path in CARDS.glob("*.card.json")} == {
+        path.stem for path in EXAMPLES
+    }
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_card_is_that_of_the_configuration(path):
+    config = load(path, environ={})
+    assert config.warnings == ()
+    made = json.dumps(card.build(config), indent=2, ensure_ascii=False) + "\n"
+    assert made == path.with_suffix(".card.json").read_text(), "run: make cards"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_card_keeps_the_network_s_rules(path):
+    made = json.loads(path.with_suffix(".card.json").read_text())
+    assert card.validate(made) == []
+    jsonschema.Draft202012Validator(card.rules()).validate(made)
