@@ -1,0 +1,220 @@
+"""What a card tells: its stream schemas take exactly the events that the runtime makes, and no others."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from device_agent import card, events
+from device_agent.config import load
+from device_agent.records import DeviceState, Flag, Reading, Status
+
+CARDS = Path(__file__).parents[1] / "cards"
+AT = 1_770_000_000_000
+
+
+@pytest.fixture(scope="module")
+def greenhouse() -> dict[str, Any]:
+    return card.build(load(CARDS / "greenhouse.toml", environ={}))
+
+
+@pytest.fixture(scope="module")
+def workshop() -> dict[str, Any]:
+    return card.build(load(CARDS / "workshop.toml", environ={}))
+
+
+def takes(schema: dict[str, Any], event: Any) -> bool:
+    if isinstance(event, events.Draft):
+        event = json.loads(event.numbered(1))
+    return jsonschema.Draft202012Validator(schema).is_valid(event)
+
+
+CLIMATE = {"temperature": 21.5, "pressure": 1001.2, "humidity": None}
+
+
+def climate(**changes: Any) -> dict[str, Any]:
+    reading = Reading("climate", AT, CLIMATE, {"humidity": Flag.NOT_READY}, clock_set=False)
+    return {**json.loads(events.reading(reading, "b1").numbered(7)), **changes}
+
+
+def test_every_event_of_the_runtime_fits(greenhouse):
+    schema = greenhouse["streams"]["telemetry"]["schema"]
+    assert takes(schema, climate())
+    assert takes(schema, climate(late=True))
+    summary = {
+        "count": 3,
+        "from_at": AT,
+        "to_at": AT,
+        "minimum": {"temperature": 1.0},
+        "maximum": {"temperature": 2.0},
+    }
+    assert takes(schema, events.thinned("climate", "b1", AT, CLIMATE, summary))
+    assert takes(schema, events.status(Status("door", AT, DeviceState.ONLINE)))
+    assert takes(schema, events.status(Status("host", AT, DeviceState.FAULT, "wrong_chip")))
+    gap = {"count": 2, "from_seq": None, "to_seq": None, "from_at": AT, "to_at": AT}
+    assert takes(schema, events.gap(AT, "power_cut", **gap))
+    assert takes(schema, events.gap(AT, "overflow", **gap, device="scale"))
+    session = {"devices": ["climate"], "streams": ["telemetry"], "until": AT, "boot": "b1"}
+    assert takes(schema, events.control(AT, "session", session))
+    assert takes(schema, events.control(AT, "pause", {"ok": True}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"device": "valve"},
+        {"seq": 0},
+        {"at": "now"},
+        {"boot": None},
+        {"late": False},
+        {"clock": "set"},
+        {"more": 1},
+        {"kind": "readings"},
+        {"flags": {"humidity": "odd"}},
+        {"flags": {"wind": "stale"}},
+        {"values": {**CLIMATE, "temperature": 86}},
+        {"values": {**CLIMATE, "temperature": "warm"}},
+        {"values": {**CLIMATE, "wind": 1}},
+        {"values": {"temperature": 20}},
+    ],
+    ids=str,
+)
+def test_no_other_reading_fits(greenhouse, change):
+    assert not takes(greenhouse["streams"]["telemetry"]["schema"], climate(**change))
+
+
+def test_answers_go_where_commands_come_in(greenhouse):
+    answer = {
+        "id": "1",
+        "state": "done",
+        "commanded": {"on": True},
+        "applied": {"on": True},
+        "verified": True,
+    }
+    refusal = {"id": None, "state": "rejected", "error": {"code": "invalid_value", "message": "no JSON"}}
+    streams = greenhouse["streams"]
+    for draft in (events.ack(AT, answer), events.ack(AT, answer, repeated=True), events.ack(AT, refusal)):
+        assert takes(streams["control"]["outboundSchema"], draft)
+        assert not takes(streams["telemetry"]["schema"], draft)
+
+
+SET = {"kind": "set", "id": "1", "device": "valve", "values": {"on": True}}
+
+
+@pytest.mark.parametrize(
+    ("command", "fits"),
+    [
+        (SET, True),
+        ({**SET, "ttl_ms": 1000}, True),
+        ({**SET, "device": "scale", "values": {"setpoint": 200}}, True),
+        ({**SET, "device": "scale", "values": {"setpoint": 201}}, False),
+        ({**SET, "device": "scale", "values": {"weight": 1}}, False),
+        ({**SET, "device": "door", "values": {"active": True}}, False),
+        ({**SET, "values": {"on": 1}}, False),
+        ({**SET, "values": {}}, False),
+        ({**SET, "id": 1}, False),
+        ({**SET, "ttl_ms": 0}, False),
+        ({"kind": "set", "device": "valve", "values": {"on": True}}, False),
+        ({"kind": "do", "id": "2", "device": "valve", "action": "pulse", "args": {"for_s": 2}}, True),
+        ({"kind": "do", "id": "2", "device": "valve", "action": "pulse"}, False),
+        ({"kind": "do", "id": "2", "device": "door", "action": "pulse", "args": {"for_s": 2}}, False),
+        ({"kind": "pause"}, True),
+        ({"kind": "resume"}, True),
+        ({"kind": "rate", "device": "door", "every_s": 2, "on_change": True, "dead_band": 0.5}, True),
+        ({"kind": "rate", "device": "climate", "every_s": 2}, False),
+        ({"kind": "rate", "every_s": 0}, False),
+        ({"kind": "select", "devices": ["door"]}, True),
+        ({"kind": "replay", "from_seq": 1}, True),
+        ({"kind": "replay"}, False),
+    ],
+    ids=str,
+)
+def test_commands(greenhouse, command, fits):
+    assert takes(greenhouse["streams"]["control"]["inboundSchema"], command) is fits
+
+
+def form(schema: dict[str, Any], title: str) -> dict[str, Any]:
+    (found,) = [one for one in schema["oneOf"] if one["title"] == title]
+    return found["properties"]
+
+
+def test_points_tell_units_ranges_safe_values_and_limits(greenhouse):
+    streams = greenhouse["streams"]
+    values = form(streams["telemetry"]["schema"], "Reading of climate")["values"]["properties"]
+    assert values["temperature"] == {
+        "type": ["number", "null"],
+        "minimum": -40,
+        "maximum": 85,
+        "unit": "Cel",
+        "description": "Air temperature.",
+    }
+    valve = form(streams["control"]["inboundSchema"], "Set valve")["values"]["properties"]["on"]
+    assert (valve["type"], valve["safe"], valve["limits"]) == (
+        "boolean",
+        False,
+        {"max_on_s": 600, "min_off_s": 60},
+    )
+    setpoint = form(streams["control"]["inboundSchema"], "Set scale")["values"]["properties"]["setpoint"]
+    assert (setpoint["minimum"], setpoint["maximum"], setpoint["unit"], setpoint["safe"]) == (0, 200, "kg", 0)
+
+
+def test_who_the_agent_is(greenhouse):
+    assert greenhouse["identity"]["agentName"] == "greenhouse_7"
+    assert greenhouse["identity"]["provider"] == {"organization": "Example Farm"}
+    assert [tag["id"] for tag in greenhouse["tags"]] == ["greenhouse", "climate", "watering"]
+    assert "skills" not in greenhouse
+    assert greenhouse["runtime"] == {"handler": "device-agent", "concurrency": 8, "expectedInstances": 1}
+
+
+def test_the_request_tells_what_can_be_asked(greenhouse):
+    (entry,) = greenhouse["io"]["inputs"]
+    properties = entry["schema"]["properties"]
+    assert entry["id"] == "request"
+    assert properties["op"]["enum"] == ["read", "set", "do", "describe", "history"]
+    assert properties["devices"]["items"]["enum"] == ["climate", "door", "valve", "scale", "host"]
+    assert properties["device"]["enum"] == ["valve", "scale"]
+    assert properties["values"]["properties"]["setpoint"] == {"type": "number", "minimum": 0, "maximum": 200}
+    assert "valve.on: true or false, safe false" in properties["values"]["description"]
+    assert [(output["id"], output["guaranteed"]) for output in greenhouse["io"]["outputs"]] == [
+        ("result", True),
+        ("history", False),
+    ]
+
+
+def test_an_agent_for_sessions_alone_asks_for_nothing(workshop):
+    (entry,) = workshop["io"]["inputs"]
+    assert entry["required"] is False
+    assert "op" not in entry["schema"]["properties"]
+    assert entry["schema"]["properties"]["streams"]["items"]["enum"] == ["air", "control", "console"]
+    assert workshop["io"]["outputs"] == []
+
+
+def test_a_stream_of_bytes_has_a_type_and_no_schema(workshop):
+    console = workshop["streams"]["console"]
+    assert console == {
+        "direction": "bidirectional",
+        "format": "bytes",
+        "affinity": "dedicated",
+        "description": "The bytes of console as they are, out and in.",
+        "contentType": "application/octet-stream",
+    }
+
+
+def test_devices_that_lock_each_other_say_so(workshop):
+    green = form(workshop["streams"]["control"]["inboundSchema"], "Set green_light")
+    assert green["values"]["properties"]["on"]["limits"] == {"interlock": ["stack_light"]}
+
+
+def test_a_shared_stream_takes_no_session_words(tmp_path):
+    text = (CARDS / "workshop.toml").read_text()
+    path = tmp_path / "agent.toml"
+    path.write_text(
+        text.replace('direction = "bidirectional"', 'direction = "inbound"\naffinity = "shared"', 1)
+    )
+    streams = card.build(load(path, environ={}))["streams"]
+    assert not takes(streams["control"]["schema"], {"kind": "pause"})
+    assert takes(streams["control"]["schema"], {**SET, "device": "extraction"})
+    # Commands of an inbound-only stream are answered on an outbound one.
+    assert takes(streams["air"]["schema"], events.ack(AT, {"id": "1", "state": "done"}))
