@@ -1,0 +1,121 @@
+"""The second GPIO back end on lgpio and a real chip; a process each, as lgpio's thread lasts as long."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from kernel_support import LIMIT_S, Rig
+
+pytest.importorskip("lgpio", reason="lgpio is not installed: pip install device-agent[lgpio]")
+
+PREPARE = """
+import os, sys, threading, time
+sys.path.insert(0, os.environ["KERNEL_TESTS"])
+from kernel_support import collected, descriptors, find_rig
+from device_agent.bus.config import GpioBusConfig
+from device_agent.bus.gpio_gpiozero import GpiozeroGpio
+from device_agent.errors import BusGone, BusHeld
+rig = find_rig()
+gpio = GpiozeroGpio("pins", GpioBusConfig(kind="gpio", chip="pinctrl-bcm2711", backend="gpiozero"))
+"""
+
+
+def passes(rig: Rig, tmp_path, program: str) -> None:
+    """In a folder that is not writable for lgpio's FIFO unless LG_WD says otherwise."""
+    environment = {
+        **os.environ,
+        "KERNEL_TESTS": os.path.dirname(__file__),
+        "RUNTIME_DIRECTORY": str(tmp_path),
+    }
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE + textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=2 * LIMIT_S, check=False, cwd="/proc", env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_lines(rig, tmp_path):
+    passes(
+        rig,
+        tmp_path,
+        """
+        gpio.open()
+        rig.gpio.set(17, 0)
+        line = gpio.input("GPIO17", bias="none")
+        output = gpio.output(27, active=False, active_low=True)
+        assert rig.gpio.get(27) == 1
+        output.write(True)
+        assert rig.gpio.get(27) == 0 and output.read()
+        rig.gpio.set(17, 1)
+        (edge,) = collected(line, bool)
+        assert edge.active and abs(edge.monotonic_s - time.monotonic()) < 5
+        assert line.read()
+        slow = gpio.input(22, debounce_s=0.1)
+        for level in (1, 0, 1, 0, 1):
+            rig.gpio.set(22, level)
+            time.sleep(0.002)
+        assert [edge.active for edge in collected(slow, bool)] == [True]
+        gpio.close()
+        assert not [t.name for t in threading.enumerate() if t.name.startswith("bus-")]
+        """,
+    )
+
+
+def test_an_output_never_passes_through_the_wrong_level(rig, tmp_path):
+    """gpiozero alone claims an output low and sets it high afterwards: a relay that is active low clicks."""
+    passes(
+        rig,
+        tmp_path,
+        """
+        import gpiod
+        gpio.open()
+        rig.gpio.set(27, 1)
+        seen = []
+        stop = threading.Event()
+        def watch():
+            while not stop.is_set():
+                seen.append(rig.gpio.get(27))
+        thread = threading.Thread(target=watch); thread.start()
+        for _ in range(50):
+            gpio.output(27, active=True).close()
+        stop.set(); thread.join()
+        assert seen and all(seen), seen.count(0)
+        gpio.close()
+        """,
+    )
+
+
+def test_a_removed_chip_is_told_and_nothing_spins(rig, tmp_path):
+    passes(
+        rig,
+        tmp_path,
+        """
+        gpio.open()
+        line, output = gpio.input(17), gpio.output(27, active=True)
+        rig.gpio.unplug()
+        try:
+            collected(line, lambda got: False)
+        except BusGone as error:
+            assert "is gone" in str(error), error
+        for use in (line.read, output.read, lambda: output.write(False)):
+            try:
+                use()
+            except BusGone:
+                continue
+            raise SystemExit("a removed chip answered")
+        gpio.close()
+        used_s = time.process_time()
+        time.sleep(1.0)
+        assert time.process_time() - used_s < 0.5, "still spinning"
+        assert not [name for name in descriptors() if "gpiochip" in name], descriptors()
+        rig.gpio.plug()
+        gpio.open()
+        line = gpio.input(17)
+        rig.gpio.set(17, 0); time.sleep(0.01); rig.gpio.set(17, 1)
+        collected(line, lambda got: any(edge.active for edge in got))
+        gpio.close()
+        """,
+    )
