@@ -115,12 +115,14 @@ SET = {"kind": "set", "id": "1", "device": "valve", "values": {"on": True}}
         ({**SET, "values": {"on": 1}}, False),
         ({**SET, "values": {}}, False),
         ({**SET, "id": 1}, False),
-        ({**SET, "ttl_ms": 0}, False),
+        ({**SET, "ttl_ms": -1}, False),
+        ({**SET, "id": "x" * 201}, False),
         ({"kind": "set", "device": "valve", "values": {"on": True}}, False),
         ({"kind": "do", "id": "2", "device": "valve", "action": "pulse", "args": {"for_s": 2}}, True),
         ({"kind": "do", "id": "2", "device": "valve", "action": "pulse"}, False),
         ({"kind": "do", "id": "2", "device": "door", "action": "pulse", "args": {"for_s": 2}}, False),
         ({"kind": "pause"}, True),
+        ({"kind": "pause", "id": "1"}, False),
         ({"kind": "resume"}, True),
         ({"kind": "rate", "device": "door", "every_s": 2, "on_change": True, "dead_band": 0.5}, True),
         ({"kind": "rate", "device": "climate", "every_s": 2}, False),
@@ -218,3 +220,29 @@ def test_a_shared_stream_takes_no_session_words(tmp_path):
     assert takes(streams["control"]["schema"], {**SET, "device": "extraction"})
     # Commands of an inbound-only stream are answered on an outbound one.
     assert takes(streams["air"]["schema"], events.ack(AT, {"id": "1", "state": "done"}))
+
+
+@pytest.mark.parametrize("word", ["pause", "resume", "rate", "select", "replay", "set", "do"])
+def test_the_runtime_reads_every_form_that_the_card_offers(greenhouse, word):
+    """The two are written apart: the card for callers, `words` for what comes in."""
+    from device_agent.words import parse
+
+    sample = {
+        "pause": {},
+        "resume": {},
+        "rate": {"device": "door", "every_s": 1, "on_change": True, "dead_band": 0.5},
+        "select": {"devices": ["door"]},
+        "replay": {"from_seq": 1},
+        "set": {"id": "1", "device": "valve", "values": {"on": True}, "ttl_ms": 5000},
+        "do": {"id": "1", "device": "valve", "action": "pulse", "args": {"for_s": 1}, "ttl_ms": 5000},
+    }[word]
+    schema = greenhouse["streams"]["control"]["inboundSchema"]
+    assert takes(schema, {"kind": word, **sample})
+    assert parse({"kind": word, **sample}).kind == word
+    (offered,) = [
+        set(one["properties"])
+        for one in schema["oneOf"]
+        if one["properties"]["kind"] == {"const": word}
+        and one["properties"].get("device") != {"const": "scale"}
+    ]
+    assert offered == {"kind", *sample}

@@ -80,11 +80,8 @@ def _argument(argument: Argument) -> dict[str, Any]:
 
 def _session_words(stream: StreamConfig) -> list[dict[str, Any]]:
     devices = {"enum": list(stream.devices)}
-    every_s = {"type": "number", "exclusiveMinimum": 0, "unit": "s"}
-    band = {
-        "type": ["number", "object"],
-        "description": "Smallest change worth an event; by point as an object.",
-    }
+    every_s = {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400, "unit": "s"}
+    band = {"type": "number", "minimum": 0, "description": "Smallest change worth an event."}
     words: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
         "pause": ({}, (), "Stop sending readings until resume."),
         "resume": ({}, (), "Send readings again."),
@@ -105,6 +102,6 @@ def _session_words(stream: StreamConfig) -> list[dict[str, Any]]:
         ),
     }
     return [
-        {**event(word, {"kind": {"const": word}, "id": ID, **members}, required), "description": text}
+        {**event(word, {"kind": {"const": word}, **members}, required), "description": text}
         for word, (members, required, text) in words.items()
     ]

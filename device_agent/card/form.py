@@ -199,7 +199,7 @@ def _result_schema(config: Config) -> dict[str, Any]:
         "type": "object",
         "required": ["op", "state"],
         "properties": {
-            "op": {"enum": _operations(config)},
+            "op": {"enum": [*_operations(config), "unknown"]},
             "state": {"enum": ["done", "rejected", "failed", "unknown"]},
             "readings": {
                 "type": "array",

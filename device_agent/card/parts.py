@@ -49,11 +49,13 @@ ERROR = {
 ID = {
     "type": "string",
     "minLength": 1,
+    "maxLength": 200,
     "description": "Chosen by the caller, new for each command: the same id again moves nothing.",
 }
 TTL = {
     "type": "integer",
-    "minimum": 1,
+    "minimum": 0,
+    "maximum": 86_400_000,
     "default": TTL_DEFAULT_MS,
     "description": "Milliseconds after which the command is refused instead of carried out late.",
 }
