@@ -28,6 +28,17 @@ def test_an_edge_is_a_reading(bench):
     assert readings == [{"active": True}, {"active": False}]
 
 
+def test_the_contact_on_the_board(bench):
+    it = bench(GpioInput, "pins", line=17, active_low=True, bias="pull-up")
+    it.driver.open()
+    source = it.driver.listen()
+    assert it.driver.present(0.0) == {"active": False}
+    it.board.set("it", active=True)
+    assert [edge.active for edge in source.drain()] == [True]
+    it.board.pin("pins", 17, True)  # the other way to move it
+    assert [edge.active for edge in source.drain()] == [False]
+
+
 def test_active_low_and_debounce_reach_the_bus(bench):
     it = bench(GpioInput, "pins", line=17, active_low=True, debounce_s=0.02, bias="pull-up")
     it.board.pin("pins", 17, True)
