@@ -52,7 +52,7 @@ hil: $(VENV)/installed
 
 hil-vm:
 	@test -x '$(RIG)/run.sh' || { echo 'name the folder of the virtual rig: make hil-vm RIG=DIR'; exit 2; }
-	'$(RIG)/run.sh' --project . -- python -m pytest tests/kernel
+	'$(RIG)/run.sh' --project . --env DEVICE_AGENT_RIG=rigsim -- python -m pytest tests/kernel
 
 wheel: $(VENV)/installed
 	$(RUN) build
