@@ -58,7 +58,7 @@ class Presence:
 
     def live(self, channel: str) -> list[Occupant]:
         """The live clients of a channel, in order of joining."""
-        return [o for o in self._channels.get(channel, {}).values() if o.live]
+        return [o for o in list(self._channels.get(channel, {}).values()) if o.live]
 
     def table(self) -> dict[str, list[dict[str, Any]]]:
         """Live clients of all channels."""

@@ -67,7 +67,7 @@ class RequestRecord:
 
 
 class Records:
-    """The memory of the stand-in."""
+    """The memory of the stand-in. It may be read from another thread than the one that fills it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -99,7 +99,7 @@ class Records:
         if channel is not None:
             records = list(self._by_channel.get(channel, ()))
         else:
-            records = [r for held in self._by_channel.values() for r in held]
+            records = [r for held in list(self._by_channel.values()) for r in list(held)]
             records.sort(key=lambda r: r.timetoken)
         return records if refused else [r for r in records if r.status == 200]
 
@@ -116,7 +116,7 @@ class Records:
 
     def requests_of(self, path: str) -> list[RequestRecord]:
         """Requests whose path matches a pattern with ``*``."""
-        return [r for r in self.requests if fnmatch.fnmatchcase(r.path, path)]
+        return [r for r in list(self.requests) if fnmatch.fnmatchcase(r.path, path)]
 
     async def wait_for(self, condition: Callable[[], Any], timeout_s: float) -> Any:
         """Wait until the condition is true and return its value; TimeoutError after ``timeout_s``."""
