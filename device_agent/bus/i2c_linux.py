@@ -119,8 +119,9 @@ class LinuxI2c(I2cBus):
         except NoAnswer:
             return False
         except BusHeld:
-            return True  # a kernel driver found a chip there
-        return True
+            if not self._owner(address):
+                raise
+        return True  # also where a kernel driver has found a chip
 
     def _open_smbus(self) -> Any:
         if self._smbus is None:
@@ -216,7 +217,11 @@ class LinuxI2c(I2cBus):
         if error.errno == errno.ETIMEDOUT:
             return BusTimeout(f"{where}: the bus timed out; SDA or SCL may be held low")
         if error.errno == errno.EBUSY:
-            return BusHeld(f"{where}: {self._owner(address)} owns this address; remove its overlay")
+            if driver := self._owner(address):
+                return BusHeld(f"{where}: the kernel driver {driver!r} owns this address; remove its overlay")
+            return BusHeld(
+                f"{where}: the bus is busy; another master, or a kernel driver behind a multiplexer"
+            )
         if error.errno in _GONE:
             # i2c-stub answers ENODEV for an address without a chip; a removed adapter has left /sys too.
             if self._adapter_exists():
@@ -233,12 +238,12 @@ class LinuxI2c(I2cBus):
         return (SYSFS / node).exists() and os.path.exists(self.path)
 
     def _owner(self, address: int) -> str:
+        """The kernel driver bound to this address, "" for none."""
         number = os.path.basename(os.path.realpath(self.path)).removeprefix("i2c-")
         try:
-            driver = os.path.basename(os.readlink(SYSFS / f"{number}-{address:04x}" / "driver"))
+            return os.path.basename(os.readlink(SYSFS / f"{number}-{address:04x}" / "driver"))
         except OSError:
-            return "another program or kernel driver"
-        return f"the kernel driver {driver!r}"
+            return ""
 
 
 def _text(path: Path) -> str:

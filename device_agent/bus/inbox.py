@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -15,12 +15,19 @@ T = TypeVar("T")
 class Inbox(Generic[T]):
     """A `Source`. `put` and `fail` belong to the library's thread, the rest to the event loop.
 
-    At `items_max` the oldest item makes room and is counted in `lost`.
+    At `items_max`, or when all items together are above `bytes_max` by `size_bytes`, the oldest make room and
+    are counted in `lost`.
     """
 
-    def __init__(self, items_max: int) -> None:
+    def __init__(
+        self, items_max: int, *, bytes_max: int = 0, size_bytes: Callable[[T], int] = lambda item: 0
+    ) -> None:
         self.lost = 0
-        self._items: deque[T] = deque(maxlen=items_max)
+        self._items: deque[T] = deque()
+        self._items_max = items_max
+        self._bytes_max = bytes_max
+        self._size_bytes = size_bytes
+        self._held_bytes = 0
         self._error: BusError | None = None
         self._lock = threading.Lock()
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -32,8 +39,11 @@ class Inbox(Generic[T]):
     def put(self, item: T) -> None:
         """Never blocks, never raises: what raises in a library's callback can silence it for good."""
         with self._lock:
-            self.lost += len(self._items) == self._items.maxlen
             self._items.append(item)
+            self._held_bytes += self._size_bytes(item)
+            while len(self._items) > self._items_max or self._held_bytes > self._bytes_max:
+                self._held_bytes -= self._size_bytes(self._items.popleft())
+                self.lost += 1
             self._wake()
 
     def fail(self, error: BusError) -> None:
@@ -52,6 +62,7 @@ class Inbox(Generic[T]):
                 return ()
             items = tuple(self._items)
             self._items.clear()
+            self._held_bytes = 0
             if self._error is not None:
                 # Stays readable: whoever missed the error at this call is told at the next one.
                 if not items:

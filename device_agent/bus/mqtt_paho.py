@@ -25,9 +25,9 @@ CONNECT_LIMIT_S = 8.0
 CLOSE_LIMIT_S = 0.8
 # How often the keepalive is looked at when nothing else happens.
 LOOK_EVERY_S = 1.0
+# What waits for the event loop at most; a flood must not fill the memory.
 MESSAGES_MAX = 10_000
-# A point's value is small; what is larger (a picture, firmware) is no reading and would fill the memory.
-PAYLOAD_MAX_BYTES = 262_144
+WAITING_MAX_BYTES = 4_000_000
 # MQTT reason codes: bad user name or password, not authorized
 DENIED = (134, 135)
 REFUSED = 128
@@ -72,7 +72,11 @@ class Subscription(Inbox[MqttMessage]):
     """Messages of some topic filters."""
 
     def __init__(self, connection: "_Connection", topics: tuple[str, ...]) -> None:
-        super().__init__(MESSAGES_MAX)
+        super().__init__(
+            MESSAGES_MAX,
+            bytes_max=WAITING_MAX_BYTES,
+            size_bytes=lambda message: len(message.topic) + len(message.payload),
+        )
         self.topics = topics
         self._connection = connection
 
@@ -236,10 +240,7 @@ class _Connection:
 
         for subscription in self._subscriptions:
             if any(topic_matches_sub(topic, message.topic) for topic in subscription.topics):
-                if len(message.payload) > PAYLOAD_MAX_BYTES:
-                    subscription.lost += 1
-                else:
-                    subscription.put(MqttMessage(message.topic, bytes(message.payload), message.retain))
+                subscription.put(MqttMessage(message.topic, bytes(message.payload), message.retain))
 
     # -- what the bus's thread asks ----------------------------------------
 

@@ -132,9 +132,8 @@ def run_status(args: argparse.Namespace) -> int:
     up = "link up" if link["up"] else styled("link down", "red")
     trouble = f" ({link['trouble']})" if link["trouble"] else ""
     print(f"{styled(status['agent'], 'bold')}  {joined}{trouble}, {up}, {link['losses']} losses")
-    print(
-        f"outbox   {outbox['events']} events, {outbox['bytes']} of {outbox['max_bytes']} bytes, {outbox['dropped']} dropped"
-    )
+    room = f"{outbox['bytes']} of {outbox['max_bytes']} bytes"
+    print(f"outbox   {outbox['events']} events, {room}, {outbox['dropped']} dropped")
     print(f"sessions {len(status['sessions'])}, requests {status['requests']}")
     for session in status["sessions"]:
         print(f"  {session['task']}  {', '.join(session['streams'])}, {session['remaining_s']} s left")

@@ -6,8 +6,10 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import MutableMapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from device_agent.agent import Agent, HandleFactory, prepare_directories
 from device_agent.bus.factory import make_handle
@@ -72,6 +74,7 @@ def configure_log(style: str) -> None:
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     renderer: structlog.typing.Processor
+    traceback: structlog.typing.Processor = structlog.processors.format_exc_info if style == "json" else _plain
     if style == "json":
         renderer = structlog.processors.JSONRenderer()
     else:
@@ -80,7 +83,7 @@ def configure_log(style: str) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            structlog.processors.format_exc_info if style == "json" else _plain,
+            traceback,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -89,5 +92,6 @@ def configure_log(style: str) -> None:
     )
 
 
-def _plain(logger: object, name: str, event: "dict[str, object]") -> "dict[str, object]":
+def _plain(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The console renderer prints the traceback itself."""
     return event

@@ -1,4 +1,4 @@
-"""`read`, `set` and `do` where no daemon runs: one device, opened for one question, left at its safe state."""
+"""`read` where no daemon runs: one device, opened for one question."""
 
 import asyncio
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class _Quiet:
 
 
 def answer_directly(config: Config, question: Mapping[str, Any]) -> dict[str, Any]:
-    """Answers `read`. A value that is set is not kept when its line is released, so driving needs the daemon."""
+    """Answers `read`. A value is not kept when its line is released, so driving needs the daemon."""
     name = str(question["device"])
     if name not in config.devices:
         known = ", ".join(config.devices) or "none"

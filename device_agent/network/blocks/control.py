@@ -94,13 +94,18 @@ class ControlChannel:
                 await backoff.wait(refused, self._replaced)
                 continue
             except NetworkError as error:
+                if self.subscribed.is_set():
+                    log.warning("control_channel_lost", error=str(error))
+                    self.subscribed.clear()
                 await backoff.wait(error)
                 continue
             finally:
                 poll.cancel()
                 replaced.cancel()
             backoff.reset()
-            self.subscribed.set()
+            if not self.subscribed.is_set():
+                log.info("control_channel_open")
+                self.subscribed.set()
             if batch is None:
                 continue
             region = batch.region

@@ -69,6 +69,8 @@ class Client:
         self._library = library
         self._pn = library["PubNubAsyncio"](config, custom_request_handler=library["handler"])
         self._pn.shared_http = http
+        # Its endpoints ask a subscription manager for parameters; ours are given to them by hand.
+        self._pn._subscription_manager = _NoSubscriptions()
         self.token = token
 
     @property
@@ -157,11 +159,16 @@ class Client:
         except self._library["PubNubException"] as error:
             self._http.link.answered()
             raise _refusal(what, error) from None
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError) as error:
             self._http.link.answered()
             raise Refused(f"{what}: the answer is not what the protocol says ({error})", 502) from None
         self._http.link.answered()
         return result
+
+
+class _NoSubscriptions:
+    def get_custom_params(self) -> dict[str, Any]:
+        return {}
 
 
 def _refusal(what: str, error: Any) -> Refused:

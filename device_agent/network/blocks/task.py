@@ -93,6 +93,8 @@ class BlocksTask:
     ) -> "OpenStream | SharedAttachment":
         if not self.start.has_stream:
             raise Refused(f"stream {spec.name}: the caller of this task did not ask for streaming")
+        if not announced:
+            await self.events.settled()
         if spec.affinity == "shared":
             return await self._attach(spec, lane, announced)
         setup = self._setup()

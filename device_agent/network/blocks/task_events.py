@@ -17,8 +17,10 @@ from device_agent.network.blocks.pubsub import Client
 from device_agent.network.blocks.wire import PROTOCOL_VERSION, event_meta, task_channel, task_event
 from device_agent.network.link import Backoff, Link
 
-# A caller that has just sent its message may not listen yet (protocol 13): what ends a task this early is
-# sent a second time, which a caller ignores if it had the first.
+# A caller that has just sent its message may not listen yet for about two round trips (protocol 13). What must
+# not be missed waits this long after the task began; `running` goes out at once.
+SETTLE_S = 1.0
+# A terminal that comes earlier than this is sent a second time; a caller that had the first ignores it.
 EARLY_TERMINAL_S = 3.0
 PROGRESS_INTERVAL_S = 1.0
 # Artifacts and a terminal; progress sentences replace each other. A task that queues more is at fault.
@@ -111,6 +113,8 @@ class TaskEvents:
             await self._until_due()
             if self._queue:
                 event, sent = self._queue[0]
+                if event["type"] != "progress":
+                    await self.settled()
                 await self._deliver(event)
                 self._queue.popleft()
                 if sent is not None and not sent.done():
@@ -122,6 +126,12 @@ class TaskEvents:
                 message, self._progress = self._progress, ""
                 self._progress_at_s = self._clock.monotonic_s()
                 await self._deliver(task_event(self._start.task_id, "progress", message=message))
+
+    async def settled(self) -> None:
+        """Returns when the caller can be expected to listen."""
+        wait_s = self._began_s + SETTLE_S - self._clock.monotonic_s()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
 
     async def _until_due(self) -> None:
         while not self._queue:
