@@ -14,6 +14,7 @@ from device_agent.driver import (
     DriverError,
     GpioBus,
     Point,
+    Sensor,
     Step,
     Unit,
     Value,
@@ -39,8 +40,11 @@ class GpioOutputConfig(ActuatorConfig):
         return safe
 
 
-class GpioOutput(Actuator[GpioOutputConfig, GpioBus]):
-    """Claimed at its safe value in one step with the direction, so that a relay never clicks at the start."""
+class GpioOutput(Sensor[GpioOutputConfig, GpioBus], Actuator[GpioOutputConfig, GpioBus]):
+    """Claimed at its safe value in one step with the direction, so that a relay never clicks at the start.
+
+    Also asked for its level now and then: a chip that is gone would not be noticed until the next command.
+    """
 
     points = (Point("on", type="boolean", write=True, description="Whether the line is driven active."),)
     actions = (
@@ -74,6 +78,9 @@ class GpioOutput(Actuator[GpioOutputConfig, GpioBus]):
     def fileno(self) -> int:
         """The descriptor that keeps the line driven while open."""
         return self._claimed().fileno()
+
+    def read(self) -> dict[str, Value]:
+        return {"on": self._claimed().read()}
 
     def write(self, values: Mapping[str, Value]) -> dict[str, Value]:
         line = self._claimed()

@@ -35,6 +35,16 @@ def test_the_oldest_makes_room_and_is_counted():
     inbox.close()
 
 
+def test_bytes_are_bounded_too():
+    inbox: Inbox[bytes] = Inbox(100, bytes_max=10, size_bytes=len)
+    for item in (b"aaaa", b"bbbb", b"cccc", b"d" * 11, b"ee"):
+        inbox.put(item)
+    assert (list(inbox.drain()), inbox.lost) == ([b"ee"], 4)
+    inbox.put(b"f" * 10)
+    assert list(inbox.drain()) == [b"f" * 10]
+    inbox.close()
+
+
 def test_an_error_comes_after_what_waits_and_stays():
     inbox: Inbox[int] = Inbox(3)
     inbox.put(1)

@@ -129,7 +129,9 @@ def test_claimed_at_its_safe_level(bench, safe, active_low, level):
 def test_write_reads_back_and_safe_returns(bench):
     it = bench(GpioOutput, "pins", line=27, safe=False, active_low=True)
     it.driver.open()
+    assert it.measure() == {"on": False}
     assert it.driver.write({"on": True}) == {"on": True}
+    assert it.measure() == {"on": True}
     it.driver.safe()
     assert it.driver.write({"on": False}) == {"on": False}
 

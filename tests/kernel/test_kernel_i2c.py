@@ -99,6 +99,7 @@ def test_an_absent_chip_is_no_answer_and_no_reopening(rig, request, kind):
         (errno.ETIMEDOUT, BusTimeout),
         (errno.EAGAIN, BusError),
         (errno.EPROTO, BusError),
+        (errno.EBUSY, BusHeld),
         (errno.ENODEV, NoAnswer),
     ],
 )
