@@ -24,6 +24,7 @@ from device_agent.operate.control_socket import ControlSocket
 from device_agent.operate.owner import Owner
 from device_agent.operate.systemd import Notifier
 from device_agent.runtime import Tasks
+from device_agent.safety.keeper import Keeper
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
 from device_agent.store.thread import StoreThread
@@ -66,14 +67,22 @@ class Agent:
             name: BusKeeper(Bus(name, make_handle(name, bus)), clock) for name, bus in config.buses.items()
         }
         self._devices = self._make_devices()
-        self._commander = Commander(config, self._devices, self._journal, clock)
+        self._keeper = Keeper(self._devices, self._journal, clock)
+        self._commander = Commander(config, self._devices, self._keeper, self._journal, clock)
         self._tasks = Tasks(
-            config, self._devices, self._hub, self._commander, self._lanes, self._journal, clock
+            config, self._devices, self._hub, self._commander, self._keeper, self._lanes, self._journal, clock
         )
         self._network = BlocksNetwork(self._settings(api_key), self._tasks, clock, config.state.directory)
         self._network.need_proof_s = self._need_proof_s
         owner = Owner(
-            config, self._devices, self._commander, self._tasks, self._network, self._lanes, self._journal
+            config,
+            self._devices,
+            self._commander,
+            self._keeper,
+            self._tasks,
+            self._network,
+            self._lanes,
+            self._journal,
         )
         self._socket = ControlSocket(config.state.runtime_directory / "control.sock", owner.handlers())
 
@@ -174,7 +183,7 @@ class Agent:
             silent_s = self._network.link.silent_s()
             for name, grace_s in self._tasks.graces().items():
                 if silent_s > grace_s:
-                    self._commander.spawn_safe(name, f"no link for {grace_s:g} s")
+                    self._keeper.spawn_safe(name, f"no link for {grace_s:g} s")
             for name, keeper in self._keepers.items():
                 if keeper.stuck_too_long():
                     log.critical("bus_stuck", bus=name, why="only a new process can use it again")
@@ -195,7 +204,7 @@ class Agent:
         """Hardware first, politeness last."""
         self._notifier.tell("STOPPING=1")
         log.info("stopping", exit_code=self._exit_code)
-        made_safe = await self._commander.all_safe("stop", SAFE_LIMIT_S)
+        made_safe = await self._keeper.all_safe("stop", SAFE_LIMIT_S)
         for name, safe in made_safe.items():
             if not safe:
                 log.error("not_made_safe_at_stop", device=name)
@@ -205,7 +214,7 @@ class Agent:
         network.cancel()
         await self._bounded("network", asyncio.wait([network]), LEAVE_LIMIT_S)
         await self._bounded("socket", self._socket.close(), 1.0)
-        await self._commander.close()
+        await self._keeper.close()
         await self._lives.close()
         for keeper in self._keepers.values():
             await keeper.bus.close()

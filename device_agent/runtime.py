@@ -14,6 +14,7 @@ from device_agent.device import Device
 from device_agent.lives import Lives
 from device_agent.network import StartTask, TaskLink
 from device_agent.requests import RequestTask
+from device_agent.safety.keeper import Keeper
 from device_agent.sessions import PipeSession, SharedPorts
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
@@ -30,6 +31,7 @@ class Tasks:
         devices: Mapping[str, Device],
         hub: Hub,
         commander: Commander,
+        keeper: Keeper,
         lanes: Lanes,
         journal: Journal,
         clock: Clock,
@@ -41,6 +43,7 @@ class Tasks:
         self._devices = devices
         self._hub = hub
         self._commander = commander
+        self._keeper = keeper
         self._lanes = lanes
         self._journal = journal
         self._clock = clock
@@ -113,6 +116,7 @@ class Tasks:
             self._devices,
             self._hub,
             self._commander,
+            self._keeper,
             self._lanes,
             self._journal,
             self._shared,
@@ -131,7 +135,8 @@ class Tasks:
             raise
         except Exception:
             # A bug of ours must not leave a caller without an end, or an actuator without its safe state.
-            await self._commander.end_of_session(session.actor.holder, honour_hold=False)
+            self._commander.leases.release(session.actor.holder)
+            await self._keeper.end_of_session(session.actor.holder, honour_hold=False)
             session.link.terminal("failed", error="internal: the session failed; see the agent's log")
             raise
         finally:
@@ -158,7 +163,7 @@ class Tasks:
         for session in self.sessions.values():
             for name, grace_s in session.grace().items():
                 found[name] = min(found.get(name, float("inf")), grace_s)
-        return {name: found[name] for name in self._commander.away(found)}
+        return {name: found[name] for name in self._keeper.away(found)}
 
     async def pause(self) -> None:
         """The process ends: sessions stay for the next one."""

@@ -23,6 +23,7 @@ from device_agent.errors import NetworkError, Rejected
 from device_agent.events import Draft
 from device_agent.network import StartTask, StreamSpec, TaskLink
 from device_agent.ports import Port
+from device_agent.safety.keeper import Keeper
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
 from device_agent.words import Rate, Select, SessionWord, sentence
@@ -68,6 +69,7 @@ class PipeSession:
         devices: Mapping[str, Device],
         hub: Hub,
         commander: Commander,
+        keeper: Keeper,
         lanes: Lanes,
         journal: Journal,
         shared: SharedPorts,
@@ -83,6 +85,7 @@ class PipeSession:
         self._devices = devices
         self._hub = hub
         self._commander = commander
+        self._keeper = keeper
         self._lanes = lanes
         self._journal = journal
         self._shared = shared
@@ -144,7 +147,8 @@ class PipeSession:
 
     async def _finish(self, state: Any, **members: str) -> None:
         """Hardware first, politeness last."""
-        await self._commander.end_of_session(self.actor.holder)
+        self._commander.leases.release(self.actor.holder)
+        await self._keeper.end_of_session(self.actor.holder)
         await asyncio.gather(*(self._close(port) for port in self.ports.values()))
         self.link.terminal(state, **members)
 

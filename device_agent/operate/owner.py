@@ -14,6 +14,7 @@ from device_agent.network.blocks.network import BlocksNetwork
 from device_agent.operate.control_socket import Handler
 from device_agent.requests import as_json, describe
 from device_agent.runtime import Tasks
+from device_agent.safety.keeper import Keeper
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
 from device_agent.words import parse
@@ -30,6 +31,7 @@ class Owner:
         config: Config,
         devices: Mapping[str, Device],
         commander: Commander,
+        keeper: Keeper,
         tasks: Tasks,
         network: BlocksNetwork,
         lanes: Lanes,
@@ -38,6 +40,7 @@ class Owner:
         self._config = config
         self._devices = devices
         self._commander = commander
+        self._keeper = keeper
         self._tasks = tasks
         self._network = network
         self._lanes = lanes
@@ -64,8 +67,8 @@ class Owner:
                 entry |= {"reason": device.reason, "detail": device.detail}
             if device.latest is not None:
                 entry["latest"] = as_json(device.latest)
-            if name in self._commander.limits:
-                entry["at_safe"] = not self._commander.limits[name].away
+            if name in self._keeper.limits:
+                entry["at_safe"] = not self._keeper.limits[name].away
             devices.append(entry)
         return {
             "agent": self._config.agent.name,
@@ -109,7 +112,7 @@ class Owner:
 
     async def safe(self, question: Mapping[str, Any]) -> dict[str, bool]:
         """Every actuator to its safe state, now."""
-        return await self._commander.all_safe("asked by the owner", SAFE_LIMIT_S)
+        return await self._keeper.all_safe("asked by the owner", SAFE_LIMIT_S)
 
     async def describe(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [describe(device) for device in self._devices.values()]

@@ -1,0 +1,185 @@
+"""Keeps every actuator within its limits and brings it to its safe state in all the moments of design section 7.
+
+Who may drive is the commander's affair; what happens after is decided here, under the driver, whoever asked.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import structlog
+
+from device_agent.clock import Clock
+from device_agent.device import Device, Written
+from device_agent.errors import BusError, DriverError, Rejected
+from device_agent.lives import Lives
+from device_agent.records import Step, Value
+from device_agent.safety.limits import Interlocks, Limits
+from device_agent.store.journal import Journal
+
+log = structlog.get_logger("safety")
+
+# An actuator that does not obey is told again this often, until it does or is lost.
+AGAIN_S = 0.2
+
+
+class Keeper:
+    """Owns the limits, the timers and the unfinished plans of all actuators."""
+
+    def __init__(self, devices: Mapping[str, Device], journal: Journal, clock: Clock) -> None:
+        self._devices = devices
+        self._journal = journal
+        self._clock = clock
+        self._lives = Lives("safety")
+        self._driven_by: dict[str, str] = {}
+        self._being_made_safe: set[str] = set()
+        self._turns = {name: asyncio.Lock() for name in devices}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._plans: dict[str, asyncio.Task[Any]] = {}
+        interlocks = Interlocks()
+        now_s = clock.monotonic_s()
+        self.limits = {
+            name: Limits(name, device.config, device.points, device.safe_values, interlocks, now_s)
+            for name, device in devices.items()
+            if device.is_actuator
+        }
+        for device in devices.values():
+            device.on_lost = self._on_lost
+
+    # -- driving ----------------------------------------
+
+    def turn(self, device: str) -> asyncio.Lock:
+        """Commands of one device go one after the other."""
+        return self._turns[device]
+
+    def check(self, device: str, values: Mapping[str, Value]) -> None:
+        """Raises Rejected with the rule and the wait that remains."""
+        if device in self.limits:
+            self.limits[device].check(values, self._clock.monotonic_s())
+
+    async def write(
+        self, device: Device, values: Mapping[str, Value], may_begin: Callable[[], None]
+    ) -> Written:
+        """Write and account for it. Raises as `Device.write`."""
+        self._stop_plan(device.name)
+        written = await device.write(values, may_begin=may_begin)
+        self.applied(device.name, {**values, **written.read_back})
+        return written
+
+    def applied(self, device: str, values: Mapping[str, Value]) -> None:
+        """These values were set, or may have been."""
+        if device in self.limits:
+            self.limits[device].applied(values, self._clock.monotonic_s())
+            self._arm(device)
+
+    def driven(self, device: str, holder: str) -> None:
+        """Who drove it last: the end of that session brings it back to safe."""
+        self._driven_by[device] = holder
+
+    def away(self, devices: Collection[str]) -> list[str]:
+        """Which of these are not at their safe values."""
+        return [name for name in devices if name in self.limits and self.limits[name].away]
+
+    # -- plans: what goes on after the answer ----------------------------------------
+
+    def start_plan(self, device: Device, steps: list[Step], after_s: float) -> None:
+        """Carry out the rest of an action after this time; a newer command takes its place."""
+        self._stop_plan(device.name)
+        self._plans[device.name] = self._lives.spawn(
+            f"plan {device.name}", self._plan(device, steps, after_s)
+        )
+
+    def _stop_plan(self, device: str) -> None:
+        task = self._plans.pop(device, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    async def _plan(self, device: Device, steps: list[Step], after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        for step in steps:
+            async with self._turns[device.name]:
+                try:
+                    self.check(device.name, step.values)
+                    written = await device.write(step.values, may_begin=_always)
+                    self.applied(device.name, {**step.values, **written.read_back})
+                except (Rejected, BusError, DriverError) as error:
+                    log.error("plan_stopped", device=device.name, error=str(error))
+                    await self.make_safe(device.name, f"plan stopped: {error}")
+                    return
+            if step.for_s is not None:
+                await asyncio.sleep(step.for_s)
+
+    # -- safe ----------------------------------------
+
+    async def make_safe(self, name: str, why: str) -> bool:
+        """One device to its safe state; tried until it obeys or is lost (then opening makes it safe)."""
+        device = self._devices[name]
+        self._stop_plan(name)
+        result = "offline"
+        while device.online:
+            try:
+                await device.safe()
+                result = "done"
+                break
+            except (BusError, DriverError) as error:
+                result = f"failed: {error}"
+                log.error("not_made_safe", device=name, why=why, error=str(error))
+                await asyncio.sleep(AGAIN_S)
+        self.applied(name, device.safe_values)
+        self._driven_by.pop(name, None)
+        self._journal.actuation(self._clock.now_ms(), "device-agent", name, "safe", result, why)
+        log.info("made_safe", device=name, why=why, result=result)
+        return result == "done"
+
+    def spawn_safe(self, name: str, why: str) -> None:
+        """Begin to make a device safe, once at a time."""
+        if name not in self._being_made_safe:
+            self._being_made_safe.add(name)
+            task = self._lives.spawn(f"safe {name}", self.make_safe(name, why))
+            task.add_done_callback(lambda _: self._being_made_safe.discard(name))
+
+    async def all_safe(self, why: str, limit_s: float) -> dict[str, bool]:
+        """Every actuator, all buses at once; a stuck bus delays no other."""
+        names = list(self.limits)
+        jobs = {name: self._lives.spawn(f"safe {name}", self.make_safe(name, why)) for name in names}
+        if jobs:
+            await asyncio.wait(jobs.values(), timeout=limit_s)
+        return {name: job.done() and not job.cancelled() and bool(job.result()) for name, job in jobs.items()}
+
+    async def end_of_session(self, holder: str, *, honour_hold: bool = True) -> None:
+        """What it drove last goes to safe, unless it is configured to hold."""
+        driven = [name for name, who in self._driven_by.items() if who == holder]
+        holding = [n for n in driven if honour_hold and getattr(self._devices[n].config, "hold", False)]
+        for name in holding:
+            self._driven_by.pop(name, None)
+        await asyncio.gather(*(self.make_safe(n, "session ended") for n in driven if n not in holding))
+
+    def _arm(self, name: str) -> None:
+        """(Re)start the timer of `max_on_s`."""
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+        deadline_s = self.limits[name].deadline_s()
+        if deadline_s is None:
+            return
+        delay_s = max(0.0, deadline_s - self._clock.monotonic_s())
+        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, self._too_long, name)
+
+    def _too_long(self, name: str) -> None:
+        self.spawn_safe(name, "max_on_s")
+
+    def _on_lost(self, device: Device) -> None:
+        """A lost actuator is opened again at its safe value; until then its real state is not known."""
+        if device.name in self.limits:
+            self._stop_plan(device.name)
+            self.applied(device.name, device.safe_values)
+            self._driven_by.pop(device.name, None)
+
+    async def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        await self._lives.close()
+
+
+def _always() -> None:
+    """A plan's later steps have no time limit of their own: the command that began them was in time."""
