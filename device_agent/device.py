@@ -4,7 +4,6 @@ A failing driver takes only itself down and is opened again, later each time. Lo
 """
 
 import asyncio
-import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from device_agent.belief import believable
 from device_agent.bus.core import Bus, BusState, Source
 from device_agent.bus.gpio import Edge
 from device_agent.clock import Clock
@@ -19,7 +19,6 @@ from device_agent.driver import Actuator, Driver, DriverConfig, Listener, Sensor
 from device_agent.errors import BadReading, BusBusy, BusError, BusGone, DriverError, NoAnswer
 from device_agent.records import (
     DeviceState,
-    Flag,
     Flagged,
     Point,
     Reading,
@@ -307,21 +306,7 @@ class Device:
         self._sink.on_reading(reading)
 
     def _stamp(self, values: Values, monotonic_s: float, *, raw: bool = True) -> Reading:
-        """All points, calibrated and believable; what is missing is null with a flag."""
-        clean: dict[str, Value] = {}
-        flags: dict[str, Flag] = {}
-        for name, point in self.points.items():
-            value = values.get(name, Flagged(None, Flag.NO_ANSWER))
-            flag: Flag | None = None
-            plain: Value
-            if isinstance(value, Flagged):
-                plain, flag = value.value, value.flag
-            else:
-                plain = value
-            plain, doubt = self._believable(point, self._calibrated(name, plain) if raw else plain)
-            clean[name] = plain
-            if flag or doubt:
-                flags[name] = flag or doubt or Flag.NO_ANSWER
+        clean, flags = believable(self.points.values(), values, self.config if raw else None)
         age_ms = round((self._clock.monotonic_s() - monotonic_s) * 1000)
         return Reading(
             device=self.name,
@@ -331,24 +316,6 @@ class Device:
             monotonic_s=monotonic_s,
             clock_set=self._clock.is_set(),
         )
-
-    def _calibrated(self, name: str, value: Value) -> Value:
-        scale, offset = self.config.scale.get(name), self.config.offset.get(name)
-        if value is None or isinstance(value, (bool, str)) or (scale is None and offset is None):
-            return value
-        return value * (1.0 if scale is None else scale) + (offset or 0.0)
-
-    def _believable(self, point: Point, value: Value) -> tuple[Value, Flag | None]:
-        if value is None or isinstance(value, (bool, str)):
-            return value, None
-        if not math.isfinite(value):
-            return None, Flag.OUT_OF_RANGE
-        outside = (point.low is not None and value < point.low) or (
-            point.high is not None and value > point.high
-        )
-        if outside:
-            return None, Flag.OUT_OF_RANGE
-        return (round(value, 6) if isinstance(value, float) else value), None
 
     # -- questions and commands ----------------------------------------
 

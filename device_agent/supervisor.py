@@ -55,7 +55,7 @@ class BusKeeper:
             await self.bus.close()
 
     def stuck_too_long(self) -> bool:
-        """Whether the bus's thread hangs for so long that only a new process helps. Ask every second or so."""
+        """Whether the bus's thread hangs for so long that only a new process helps."""
         if not self.bus.stuck:
             self._stuck_since_s = None
             return False

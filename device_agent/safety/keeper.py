@@ -1,4 +1,4 @@
-"""Keeps every actuator within its limits and brings it to its safe state in all the moments of design section 7.
+"""Keeps every actuator within its limits, and brings it to safe in all the moments of design section 7.
 
 Who may drive is the commander's affair; what happens after is decided here, under the driver, whoever asked.
 """

@@ -33,6 +33,8 @@ def _redirect(pubnub: Any) -> None:
         raise RuntimeError(f"{ORIGIN_VARIABLE} is not set: where is the stand-in?")
     pubnub.config.origin = origin
     pubnub.config.ssl = False
+    # A long-poll that is under way must not keep a process (a test run, a demo) from ending.
+    pubnub.config.daemon = True
 
 
 class LocalRequestHandler(HttpxRequestHandler):  # type: ignore[misc]
