@@ -1,4 +1,4 @@
-"""A whole world for a journey: network stand-in, simulated board, the daemon as a process, official callers."""
+"""A world for a journey: network stand-in, simulated board, the daemon as a process, official callers."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -117,24 +117,21 @@ def until(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> 
 
 
 class Daemon:
-    """`device-agent run --simulate` as a process."""
+    """`device-agent run` as a process; `words` are on its command line, `python` is how it is begun."""
 
-    def __init__(self, folder: Path, config: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Path,
+        environment: Mapping[str, str],
+        words: Sequence[str] = ("--simulate",),
+        python: Sequence[str] = ("-m", "device_agent"),
+    ) -> None:
         self.log_path = folder / f"daemon-{time.monotonic_ns()}.log"
         self._socket = folder / "state" / "run" / "control.sock"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "device_agent",
-                    "run",
-                    "--simulate",
-                    "--log",
-                    "json",
-                    "--config",
-                    config,
-                ],
+                [sys.executable, *python, "run", *words, "--log", "json", "--config", config],
                 env={**os.environ, **environment},
                 stdout=log,
                 stderr=log,

@@ -1,4 +1,4 @@
-"""The files below systemd/: units that systemd understands, a tight sandbox, and no word that contradicts another."""
+"""The files below systemd/: systemd understands them, the sandbox is tight, none contradicts another."""
 
 import json
 import os
