@@ -1,142 +1,42 @@
-"""A BME280 by its data sheet: forced measurements take their time, a reset forgets the settings.
+"""A BME280: what a BMP280 is, and humidity, with a calibration that uses all the traps of its packing."""
 
-Raw values come from the sheet's integer formulas, turned round by bisection; the driver uses the
-floating-point ones, so that a mistake in either shows.
-"""
-
-from collections.abc import Callable
 from typing import Any
 
-from device_agent.testing.chips import RegisterChip
+from drivers.simulated import bosch
+from drivers.simulated.bosch import CTRL_HUM, FACTORS, ID, SimulatedBosch, bisected, words
 
-# The trimming values of the example in Bosch's data sheets, and a humidity part with all its traps in use.
-T1, T2, T3 = 27504, 26435, -1000
-P1, P2, P3, P4, P5, P6, P7, P8, P9 = 36477, -10685, 3024, 2855, 140, -7, 15500, -14600, 6000
 H1, H2, H3, H4, H5, H6 = 75, 355, 0, 333, 50, 30
-
-ID, RESET, CTRL_HUM, STATUS, CTRL_MEAS, DATA = 0xD0, 0xE0, 0xF2, 0xF3, 0xF4, 0xF7
-MEASURING, FORCED, MODE = 0b1000, 0b01, 0b11
-FACTORS = (0, 1, 2, 4, 8, 16, 16, 16)
-NOTHING_MEASURED = bytes((0x80, 0, 0, 0x80, 0, 0, 0x80, 0))
+HUMIDITY = 0xFD
+NOTHING_MEASURED = bosch.NOTHING_MEASURED + b"\x80\0"
 
 
-class SimulatedBme280(RegisterChip):
+class SimulatedBme280(SimulatedBosch):
     """Quantities: temperature (Cel), pressure (hPa), humidity (%)."""
 
     def __init__(self, address: int = 0x76) -> None:
-        self._done_s: float | None = None
         super().__init__(
+            address,
             {
-                0x88: _words(T1, T2, T3, P1, P2, P3, P4, P5, P6, P7, P8, P9),
                 0xA1: bytes((H1,)),
                 ID: b"\x60",
-                0xE1: _words(H2)
-                + bytes((H3, H4 >> 4 & 0xFF, H4 & 0xF | (H5 & 0xF) << 4, H5 >> 4 & 0xFF, H6)),
-                CTRL_HUM: b"\0\0\0\0",
-                DATA: NOTHING_MEASURED,
+                0xE1: words(H2) + bytes((H3, H4 >> 4 & 0xFF, H4 & 0xF | (H5 & 0xF) << 4, H5 >> 4 & 0xFF, H6)),
+                HUMIDITY: NOTHING_MEASURED[6:],
             },
-            {"temperature": 21.5, "pressure": 1013.25, "humidity": 45.0},
-            read_only=(*range(0x88, 0xA2), ID, *range(0xE1, 0xE8), STATUS, *range(DATA, 0xFF)),
+            {"humidity": 45.0},
+            read_only=range(0xE1, 0xE8),
         )
-        self.address = address
 
-    def reset(self) -> None:
-        super().reset()
-        self._done_s = None
+    def factors(self, ctrl_meas: int) -> tuple[int, ...]:
+        return (*super().factors(ctrl_meas), FACTORS[self[CTRL_HUM] & 7])
 
-    def transfer(self, write: bytes, read_size: int) -> bytes:
-        self._finish_measuring()
-        return super().transfer(write, read_size)
-
-    def _take(self, data: bytes) -> None:
-        """Writes are pairs of register and value; there is no increment in between (section 6.2.1)."""
-        super()._take(data[:1])
-        for index in range(1, len(data) - 1, 2):
-            self.pointer = data[index]
-            super()._take(data[index + 1 : index + 2])
-
-    def on_write(self, register: int, value: int) -> int:
-        if register == RESET:
-            if value == 0xB6:
-                self.reset()
-            return 0
-        if register == CTRL_MEAS and value & MODE in (0b01, 0b10):
-            self._begin_measuring(value)
-        return value
-
-    def _factors(self, ctrl_meas: int) -> tuple[int, int, int]:
-        """Oversampling of temperature, pressure, humidity."""
-        return FACTORS[ctrl_meas >> 5], FACTORS[ctrl_meas >> 2 & 7], FACTORS[self[CTRL_HUM] & 7]
-
-    def _begin_measuring(self, ctrl_meas: int) -> None:
-        # Section 9.1, typical times
-        temperature, *others = self._factors(ctrl_meas)
-        ms = 1 + 2.0 * temperature + sum(2.0 * factor + 0.5 for factor in others if factor)
-        self._done_s = self.now_s() + ms / 1000
-        self[STATUS] |= MEASURING
-
-    def _finish_measuring(self) -> None:
-        if self._done_s is None or self.now_s() < self._done_s:
-            return
-        self._done_s = None
-        temperature, pressure, humidity = self._factors(self[CTRL_MEAS])
-        self[STATUS] &= ~MEASURING
-        self[CTRL_MEAS] &= ~MODE
+    def measured(self, t_fine: int) -> None:
         now: dict[str, Any] = self.quantities()
-        raw_t = _bisected(lambda raw: t_fine_of(raw) / 5120, now["temperature"], 20)
-        t_fine = t_fine_of(raw_t)
-        raw_p = _bisected(lambda raw: -pascal_of(raw, t_fine) / 100, -now["pressure"], 20)
-        raw_h = _bisected(lambda raw: percent_of(raw, t_fine), now["humidity"], 16)
-        self.put(
-            DATA,
-            _data(
-                raw_p if pressure else 0x80000,
-                raw_t if temperature else 0x80000,
-                raw_h if humidity else 0x8000,
-            ),
-        )
-
-
-def _words(*values: int) -> bytes:
-    return b"".join((value & 0xFFFF).to_bytes(2, "little") for value in values)
-
-
-def _data(raw_p: int, raw_t: int, raw_h: int) -> bytes:
-    return (raw_p << 4).to_bytes(3, "big") + (raw_t << 4).to_bytes(3, "big") + raw_h.to_bytes(2, "big")
-
-
-def _bisected(rising: Callable[[int], float], wanted: float, bits: int) -> int:
-    """The raw value whose physical one is nearest to `wanted`."""
-    low, high = 0, (1 << bits) - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if rising(middle) <= wanted else (low, middle)
-    return low if wanted - rising(low) <= rising(high) - wanted else high
-
-
-# --- section 4.2.3: integers of 32 and 64 bits ---------------------------------------------------------
-
-
-def t_fine_of(raw: int) -> int:
-    var1 = ((raw >> 3) - (T1 << 1)) * T2 >> 11
-    var2 = (((raw >> 4) - T1) ** 2 >> 12) * T3 >> 14
-    return var1 + var2
-
-
-def pascal_of(raw: int, t_fine: int) -> float:
-    var1 = t_fine - 128000
-    var2 = var1 * var1 * P6 + (var1 * P5 << 17) + (P4 << 35)
-    var1 = (var1 * var1 * P3 >> 8) + (var1 * P2 << 12)
-    var1 = ((1 << 47) + var1) * P1 >> 33
-    if var1 == 0:
-        return 0.0
-    pressure = ((1048576 - raw << 31) - var2) * 3125 // var1
-    var1 = P9 * (pressure >> 13) * (pressure >> 13) >> 25
-    var2 = P8 * pressure >> 19
-    return ((pressure + var1 + var2 >> 8) + (P7 << 4)) / 256
+        raw = bisected(lambda raw: percent_of(raw, t_fine), now["humidity"], 16)
+        self.put(HUMIDITY, (raw if self[CTRL_HUM] & 7 else 0x8000).to_bytes(2, "big"))
 
 
 def percent_of(raw: int, t_fine: int) -> float:
+    """Section 4.2.3."""
     v = t_fine - 76800
     gain = ((v * H6 >> 10) * ((v * H3 >> 11) + 32768) >> 10) + 2097152
     v = ((raw << 14) - (H4 << 20) - H5 * v + 16384 >> 15) * (gain * H2 + 8192 >> 14)
