@@ -11,6 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from socket import SHUT_RDWR
 from typing import Any
@@ -173,13 +174,15 @@ class _Connection:
         if self._wake < 0:
             return
         self._client.disconnect()
-        thread = self._thread
-        if thread is not None:
-            thread.join(CLOSE_LIMIT_S)
-            if thread.is_alive() and (socket := self._client.socket()) is not None:
-                # The far end takes nothing, not even a farewell
+        if self._thread is not None:
+            self._thread.join(CLOSE_LIMIT_S)
+        if (socket := self._client.socket()) is not None:
+            # The far end takes nothing, not even a farewell
+            with suppress(OSError):
                 socket.shutdown(SHUT_RDWR)
-                thread.join(CLOSE_LIMIT_S)
+            if self._thread is not None:
+                self._thread.join(CLOSE_LIMIT_S)
+            socket.close()
         wake, self._wake = self._wake, -1
         os.close(wake)
 

@@ -31,9 +31,9 @@ class FarEnd:
         return SerialBusConfig(kind="serial", port=self.path, **options)
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1  # a test may pull the plug on another thread
+        if fd >= 0:
+            os.close(fd)
 
 
 @pytest.fixture
@@ -136,11 +136,13 @@ def test_unplugged_while_open(far, port):
 
 
 def test_unplugged_during_a_read(far, port):
-    threading.Timer(0.05, far.close).start()
+    pulling = threading.Timer(0.05, far.close)
+    pulling.start()
     began_s = time.monotonic()
     with pytest.raises(BusGone):
         port.read(1, 60.0)
     assert time.monotonic() - began_s < 30
+    pulling.join()
 
 
 def test_not_there():
