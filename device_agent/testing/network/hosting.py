@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import subprocess
 import sys
@@ -45,25 +46,35 @@ class NetworkThread:
 
     def __init__(self, port: int = 0, settings: Settings | None = None) -> None:
         self.net = DevNetwork(port, settings)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="dev-network", daemon=True)
+        self._started: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
+        self._ended = asyncio.Event()
+        self._thread = threading.Thread(target=self._host, name="dev-network", daemon=True)
+
+    def _host(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except OSError as error:
+            self._started.set_exception(error)
+
+    async def _main(self) -> None:
+        async with self.net:
+            self._started.set_result(asyncio.get_running_loop())
+            await self._ended.wait()
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self.run(self.net.start())
+        self._started.result(_START_LIMIT_S)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.run(self.net.stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._started.result().call_soon_threadsafe(self._ended.set)
         self._thread.join(_STOP_LIMIT_S)
-        self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, T], timeout_s: float = _START_LIMIT_S) -> T:
         """Run a coroutine on the network's loop and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
+        return asyncio.run_coroutine_threadsafe(work, self._started.result()).result(timeout_s)
 
     def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call a plain function on the network's loop, for instance ``host.call(host.net.heal)``."""

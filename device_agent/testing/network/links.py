@@ -10,8 +10,20 @@ from aiohttp import web
 
 HOST = "127.0.0.1"
 _MAX_LINE_BYTES = 128 * 1024
+_SHUTDOWN_S = 0.2
 
 Serve = Callable[[web.BaseRequest, "Link"], Awaitable[web.StreamResponse]]
+
+
+class _Server(web.Server):
+    """Drops a connection that was accepted just before its port was closed, instead of leaving it open."""
+
+    refusing = False
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if self.refusing:
+            transport.abort()
 
 
 @dataclass(slots=True, eq=False)
@@ -21,7 +33,7 @@ class Link:
     name: str
     port: int
     rtt_s: float = 0.0
-    server: web.Server | None = field(default=None, repr=False)
+    server: _Server | None = field(default=None, repr=False)
     site: asyncio.Server | None = field(default=None, repr=False)
 
     @property
@@ -65,7 +77,7 @@ class Links:
 
     async def listen(self, link: Link) -> None:
         """Take connections on the link's port."""
-        link.server = web.Server(
+        link.server = _Server(
             lambda request: self._serve(request, link),
             handler_cancellation=True,
             access_log=None,
@@ -84,11 +96,15 @@ class Links:
             link.site = None
         if link.server is not None:
             server, link.server = link.server, None
+            server.refusing = True
             for handler in list(server.connections):
                 handler.force_close()
                 if handler.transport is not None:
                     handler.transport.abort()
-            await server.shutdown(0.0)
+            await server.shutdown(_SHUTDOWN_S)
+            # Connections on their way from the listening socket to the server arrive within a few turns.
+            for _ in range(10):
+                await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Close all ports."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,8 +11,9 @@ import sys
 import warnings
 from typing import Any
 
+import aiohttp
 import pytest
-from devnet_peer import Peer
+from devnet_peer import Peer, held
 
 from device_agent.testing.network import AdminClient, DevNetwork, NetworkProcess, NetworkThread, serve
 from device_agent.testing.network.admin import Admin
@@ -178,3 +180,21 @@ async def test_asyncio_pubnub_client_is_redirected_by_environment(pointed: Any) 
             assert now.total_occupancy == 0
             await client.stop()
         assert [r.body for r in net.publishes("a")] == ["hello"]
+
+
+async def test_stopping_leaves_no_connection_open() -> None:
+    """Neither a held request, nor an idle connection, nor one that was accepted in the last moment."""
+    async with DevNetwork() as net, Peer(net, {"a": 3}) as peer:
+        waiting = await held(net, peer.subscribe("a", tt=1000))
+        readers = [(await asyncio.open_connection("127.0.0.1", net.port)) for _ in range(5)]
+        late = [asyncio.ensure_future(asyncio.open_connection("127.0.0.1", net.port)) for _ in range(20)]
+        await asyncio.sleep(0)
+        await net.stop()
+        with pytest.raises(aiohttp.ClientError):
+            await waiting
+        done = await asyncio.gather(*late, return_exceptions=True)
+        readers += [pair for pair in done if not isinstance(pair, BaseException)]
+        for reader, writer in readers:
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(1), LIMIT_S) == b""
+            writer.close()
