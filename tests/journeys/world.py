@@ -252,21 +252,33 @@ class Listening:
 class World:
     """Everything, ended in order."""
 
-    def __init__(self, folder: Path, net: NetworkThread, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        net: NetworkThread,
+        *,
+        config: str = CONFIG,
+        link: str = "main",
+        simulated: bool = True,
+        **options: Any,
+    ) -> None:
+        """`config` is a template of these options; `link` is the port of the network that the daemon uses."""
         self.folder = folder
         self.net = net
         self.config = folder / "agent.toml"
+        at = net.net.links[link].addresses
         values = {"concurrency": 8, "rate_hz": 0, **options}
-        text = CONFIG.format(
-            cdm_url=net.net.cdm_url, origin=net.net.pubnub_origin, folder=folder, **values
-        ) + values.get("more", "")
-        self.config.write_text(text)
-        self.board = BoardProcess(folder, self.config)
+        text = config.format(cdm_url=at["cdm_url"], origin=at["pubnub_origin"], folder=folder, **values)
+        self.config.write_text(text + values.get("more", ""))
+        self.board = BoardProcess(folder, self.config) if simulated else None
         self.daemons: list[Daemon] = []
 
     def start(self, *, joined: bool = True) -> Daemon:
-        environment = {"BLOCKS_API_KEY": "bk_device", "DEVICE_AGENT_BOARD": str(self.board.socket)}
-        daemon = Daemon(self.folder, self.config, environment)
+        environment, words = {"BLOCKS_API_KEY": "bk_device"}, []
+        if self.board is not None:
+            environment["DEVICE_AGENT_BOARD"] = str(self.board.socket)
+            words.append("--simulate")
+        daemon = Daemon(self.folder, self.config, environment, words)
         self.daemons.append(daemon)
         if joined:
             daemon.wait_logged("joined")
@@ -283,7 +295,8 @@ class World:
         for daemon in self.daemons:
             if daemon.process.poll() is None:
                 daemon.kill()
-        self.board.stop()
+        if self.board is not None:
+            self.board.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -316,3 +329,15 @@ def question(client: Any, body: Any) -> Any:
 def result(session: Any) -> Any:
     """The `result` artifact of a request task."""
     return json.loads(session.download_artifact(session.list_artifacts()[0]).data)
+
+
+def send(world: World, message: Any) -> None:
+    """A raw control message, targeted at this very instance."""
+    instance = world.daemon.ask("status")["instance"]
+    world.net.call(lambda: world.net.net.send_control(AGENT, message, {"instance": instance}))
+
+
+def start_of(world: World, session: Any) -> dict[str, Any]:
+    """The StartTask of a session's task as the control channel carried it."""
+    net = world.net.net
+    return dict(world.net.call(net.backend.start_message, net.task(session.task_id)))
