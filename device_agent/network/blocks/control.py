@@ -52,6 +52,10 @@ class ControlChannel:
     def use(self, client: Client) -> None:
         """Receive over this client from now on."""
         self._client = client
+        self.token_renewed()
+
+    def token_renewed(self) -> None:
+        """What waits after a refusal may go on."""
         self._replaced.set()
         self._replaced = asyncio.Event()
         self._state_changed.set()
@@ -130,11 +134,11 @@ class ControlChannel:
             client = await self._ready()
             try:
                 await client.heartbeat(self._file.identity.control_channel, self._state(), PRESENCE_LIMIT_S)
-            except TokenRefused as refused:
-                await self._renew(str(refused))
             except NetworkError as error:
                 log.debug("heartbeat_failed", error=str(error))
-                await backoff.wait(error)
+                if isinstance(error, TokenRefused):
+                    await self._renew(str(error))
+                await backoff.wait(error, self._replaced)
                 continue
             backoff.reset()
             await asyncio.sleep(HEARTBEAT_S)
@@ -154,4 +158,4 @@ class ControlChannel:
                 self._state_changed.set()
                 if isinstance(error, TokenRefused):
                     await self._renew(str(error))
-                await backoff.wait(error)
+                await backoff.wait(error, self._replaced)

@@ -203,7 +203,7 @@ class BlocksNetwork:
             self.control.use(self._control_client)
         else:
             self._control_client.token = token
-            self.control.state_changed()
+            self.control.token_renewed()
 
     def _switch(self, environment: str, token: str) -> None:
         identity = self.file.identity

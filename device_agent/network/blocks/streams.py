@@ -63,6 +63,16 @@ class Setup:
             except NetworkError as error:
                 await backoff.wait(error)
 
+    async def token(self, spec: StreamSpec) -> str:
+        """A fresh token of an open stream: without a second announcement where the network allows it."""
+        if spec.affinity == "dedicated":
+            try:
+                return await self.ask(spec, "token_request")
+            except Refused as refused:
+                if refused.code not in FINAL_CODES:
+                    raise
+        return await self.ask(spec, "embedded")
+
     async def _once(self, spec: StreamSpec, phase: str) -> str:
         start = self._start
         body = {
@@ -150,11 +160,11 @@ class OpenStream:
         self._setup = setup
 
     async def renew(self) -> None:
-        """A new token without a second announcement. Raises Refused where no token serves any more."""
+        """A new token. Raises Refused where no token of the task serves any more."""
         before = self._client.token
         async with self._renewing:
             if self._client.token == before:
-                self._client.token = await self._setup.ask(self.spec, "token_request")
+                self._client.token = await self._setup.token(self.spec)
 
     async def _write(self) -> None:
         assert self._writer is not None

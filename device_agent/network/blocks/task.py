@@ -98,7 +98,7 @@ class BlocksTask:
         if spec.affinity == "shared":
             return await self._attach(spec, lane, announced)
         setup = self._setup()
-        token = await setup.ask(spec, "token_request" if announced else "embedded")
+        token = await (setup.token(spec) if announced else setup.ask(spec, "embedded"))
         return self._start_stream(spec, lane, setup, token, 0.0 if announced else SUBSCRIBE_GRACE_S)
 
     def _setup(self) -> Setup:
@@ -131,7 +131,7 @@ class BlocksTask:
             setup = self._setup()
             shared = registry.get(spec.name)
             if shared is None:
-                token = await setup.ask(spec, "token_request" if announced else "embedded")
+                token = await (setup.token(spec) if announced else setup.ask(spec, "embedded"))
                 grace_s = 0.0 if announced else SUBSCRIBE_GRACE_S
                 shared = _Shared(self._start_stream(spec, lane, setup, token, grace_s))
                 registry.add(spec.name, shared)

@@ -105,11 +105,11 @@ def _switch(message: Mapping[str, Any]) -> SwitchEnvironment:
     version = message.get("protocolVersion")
     if version is not None and version != PROTOCOL_VERSION:
         raise ProtocolFault(
-            f"SwitchEnvironment has protocolVersion {version!r}; only {PROTOCOL_VERSION} is known"
+            f"SwitchEnvironment has protocolVersion {str(version)[:40]!r}; only {PROTOCOL_VERSION} is known"
         )
     environment = _text(message, "environment", required=True)
     if environment not in ("playground", "network"):
-        raise ProtocolFault(f"SwitchEnvironment.environment is {environment!r}, not playground or network")
+        raise ProtocolFault(f"SwitchEnvironment.environment is {environment[:40]!r}, not playground or network")
     return SwitchEnvironment(environment, _text(message, "pamToken", required=True, limit=TOKEN_MAX))
 
 

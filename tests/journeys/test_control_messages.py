@@ -1,0 +1,134 @@
+"""What the control channel may bring: duplicates, capacity, hostile forms, tokens, both key sets."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from world import LIMIT_S, World, pipe, question, result, send, start_of, stream, until
+
+from device_agent.errors import ProtocolFault
+from device_agent.network.blocks.wire import parse_control
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=6),
+    max_leaves=20,
+)
+MEMBERS = st.sampled_from(
+    [
+        "taskId",
+        "taskKind",
+        "duration",
+        "durationExpiresAtMs",
+        "requestParts",
+        "writeToken",
+        "ownerId",
+        "orgId",
+    ]
+    + ["callerClaims", "protocolVersion", "environment", "pamToken", "hasStream", "controlToken"]
+)
+TYPES = st.sampled_from(["StartTask", "CancelTask", "ExpireTask", "TerminateTask", "SwitchEnvironment", "X"])
+
+
+@given(st.builds(lambda kind, rest: {**rest, "type": kind}, TYPES, st.dictionaries(MEMBERS, JSON)) | JSON)
+@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
+def test_any_json_is_parsed_or_refused(message: Any) -> None:
+    sentence = ""
+    try:
+        parse_control(message)
+    except ProtocolFault as fault:
+        sentence = str(fault)
+    assert len(sentence) < 300
+
+
+def terminals(world: World, task_id: str) -> list[dict[str, Any]]:
+    channel = world.net.net.task(task_id).channel
+    return [r.body for r in world.net.net.publishes(channel) if r.body["type"] == "terminal"]
+
+
+def test_a_start_task_delivered_again_moves_nothing(world: World, alice: Any) -> None:
+    session = question(alice, {"op": "set", "device": "valve", "values": {"on": True}, "for_s": 0.1})
+    until(lambda: world.board.levels(27)[-1] == 1, "the relay back at safe")
+    until(lambda: len(terminals(world, session.task_id)) == 2, "the repeated early terminal")
+    record = len(world.board.levels(27))
+    world.net.call(world.net.net.resend_start, session.task_id)
+    world.daemon.wait_logged("task_known_already")
+    assert result(question(alice, {"op": "read", "devices": ["door"]}))["state"] == "done"
+    assert len(world.board.levels(27)) == record
+    assert len(terminals(world, session.task_id)) == 2
+
+
+def test_hostile_control_messages_disturb_nobody(world: World, alice: Any) -> None:
+    session = pipe(alice, {"streams": ["telemetry"]})
+    telemetry = stream(session, "telemetry")
+    telemetry.wait("reading", device="climate")
+    bad: list[Any] = [
+        None,
+        [],
+        "StartTask",
+        {"type": "StartTask"},
+        {"type": "StartTask", "taskId": 7},
+        {"type": "StartTask", "taskId": "x" * 5000},
+        {"type": "StartTask", "taskId": "t1", "requestParts": "no"},
+        {"type": "StartTask", "taskId": "t2", "requestParts": [[]]},
+        {"type": "CancelTask"},
+        {"type": "ExpireTask", "taskId": {}},
+        {"type": "SwitchEnvironment", "environment": "moon", "pamToken": "x"},
+        {"type": "Unheard", "taskId": "t"},
+        {"deep": json.loads("[" * 200 + "]" * 200)},
+    ]
+    for message in bad:
+        send(world, message)
+    seen = len(telemetry.events)
+    until(lambda: len(telemetry.events) > seen + 3, "readings go on")
+    assert result(question(alice, {"op": "read", "devices": ["door"]}))["state"] == "done"
+    session.cancel()
+    session.wait_for_terminal(LIMIT_S)
+
+
+def test_unsupported_version_and_bad_pipe_are_refused_by_name(world: World, alice: Any) -> None:
+    session = question(alice, {"op": "read", "devices": ["door"]})
+    start = start_of(world, session)
+    for number, (change, error) in enumerate(
+        [
+            ({"protocolVersion": "1999-01-01"}, "unsupported_protocol_version"),
+            ({"taskKind": "pipe", "duration": 0, "durationExpiresAtMs": 1}, "invalid_start_task"),
+            ({"taskKind": "pipe", "duration": 5}, "invalid_start_task"),
+        ]
+    ):
+        task_id = f"made-up-{number}"
+        send(world, {**start, **change, "taskId": task_id})
+        channel = f"u.{start.get('orgId') or start['ownerId']}.{task_id}"
+        until(
+            lambda channel=channel: world.net.net.publishes(channel, refused=True), f"a terminal for {error}"
+        )
+        body = world.net.net.publishes(channel, refused=True)[0].body
+        assert (body["type"], body["state"], body["error"]) == ("terminal", "failed", error)
+        if error == "unsupported_protocol_version":
+            assert body["protocolVersion"] == "1999-01-01"
+
+
+def test_expired_control_token_is_renewed(world: World, alice: Any) -> None:
+    world.net.call(world.net.net.revoke_tokens, "control")
+    world.daemon.wait_logged("token_renewed")
+    assert result(question(alice, {"op": "read", "devices": ["door"]}))["state"] == "done"
+
+
+def test_expired_stream_token_is_renewed_without_a_hole(world: World, alice: Any) -> None:
+    session = pipe(alice, {"streams": ["telemetry"]})
+    telemetry = stream(session, "telemetry")
+    telemetry.wait("reading", device="climate")
+    seen = len(telemetry.events)
+    world.net.call(world.net.net.revoke_tokens, "stream_provider")
+    until(lambda: len(telemetry.events) > seen + 10, "readings after the renewal")
+    seqs = [event["seq"] for event in telemetry.events]
+    assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
+    session.cancel()
+    session.wait_for_terminal(LIMIT_S)
