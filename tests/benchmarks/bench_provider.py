@@ -1,0 +1,78 @@
+"""The handler of the official provider runtime: the same work as the daemon's, written as its guide shows.
+
+The first input part says what to do: read lines from a serial port, watch a line of the simulated board, or
+tell something now and then. Each event has the members that the daemon's have.
+"""
+
+import json
+import os
+import select
+import time
+from typing import Any
+
+CHUNK_BYTES = 4096
+STREAM = "readings"
+
+
+def handler(task: Any, ctx: Any) -> None:
+    request = json.loads(next(part.text for part in task.request_parts if part.part_id == "request"))
+    options = request.get("options", {})
+    stream = ctx.create_stream(declared_stream=STREAM, **options)
+    seq = 0
+
+    def tell(device: str, values: dict[str, Any]) -> None:
+        nonlocal seq
+        seq += 1
+        at_ms = time.time_ns() // 1_000_000
+        stream.write(
+            {
+                "kind": "reading",
+                "at": at_ms,
+                "seq": seq,
+                "device": device,
+                "boot": "0a1b2c3d",
+                "values": values,
+            }
+        )
+
+    {"lines": lines, "edges": edges, "ticks": ticks}[request["op"]](request, ctx.cancel_event, tell)
+
+
+def lines(request: dict[str, Any], cancelled: Any, tell: Any) -> None:
+    """Lines `n,flow` of a serial port."""
+    fd = os.open(request["port"], os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    rest = b""
+    try:
+        while not cancelled.is_set():
+            if not select.select([fd], [], [], 0.1)[0]:
+                continue
+            *whole, rest = (rest + os.read(fd, CHUNK_BYTES)).split(b"\n")
+            for line in whole:
+                n, _, flow = line.decode().partition(",")
+                tell("meter", {"n": int(n), "flow": float(flow)})
+    finally:
+        os.close(fd)
+
+
+def edges(request: dict[str, Any], cancelled: Any, tell: Any) -> None:
+    """Edges of one input of the simulated board."""
+    from device_agent.testing.board.handles import SimulatedGpio
+
+    bus = SimulatedGpio("pins", request["board"], "official")
+    bus.open()
+    line = bus.input(request["line"])
+    try:
+        tell("door", {"active": line.read()})
+        while not cancelled.is_set():
+            if select.select([line.fileno()], [], [], 0.1)[0]:
+                for edge in line.drain():
+                    tell("door", {"active": edge.active})
+    finally:
+        line.close()
+        bus.close()
+
+
+def ticks(request: dict[str, Any], cancelled: Any, tell: Any) -> None:
+    """A reading every `every_s` seconds."""
+    while not cancelled.wait(request["every_s"]):
+        tell("climate", {"temperature": 21.37, "pressure": 1013.25, "humidity": 48.1})

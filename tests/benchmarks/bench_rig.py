@@ -1,0 +1,340 @@
+"""The rig of the benchmarks: stand-in, simulated board, the rivals as processes, an official caller.
+
+Both rivals sit behind the link `edge`, which can be slow or dead alone; callers come by the link `main`.
+"""
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tty
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "journeys"))
+
+from world import LIMIT_S, BoardProcess, Daemon, until  # noqa: E402
+
+from device_agent.testing.board.link import SocketLink  # noqa: E402
+from device_agent.testing.network import NetworkProcess  # noqa: E402
+from device_agent.testing.network.sdk import sdk_environment  # noqa: E402
+
+STREAM = "readings"
+SESSIONS_MAX = 64
+OURS, OFFICIAL = "device-agent", "official"
+
+AGENT_TOML = """
+[agent]
+name = "{agent}"
+display_name = "Benchmark"
+description = "Measured."
+organization = "Tests"
+tags = ["benchmark"]
+concurrency = {sessions}
+[network]
+cdm_url = "{cdm_url}"
+pubnub_origin = "{pubnub_origin}"
+pubnub_tls = false
+publish_rate_hz = 0
+[state]
+directory = "{folder}/state"
+"""
+
+LINES_TOML = """
+[buses.meter]
+kind = "serial"
+port = "{meter}"
+baud = 115200
+[devices.meter]
+driver = "serial-lines"
+bus = "meter"
+format = "csv"
+columns = ["n", "flow"]
+[devices.meter.points]
+n = {{ type = "integer" }}
+flow = {{ unit = "L/min" }}
+[streams.readings]
+direction = "outbound"
+devices = ["meter"]
+"""
+
+# The lines of the simulated board that each rival owns.
+PINS = {OURS: 17, OFFICIAL: 18}
+
+EDGES_TOML = """
+[buses.pins]
+kind = "gpio"
+chip = "pinctrl-bcm2835"
+[devices.door]
+driver = "gpio-input"
+bus = "pins"
+line = 17
+[streams.readings]
+direction = "outbound"
+devices = ["door"]
+"""
+
+
+class SerialSource:
+    """The far end of a serial port that both rivals can open: a pseudo-terminal."""
+
+    def __init__(self) -> None:
+        self._master, self._slave = pty.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        self.port = os.ttyname(self._slave)
+        self.sent: list[int] = []
+        self.overrun = 0
+
+    def send(self, numbers: Iterable[int]) -> bool:
+        """Lines with these numbers; False when the port's buffer is full, as a wire has no patience."""
+        wanted = list(numbers)
+        data = b"".join(b"%d,%.3f\n" % (n, 10 + n % 700 / 100) for n in wanted)
+        try:
+            done = os.write(self._master, data)
+        except BlockingIOError:
+            done = 0
+        while 0 < done < len(data):
+            try:
+                done += os.write(self._master, data[done:])
+            except BlockingIOError:
+                time.sleep(0.001)  # a line that has begun goes out whole
+        if not done:
+            self.overrun += len(wanted)
+            return False
+        self.sent += wanted
+        return True
+
+    def close(self) -> None:
+        os.close(self._master)
+        os.close(self._slave)
+
+
+class Receiver:
+    """An official caller's open stream, read in a thread: each event with the instant of its arrival."""
+
+    def __init__(self, session: Any, on_event: Callable[[dict[str, Any], float], None]) -> None:
+        self.session = session
+        self._stream = session.wait_for_stream(STREAM, timeout=LIMIT_S).open()
+        self._on_event = on_event
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for event in self._stream.events():
+            self._on_event(event, time.monotonic())
+
+    def close(self) -> None:
+        self.session.cancel()
+        self.session.wait_for_terminal(LIMIT_S)
+
+
+class Numbers:
+    """Readings with a number as a caller got them: (number, late), and when."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[int, bool]] = []
+        self.at_s: list[float] = []
+        self.first: dict[str, Any] | None = None
+
+    def __call__(self, event: dict[str, Any], at_s: float) -> None:
+        if event.get("kind") == "reading":
+            self.first = self.first or event
+            self.received.append((event["values"].get("n", -1), event.get("late", False)))
+            self.at_s.append(at_s)
+
+
+class Rival:
+    """A provider runtime at work as a process, with a serial port of its own."""
+
+    name = ""
+    process: subprocess.Popen[bytes]
+
+    def __init__(self, agent: str, source: SerialSource) -> None:
+        self.agent = agent
+        self.source = source
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def request(self, op: str, **options: Any) -> dict[str, Any]:
+        """The input part `request` of a pipe task that does this work."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait(LIMIT_S)
+
+
+class Ours(Rival):
+    """The daemon. `simulated`: on a board, else on the serial port."""
+
+    name = OURS
+
+    def __init__(self, rig: "Rig", config: str, *, agent: str, simulated: bool) -> None:
+        super().__init__(agent, rig.source())
+        self.folder = rig.folder / agent
+        self.folder.mkdir()
+        self.config = self.folder / "agent.toml"
+        text = (AGENT_TOML + config).format(
+            agent=agent, sessions=SESSIONS_MAX, folder=self.folder, meter=self.source.port, **rig.edge
+        )
+        self.config.write_text(text)
+        self.board = BoardProcess(self.folder, self.config) if simulated else None
+        self.start()
+
+    def start(self) -> None:
+        """Start the process, again if need be, without waiting for it."""
+        environment, words = {"BLOCKS_API_KEY": "bk_device"}, []
+        if self.board is not None:
+            environment["DEVICE_AGENT_BOARD"] = str(self.board.socket)
+            words.append("--simulate")
+        self.daemon = Daemon(self.folder, self.config, environment, words)
+        self.process = self.daemon.process
+
+    def ready(self) -> None:
+        self.daemon.wait_logged("joined")
+        until(self._online, "devices online")
+
+    def _online(self) -> bool:
+        return all(device["state"] == "online" for device in self.daemon.ask("status")["devices"])
+
+    def request(self, op: str, **options: Any) -> dict[str, Any]:
+        return {"streams": [STREAM]}
+
+    def pin(self, line: int) -> Callable[[bool], None]:
+        """What sets a line of the board; it is low to begin with."""
+        assert self.board is not None
+        link = SocketLink(self.board.socket, "stimulus")
+        link.call("pin", "pins", line, False)
+        return lambda level: link.call("pin", "pins", line, level)
+
+    def stop(self) -> None:
+        super().stop()
+        if self.board is not None:
+            self.board.stop()
+
+
+class Official(Rival):
+    """The official provider runtime with the handler of `bench_provider`."""
+
+    name = OFFICIAL
+
+    def __init__(self, rig: "Rig", *, agent: str) -> None:
+        super().__init__(agent, rig.source())
+        self.folder = rig.folder / agent
+        self.folder.mkdir()
+        rig.net.call("register", agent=agent, card=card(agent))
+        (self.folder / "agent-card.json").write_text(json.dumps(card(agent)))
+        shutil.copy(HERE / "bench_provider.py", self.folder / "handler.py")
+        self._environment = {
+            **os.environ,
+            **sdk_environment(rig.edge["cdm_url"], rig.edge["pubnub_origin"], "bk_device"),
+            "AGENT_SHUTDOWN_GRACE_SEC": "0",
+        }
+        self.start()
+
+    def start(self) -> None:
+        with (self.folder / "log.txt").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "scripts.run_agent"],
+                cwd=self.folder,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+
+    def request(self, op: str, **options: Any) -> dict[str, Any]:
+        return {"op": op, "port": self.source.port, **options}
+
+
+def card(agent: str) -> dict[str, Any]:
+    """An agent card for `bench_provider`."""
+    return {
+        "identity": {
+            "agentName": agent,
+            "displayName": agent,
+            "description": "Measured.",
+            "version": "1.0.0",
+            "provider": {"organization": "Tests"},
+        },
+        "capabilities": {"taskKinds": ["pipe"]},
+        "tags": [{"id": "test", "name": "Test"}],
+        "runtime": {"handler": "handler.py", "concurrency": SESSIONS_MAX, "expectedInstances": 1},
+        "io": {
+            "inputs": [
+                {"id": "request", "contentType": "application/json", "description": "what", "required": False}
+            ],
+            "outputs": [],
+        },
+        "streams": {STREAM: {"direction": "outbound", "format": "events", "schema": {}}},
+    }
+
+
+class Rig:
+    """Everything, ended in order: `with Rig() as rig:`."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self.net = NetworkProcess("--auto-register")
+
+    def __enter__(self) -> Self:
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        self._stack.enter_context(self.net)
+        # The official caller misses what comes before it has subscribed; that race is not measured here.
+        self.net.call("set", dispatch_when_watched_s=5.0)
+        self.edge: Mapping[str, Any] = self.net.call("open_link", name="edge")
+        os.environ.update(sdk_environment(self.net.cdm_url, self.net.pubnub_origin, "bk_alice"))
+        from blocks_network import TaskClient
+
+        self.client = TaskClient.create(billing_mode="free", api_key="bk_alice")
+        self._stack.callback(self.client.destroy)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def source(self) -> SerialSource:
+        source = SerialSource()
+        self._stack.callback(source.close)
+        return source
+
+    def ours(self, config: str, *, agent: str = "ours", simulated: bool = False) -> Ours:
+        rival = Ours(self, config, agent=agent, simulated=simulated)
+        self._stack.callback(rival.stop)
+        rival.ready()
+        return rival
+
+    def official(self, *, agent: str = "official") -> Official:
+        rival = Official(self, agent=agent)
+        self._stack.callback(rival.stop)
+        self.joined(rival)
+        return rival
+
+    def joined(self, rival: Rival) -> None:
+        """Wait until an instance of this agent is present."""
+        self.net.call("wait_joined", agent=rival.agent, timeout_s=LIMIT_S)
+
+    def rtt(self, edge_ms: float, main_ms: float = 0.0) -> None:
+        """Round trips of the rivals' link and of the callers'."""
+        self.net.call("set_rtt", rtt_ms=edge_ms, link="edge")
+        self.net.call("set_rtt", rtt_ms=main_ms, link="main")
+
+    def open(
+        self, rival: Rival, request: Mapping[str, Any], on_event: Callable[[dict[str, Any], float], None]
+    ) -> Receiver:
+        """A pipe session of an official caller, with its stream open."""
+        part = {"partId": "request", "contentType": "application/json", "text": json.dumps(request)}
+        session = self.client.send_message(
+            agent_name=rival.agent, request_parts=[part], task_kind="pipe", duration=30
+        )
+        return Receiver(session, on_event)
