@@ -1,0 +1,69 @@
+"""The link dies while a relay is on: it goes safe by itself, and says so when the link is back."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from scenery import GRACE_S, Scene
+
+# A daemon that does its work at once, on a machine that does much else besides.
+PATIENCE_S = 5.0
+# A link that was silent is heard again at the latest after this.
+BACK_S = 40.0
+
+
+def cut(scene: Scene, how: str) -> Callable[[], Any]:
+    """Cuts the daemon's own link; what heals it."""
+    host = scene.world.net
+    if how == "refused":
+        host.run(host.net.refuse(scene.link))
+        return lambda: host.run(host.net.accept(scene.link))
+    fault = host.call(host.net.add_fault, "blackhole", link=scene.link)
+    return lambda: host.call(host.net.heal, fault.fault_id)
+
+
+@pytest.mark.parametrize("how", ["refused", "silent"])
+def test_the_relay_goes_safe_and_the_session_goes_on(begin: Callable[..., Scene], how: str) -> None:
+    scene = begin("relay")
+    assert scene.switch(True, "on")["state"] == "done"
+    assert scene.rig.relay_on()
+    cut_s = time.monotonic()
+    heal = cut(scene, how)
+    scene.until(lambda: not scene.rig.relay_on(), "the relay at its safe level")
+    grace_s = GRACE_S * scene.rig.slowness
+    off_s = scene.rig.relay_record()[-1].t_s
+    assert off_s - cut_s < grace_s + PATIENCE_S * scene.rig.slowness
+    heal()
+    scene.until(
+        lambda: [e for e in scene.of("reading", device="relay") if e["values"]["on"] is False][-1:],
+        "word that the relay is off",
+    )
+    # What the caller sends before the daemon listens again comes too late, and then nothing moves.
+    assert not scene.rig.relay_on()
+    acks = commanded_until_done(scene)
+    assert all(ack["error"]["code"] == "expired" for ack in acks[:-1])
+    assert [moment.level for moment in scene.rig.relay_record()][-2:] == [True, False]
+    scene.end()
+    scene.until(lambda: not scene.rig.relay_on(), "the relay safe after the session")
+
+
+def commanded_until_done(scene: Scene) -> list[dict[str, Any]]:
+    """A caller who does not give up; the acks that he got."""
+    acks: list[dict[str, Any]] = []
+    deadline_s = time.monotonic() + BACK_S * scene.rig.slowness
+    while not acks or acks[-1]["state"] != "done":
+        assert time.monotonic() < deadline_s, f"not back within {BACK_S:g} s: {acks}"
+        acks.append(scene.switch(True, f"again {len(acks)}"))
+    return acks
+
+
+def test_an_outage_within_the_grace_changes_nothing(begin: Callable[..., Scene]) -> None:
+    scene = begin("relay")
+    assert scene.switch(True, "on")["state"] == "done"
+    moved = len(scene.rig.relay_record())
+    cut(scene, "refused")()
+    assert scene.switch(True, "still")["state"] == "done"
+    assert scene.rig.relay_on()
+    assert all(not moment.level for moment in scene.rig.relay_record()[moved:]), "it was switched off"
+    scene.end()
