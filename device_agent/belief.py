@@ -8,6 +8,7 @@ from device_agent.records import Flag, Flagged, Point, Value, Values
 
 # Six decimals keep what any converter resolves and drop the binary dust of floating point.
 DECIMALS = 6
+_MISSING = Flagged(None, Flag.NO_ANSWER)
 
 
 def believable(
@@ -17,29 +18,37 @@ def believable(
     clean: dict[str, Value] = {}
     flags: dict[str, Flag] = {}
     for point in points:
-        given = values.get(point.name, Flagged(None, Flag.NO_ANSWER))
-        value, flag = (given.value, given.flag) if isinstance(given, Flagged) else (given, None)
-        if calibration is not None:
-            value = _calibrated(point.name, value, calibration)
-        value, doubt = _checked(point, value)
-        clean[point.name] = value
-        if doubt := flag or doubt:
-            flags[point.name] = doubt
+        name = point.name
+        given = values.get(name, _MISSING)
+        flag: Flag | None = None
+        if isinstance(given, Flagged):
+            value, flag = given.value, given.flag
+        else:
+            value = given
+        # Booleans are integers to Python, and a bool is neither calibrated nor out of range.
+        if isinstance(value, (int, float)) and value is not True and value is not False:
+            if calibration is not None and (calibration.scale or calibration.offset):
+                value = _calibrated(name, value, calibration)
+            value, doubt = _checked(point, value)
+            flag = flag or doubt
+        clean[name] = value
+        if flag is not None:
+            flags[name] = flag
     return clean, flags
 
 
-def _calibrated(name: str, value: Value, config: DriverConfig) -> Value:
+def _calibrated(name: str, value: float, config: DriverConfig) -> float:
     scale, offset = config.scale.get(name), config.offset.get(name)
-    if value is None or isinstance(value, (bool, str)) or (scale is None and offset is None):
+    if scale is None and offset is None:
         return value
     return value * (1.0 if scale is None else scale) + (offset or 0.0)
 
 
-def _checked(point: Point, value: Value) -> tuple[Value, Flag | None]:
-    if value is None or isinstance(value, (bool, str)):
-        return value, None
-    low = -math.inf if point.low is None else point.low
-    high = math.inf if point.high is None else point.high
-    if not math.isfinite(value) or not low <= value <= high:
+def _checked(point: Point, value: float) -> tuple[float | None, Flag | None]:
+    if (
+        not math.isfinite(value)
+        or (point.low is not None and value < point.low)
+        or (point.high is not None and value > point.high)
+    ):
         return None, Flag.OUT_OF_RANGE
     return (round(value, DECIMALS) if isinstance(value, float) else value), None

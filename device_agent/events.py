@@ -7,6 +7,7 @@ share the work.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from device_agent.records import Reading, Status, Value
@@ -28,9 +29,19 @@ class Draft:
         return b'%s"seq":%d%s' % (self.head, seq, self.tail)
 
 
+# `json.dumps` would make an encoder for each event; what events hold is flat, so no circle is looked for.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False)
+
+
 def encode(value: Any) -> bytes:
     """Compact JSON; refuses NaN and infinity, which no JSON reader need accept."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
+
+
+@lru_cache(maxsize=1024)
+def _reading_of(device: str, boot: str) -> bytes:
+    """What the readings of a device have in common: encoded once, not for each."""
+    return b',"device":%s,"boot":%s,"values":' % (encode(device), encode(boot))
 
 
 def _draft(kind: str, at_ms: int, members: Mapping[str, Any], device: str = "") -> Draft:
@@ -41,12 +52,12 @@ def _draft(kind: str, at_ms: int, members: Mapping[str, Any], device: str = "") 
 
 def reading(item: Reading, boot: str) -> Draft:
     """One reading; `clock` and `flags` only where they are not as usual."""
-    members: dict[str, Any] = {"device": item.device, "boot": boot, "values": item.values}
+    tail = _reading_of(item.device, boot) + encode(item.values)
     if not item.clock_set:
-        members["clock"] = "unset"
+        tail += b',"clock":"unset"'
     if item.flags:
-        members["flags"] = item.flags
-    return _draft("reading", item.at_ms, members, item.device)
+        tail += b',"flags":' + encode(item.flags)
+    return Draft(b'{"kind":"reading","at":%d,' % item.at_ms, tail + b"}", "reading", item.at_ms, item.device)
 
 
 def thinned(
