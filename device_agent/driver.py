@@ -16,7 +16,9 @@ from device_agent.bus.core import Handle, Source
 from device_agent.bus.gpio import Edge, GpioBus
 from device_agent.bus.i2c import I2cBus
 from device_agent.bus.mqtt import MqttBus, MqttMessage
+from device_agent.bus.onewire import OneWireBus
 from device_agent.bus.serial import SerialBus
+from device_agent.bus.spi import SpiBus
 from device_agent.errors import BadReading, ChipReset, DriverError, NoAnswer, WrongChip
 from device_agent.records import Action, Argument, Flag, Flagged, Point, Step, Unit, Value, Values
 
@@ -40,9 +42,11 @@ __all__ = [
     "MqttMessage",
     "NoAnswer",
     "NoBus",
+    "OneWireBus",
     "Point",
     "Sensor",
     "SerialBus",
+    "SpiBus",
     "Step",
     "Unit",
     "Value",

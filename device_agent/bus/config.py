@@ -60,6 +60,23 @@ class MqttBusConfig(_BusConfig):
     keepalive_s: int = Field(15, ge=5, le=3600)
 
 
+class SpiBusConfig(_BusConfig):
+    """One chip select. The chip's own limit holds besides `max_speed_hz`."""
+
+    kind: Literal["spi"]
+    device: str = Field(pattern=r"^(/dev/.+|[^/]+)$", description='"/dev/spidev0.0".')
+    max_speed_hz: int = Field(1_000_000, ge=10_000, le=125_000_000)
+    mode: Literal[0, 1, 2, 3] = 0
+
+
+class OneWireBusConfig(_BusConfig):
+    kind: Literal["w1"]
+    directory: str = Field(
+        "/sys/bus/w1/devices", pattern="^/", description="Where the kernel lists 1-Wire devices."
+    )
+
+
 BusConfig = Annotated[
-    I2cBusConfig | GpioBusConfig | SerialBusConfig | MqttBusConfig, Field(discriminator="kind")
+    I2cBusConfig | GpioBusConfig | SerialBusConfig | MqttBusConfig | SpiBusConfig | OneWireBusConfig,
+    Field(discriminator="kind"),
 ]

@@ -1,6 +1,14 @@
 """From a `[buses.*]` table to the handle on real hardware. Imports only the kind that is asked for."""
 
-from device_agent.bus.config import BusConfig, GpioBusConfig, I2cBusConfig, MqttBusConfig, SerialBusConfig
+from device_agent.bus.config import (
+    BusConfig,
+    GpioBusConfig,
+    I2cBusConfig,
+    MqttBusConfig,
+    OneWireBusConfig,
+    SerialBusConfig,
+    SpiBusConfig,
+)
 from device_agent.bus.core import Handle
 
 
@@ -19,6 +27,14 @@ def make_handle(name: str, config: BusConfig) -> Handle:
             from device_agent.bus.mqtt_paho import PahoMqtt
 
             return PahoMqtt(name, config)
+        case SpiBusConfig():
+            from device_agent.bus.spi_linux import LinuxSpi
+
+            return LinuxSpi(name, config)
+        case OneWireBusConfig():
+            from device_agent.bus.onewire_sysfs import SysfsOneWire
+
+            return SysfsOneWire(name, config)
         case GpioBusConfig(backend="gpiozero"):
             from device_agent.bus.gpio_gpiozero import GpiozeroGpio
 

@@ -13,7 +13,9 @@ from device_agent.bus.config import (
     GpioBusConfig,
     I2cBusConfig,
     MqttBusConfig,
+    OneWireBusConfig,
     SerialBusConfig,
+    SpiBusConfig,
 )
 from device_agent.config.draft import Draft, DraftDevice
 from device_agent.config.explain import show
@@ -146,6 +148,10 @@ def _medium(bus: BusConfig) -> tuple[str, ...] | None:
                 "serial",
                 f"USB {port.vid:04x}:{port.pid:04x} {port.serial or ''} {port.location or ''}".strip(),
             )
+        case SpiBusConfig():
+            return ("spi", os.path.normpath(bus.device).removeprefix("/dev/"))
+        case OneWireBusConfig():
+            return ("w1", os.path.normpath(bus.directory))
         case MqttBusConfig():
             # A broker serves many, but a second connection of the same client id throws out the first.
             if bus.client_id is None:

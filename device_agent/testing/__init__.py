@@ -16,10 +16,12 @@ if TYPE_CHECKING:
         I2cChip,
         MqttChip,
         Nack,
+        OneWireChip,
         Publication,
         Quantity,
         RegisterChip,
         SerialChip,
+        SpiChip,
     )
 
 _HOME = {
@@ -34,10 +36,12 @@ _HOME = {
     "I2cChip": "device_agent.testing.chips",
     "MqttChip": "device_agent.testing.chips",
     "Nack": "device_agent.testing.chips",
+    "OneWireChip": "device_agent.testing.chips",
     "Publication": "device_agent.testing.chips",
     "Quantity": "device_agent.testing.chips",
     "RegisterChip": "device_agent.testing.chips",
     "SerialChip": "device_agent.testing.chips",
+    "SpiChip": "device_agent.testing.chips",
 }
 
 __all__ = [
@@ -48,10 +52,12 @@ __all__ = [
     "I2cChip",
     "MqttChip",
     "Nack",
+    "OneWireChip",
     "Publication",
     "Quantity",
     "RegisterChip",
     "SerialChip",
+    "SpiChip",
     "SteppedClock",
     "check_driver",
     "ensure_board",

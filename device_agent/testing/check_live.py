@@ -25,6 +25,8 @@ _BUSES = {
     "gpio": {"chip": "simulated"},
     "serial": {"port": "simulated"},
     "mqtt": {"host": "simulated"},
+    "spi": {"device": "simulated"},
+    "w1": {},
 }
 
 Reading = Mapping[str, Value | Flagged]

@@ -312,6 +312,28 @@ class GpioChip(Chip):
         return ()
 
 
+class SpiChip(Chip):
+    """A chip behind one chip select."""
+
+    def transfer(self, data: bytes, speed_hz: int) -> bytes:
+        """One selection: as many bytes out as come in, at this clock."""
+        return b"\xff" * len(data)
+
+
+class OneWireChip(Chip):
+    """A sensor as the kernel shows it: a folder `device` of small text files."""
+
+    device = "28-000000000001"
+
+    def read(self, file: str) -> tuple[str, float]:
+        """The text of one file, and how long the kernel takes for it. Raises FileNotFoundError."""
+        raise FileNotFoundError(file)
+
+    def write(self, file: str, text: str) -> None:
+        """The host writes one file. Raises FileNotFoundError."""
+        raise FileNotFoundError(file)
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """One MQTT message of a simulated device."""

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from device_agent.bus.config import GpioBusConfig, I2cBusConfig, MqttBusConfig, SerialBusConfig
+from device_agent.bus.config import (
+    GpioBusConfig,
+    I2cBusConfig,
+    MqttBusConfig,
+    OneWireBusConfig,
+    SerialBusConfig,
+    SpiBusConfig,
+)
 from device_agent.driver import Driver
 from device_agent.testing import Board, SteppedClock, open_handle
 
@@ -14,6 +21,8 @@ BUSES: dict[str, Any] = {
     "pins": GpioBusConfig(kind="gpio", chip="pinctrl-bcm2835"),
     "meter": SerialBusConfig(kind="serial", port="/dev/ttyUSB0"),
     "broker": MqttBusConfig(kind="mqtt", host="localhost"),
+    "spi0": SpiBusConfig(kind="spi", device="/dev/spidev0.0"),
+    "w1": OneWireBusConfig(kind="w1"),
 }
 
 

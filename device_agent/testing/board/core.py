@@ -18,14 +18,17 @@ from device_agent.testing.board.gpio import GpioMedium
 from device_agent.testing.board.i2c import I2cMedium
 from device_agent.testing.board.medium import Medium, Placed
 from device_agent.testing.board.mqtt import MqttMedium
+from device_agent.testing.board.onewire import OneWireMedium
 from device_agent.testing.board.record import Record
 from device_agent.testing.board.serial import SerialMedium
+from device_agent.testing.board.spi import SpiMedium
 from device_agent.testing.board.timers import Pacer, Timer, Timers
 from device_agent.testing.chips import Chip, Physical
 from device_agent.testing.clock import SteppedClock
 
 _MEDIA: dict[str, type[Medium]] = {
-    medium.kind: medium for medium in (I2cMedium, GpioMedium, SerialMedium, MqttMedium)
+    medium.kind: medium
+    for medium in (I2cMedium, GpioMedium, SerialMedium, MqttMedium, SpiMedium, OneWireMedium)
 }
 M = TypeVar("M", bound=Medium)
 

@@ -8,14 +8,19 @@ KINDS: dict[str, tuple[str, ...]] = {
     "gpio": ("unplug", "replug", "stuck", "slow", "noise", "frozen"),
     "serial": ("unplug", "replug", "nack", "stuck", "slow", "noise", "frozen", "corrupt"),
     "mqtt": ("unplug", "replug", "stuck", "slow", "noise", "frozen", "corrupt"),
+    "spi": ("unplug", "replug", "nack", "stuck", "slow", "noise", "frozen", "corrupt"),
+    "w1": ("unplug", "replug", "nack", "stuck", "slow", "noise", "frozen", "corrupt"),
 }
-"""Which kinds each bus knows. On a serial port `nack` is silence: what the far end says never arrives."""
+"""Which kinds each bus knows. On a serial port `nack` is silence: what the far end says never arrives. On SPI
+nobody drives the input, which reads as ones; on 1-Wire the kernel's file is empty."""
 
 DEVICE_KINDS: dict[str, tuple[str, ...]] = {
     "i2c": KINDS["i2c"],
     "gpio": ("unplug", "replug", "noise", "frozen"),
     "serial": ("unplug", "replug", "nack", "noise", "frozen", "corrupt"),
     "mqtt": ("unplug", "replug", "frozen"),
+    "spi": KINDS["spi"],
+    "w1": KINDS["w1"],
 }
 """Which of them can befall one device alone; the only device on a port or broker shares all of its fate."""
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from device_agent.bus.config import BusConfig
+from device_agent.bus.config import BusConfig, SpiBusConfig
 from device_agent.bus.core import Handle, Source
 from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine
 from device_agent.bus.i2c import I2cBus
 from device_agent.bus.mqtt import MqttBus, MqttMessage
+from device_agent.bus.onewire import OneWireBus
 from device_agent.bus.serial import SerialBus
+from device_agent.bus.spi import SpiBus
 from device_agent.errors import BusGone
 from device_agent.testing.board.core import Board
 from device_agent.testing.board.link import Link, connect
@@ -27,6 +29,8 @@ def open_handle(name: str, config: BusConfig, *, board: Place, by: str = "daemon
 
     `by` is who the record says it was. Touches nothing yet: `open` raises BusGone if no board is there.
     """
+    if isinstance(config, SpiBusConfig):
+        return SimulatedSpi(name, board, by, config.max_speed_hz)
     return _HANDLES[config.kind](name, board, by)
 
 
@@ -46,7 +50,7 @@ def attach_output(claim: str, *, board: Place, by: str) -> "SimulatedOutput":
 
 
 class _Simulated:
-    """Connection to the board, shared by the four kinds."""
+    """Connection to the board, shared by all kinds."""
 
     def __init__(self, name: str, board: Place, by: str) -> None:
         self.name = name
@@ -211,9 +215,32 @@ class SimulatedMqtt(_Simulated, MqttBus):
         return _Arrivals(link, lambda chunk: MqttMessage(*chunk))
 
 
+class SimulatedSpi(_Simulated, SpiBus):
+    def __init__(self, name: str, board: Place, by: str, max_speed_hz: int) -> None:
+        super().__init__(name, board, by)
+        self._max_speed_hz = max_speed_hz
+
+    def transfer(self, data: bytes, *, max_speed_hz: int | None = None) -> bytes:
+        speed_hz = min(self._max_speed_hz, max_speed_hz or self._max_speed_hz)
+        answer: bytes = self._call("spi.transfer", data, speed_hz)
+        return answer
+
+
+class SimulatedOneWire(_Simulated, OneWireBus):
+    def devices(self) -> tuple[str, ...]:
+        return tuple(self._call("w1.devices"))
+
+    def read(self, device: str, file: str) -> str:
+        return str(self._call("w1.read", device, file))
+
+    def write(self, device: str, file: str, text: str) -> None:
+        self._call("w1.write", device, file, text)
+
+
 _HANDLES: dict[str, Callable[[str, Place, str], Handle]] = {
     "i2c": SimulatedI2c,
     "gpio": SimulatedGpio,
     "serial": SimulatedSerial,
     "mqtt": SimulatedMqtt,
+    "w1": SimulatedOneWire,
 }

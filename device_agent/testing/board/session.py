@@ -95,6 +95,10 @@ _BUS_OPS: dict[str, tuple[str, Callable[..., Any]]] = {
     "serial.read": ("serial", lambda who, medium, *args: medium.read(who, *args)),
     "serial.discard": ("serial", lambda who, medium: medium.discard_input(who)),
     "serial.listen": ("serial", Session._listen),
+    "spi.transfer": ("spi", lambda who, medium, *args: medium.transfer(who, *args)),
+    "w1.devices": ("w1", lambda who, medium: medium.devices(who)),
+    "w1.read": ("w1", lambda who, medium, *args: medium.read(who, *args)),
+    "w1.write": ("w1", lambda who, medium, *args: medium.write(who, *args)),
     "mqtt.publish": ("mqtt", lambda who, medium, *args: medium.publish(who, *args)),
     "mqtt.subscribe": ("mqtt", Session._subscribe),
 }
