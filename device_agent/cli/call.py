@@ -1,0 +1,328 @@
+"""`device-agent call AGENT …`: a small caller built on the official SDK, for people and scripts.
+
+The key comes from --key-file or $BLOCKS_API_KEY, the network's address from $BLOCKS_CDM_URL or --dev.
+"""
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from device_agent.cli.call_show import (
+    ack_text,
+    clean,
+    clock_time,
+    dumps,
+    mapping,
+    points_of,
+    unit_text,
+    units_of_card,
+    units_of_description,
+    value_text,
+)
+from device_agent.cli.common import Exit, print_table, run_command, styled
+from device_agent.cli.control import parse_value
+from device_agent.errors import AgentError, Rejected
+
+if TYPE_CHECKING:
+    from device_agent.cli.call_client import Answer, Caller
+
+ANSWER_LIMIT_S = 60.0
+DURATION_MAX_MIN = 43_200
+_SPANS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+Act = Callable[["Caller", argparse.Namespace], int]
+
+
+# -- arguments ----------------------------------------------------------------------------------------------
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    call = subparsers.add_parser(
+        "call", help="call an agent: read, watch, drive, history", description=__doc__
+    )
+    call.add_argument("agent", metavar="AGENT", help="the agent's name on the network, such as greenhouse_7")
+    _common(call)
+    commands = call.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, act: Act, text: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        _common(parser)
+        parser.set_defaults(run=_run, act=act)
+        return parser
+
+    read = command("read", _read, "the present reading of devices, of all without one")
+    read.add_argument("devices", metavar="DEVICE", nargs="*")
+    command("describe", _describe, "devices with their points, units, ranges and actions")
+    set_ = command("set", _set, "set a point of a device")
+    set_.add_argument("device", metavar="DEVICE")
+    set_.add_argument("point", metavar="POINT")
+    set_.add_argument("value", metavar="VALUE", help="a number, on, off, true, false, null, or a text")
+    set_.add_argument("--for", dest="for_s", metavar="S", type=span_s, help="back to safe after this time")
+    do = command("do", _do, "carry out an action of a device")
+    do.add_argument("device", metavar="DEVICE")
+    do.add_argument("action", metavar="ACTION")
+    do.add_argument("args", metavar="NAME=VALUE", nargs="*")
+    _history_arguments(command("history", _history, "readings from the agent's own record"))
+    _session_arguments(command)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    """Options that may stand before or after the command; the later one wins."""
+
+    def option(*names: str, **options: Any) -> None:
+        parser.add_argument(*names, default=argparse.SUPPRESS, **options)
+
+    option("--json", action="store_true", help="print JSON")
+    option("--key-file", metavar="FILE", type=Path, help="the caller's API key (else $BLOCKS_API_KEY)")
+    option("--dev", metavar="URL", help="a local `device-agent dev-network`, such as http://127.0.0.1:8700")
+    option("--paid", action="store_true", help="the agent's billing mode is paid")
+    option("--timeout", metavar="S", type=span_s, help=f"longest wait for an answer ({ANSWER_LIMIT_S:g} s)")
+
+
+def _history_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("devices", metavar="DEVICE", nargs="+")
+    when = "ISO 8601, epoch milliseconds, or an age such as 90m, 24h, 7d"
+    parser.add_argument("--from", dest="from_ms", metavar="TIME", type=instant_ms, help=f"{when} (24h)")
+    parser.add_argument("--to", dest="to_ms", metavar="TIME", type=instant_ms, help="the same (now)")
+    parser.add_argument("--every", dest="every_s", metavar="S", type=span_s, help="one mean per step")
+    parser.add_argument("--format", choices=("json", "csv", "png"), help="else by --out's ending, else csv")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write there instead of standard output")
+
+
+def _session_arguments(command: Callable[[str, Act, str], argparse.ArgumentParser]) -> None:
+    watch = command("watch", _watch, "readings as they come, until Ctrl-C")
+    watch.add_argument("devices", metavar="DEVICE", nargs="*")
+    watch.add_argument("--stream", metavar="NAME", help="this stream alone; a byte stream is passed on raw")
+    watch.add_argument("--every", dest="every_s", metavar="S", type=span_s, help="the pace that is wanted")
+    watch.add_argument("--for", dest="for_s", metavar="S", type=span_s, help="end after this time")
+    watch.add_argument("--format", choices=("table", "ndjson", "csv"), default="table")
+    watch.add_argument("--out", metavar="FILE", type=Path, help="write there instead of standard output")
+    drive = command("drive", _drive, "send commands over a session, print what became of them")
+    drive.add_argument("--command", metavar="JSON", action="append", help="a command; may be repeated")
+    drive.add_argument(
+        "--stream", metavar="NAME", help="send on this stream (else one that carries the device)"
+    )
+    drive.add_argument("--readings", action="store_true", help="print readings too")
+    for parser in (watch, drive):
+        parser.add_argument(
+            "--duration", metavar="MIN", type=_minutes, help="length of the session (60; at most 43200)"
+        )
+
+
+def span_s(text: str) -> float:
+    """Seconds from `90`, `90s`, `5m`, `24h` or `7d`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if found is None or float(found[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time span such as 90, 5m or 24h")
+    return float(found[1]) * _SPANS_S[found[2] or "s"]
+
+
+def instant_ms(text: str) -> int:
+    """Epoch milliseconds from ISO 8601 (local time without an offset), epoch milliseconds, or an age."""
+    if re.fullmatch(r"\d+(\.\d+)?[smhd]", text):
+        return int((time.time() - span_s(text)) * 1000)
+    try:
+        return (
+            int(text)
+            if re.fullmatch(r"\d{9,15}", text)
+            else int(datetime.fromisoformat(text).timestamp() * 1000)
+        )
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no instant such as 2026-05-01T06:00, 24h or 1777608000000"
+        ) from None
+
+
+def _minutes(text: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", text) or not 1 <= int(text) <= DURATION_MAX_MIN:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes from 1 to {DURATION_MAX_MIN}")
+    return int(text)
+
+
+# -- running ------------------------------------------------------------------------------------------------
+
+
+def _run(args: argparse.Namespace) -> int:
+    from device_agent.cli.call_sdk import leave
+
+    return leave(run_command(lambda: _called(args)))
+
+
+def _called(args: argparse.Namespace) -> int:
+    from device_agent.cli.call_client import Caller
+    from device_agent.cli.call_sdk import hush, read_key, sdk, use_local_network
+
+    for name, usual in (("json", False), ("key_file", None), ("dev", None), ("paid", False)):
+        setattr(args, name, getattr(args, name, usual))
+    args.timeout = getattr(args, "timeout", ANSWER_LIMIT_S)
+    if args.dev is not None:
+        use_local_network(args.dev)
+    key = read_key(args.key_file)
+    sdk()
+    hush()
+    with Caller(args.agent, key, paid=args.paid) as caller:
+        act: Act = args.act
+        return act(caller, args)
+
+
+def _watch(caller: "Caller", args: argparse.Namespace) -> int:
+    from device_agent.cli.call_watch import watch
+
+    return watch(caller, args)
+
+
+def _drive(caller: "Caller", args: argparse.Namespace) -> int:
+    from device_agent.cli.call_drive import drive
+
+    return drive(caller, args)
+
+
+def _asked(caller: "Caller", args: argparse.Namespace, question: Mapping[str, Any]) -> "Answer":
+    """The answer, where it is `done`. Raises Rejected with the agent's code otherwise."""
+    answer = caller.ask(question, args.timeout)
+    state = answer.result.get("state")
+    if state == "done":
+        return answer
+    if args.json:
+        print(dumps(answer.result, indent=2))
+    fault = mapping(answer.result.get("error"))
+    code, message = clean(fault.get("code", "internal"), 40), clean(fault.get("message", "no reason given"))
+    raise Rejected(code, f"{clean(state, 20)}: {code}: {message}")
+
+
+def units(caller: "Caller", limit_s: float) -> dict[str, dict[str, str]]:
+    """Units by device and point: from the card, else asked for; none where the agent tells neither."""
+    found = units_of_card(caller.card())
+    if found:
+        return found
+    try:
+        return units_of_description(caller.ask({"op": "describe"}, limit_s).result.get("devices"))
+    except AgentError:
+        return {}
+
+
+# -- questions ----------------------------------------------------------------------------------------------
+
+
+def _read(caller: "Caller", args: argparse.Namespace) -> int:
+    question: dict[str, Any] = {"op": "read"}
+    if args.devices:
+        question["devices"] = args.devices
+    result = _asked(caller, args, question).result
+    if args.json:
+        print(dumps(result, indent=2))
+        return Exit.DONE
+    known = units(caller, args.timeout)
+    rows = []
+    readings = result.get("readings")
+    for reading in map(mapping, readings if isinstance(readings, list) else ()):
+        at = clock_time(reading.get("at"), date=True)
+        for point, value, unit, flag in points_of(reading, known):
+            device = clean(reading.get("device"), 40)
+            rows.append([device, clean(point, 40), value_text(value), unit_text(unit), at, clean(flag, 40)])
+    print_table(["device", "point", "value", "unit", "at", "flag"], rows)
+    return Exit.DONE
+
+
+def _describe(caller: "Caller", args: argparse.Namespace) -> int:
+    result = _asked(caller, args, {"op": "describe"}).result
+    if args.json:
+        print(dumps(result, indent=2))
+        return Exit.DONE
+    devices = result.get("devices")
+    for device in map(mapping, devices if isinstance(devices, list) else ()):
+        print(f"{styled(clean(device.get('device'), 40), 'bold')}  {clean(device.get('state'), 20)}")
+        for point in map(mapping, device.get("points") or ()):
+            print(f"  {_point_text(point)}")
+        for action in map(mapping, device.get("actions") or ()):
+            named = [clean(mapping(one).get("name"), 40) for one in action.get("arguments") or ()]
+            print(f"  do {clean(action.get('name'), 40)}{''.join(f' {name}=…' for name in named)}")
+    return Exit.DONE
+
+
+def _point_text(point: Mapping[str, Any]) -> str:
+    words = [
+        f"{clean(point.get('name'), 40):<16}",
+        unit_text(point.get("unit")) or clean(point.get("type"), 20),
+    ]
+    low, high = point.get("minimum", point.get("low")), point.get("maximum", point.get("high"))
+    if low is not None or high is not None:
+        words.append(f"{value_text(low)} to {value_text(high)}")
+    if point.get("write"):
+        words.append(f"settable, safe: {value_text(point.get('safe'))}")
+    return "  ".join(words)
+
+
+def _set(caller: "Caller", args: argparse.Namespace) -> int:
+    question = {"op": "set", "device": args.device, "values": {args.point: parse_value(args.value)}}
+    if args.for_s is not None:
+        question["for_s"] = args.for_s
+    return _acknowledged(caller, args, question)
+
+
+def _do(caller: "Caller", args: argparse.Namespace) -> int:
+    question = {"op": "do", "device": args.device, "action": args.action, "args": named_values(args.args)}
+    return _acknowledged(caller, args, question)
+
+
+def named_values(words: Sequence[str]) -> dict[str, Any]:
+    """`NAME=VALUE` words as an object. Raises Rejected."""
+    named = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise Rejected("invalid_value", f"{word!r} is not NAME=VALUE")
+        named[name] = parse_value(value)
+    return named
+
+
+def _acknowledged(caller: "Caller", args: argparse.Namespace, question: Mapping[str, Any]) -> int:
+    result = _asked(caller, args, question).result
+    print(dumps(result, indent=2) if args.json else ack_text(mapping(result.get("ack"))))
+    return Exit.DONE
+
+
+def _history(caller: "Caller", args: argparse.Namespace) -> int:
+    now_ms = int(time.time() * 1000)
+    endings = {".json": "json", ".csv": "csv", ".png": "png"}
+    form = args.format or (endings.get(args.out.suffix.lower()) if args.out else None) or "csv"
+    if form == "png" and args.out is None and sys.stdout.isatty():
+        raise AgentError("a picture does not go to a terminal: name a file with --out")
+    question: dict[str, Any] = {
+        "op": "history",
+        "devices": args.devices,
+        "from": now_ms - 86_400_000 if args.from_ms is None else args.from_ms,
+        "to": now_ms if args.to_ms is None else args.to_ms,
+        "format": form,
+    }
+    if args.every_s is not None:
+        question["every_s"] = args.every_s
+    answer = _asked(caller, args, question)
+    if answer.data is None:
+        raise AgentError("the agent has answered without the readings")
+    _deliver(answer.data, args.out)
+    if args.json:
+        print(dumps(answer.result, indent=2), file=sys.stdout if args.out else sys.stderr)
+    return Exit.DONE
+
+
+def _deliver(data: bytes, out: Path | None) -> None:
+    """To the file; else to standard output, where a terminal gets no control characters."""
+    if out is not None:
+        try:
+            out.write_bytes(data)
+        except OSError as error:
+            raise AgentError(
+                f"{out} cannot be written ({error.strerror}): name another file with --out"
+            ) from None
+        return
+    if sys.stdout.isatty():
+        for line in data.decode("utf-8", "replace").splitlines():
+            print(clean(line, 100_000))
+        return
+    sys.stdout.buffer.write(data)

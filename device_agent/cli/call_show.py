@@ -1,0 +1,182 @@
+"""How values, units and events of an agent look to people. What comes from the network is untrusted text."""
+
+import json
+import sys
+import time
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+UNITS = {
+    "Cel": "°C",
+    "1": "",
+    "deg": "°",
+    "deg/s": "°/s",
+    "m/s2": "m/s²",
+    "m3": "m³",
+    "m3/h": "m³/h",
+    "g/m3": "g/m³",
+    "ug/m3": "µg/m³",
+    "uT": "µT",
+    "uS/cm": "µS/cm",
+    "Ohm": "Ω",
+    "V.A": "VA",
+    "W.h": "Wh",
+    "kW.h": "kWh",
+    "By": "B",
+    "MBy": "MB",
+    "[ppm]": "ppm",
+    "[ppb]": "ppb",
+    "[pH]": "pH",
+    "dB[mW]": "dBm",
+}
+"""UCUM's spelling to what people write; a unit that is not here is written as it is."""
+
+Units = Mapping[str, Mapping[str, str]]
+"""Device to point to unit."""
+
+
+def clean(text: object, limit: int = 400) -> str:
+    """One line of printable text: no control, no direction override, no line break, not endless."""
+    line = "".join(c if c == " " or unicodedata.category(c)[0] not in "CZ" else " " for c in str(text))
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def unit_text(unit: object) -> str:
+    """A UCUM unit as people write it."""
+    text = clean(unit or "", 20)
+    return UNITS.get(text, text)
+
+
+def value_text(value: object) -> str:
+    """A value as people read it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    return clean(value, 120)
+
+
+def with_unit(value: object, unit: object) -> str:
+    """`21.5 °C`, `45 %`, `on`."""
+    text, suffix = value_text(value), unit_text(unit)
+    return f"{text} {suffix}" if suffix and value is not None else text
+
+
+def dumps(value: object, indent: int | None = None) -> str:
+    """JSON in which nothing but ASCII remains, so that a terminal is safe and a program loses nothing."""
+    return json.dumps(value, indent=indent, ensure_ascii=True)
+
+
+def note(text: str) -> None:
+    """A remark that is no data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def units_of_card(card: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Units by device and point, from the stream schemas of a card."""
+    units: dict[str, dict[str, str]] = {}
+    for stream in mapping(card.get("streams")).values():
+        for name in ("schema", "outboundSchema"):
+            forms = mapping(mapping(stream).get(name)).get("oneOf")
+            for form in forms if isinstance(forms, list) else ():
+                properties = mapping(mapping(form).get("properties"))
+                device = mapping(properties.get("device")).get("const")
+                points = mapping(mapping(properties.get("values")).get("properties"))
+                if isinstance(device, str):
+                    found = {p: str(mapping(s).get("unit", "")) for p, s in points.items()}
+                    units.setdefault(device, {}).update(found)
+    return units
+
+
+def units_of_description(devices: object) -> dict[str, dict[str, str]]:
+    """Units by device and point, from the answer to `describe`."""
+    units = {}
+    for device in devices if isinstance(devices, list) else ():
+        points = mapping(device).get("points")
+        units[str(mapping(device).get("device"))] = {
+            str(mapping(point).get("name")): str(mapping(point).get("unit", ""))
+            for point in (points if isinstance(points, list) else ())
+        }
+    return units
+
+
+def clock_time(at_ms: object, *, date: bool = False) -> str:
+    """Local time of an event."""
+    if isinstance(at_ms, bool) or not isinstance(at_ms, int | float) or not 0 <= at_ms < 2**47:
+        return "--:--:--"
+    form = "%Y-%m-%d %H:%M:%S" if date else "%H:%M:%S"
+    return f"{time.strftime(form, time.localtime(at_ms / 1000))}.{int(at_ms) % 1000:03d}"
+
+
+def points_of(event: Mapping[str, Any], units: Units) -> Iterator[tuple[str, Any, str, str]]:
+    """Point, value, unit, flag of each value of a reading."""
+    known = units.get(str(event.get("device")), {})
+    flags = mapping(event.get("flags"))
+    for point, value in mapping(event.get("values")).items():
+        yield str(point), value, known.get(point, ""), str(flags.get(point, ""))
+
+
+def sentence(event: object, units: Units) -> str:
+    """One event as a line for people."""
+    if not isinstance(event, dict):
+        return f"not an event: {clean(dumps(event))}"
+    at, device = clock_time(event.get("at")), clean(event.get("device", ""), 40)
+    match event.get("kind"):
+        case "reading":
+            values = "  ".join(
+                f"{clean(point, 40)} {with_unit(value, unit)}{flag and f' ({clean(flag, 40)})'}"
+                for point, value, unit, flag in points_of(event, units)
+            )
+            text = f"{device:<12} {values}"
+        case "status":
+            text = f"{device:<12} is {clean(event.get('state'))}{_because(event.get('reason'))}"
+        case "gap":
+            text = f"{device or 'gap':<12} {clean(event.get('count'))} readings are missing" + _because(
+                event.get("reason")
+            )
+        case "ack":
+            text = f"ack {clean(event.get('id', ''), 40)}: {ack_text(event, units)}"
+        case "control":
+            text = f"{clean(event.get('about'))}: {_control(event)}"
+        case kind:
+            text = f"{clean(kind)}: {clean(dumps(event))}"
+    return f"{at}  {text}{'  (late)' if event.get('late') is True else ''}"
+
+
+def ack_text(ack: Mapping[str, Any], units: Units | None = None) -> str:
+    """What became of a command."""
+    known = (units or {}).get(str(ack.get("device")), {})
+    applied = ", ".join(
+        f"{clean(point, 40)} = {with_unit(value, known.get(point, ''))}"
+        for point, value in mapping(ack.get("applied")).items()
+    )
+    state = clean(ack.get("state", "unknown"), 20)
+    if state == "done":
+        seen = " (read back)" if ack.get("verified") is True else ""
+        again = " (this id was done before; nothing moved)" if ack.get("repeated") else ""
+        return f"done{applied and f': {applied}'}{seen}{again}"
+    fault = mapping(ack.get("error"))
+    code, message = fault.get("code", "internal"), fault.get("message", "no reason given")
+    return f"{state}: {clean(code, 40)}: {clean(message)}"
+
+
+def _control(event: Mapping[str, Any]) -> str:
+    if event.get("about") == "session":
+        devices = event.get("devices")
+        return "carries " + clean(", ".join(map(str, devices)) if isinstance(devices, list) else devices)
+    if event.get("ok") is True:
+        return "done"
+    fault = mapping(event.get("error"))
+    return f"refused: {clean(fault.get('code'), 40)}: {clean(fault.get('message'))}"
+
+
+def _because(reason: object) -> str:
+    return f" ({clean(reason)})" if reason else ""
