@@ -290,8 +290,9 @@ class Device:
                 self._sink.on_bytes(self.name, chunk)
                 continue
             at_s = chunk.monotonic_s if isinstance(chunk, Edge) else self._clock.monotonic_s()
+            wall = self._wall(at_s)
             for values in driver.feed(chunk):
-                self._emit(self._stamp(values, at_s))
+                self._emit(self._stamp(values, at_s, wall=wall))
 
     def _emit_present(self, driver: Listener[Any, Any]) -> None:
         now_s = self._clock.monotonic_s()
@@ -305,17 +306,17 @@ class Device:
         self.latest = reading
         self._sink.on_reading(reading)
 
-    def _stamp(self, values: Values, monotonic_s: float, *, raw: bool = True) -> Reading:
-        clean, flags = believable(self.points.values(), values, self.config if raw else None)
+    def _wall(self, monotonic_s: float) -> tuple[int, bool]:
+        """The wall clock at that instant, epoch milliseconds, and whether it can be right."""
         age_ms = round((self._clock.monotonic_s() - monotonic_s) * 1000)
-        return Reading(
-            device=self.name,
-            at_ms=self._clock.now_ms() - max(0, age_ms),
-            values=clean,
-            flags=flags,
-            monotonic_s=monotonic_s,
-            clock_set=self._clock.is_set(),
-        )
+        return self._clock.now_ms() - max(0, age_ms), self._clock.is_set()
+
+    def _stamp(
+        self, values: Values, monotonic_s: float, *, raw: bool = True, wall: tuple[int, bool] | None = None
+    ) -> Reading:
+        clean, flags = believable(self.points.values(), values, self.config if raw else None)
+        at_ms, clock_set = wall or self._wall(monotonic_s)
+        return Reading(self.name, at_ms, clean, flags, monotonic_s, clock_set)
 
     # -- questions and commands ----------------------------------------
 

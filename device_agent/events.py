@@ -6,17 +6,15 @@ share the work.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from device_agent.records import Reading, Status, Value
 
 LATE = b',"late":true}'
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An event without its number. `device` is empty where it concerns none."""
 
     head: bytes
