@@ -1,0 +1,366 @@
+"""Modbus RTU: frames by the standard, words, types, joins, faults on the line, writes that happen once."""
+
+import math
+import struct
+
+import pytest
+
+from device_agent.driver import BadReading, DriverError, Flag, Flagged, NoAnswer
+from device_agent.errors import BusTimeout
+from device_agent.testing import check_driver
+from drivers.modbus import Master, ModbusException, crc16, framed
+from drivers.modbus_points import ModbusPoint, blocks_of
+from drivers.modbus_rtu import ModbusRtu, ModbusRtuConfig
+
+METER = {
+    "voltage": {"kind": "input", "address": 0, "type": "float32", "unit": "V"},
+    "current": {"kind": "input", "address": 2, "type": "uint16", "scale": 0.01, "unit": "A"},
+    "energy": {"kind": "input", "address": 70, "type": "uint32", "unit": "W.h", "word_order": "little"},
+    "alarm": {"kind": "discrete", "address": 9},
+}
+DRIVE = {
+    "speed": {"address": 100, "type": "int16", "scale": 0.1, "offset": 5, "unit": "Hz", "write": True,
+              "minimum": 0, "maximum": 60, "safe": 0},
+    "ramp": {"address": 101, "type": "uint32", "unit": "ms", "write": True, "safe": 1000,
+             "minimum": 0, "maximum": 90000},
+    "run": {"kind": "coil", "address": 3, "write": True, "safe": False},
+    "reverse": {"kind": "coil", "address": 4, "write": True, "safe": False},
+    "fault": {"address": 7, "type": "bool", "bit": 5},
+    "ready": {"address": 7, "type": "bool", "bit": 0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"points": METER},
+        {"points": DRIVE, "unit": 17},
+        {"points": DRIVE, "write_multiple": True, "word_order": "little"},
+    ],
+)
+def test_contract(options):
+    check_driver(ModbusRtu, options)
+
+
+class Line:
+    """The far end as a script: what each question is answered with."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.sent: list[bytes] = []
+        self.answers = list(answers)
+        self.input = b""
+        self.discarded = 0
+
+    def discard_input(self) -> None:
+        self.discarded += 1
+        self.input = b""
+
+    def write(self, data: bytes) -> None:
+        self.sent.append(data)
+        self.input += self.answers.pop(0) if self.answers else b""
+
+    def read(self, size: int, timeout_s: float) -> bytes:
+        got, self.input = self.input[:size], self.input[size:]
+        return got
+
+
+def asked(line: Line, **options) -> Master:
+    options = {"timeout_s": 0.3, "gap_s": 0.005, "echo": False, "sleep": lambda seconds: None, **options}
+    return Master(line, 0x11, **options)  # type: ignore[arg-type]
+
+
+def driver(line: Line, points: dict, **options) -> ModbusRtu:
+    config = ModbusRtuConfig.model_validate({"points": points, "unit": 0x11, **options})
+    return ModbusRtu(config, line, lambda seconds: None)  # type: ignore[arg-type]
+
+
+# --- frames ----------------------------------------------------------------------------------------------
+
+
+def test_checksum():
+    assert framed(bytes.fromhex("0207")) == bytes.fromhex("0207 4112")  # section 6.2.2
+    assert framed(bytes.fromhex("1103006B0003")) == bytes.fromhex("1103006B0003 7687")
+    assert crc16(framed(b"anything")) == 0
+
+
+def test_reading_registers_by_the_standard():
+    line = Line(framed(bytes.fromhex("1103 06 022B 0000 0064")))
+    assert asked(line).read(3, 0x6B, 3) == bytes.fromhex("022B00000064")
+    assert line.sent == [bytes.fromhex("1103006B00037687")]
+    assert line.discarded == 1
+
+
+def test_reading_coils_by_the_standard():
+    line = Line(framed(bytes.fromhex("1101 05 CD6BB20E1B")))
+    assert asked(line).read(1, 0x13, 0x25) == bytes.fromhex("CD6BB20E1B")
+    assert line.sent == [framed(bytes.fromhex("110100130025"))]
+
+
+@pytest.mark.parametrize(
+    ("write", "question", "answer"),
+    [
+        (lambda m: m.write_coil(0xAC, True), "1105 00AC FF00", "1105 00AC FF00"),
+        (lambda m: m.write_coil(0xAC, False), "1105 00AC 0000", "1105 00AC 0000"),
+        (lambda m: m.write_register(1, 3), "1106 0001 0003", "1106 0001 0003"),
+        (
+            lambda m: m.write_coils(0x13, [bool(0x1CD >> n & 1) for n in range(10)]),
+            "110F 0013 000A 02 CD01",
+            "110F 0013 000A",
+        ),
+        (lambda m: m.write_registers(1, b"\0\x0a\x01\x02"), "1110 0001 0002 04 000A0102", "1110 0001 0002"),
+    ],
+)
+def test_writing_by_the_standard(write, question, answer):
+    line = Line(framed(bytes.fromhex(answer)))
+    write(asked(line))
+    assert line.sent == [framed(bytes.fromhex(question))]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(2, "illegal data address"), (6, "device busy"), (99, "exception")]
+)
+def test_a_refusal_is_told(code, words):
+    with pytest.raises(ModbusException, match=rf"unit 17 refuses function 3 at address 107: {words}.*{code}"):
+        asked(Line(framed(bytes((0x11, 0x83, code))))).read(3, 107, 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        framed(bytes.fromhex("1103 02 1234"))[:-1] + b"\0",  # checksum
+        framed(bytes.fromhex("1203 02 1234")),  # another unit
+        framed(bytes.fromhex("1104 02 1234")),  # another function
+        framed(bytes.fromhex("1103 04 12345678")),  # a late answer to another question
+        framed(bytes.fromhex("1103 02 1234"))[:5],  # torn
+        framed(bytes.fromhex("1103 02 1234"))[1:],
+        b"\x11",
+        b"\0" + framed(bytes.fromhex("1103 02 1234")),  # a glitch when the adapter switched over
+    ],
+)
+def test_what_is_no_answer(answer):
+    with pytest.raises(BadReading, match="unit 17"):
+        asked(Line(answer)).read(3, 0, 1)
+
+
+def test_silence_is_no_answer():
+    with pytest.raises(NoAnswer, match=r"within 0.3 s"):
+        asked(Line()).read(3, 0, 1)
+
+
+def test_an_adapter_that_echoes():
+    question, answer = framed(bytes.fromhex("1103 0200 0002")), framed(bytes.fromhex("1103 04 00010002"))
+    assert asked(Line(question + answer), echo=True).read(3, 0x200, 2) == b"\0\x01\0\x02"
+    with pytest.raises(BadReading, match="echo = true"):
+        asked(Line(question + answer)).read(3, 0x200, 2)
+    with pytest.raises(BadReading, match="is `echo` right"):
+        asked(Line(answer), echo=True).read(3, 0x200, 2)
+
+
+def test_an_answer_that_looks_like_the_question():
+    """One register at 0x0200 that holds 0 begins just as the question did."""
+    assert asked(Line(framed(bytes.fromhex("1103 02 0000")))).read(3, 0x200, 1) == b"\0\0"
+
+
+# --- words -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "expected"),
+    [
+        ({"type": "uint16"}, "FFFE", 65534),
+        ({"type": "int16"}, "FFFE", -2),
+        ({"type": "uint32"}, "0001 0002", 65538),
+        ({"type": "uint32", "word_order": "little"}, "0002 0001", 65538),
+        ({"type": "int32"}, "FFFF FFFE", -2),
+        ({"type": "uint64"}, "0000 0000 0001 0002", 65538),
+        ({"type": "int64", "word_order": "little"}, "FFFE FFFF FFFF FFFF", -2),
+        ({"type": "float32"}, "4366 3333", pytest.approx(230.2)),
+        ({"type": "float32", "word_order": "little"}, "3333 4366", pytest.approx(230.2)),
+        ({"type": "float64"}, "406C C666 6666 6666", pytest.approx(230.2)),
+        ({"type": "int16", "scale": 0.1}, "FF38", -20.0),
+        ({"type": "uint16", "scale": 0.1}, "08FD", 230.1),
+        ({"type": "uint16", "scale": 2, "offset": -40}, "001E", 20.0),
+        ({"type": "bool"}, "0100", True),
+        ({"type": "bool", "bit": 5}, "0020", True),
+        ({"type": "bool", "bit": 5}, "FFDF", False),
+        ({"type": "float32"}, "7FC0 0000", Flagged(None, Flag.NO_ANSWER)),
+        ({"type": "float32"}, "7F80 0000", Flagged(None, Flag.OVERFLOW)),
+        ({"type": "int16", "nothing": -32768}, "8000", Flagged(None, Flag.NO_ANSWER)),
+        ({"type": "uint32", "nothing": 0xFFFFFFFF}, "FFFF FFFF", Flagged(None, Flag.NO_ANSWER)),
+    ],
+)
+def test_words_to_values(options, data, expected):
+    point = ModbusPoint(address=0, **options)
+    value = point.decode(bytes.fromhex(data), "big")
+    assert value == expected
+    plain = not isinstance(value, Flagged | bool)
+    if plain:
+        assert point.encode(value, "big") == bytes.fromhex(data)
+
+
+def test_the_devices_word_order_is_overruled_by_the_points():
+    data = bytes.fromhex("0001 0002")
+    assert ModbusPoint(address=0, type="uint32").decode(data, "little") == 0x20001
+    assert ModbusPoint(address=0, type="uint32", word_order="big").decode(data, "little") == 0x10002
+
+
+def test_what_does_not_fit_is_not_cut_off():
+    for options, value in (({}, 70000), ({"type": "int16"}, -40000), ({"type": "uint16"}, math.nan)):
+        with pytest.raises(DriverError, match="does not fit"):
+            ModbusPoint(address=3, **options).encode(value, "big")
+
+
+# --- joins -----------------------------------------------------------------------------------------------
+
+
+def test_only_adjacent_registers_join():
+    points = {
+        "a": ModbusPoint(address=10, type="uint32"),
+        "b": ModbusPoint(address=12),
+        "c": ModbusPoint(address=14),  # 13 may not exist
+        "d": ModbusPoint(address=14, type="bool", bit=1),
+        "e": ModbusPoint(kind="input", address=15),
+        "f": ModbusPoint(kind="coil", address=15),
+    }
+    blocks = [(b.function, b.address, b.count, list(b.points)) for b in blocks_of(points, points)]
+    assert blocks == [(1, 15, 1, ["f"]), (3, 10, 3, ["a", "b"]), (3, 14, 1, ["c", "d"]), (4, 15, 1, ["e"])]
+
+
+def test_a_read_is_never_longer_than_the_standard_allows():
+    points = {f"p{n}": ModbusPoint(address=2 * n, type="float32") for n in range(128)}
+    blocks = blocks_of(points, points)
+    assert [(b.address, b.count) for b in blocks] == [(0, 124), (124, 124), (248, 8)]
+
+
+# --- the whole -------------------------------------------------------------------------------------------
+
+
+def test_a_meter(bench):
+    it = bench(ModbusRtu, "meter", points=METER)
+    it.board.set("it", voltage=230.25, current=3.21, energy=123456, alarm=True)
+    it.driver.open()
+    assert it.measure() == {"voltage": 230.25, "current": 3.21, "energy": 123456, "alarm": True}
+    words = it.board.chip("it").tables["input"]
+    assert (words[70], words[71]) == (123456 & 0xFFFF, 123456 >> 16)
+    asked = [(r[1], *struct.unpack(">HH", r[2:6])) for r in it.board.chip("it").requests]
+    assert asked == [(2, 9, 1), (4, 0, 3), (4, 70, 2)]
+
+
+@pytest.mark.parametrize("multiple", [False, True])
+def test_a_drive(bench, multiple):
+    it = bench(ModbusRtu, "meter", points=DRIVE, write_multiple=multiple)
+    it.driver.open()
+    chip = it.board.chip("it")
+    assert chip.tables["coil"] == {3: 0, 4: 0}
+    assert chip.tables["holding"][100] == 0x10000 - 50  # (0 - 5) / 0.1
+    values = {"speed": 42.5, "ramp": 70000, "run": True, "reverse": True}
+    assert it.driver.write(values) == values
+    functions = {request[1] for request in chip.requests}
+    assert functions & {5, 6, 15, 16} == ({15, 16} if multiple else {5, 6, 16})
+    assert it.measure() == {**values, "fault": False, "ready": False}
+    it.driver.safe()
+    assert chip.outputs() == {"speed": 0.0, "ramp": 1000, "run": False, "reverse": False}
+
+
+def test_a_read_is_tried_twice(bench):
+    good = framed(bytes.fromhex("1103 02 0007"))
+    line = Line(b"", good)
+    assert driver(line, {"a": {"address": 0}}).read() == {"a": 7}
+    assert len(line.sent) == 2
+    line = Line(b"", b"", good)
+    with pytest.raises(NoAnswer):
+        driver(line, {"a": {"address": 0}}).read()
+    assert len(line.sent) == 2
+
+
+@pytest.mark.parametrize("answer", [b"", framed(bytes.fromhex("1106 0000 0005"))[:-1] + b"\0"])
+def test_a_write_is_tried_once_and_its_outcome_is_unknown(answer):
+    line = Line(answer, framed(bytes.fromhex("1106 0000 0005")))
+    device = driver(line, {"a": {"address": 0, "write": True, "safe": 0}})
+    with pytest.raises(BusTimeout, match="may have happened"):
+        device.write({"a": 5})
+    assert len(line.sent) == 1
+
+
+def test_a_write_that_is_refused(bench):
+    device = driver(Line(framed(bytes.fromhex("1186 03"))), {"a": {"address": 0, "write": True, "safe": 0}})
+    with pytest.raises(ModbusException, match="illegal data value"):
+        device.write({"a": 5})
+
+
+def test_what_one_block_refuses_does_not_cost_the_others():
+    points = {"a": {"address": 0}, "b": {"address": 5}, "c": {"address": 9}}
+    line = Line(
+        framed(bytes.fromhex("1103 02 0001")),
+        framed(bytes.fromhex("1183 02")),
+        framed(bytes.fromhex("1103 02 0003")),
+    )
+    expected = {"a": 1, "b": Flagged(None, Flag.NO_ANSWER), "c": 3}
+    assert driver(line, points).read() == expected
+    garbled = [framed(bytes.fromhex("1103 02 0001")), b"\x11\x03\x02\0\0\0\0", b"\x11\x03\x02\0\0\0\0"]
+    line = Line(*garbled, framed(bytes.fromhex("1103 02 0003")))
+    assert driver(line, points).read() == {**expected, "b": Flagged(None, Flag.CHECKSUM)}
+
+
+def test_a_unit_that_falls_silent_is_not_asked_for_the_rest():
+    points = {"a": {"address": 0}, "b": {"address": 5}, "c": {"address": 9}}
+    line = Line(framed(bytes.fromhex("1103 02 0001")))
+    no_answer = Flagged(None, Flag.NO_ANSWER)
+    assert driver(line, points).read() == {"a": 1, "b": no_answer, "c": no_answer}
+    assert len(line.sent) == 3
+
+
+def test_a_late_answer_is_discarded(bench):
+    it = bench(ModbusRtu, "meter", points={"a": {"address": 0}})
+    it.driver.open()
+    it.board.set("it", a=7)
+    it.board.feed("meter", framed(bytes.fromhex("0103 02 0063")))
+    assert it.measure() == {"a": 7}
+
+
+@pytest.mark.parametrize("kind", ["nack", "corrupt"])
+def test_faults_of_the_line(bench, kind):
+    it = bench(ModbusRtu, "meter", points=DRIVE)
+    it.driver.open()
+    it.board.fault("meter", kind)
+    with pytest.raises((NoAnswer, BadReading)):
+        it.measure()
+    with pytest.raises(BusTimeout):
+        it.driver.write({"run": True})
+    it.board.heal()
+    assert it.measure()["run"] is True  # it was carried out all the same
+
+
+def test_a_silent_unit_cannot_be_opened_to_be_driven(bench):
+    it = bench(ModbusRtu, "meter", points=DRIVE)
+    it.board.fault("meter", "nack")
+    with pytest.raises(NoAnswer):
+        it.driver.open()
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ({}, "points"),
+        ({"a": {}}, "address"),
+        ({"a": {"address": 65536}}, "address"),
+        ({"a": {"address": 65535, "type": "uint32"}}, "beyond the last"),
+        ({"a": {"address": 0, "kind": "coil", "type": "uint16"}}, "one bit"),
+        ({"a": {"address": 0, "kind": "input", "write": True, "safe": 0}}, "can be written"),
+        ({"a": {"address": 0, "write": True}}, "needs a `safe`"),
+        ({"a": {"address": 0, "write": True, "safe": True}}, "no value of its type"),
+        ({"a": {"address": 0, "bit": 3}}, "`bit`"),
+        ({"a": {"address": 0, "type": "bool", "bit": 3, "write": True, "safe": False}}, "whole holding"),
+        ({"a": {"address": 0, "scale": 0}}, "must not be 0"),
+        ({"a": {"address": 0, "type": "uint24"}}, "type"),
+        ({"a": {"address": 0, "word_order": "middle"}}, "word_order"),
+    ],
+)
+def test_points_are_checked(points, message):
+    with pytest.raises(ValueError, match=message):
+        ModbusRtuConfig.model_validate({"points": points})
+
+
+def test_units_share_a_line_by_their_numbers():
+    config = ModbusRtuConfig.model_validate({"points": {"a": {"address": 0}}, "unit": 7})
+    assert ModbusRtu.claims(config) == ("unit 7",)
