@@ -61,7 +61,14 @@ class Agent:
         self._stopping = asyncio.Event()
         self._store = StoreThread()
         self._journal = Journal(config.state.directory / "journal.db", self._store)
-        self._lanes = Lanes(config.outbox.max_bytes, self._journal, clock)
+        self._lanes = Lanes(
+            config.state.directory,
+            config.state.runtime_directory,
+            max_bytes=config.outbox.max_bytes,
+            commit_interval_s=config.outbox.commit_interval_s,
+            thread=self._store,
+            clock=clock,
+        )
         self._hub = Hub(clock)
         self._keepers = {
             name: BusKeeper(Bus(name, make_handle(name, bus)), clock) for name, bus in config.buses.items()
@@ -135,6 +142,7 @@ class Agent:
             self._lives.keep(f"device {name}", device.run)
         await self._socket.open()
         network = self._lives.keep("network", self._network.run)
+        self._lives.keep("outbox", self._lanes.run)
         self._lives.keep("watch", self._watch)
         self._lives.spawn("ready", self._say_ready())
         try:
@@ -209,8 +217,7 @@ class Agent:
             if not safe:
                 log.error("not_made_safe_at_stop", device=name)
         await self._bounded("sessions", self._tasks.pause(), PAUSE_LIMIT_S)
-        self._lanes.save()
-        await self._bounded("store", self._store.run(lambda: None), STORE_LIMIT_S)
+        await self._bounded("outbox", self._lanes.close(), STORE_LIMIT_S)
         network.cancel()
         await self._bounded("network", asyncio.wait([network]), LEAVE_LIMIT_S)
         await self._bounded("socket", self._socket.close(), 1.0)

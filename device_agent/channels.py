@@ -9,7 +9,7 @@ from device_agent.clock import Clock
 from device_agent.device import Device
 from device_agent.events import Draft
 from device_agent.records import Reading, Status, Value
-from device_agent.store.outbox import Lane
+from device_agent.store.lane import Lane
 from device_agent.words import Rate
 
 # A reading that comes a little before its turn (a poll's jitter) still counts as the turn's.

@@ -90,6 +90,7 @@ class Device:
         self._driver: Driver[Any, Any] | None = None
         self._said = False
         self._demands: dict[str, float] = {}
+        self._asking = asyncio.Lock()
         self._demand_changed = asyncio.Event()
         self._rng = random.Random()
 
@@ -133,9 +134,10 @@ class Device:
     async def run(self) -> None:
         """Open, work, close, wait, again, until cancelled."""
         delay_s = REOPEN_FIRST_S
+        # One driver for the life of the device: what it counted survives an unplugged cable.
+        driver = self.driver_class(self.config, self.bus.handle)
         while True:
             await self.bus.until(BusState.OPEN)
-            driver = self.driver_class(self.config, self.bus.handle)
             self.bus.users += 1
             try:
                 await self.bus.run(driver.open, OPEN_TIMEOUT_S)
@@ -237,10 +239,12 @@ class Device:
         raise AssertionError("unreachable")
 
     async def _read_once(self, driver: Sensor[Any, Any]) -> Reading:
-        if driver.settle_s > 0:
-            await self.bus.run(driver.trigger, self._timeout_s)
-            await asyncio.sleep(driver.settle_s)
-        values = await self.bus.run(driver.read, self._timeout_s)
+        # One question at a time: another trigger in between would spoil the first one's answer.
+        async with self._asking:
+            if driver.settle_s > 0:
+                await self.bus.run(driver.trigger, self._timeout_s)
+                await asyncio.sleep(driver.settle_s)
+            values = await self.bus.run(driver.read, self._timeout_s)
         self._online()
         return self._stamp(values, self._clock.monotonic_s())
 

@@ -19,7 +19,7 @@ from device_agent.errors import BusError, DriverError, Rejected
 from device_agent.events import Draft
 from device_agent.lives import Lives
 from device_agent.network import Inbound, Stream, StreamSpec, TaskLink
-from device_agent.store.outbox import Lane
+from device_agent.store.lane import Lane
 from device_agent.words import (
     OWN_KINDS,
     Do,

@@ -15,7 +15,7 @@ from device_agent.lives import Lives
 from device_agent.network import StartTask, TaskLink
 from device_agent.requests import RequestTask
 from device_agent.safety.keeper import Keeper
-from device_agent.sessions import PipeSession, SharedPorts
+from device_agent.sessions import PipeSession, SharedPorts, stream_id
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
 
@@ -54,6 +54,10 @@ class Tasks:
     async def load(self) -> None:
         """Find what the last process left unfinished."""
         self._unfinished = {start.task_id: (start, s) for start, s in await self._journal.unfinished_tasks()}
+        ids = {
+            stream_id(start, n + 1) for start in self.resumable() for n in range(len(self._config.streams))
+        }
+        self._lanes.keep_only(lambda name: name in self._config.streams or name in ids)
 
     # -- network.Runtime ----------------------------------------
 

@@ -25,6 +25,7 @@ from device_agent.network import StartTask, StreamSpec, TaskLink
 from device_agent.ports import Port
 from device_agent.safety.keeper import Keeper
 from device_agent.store.journal import Journal
+from device_agent.store.lane import Lane
 from device_agent.store.lanes import Lanes
 from device_agent.words import Rate, Select, SessionWord, sentence
 
@@ -169,7 +170,7 @@ class PipeSession:
         opened = list(chosen)
         until_ms = self.start.expires_at_ms
         for name, stream in chosen.items():
-            port = self._port(name, stream)
+            port = await self._port(name, stream)
             self.ports[name] = port
             opening = asyncio.ensure_future(
                 port.attach(
@@ -242,15 +243,17 @@ class PipeSession:
     def _may_read(self, device: str) -> bool:
         return self._config.access.allows("read", device, self.actor.identities)
 
-    def _port(self, name: str, stream: StreamConfig) -> Port:
-        if stream.affinity == "shared":
-            return self._shared.get(name, lambda: self._make_port(name, stream, name))
+    async def _port(self, name: str, stream: StreamConfig) -> Port:
+        shared = stream.affinity == "shared"
         index = list(self._config.streams).index(name) + 1
-        return self._make_port(name, stream, stream_id(self.start, index))
+        id_ = name if shared else stream_id(self.start, index)
+        lane = await self._lanes.open(id_, stream) if stream.outward else None
+        if shared:
+            return self._shared.get(name, lambda: self._make_port(name, stream, id_, lane))
+        return self._make_port(name, stream, id_, lane)
 
-    def _make_port(self, name: str, stream: StreamConfig, id_: str) -> Port:
+    def _make_port(self, name: str, stream: StreamConfig, id_: str, lane: Lane | None) -> Port:
         names = [n for n in stream.devices if stream.affinity == "shared" or self._may_read(n)]
-        lane = self._lanes.open(id_, stream) if stream.outward else None
         port = Port(
             StreamSpec(name, id_, stream.direction, stream.format, stream.affinity),
             stream,

@@ -36,7 +36,8 @@ class BusKeeper:
         while True:
             try:
                 await self.bus.open()
-            except BusError as error:
+            except (BusError, ImportError) as error:
+                # An optional library that is missing is a fault of this bus alone, and says its own name.
                 self.bus.last_error = str(error)
                 if said != str(error):
                     said = str(error)

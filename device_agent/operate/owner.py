@@ -89,12 +89,7 @@ class Owner:
                 for task_id, session in self._tasks.sessions.items()
             ],
             "requests": len(self._tasks.requests),
-            "outbox": {
-                "events": self._lanes.pending_events,
-                "bytes": self._lanes.budget.used_bytes,
-                "max_bytes": self._lanes.budget.max_bytes,
-                "dropped": self._lanes.dropped,
-            },
+            "outbox": self._lanes.figures(),
             "devices": devices,
         }
 

@@ -31,7 +31,6 @@ CREATE TABLE IF NOT EXISTS command(
 CREATE TABLE IF NOT EXISTS actuation(
     n INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, who TEXT NOT NULL, device TEXT NOT NULL,
     what TEXT NOT NULL, result TEXT NOT NULL, rule TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS lane(channel TEXT PRIMARY KEY, state BLOB NOT NULL);
 PRAGMA user_version = 1;
 """
 DAY_MS = 86_400_000
@@ -236,21 +235,6 @@ class Journal:
             )
         )
         return [dict(zip(names, row, strict=True)) for row in reversed(rows)]
-
-    # -- lanes ----------------------------------------
-
-    async def lanes(self) -> dict[str, dict[str, Any]]:
-        """What every channel's lane left behind."""
-        rows = await self._thread.run(lambda: self._execute("SELECT channel, state FROM lane"))
-        return {channel: msgpack.unpackb(state) for channel, state in rows}
-
-    def note_lane(self, channel: str, state: Mapping[str, Any]) -> None:
-        self._later(
-            "INSERT OR REPLACE INTO lane(channel, state) VALUES(?, ?)", (channel, msgpack.packb(dict(state)))
-        )
-
-    def forget_lane(self, channel: str) -> None:
-        self._later("DELETE FROM lane WHERE channel = ?", (channel,))
 
 
 _DIED = {"code": "internal", "message": "the agent stopped while it carried out this command"}

@@ -1,0 +1,80 @@
+"""One event on its way out, in memory and on disk."""
+
+import json
+from dataclasses import dataclass
+from enum import IntEnum
+
+from device_agent import events
+
+# What an event costs in memory beyond its bytes: the object and its place in a queue.
+OVERHEAD_BYTES = 120
+
+
+class Kept(IntEnum):
+    """Where an event is besides memory."""
+
+    NOWHERE = 0
+    UNDERWAY = 1
+    ON_DISK = 2
+
+
+@dataclass(slots=True)
+class Event:
+    """`data` is the JSON text that goes out, or a chunk of bytes (then `seq` is None).
+
+    `id` orders all events of the agent; it is the key on disk.
+    """
+
+    id: int
+    data: bytes
+    seq: int | None
+    at_ms: int
+    kind: str
+    device: str
+    appended_s: float
+    kept: Kept = Kept.NOWHERE
+
+    @property
+    def cost_bytes(self) -> int:
+        return len(self.data) + OVERHEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Events that are no more: how many, in how many rows, which numbers, when."""
+
+    count: int
+    rows: int
+    bytes: int
+    from_seq: int | None
+    to_seq: int | None
+    from_at: int
+    to_at: int
+
+
+def item(event: Event, late: bool) -> bytes:
+    """The very bytes that go out."""
+    if not late or event.seq is None:
+        return event.data
+    return event.data[:-1] + events.LATE
+
+
+def range_of(some: list[Event]) -> Range:
+    """What these events amount to; a `gap` among them hands on what it was to say."""
+    numbers = [event.seq for event in some if event.seq is not None]
+    times = [event.at_ms for event in some]
+    count = 0
+    for event in some:
+        said = json.loads(event.data) if event.kind == "gap" else {}
+        count += said.get("count", 1)
+        numbers += [said[name] for name in ("from_seq", "to_seq") if said.get(name) is not None]
+        times += [said[name] for name in ("from_at", "to_at") if name in said]
+    return Range(
+        count=count,
+        rows=len(some),
+        bytes=sum(event.cost_bytes for event in some),
+        from_seq=min(numbers, default=None),
+        to_seq=max(numbers, default=None),
+        from_at=min(times),
+        to_at=max(times),
+    )

@@ -1,0 +1,272 @@
+"""The outbox against a model: random work, kills, power cuts, a failing disk; every event accounted for."""
+
+import asyncio
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent import events
+from device_agent.network import Cut
+from device_agent.records import Reading
+from device_agent.store.lane import Lane
+from device_agent.store.lanes import Lanes
+from device_agent.store.thread import StoreThread
+from device_agent.testing.clock import SteppedClock
+
+SEEDS = range(80)
+
+
+class Rule:
+    """A stream's configuration, as far as the outbox asks."""
+
+    format = "events"
+
+    def __init__(self, overflow: str = "drop-oldest") -> None:
+        self.overflow = overflow
+
+
+class Caller:
+    """The official reader's rules: a number that it has seen is dropped, whatever it carries."""
+
+    def __init__(self) -> None:
+        self.expected = 1
+        self.events: list[dict[str, Any]] = []
+
+    def deliver(self, cut: Cut) -> None:
+        if cut.number >= self.expected:
+            self.expected = cut.number + 1
+            self.events += [json.loads(item) for item in cut.items]
+
+
+class Machine:
+    """One device with its disk and its memory, which may lose power."""
+
+    def __init__(self, folder: Path, max_bytes: int = 50_000_000) -> None:
+        self.disk, self.memory = folder / "disk", folder / "memory"
+        self.disk.mkdir(parents=True)
+        self.memory.mkdir()
+        self.clock = SteppedClock()
+        self.max_bytes = max_bytes
+        self.caller = Caller()
+        self.made = 0
+
+    async def boot(self, rule: Rule, channel: str = "s") -> None:
+        self.thread = StoreThread()
+        self.lanes = Lanes(
+            self.disk,
+            self.memory,
+            max_bytes=self.max_bytes,
+            commit_interval_s=0.5,
+            thread=self.thread,
+            clock=self.clock,
+        )
+        await self.lanes.load()
+        self.lane: Lane = await self.lanes.open(channel, rule)
+        self.lanes._begin_log()
+
+    def append(self, count: int) -> None:
+        for _ in range(count):
+            self.made += 1
+            reading = Reading("d", self.clock.now_ms(), {"v": float(self.made)})
+            self.lane.append(events.reading(reading, "boot"))
+
+    async def send(self, *, delivered: bool, acknowledged: bool, limit_bytes: int = 2000) -> None:
+        if not self.lane.pending_events:
+            return
+        await asyncio.wait_for(self.lane.until_ready(), 5)
+        cut = self.lane.cut(limit_bytes)
+        assert cut is not None
+        if delivered:
+            self.caller.deliver(cut)
+        if delivered and acknowledged:
+            self.lane.ack(cut)
+
+    async def tick(self) -> None:
+        self.clock.step(0.3)
+        await self.lanes.commit(self.clock.monotonic_s() - 0.25)
+
+    async def drain(self) -> None:
+        while self.lane.pending_events:
+            await self.send(delivered=True, acknowledged=True)
+
+    async def kill(self, folder: Path) -> None:
+        """SIGKILL: disk and memory are as they are at this instant."""
+        await self.thread.run(lambda: None)
+        copies = folder / f"life-{self.clock.monotonic_s()}-{random.random()}"
+        shutil.copytree(self.disk, copies / "disk")
+        shutil.copytree(self.memory, copies / "memory")
+        await self.thread.run(self.lanes._file.close)
+        self.disk, self.memory = copies / "disk", copies / "memory"
+
+
+def accounted(caller: Caller, made: int) -> None:
+    """Every event came once, in order within its lane; nothing is missing without a gap."""
+    values = [e["values"]["v"] for e in caller.events if e["kind"] == "reading"]
+    assert len(values) == len(set(values)), "an event came twice"
+    assert set(values) == {float(n + 1) for n in range(made)}, "an event is missing"
+    for late in (False, True):
+        seqs = [e["seq"] for e in caller.events if bool(e.get("late")) is late]
+        assert seqs == sorted(seqs), f"out of order, late={late}"
+    numbers = sorted(e["seq"] for e in caller.events)
+    assert numbers == list(range(1, len(numbers) + 1)), "a number is missing"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_killed_processes_lose_nothing_and_repeat_nothing(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    machine = Machine(tmp_path / "machine")
+    await machine.boot(Rule())
+    for _ in range(rng.randrange(30, 90)):
+        match rng.choice("aaassstkw"):
+            case "a":
+                machine.append(rng.choice([1, 3, 40, 400]))
+            case "s":
+                delivered = rng.random() < 0.7
+                await machine.send(delivered=delivered, acknowledged=rng.random() < 0.7)
+            case "t":
+                await machine.tick()
+            case "w":
+                machine.clock.step(rng.choice([0.1, 4, 30]))
+            case "k":
+                await machine.kill(tmp_path)
+                await machine.boot(Rule())
+    await machine.drain()
+    accounted(machine.caller, machine.made)
+    assert machine.lanes.figures()["events"] == 0
+    assert machine.lanes.used_bytes == 0
+
+
+@pytest.mark.parametrize("seed", range(15))
+async def test_orderly_restarts_lose_nothing_even_without_the_memory(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    machine = Machine(tmp_path / "machine")
+    await machine.boot(Rule())
+    for _ in range(12):
+        machine.append(rng.choice([1, 50, 300]))
+        await machine.send(delivered=rng.random() < 0.5, acknowledged=rng.random() < 0.5)
+        machine.clock.step(rng.choice([0.1, 10]))
+        await machine.tick()
+        if rng.random() < 0.5:
+            await machine.lanes.close()
+            shutil.rmtree(machine.memory)
+            machine.memory.mkdir()
+            await machine.boot(Rule())
+    await machine.drain()
+    accounted(machine.caller, machine.made)
+
+
+@pytest.mark.parametrize("seed", range(15))
+async def test_a_power_cut_costs_one_interval_and_is_said(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    machine = Machine(tmp_path / "machine")
+    await machine.boot(Rule())
+    machine.append(100)
+    await machine.send(delivered=True, acknowledged=True)
+    machine.clock.step(1)
+    await machine.tick()
+    fresh = rng.randrange(0, 30)
+    machine.append(fresh)
+    await machine.kill(tmp_path)
+    shutil.rmtree(machine.memory)
+    machine.memory.mkdir()
+    await machine.boot(Rule())
+    machine.append(5)
+    await machine.drain()
+    seen = machine.caller.events
+    values = {e["values"]["v"] for e in seen if e["kind"] == "reading"}
+    assert {float(n + 1) for n in range(100)} <= values
+    assert {float(n + 1) for n in range(100 + fresh, 105 + fresh)} <= values
+    gap = next(e for e in seen if e["kind"] == "gap")
+    assert gap["reason"] == "power_cut"
+    assert gap["from_seq"] <= 101
+    assert gap["to_seq"] >= 100 + fresh
+    seqs = [e["seq"] for e in seen if e["kind"] == "reading" and e["values"]["v"] > 100 + fresh]
+    assert min(seqs) > gap["to_seq"]
+
+
+async def test_what_is_acknowledged_in_time_never_touches_the_disk(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "machine")
+    await machine.boot(Rule())
+    await machine.tick()
+    before = machine.lanes.figures()["written_bytes"]
+    for _ in range(50):
+        machine.append(2)
+        await machine.send(delivered=True, acknowledged=True)
+        await machine.tick()
+    assert machine.lanes.figures()["written_bytes"] == before
+    accounted(machine.caller, 100)
+
+
+async def test_a_long_backlog_is_on_disk_and_not_in_memory(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "machine")
+    await machine.boot(Rule())
+    for _ in range(40):
+        machine.append(500)
+        machine.clock.step(6)
+        await machine.tick()
+    lane = machine.lane
+    assert lane.pending_events == 20_000
+    assert len(lane._live) + sum(1 for _ in lane._late.in_memory()) < 2_000
+    machine.append(1)
+    await machine.send(delivered=True, acknowledged=True)
+    first = machine.caller.events[0]
+    assert first["values"]["v"] == 20_001.0, "live first"
+    await machine.drain()
+    accounted(machine.caller, machine.made)
+
+
+@pytest.mark.parametrize("overflow", ["drop-oldest", "thin", "refuse"])
+async def test_the_cap_holds_and_every_loss_is_said(tmp_path: Path, overflow: str) -> None:
+    machine = Machine(tmp_path / "machine", max_bytes=400_000)
+    await machine.boot(Rule(overflow))
+    for _ in range(30):
+        machine.append(400)
+        machine.clock.step(6)
+        await machine.tick()
+        assert machine.lanes.used_bytes <= 500_000
+    assert machine.lanes.figures()["dropped"] > 0
+    await machine.drain()
+    seen = machine.caller.events
+    values = [e["values"]["v"] for e in seen if e["kind"] == "reading"]
+    gaps = [e for e in seen if e["kind"] == "gap"]
+    assert len(values) == len(set(values))
+    came = {e["seq"] for e in seen}
+    said = {n for g in gaps if g["from_seq"] is not None for n in range(g["from_seq"], g["to_seq"] + 1)}
+    assert came | said == set(range(1, max(came) + 1)), "a number is missing without a gap"
+    unnumbered = sum(g["count"] for g in gaps if g["from_seq"] is None)
+    readings = sum(e.get("thinned", {}).get("count", 1) for e in seen if e["kind"] == "reading")
+    if overflow == "thin":
+        assert {g["reason"] for g in gaps} == {"thinned"}
+        assert readings == machine.made, "thinned readings stand for all"
+        assert any(e["thinned"]["count"] > 4 for e in seen if "thinned" in e), "windows widen"
+    else:
+        lost = sum(g["count"] for g in gaps)
+        assert readings + lost == machine.made
+    assert (unnumbered > 0) == (overflow == "refuse")
+
+
+async def test_a_damaged_file_is_set_aside_and_the_start_goes_on(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "machine")
+    (machine.disk / "outbox.db").write_bytes(b"this is no database" * 100)
+    await machine.boot(Rule())
+    assert list(machine.disk.glob("outbox.db.damaged-*"))
+    machine.append(3)
+    await machine.drain()
+    assert len(machine.caller.events) == 3
+
+
+async def test_a_full_disk_is_survived_in_memory(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "machine")
+    await machine.boot(Rule())
+    await machine.thread.run(lambda: machine.lanes._file.db.execute("PRAGMA max_page_count = 20"))
+    for _ in range(5):
+        machine.append(200)
+        machine.clock.step(6)
+        await machine.tick()
+    assert machine.lanes.figures()["disk_failures"] > 0
+    await machine.drain()
+    accounted(machine.caller, machine.made)
