@@ -330,6 +330,7 @@ def _expect(bench: _Bench, error: type[AgentError], when: str) -> None:
         elif isinstance(bench.device, Sensor):
             bench.readings()
         elif bench.source is not None:
+            bench.source.drain()  # what had arrived before
             bench.source.drain()
         else:
             return
