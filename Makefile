@@ -13,7 +13,7 @@ help:
 	@echo 'make test     all tests'
 	@echo 'make check    format, lint, types, guards, tests'
 	@echo 'make bench    benchmarks          make soak    long-running tests'
-	@echo 'make hil RIG=rig.toml             hardware tests on a wired rig'
+	@echo 'make hil      scenarios with faults on a simulated board; with RIG=rig.toml on a wired rig'
 	@echo 'make hil-vm RIG=DIR               hardware tests in a virtual machine: DIR/run.sh --project . -- CMD'
 	@echo 'make wheel    build dist/         make cards   remake the cards of cards/*.toml'
 	@echo 'make clean    remove what was made, .venv too'
@@ -47,12 +47,12 @@ soak: $(VENV)/installed
 	$(RUN) pytest -s -m soak --timeout 7200
 
 hil: $(VENV)/installed
-	@test -n '$(RIG)' || { echo 'name the rig: make hil RIG=rig.toml'; exit 2; }
-	$(RUN) pytest hil --rig '$(RIG)'
+	$(RUN) pytest hil -m 'not bench' $(if $(RIG),--rig '$(RIG)')
 
 hil-vm:
 	@test -x '$(RIG)/run.sh' || { echo 'name the folder of the virtual rig: make hil-vm RIG=DIR'; exit 2; }
 	'$(RIG)/run.sh' --project . --env DEVICE_AGENT_RIG=rigsim -- python -m pytest tests/kernel
+	'$(RIG)/run.sh' --project . --timeout 1800 -- python -m pytest hil --rig hil/rig.virtual.toml
 
 wheel: $(VENV)/installed
 	$(RUN) build

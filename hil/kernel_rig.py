@@ -80,12 +80,12 @@ class KernelRig(Rig):
     @contextmanager
     def running(self, board: BoardProcess | None) -> Iterator[Rig]:
         with self._stack:
+            self._run(self._file.prepare)
             if self._file.gpio is not None:
                 self._wire(self._file.gpio)
             if self._file.serial is not None:
                 self._say = self._far_end(self._file.serial)
             if self._file.sensor is not None:
-                self._run(self._file.sensor.prepare)
                 self._run(self._file.sensor.replug)
                 self._stack.callback(self._run, self._file.sensor.replug)
                 self._run(self._file.sensor.release)

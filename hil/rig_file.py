@@ -50,7 +50,6 @@ class Sensor(_Table):
     device: str
     driver: str = "bme280"
     address: int
-    prepare: str | None = None
     unplug: str | None = None
     replug: str | None = None
     hang: str | None = None
@@ -79,8 +78,11 @@ class Serial(_Table):
 
 
 class RigFile(_Table):
+    """The whole. `prepare` is a command for the shell, before each file of scenarios."""
+
     name: str = "rig"
     slowness: float = Field(1.0, ge=1, le=100)
+    prepare: str | None = None
     gpio: Gpio | None = None
     sensor: Sensor | None = None
     serial: Serial | None = None

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-import pytest
 from scenery import Scene
+
+KILLS = 2
 
 
 def numbers(scene: Scene) -> list[int]:
@@ -43,10 +44,9 @@ def test_sigterm_is_a_pause(begin: Callable[..., Scene]) -> None:
     scene.until(lambda: not scene.rig.relay_on(), "the relay safe after the session")
 
 
-@pytest.mark.parametrize("times", [3])
-def test_sigkill_costs_nothing(begin: Callable[..., Scene], times: int) -> None:
+def test_sigkill_costs_nothing(begin: Callable[..., Scene]) -> None:
     scene = begin("sensor", "relay")
-    for number in range(times):
+    for number in range(KILLS):
         scene.fresh("sensor")
         assert scene.switch(True, f"on {number}")["state"] == "done"
         scene.daemon.kill()
