@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from device_agent.bus.recipe import Recipe, Steps
 from device_agent.errors import BusBusy, BusError, BusFaulted, BusTimeout
 
 T = TypeVar("T")
@@ -50,6 +51,10 @@ class Handle:
     def listen(self) -> Source:
         """Everything that arrives on the medium, where it is one stream."""
         raise BusError(f"a bus of kind {self.kind!r} has nothing to listen to as a whole")
+
+    def recipe(self, steps: Steps) -> Recipe:
+        """How the guard writes the same without the daemon. Raises BusError where it cannot."""
+        raise BusError(f"the guard cannot use this bus of kind {self.kind!r}")
 
 
 class BusState(StrEnum):

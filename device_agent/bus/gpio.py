@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from device_agent.bus.core import Handle, Source
+from device_agent.errors import BusError
+from device_agent.bus.recipe import Recipe
 
 Bias = Literal["as-is", "none", "pull-up", "pull-down"]
 Drive = Literal["push-pull", "open-drain", "open-source"]
@@ -40,8 +42,24 @@ class OutputLine(Protocol):
     def fileno(self) -> int:
         """The descriptor that keeps the line driven while open."""
 
+    def recipe(self, active: bool) -> Recipe:
+        """How the guard sets it without the daemon. Raises BusError where it cannot."""
+
     def close(self) -> None:
         """Release the line; what it does then is up to the hardware's pull."""
+
+
+class PwmOutput(Protocol):
+    """A claimed output that is on for a share of each period."""
+
+    def write(self, duty: float, frequency_hz: float) -> None:
+        """`duty` is logical, 0 to 1. Raises BusError for a frequency that cannot be made."""
+
+    def read(self) -> tuple[float, float]:
+        """Logical duty and frequency as set, read back where the hardware can be asked."""
+
+    def close(self) -> None:
+        """Release it; it may go on as it was last told."""
 
 
 class GpioBus(Handle):
@@ -69,3 +87,12 @@ class GpioBus(Handle):
         self, line: int | str, *, active: bool, active_low: bool = False, drive: Drive = "push-pull"
     ) -> OutputLine:
         """Claim an output at the given logical level, in one step with its direction."""
+
+    def pwm(
+        self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False
+    ) -> PwmOutput:
+        """Claim an output that switches by itself, beginning with this duty and frequency."""
+        raise BusError(
+            f"line {line} can only be switched on and off here: name its hardware PWM channel in the bus's "
+            '`pwm` table, such as pwm = { 18 = "pwmchip0/0" }, or use `backend = "gpiozero"`'
+        )

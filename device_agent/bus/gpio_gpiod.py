@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from device_agent.bus.config import GpioBusConfig
-from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine
+from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine, PwmOutput
+from device_agent.bus.recipe import Recipe
+from device_agent.bus.pwm_sysfs import SysfsPwm
 from device_agent.bus.system import denied, listed
 from device_agent.errors import BusError, BusGone, BusHeld
 
@@ -109,6 +111,14 @@ class GpiodGpio(GpioBus):
             output_value=Value.ACTIVE if active else Value.INACTIVE,
         )
         return self._keep(GpiodOutput(self, self._request(line, settings, f"drive {drive!r}"), line))
+
+    def pwm(
+        self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False
+    ) -> PwmOutput:
+        channel = self.config.pwm.get(str(line))
+        if channel is None:
+            return super().pwm(line, duty=duty, frequency_hz=frequency_hz, active_low=active_low)
+        return SysfsPwm(self.name, channel, duty=duty, frequency_hz=frequency_hz, active_low=active_low)
 
     def _keep(self, line: LineT) -> LineT:
         self._lines.add(line)
@@ -228,6 +238,10 @@ class GpiodOutput(_Line):
 
         with self._claimed() as request:
             request.set_value(self._offset, Value.ACTIVE if active else Value.INACTIVE)
+
+    def recipe(self, active: bool) -> Recipe:
+        with self._claimed():
+            return Recipe("line", {"active": active}, os.dup(self._fd), hold=True)
 
 
 def find_chip(bus: str, wanted: str) -> str:

@@ -14,9 +14,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from device_agent.bus.config import GpioBusConfig
-from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine
+from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine, PwmOutput
 from device_agent.bus.gpio_watch import Watch
 from device_agent.bus.inbox import Inbox
+from device_agent.bus.pwm_sysfs import SysfsPwm
+from device_agent.bus.recipe import Recipe
 from device_agent.bus.system import denied
 from device_agent.errors import BusError, BusGone, BusHeld
 
@@ -154,6 +156,24 @@ class GpiozeroGpio(GpioBus):
                 pin.output_with_state(level)
             return GpiozeroOutput(self, pin, line, active_low)
 
+    def pwm(
+        self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False
+    ) -> PwmOutput:
+        """By the kernel where the bus's `pwm` table names a channel, else by the pin factory's own thread."""
+        channel = self.config.pwm.get(str(line))
+        if channel is not None:
+            return SysfsPwm(self.name, channel, duty=duty, frequency_hz=frequency_hz, active_low=active_low)
+        with self._mapped(f"line {line}"):
+            pin, _ = self._pin(line)
+            pin.output_with_state((duty > 0) != active_low)
+            output = GpiozeroPwm(self, pin, line, active_low)
+            try:
+                output.write(duty, frequency_hz)
+            except BusError:
+                output.close()
+                raise
+        return output
+
     def _pin(self, line: int | str) -> tuple[Any, Watch]:
         if self._factory is None or self._watch is None:
             raise BusGone(f"bus {self.name}: {self.path} is not open")
@@ -284,6 +304,23 @@ class GpiozeroOutput(_Line):
             f"bus {self._bus.name}, line {self._line}: gpiozero keeps the line's descriptor to itself; "
             'use `backend = "gpiod"` where the line must outlive the daemon'
         )
+
+    def recipe(self, active: bool) -> Recipe:
+        return Recipe("line", {"active": active}, self.fileno(), hold=True)
+
+
+class GpiozeroPwm(_Line):
+    """A claimed output that the pin factory switches, in software on most of them."""
+
+    def write(self, duty: float, frequency_hz: float) -> None:
+        with self._claimed() as pin:
+            if pin.frequency != frequency_hz:
+                pin.frequency = frequency_hz
+            pin.state = 1 - duty if self._active_low else duty
+
+    def read(self) -> tuple[float, float]:  # type: ignore[override]
+        with self._claimed() as pin:
+            return (1 - pin.state if self._active_low else pin.state), pin.frequency
 
 
 def _never_raising(call: Callable[..., None]) -> Callable[..., None]:

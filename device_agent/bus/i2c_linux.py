@@ -15,6 +15,7 @@ from typing import Any
 
 from device_agent.bus.config import I2cBusConfig
 from device_agent.bus.i2c import I2cBus
+from device_agent.bus.recipe import Recipe, Steps
 from device_agent.bus.system import denied, listed
 from device_agent.errors import BusError, BusGone, BusHeld, BusTimeout, NoAnswer
 
@@ -122,6 +123,11 @@ class LinuxI2c(I2cBus):
             if not self._owner(address):
                 raise
         return True  # also where a kernel driver has found a chip
+
+    def recipe(self, steps: Steps) -> Recipe:
+        """Steps are (address, bytes)."""
+        plain = self._open_smbus().funcs & FUNC_I2C
+        return Recipe("i2c" if plain else "smbus", {"path": self.path, "steps": list(steps)})
 
     def _open_smbus(self) -> Any:
         if self._smbus is None:

@@ -19,6 +19,7 @@ from typing import Any
 from device_agent.bus.config import MqttBusConfig
 from device_agent.bus.inbox import Inbox
 from device_agent.bus.mqtt import MqttBus, MqttMessage
+from device_agent.bus.recipe import Recipe, Steps
 from device_agent.errors import BusDenied, BusError, BusGone, BusTimeout
 
 # Connecting, TLS and CONNACK together stay below the limit that the bus's owner sets for opening (10 s).
@@ -62,6 +63,20 @@ class PahoMqtt(MqttBus):
 
     def subscribe(self, topics: tuple[str, ...], *, qos: int = 1) -> "Subscription":
         return self._open_connection().subscribe(topics, qos)
+
+    def recipe(self, steps: Steps) -> Recipe:
+        """Steps are (topic, payload, retain); the guard connects by itself when it has to."""
+        config = self.config
+        members = {
+            "host": config.host,
+            "port": config.port,
+            "username": config.username,
+            "password": None if config.username is None else self._open_connection().password(),
+            "tls": config.tls,
+            "ca_file": config.ca_file,
+            "messages": [step for step in steps if not isinstance(step, float)],
+        }
+        return Recipe("mqtt", members)
 
     def _open_connection(self) -> "_Connection":
         if self._connection is None:
@@ -119,7 +134,7 @@ class _Connection:
         # With this set, other threads only queue what they send, and our thread alone writes.
         client.on_socket_register_write = lambda *_: os.eventfd_write(self._wake, 1)
         if config.username is not None:
-            client.username_pw_set(config.username, self._password())
+            client.username_pw_set(config.username, self.password())
         if config.tls:
             try:
                 client.tls_set(ca_certs=config.ca_file)
@@ -127,7 +142,8 @@ class _Connection:
                 raise BusError(f"{self.where}: ca_file {config.ca_file} cannot be used: {error}") from error
         return client
 
-    def _password(self) -> str | None:
+    def password(self) -> str | None:
+        """Read anew each time. Raises BusDenied."""
         file = self.config.password_file
         if file is None:
             return None

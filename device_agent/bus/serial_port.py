@@ -14,6 +14,7 @@ from typing import Any
 
 from device_agent.bus.config import SerialBusConfig, UsbIdentity
 from device_agent.bus.core import Source
+from device_agent.bus.recipe import Recipe, Steps
 from device_agent.bus.serial import SerialBus
 from device_agent.bus.system import denied, holder, listed
 from device_agent.errors import BusError, BusGone, BusHeld, BusTimeout
@@ -147,6 +148,11 @@ class SerialPort(SerialBus):
 
     def fileno(self) -> int:
         return self._fd()
+
+    def recipe(self, steps: Steps) -> Recipe:
+        """A duplicate of the descriptor: a port that is closed and opened again resets many far ends."""
+        members = {"steps": list(steps), "answer": b""}
+        return Recipe("bytes", members, os.dup(self._fd()), exclusive=True)
 
     def _fd(self) -> int:
         if self._port is None or self._port.fd is None:

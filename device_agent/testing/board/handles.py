@@ -10,14 +10,16 @@ from typing import Any
 
 from device_agent.bus.config import BusConfig, SpiBusConfig
 from device_agent.bus.core import Handle, Source
-from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine
+from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine, PwmOutput
 from device_agent.bus.i2c import I2cBus
 from device_agent.bus.mqtt import MqttBus, MqttMessage
 from device_agent.bus.onewire import OneWireBus
+from device_agent.bus.recipe import Recipe, Steps
 from device_agent.bus.serial import SerialBus
 from device_agent.bus.spi import SpiBus
 from device_agent.errors import BusGone
 from device_agent.testing.board.core import Board
+from device_agent.testing.board.guarded import guard_recipe
 from device_agent.testing.board.link import Link, connect
 
 Place = Board | Path | str
@@ -46,7 +48,7 @@ def attach_output(claim: str, *, board: Place, by: str) -> "SimulatedOutput":
     except BaseException:
         link.close()
         raise
-    return SimulatedOutput(link, bus, claim, active_low=False)
+    return SimulatedOutput(link, board, bus, claim, active_low=False)
 
 
 class _Simulated:
@@ -77,6 +79,10 @@ class _Simulated:
         if self._link is None:
             raise BusGone(f"bus {self.name} is not open")
         return self._link.call(op, self.name, *args)
+
+    def _recipe(self, op: str, steps: Steps, answer: Any = None) -> Recipe:
+        calls = [step if isinstance(step, float) else (op, self.name, *step) for step in steps]
+        return guard_recipe(self._board, calls, answer)
 
     def _apart(self) -> Link:
         """A client of its own, for what must be given back by itself."""
@@ -110,6 +116,11 @@ class _Arrivals:
 
 
 class SimulatedI2c(_Simulated, I2cBus):
+    def recipe(self, steps: Steps) -> Recipe:
+        return self._recipe(
+            "i2c.transfer", [step if isinstance(step, float) else (*step, 0) for step in steps], b""
+        )
+
     def transfer(self, address: int, write: bytes, read_size: int = 0) -> bytes:
         data: bytes = self._call("i2c.transfer", address, write, read_size)
         return data
@@ -147,9 +158,10 @@ class SimulatedInput:
 class SimulatedOutput:
     """A claimed output; see `OutputLine`. `claim` names it for `attach_output`."""
 
-    def __init__(self, link: Link, bus: str, claim: str, active_low: bool) -> None:
+    def __init__(self, link: Link, board: Place, bus: str, claim: str, active_low: bool) -> None:
         self.claim = claim
         self._link = link
+        self._board = board
         self._bus = bus
         self._active_low = active_low
 
@@ -159,8 +171,33 @@ class SimulatedOutput:
     def read(self) -> bool:
         return bool(self._link.call("gpio.read", self._bus, self.claim)) is not self._active_low
 
+    def recipe(self, active: bool) -> Recipe:
+        call = ("gpio.write", self._bus, self.claim, active is not self._active_low)
+        return guard_recipe(self._board, [call], attach=(self._bus, self.claim))
+
     def fileno(self) -> int:
         return self._link.fileno()
+
+    def close(self) -> None:
+        self._link.close()
+
+
+class SimulatedPwm:
+    """A claimed output that switches by itself; see `PwmOutput`."""
+
+    def __init__(self, link: Link, bus: str, claim: str, active_low: bool) -> None:
+        self._link = link
+        self._bus = bus
+        self._claim = claim
+        self._active_low = active_low
+
+    def write(self, duty: float, frequency_hz: float) -> None:
+        physical = 1 - duty if self._active_low else duty
+        self._link.call("gpio.pwm_write", self._bus, self._claim, physical, frequency_hz)
+
+    def read(self) -> tuple[float, float]:
+        duty, frequency_hz = self._link.call("gpio.pwm_read", self._bus, self._claim)
+        return 1 - duty if self._active_low else duty, frequency_hz
 
     def close(self) -> None:
         self._link.close()
@@ -188,10 +225,25 @@ class SimulatedGpio(_Simulated, GpioBus):
         except BaseException:
             link.close()
             raise
-        return SimulatedOutput(link, self.name, claim, active_low)
+        return SimulatedOutput(link, self._board, self.name, claim, active_low)
+
+    def pwm(
+        self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False
+    ) -> PwmOutput:
+        link = self._apart()
+        physical = 1 - duty if active_low else duty
+        try:
+            claim = link.call("gpio.pwm", self.name, line, physical, frequency_hz)
+        except BaseException:
+            link.close()
+            raise
+        return SimulatedPwm(link, self.name, claim, active_low)
 
 
 class SimulatedSerial(_Simulated, SerialBus):
+    def recipe(self, steps: Steps) -> Recipe:
+        return self._recipe("serial.write", [step if isinstance(step, float) else (step,) for step in steps])
+
     def write(self, data: bytes) -> None:
         self._call("serial.write", data)
 
@@ -207,6 +259,9 @@ class SimulatedSerial(_Simulated, SerialBus):
 
 
 class SimulatedMqtt(_Simulated, MqttBus):
+    def recipe(self, steps: Steps) -> Recipe:
+        return self._recipe("mqtt.publish", steps)
+
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         self._call("mqtt.publish", topic, payload, retain)
 

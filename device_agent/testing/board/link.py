@@ -148,6 +148,11 @@ class SocketLink:
                 return chunks, lost
             raise BusGone(f"the simulated board at {self._path} has gone") from None
 
+    def detach(self) -> int:
+        """Give the connection away: its descriptor, which is the caller's from now on."""
+        self._closed = True
+        return self._frames.sock.detach()
+
     def close(self) -> None:
         if self._closed:
             return

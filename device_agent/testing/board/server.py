@@ -11,11 +11,14 @@ from typing import Any
 
 from device_agent.errors import AgentError, BusGone, BusHeld
 from device_agent.testing.board.core import Board
+from device_agent.testing.board.guarded import GUARD
 from device_agent.testing.board.session import Session
 from device_agent.testing.board.wire import Frames
 
 STIMULUS = "stimulus"
-"""How the command line names itself; such a client does not count as a user of the board."""
+"""How the command line names itself."""
+PASSIVE = (STIMULUS, GUARD)
+"""Who does not count as a user of the board: a guard that holds its lines ends with it."""
 
 _HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
@@ -67,7 +70,7 @@ class BoardServer:
             client.thread.start()
 
     def joined(self, by: str) -> None:
-        if by != STIMULUS:
+        if by not in PASSIVE:
             with self._changed:
                 self._users += 1
                 self._used = True
@@ -76,7 +79,7 @@ class BoardServer:
     def left(self, client: "_Client", by: str | None) -> None:
         with self._changed:
             self._clients.discard(client)
-            if by not in (None, STIMULUS):
+            if by is not None and by not in PASSIVE:
                 self._users -= 1
             self._changed.notify_all()
 

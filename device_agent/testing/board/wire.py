@@ -10,6 +10,12 @@ _LENGTH = struct.Struct(">I")
 RECEIVE_SIZE = 1 << 16
 
 
+def framed(value: Any) -> bytes:
+    """One value as it goes over the socket."""
+    body: bytes = msgpack.packb(value)
+    return _LENGTH.pack(len(body)) + body
+
+
 class Frames:
     """Whole values over a stream socket. `receive` blocks as the socket does."""
 
@@ -18,8 +24,7 @@ class Frames:
         self._buffer = bytearray()
 
     def send(self, value: Any) -> None:
-        body: bytes = msgpack.packb(value)
-        self.sock.sendall(_LENGTH.pack(len(body)) + body)
+        self.sock.sendall(framed(value))
 
     def receive(self) -> Any:
         """The next value. Raises EOFError when the other side has gone."""

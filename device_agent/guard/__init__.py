@@ -1,0 +1,51 @@
+"""The guard: a process of its own that makes actuators safe when the daemon is killed or hangs.
+
+It imports next to nothing, so that it takes 3 MB of its own (9 MB resident: the rest is the interpreter's
+file). `device_agent.safety.guard_keeper` is the daemon's side of it.
+
+How it comes to be. Under systemd it is a service of its own (`device-agent-guard.service`) at
+$DEVICE_AGENT_GUARD, outside the daemon's restarts and memory limit. Where none answers there, the daemon
+starts one as its child, at `guard.sock` in the runtime directory.
+
+What it knows. When an actuator has been opened, the daemon hands over its recipe
+(`device_agent.bus.recipe`): a duplicate of the descriptor that keeps a line driven, or the bytes that the
+driver's `safe` or `open` writes and where they go. Nothing is asked, and next to nothing loaded, when it
+has to act.
+
+When it acts. At the end of the daemon's connection (SIGKILL, crash, out of memory: at once), or when the
+event loop has been silent for `guard_timeout_s` (SIGSTOP, a hang). Lines come first; each bus has a thread
+of its own, so that a stuck one delays no other; what fails is tried again until it works or a daemon is
+back. Each act is a line of the log, and `who = "guard"` in the Journal of the daemon that goes on or comes
+next.
+
+What follows. Lines stay driven at safe. A new daemon takes them one by one: the guard lets go right before
+the daemon claims, at safe again. A daemon that was stopped and wakes refuses every command until it has
+made everything safe itself and ended the leases. After an orderly stop a guard that is a service holds the
+lines on; a child ends, since nobody expects a process to stay behind, and the lines are the hardware's
+again.
+
+What software cannot do, and the remedy:
+
+- All buses: in a power cut, a kernel panic, behind a cut wire nothing acts. Use actuators that are safe
+  without power or signal (a spring-return valve, a normally open relay); for the panic also the board's own
+  watchdog (`RuntimeWatchdogSec=` of systemd).
+- All buses: daemon and guard may be killed in one instant, as a child guard is with all of its service. Run
+  the guard as a service.
+- All buses: a daemon that was stopped in the microseconds between a command's last check and its write goes
+  on with that write when it wakes. It is undone at once, when everything is made safe again.
+- gpio: when the last holder of a line has gone, the kernel's driver of the chip decides: an input, or the
+  last level. Give the line an outer pull towards safe, and let the guard be a service.
+- gpio: at a restart a line is free for less than a millisecond, between the guard's letting go and the
+  daemon's claim. The same pull.
+- gpio with `backend = "gpiozero"`: the library keeps the descriptor to itself. Not guarded, which the log
+  says; use `backend = "gpiod"`.
+- i2c: nothing arrives over an adapter that hangs, or while a chip holds the bus low. What must be safe even
+  then needs its output-enable or reset pin on a guarded GPIO line.
+- serial: nobody reads the answer, and half a command of the dying daemon may spoil the first line. Use a
+  far end that goes safe when it hears nothing.
+- mqtt: the broker's acknowledgement is the end of what can be known. Keep the broker on the board, and use
+  devices with a time-out of their own.
+"""
+
+PROTOCOL = 1
+"""Of the messages between daemon and guard; a guard that speaks another one is told to end."""

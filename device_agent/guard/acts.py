@@ -1,0 +1,135 @@
+"""What the guard can do: set a line, write bytes, write to an I2C chip, publish. Blocking calls with limits.
+
+Each takes the act as `device_agent.bus.recipe.Recipe` describes it and raises OSError when it did not work.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import struct
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Act = dict[str, Any]
+
+# linux/gpio.h: GPIO_V2_LINE_SET_VALUES_IOCTL; its two 64-bit words are the values, and of which lines.
+LINE_SET_VALUES = 0xC010_B40F
+# linux/i2c-dev.h, linux/i2c.h
+I2C_SLAVE = 0x0703
+I2C_SMBUS = 0x0720
+I2C_SMBUS_BYTE, I2C_SMBUS_BYTE_DATA, I2C_SMBUS_I2C_BLOCK_DATA = 1, 2, 8
+SMBUS_BLOCK_MAX = 32
+
+# A far end that takes no bytes, or gives no answer, is tried again after this.
+BYTES_LIMIT_S = 2.0
+
+
+def carry_out(act: Act, fd: int) -> None:
+    """Do one act; `fd` is the guard's own descriptor for it, -1 where it has none. Raises OSError."""
+    kind = act["kind"]
+    if kind == "line":
+        set_line(fd, act["active"])
+    elif kind == "bytes":
+        write_bytes(fd, act["steps"], act["answer"])
+    elif kind == "i2c":
+        write_i2c(act["path"], act["steps"])
+    elif kind == "smbus":
+        write_smbus(act["path"], act["steps"])
+    else:
+        from device_agent.guard import mqtt
+
+        mqtt.publish(act)
+
+
+def prepare(act: Act) -> None:
+    """Load now what `carry_out` will need: it may be needed because the machine is out of memory."""
+    if act["kind"] == "mqtt":
+        from device_agent.guard import mqtt
+
+        mqtt.prepare(act)
+    elif act["kind"] == "smbus":
+        import array as array
+
+
+def set_line(fd: int, active: bool) -> None:
+    """Logical: the kernel applies the request's own `active_low`, as it does for the daemon."""
+    fcntl.ioctl(fd, LINE_SET_VALUES, struct.pack("=QQ", int(active), 1))
+
+
+def write_bytes(fd: int, steps: list[bytes | float], answer: bytes) -> None:
+    """Write each; where there is an `answer`, each must be answered by exactly these bytes."""
+    for step in steps:
+        if isinstance(step, float):
+            time.sleep(step)
+            continue
+        rest = memoryview(step)
+        while rest:
+            _wait(fd, select.POLLOUT)
+            rest = rest[os.write(fd, rest) :]
+        if answer:
+            _expect(fd, answer)
+
+
+def _expect(fd: int, answer: bytes) -> None:
+    got = b""
+    while len(got) < len(answer):
+        _wait(fd, select.POLLIN)
+        part = os.read(fd, 4096)
+        if not part:
+            raise ConnectionResetError("the far end has gone")
+        got += part
+    if got != answer:
+        raise ConnectionError(f"the far end refused: {got!r}")
+
+
+def _wait(fd: int, event: int) -> None:
+    poll = select.poll()
+    poll.register(fd, event)
+    if not poll.poll(BYTES_LIMIT_S * 1000):
+        raise TimeoutError(f"the far end did not {'take' if event == select.POLLOUT else 'answer'} it")
+
+
+def write_i2c(path: str, steps: list[tuple[int, bytes] | float]) -> None:
+    """One plain I2C write for each step; the adapter's time-out is the one that the daemon has set."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for step in steps:
+            if isinstance(step, float):
+                time.sleep(step)
+            else:
+                fcntl.ioctl(fd, I2C_SLAVE, step[0])
+                os.write(fd, step[1])
+    finally:
+        os.close(fd)
+
+
+def write_smbus(path: str, steps: list[tuple[int, bytes] | float]) -> None:
+    """For an adapter that cannot do plain I2C: a register and up to 32 bytes in one transfer."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for step in steps:
+            if isinstance(step, float):
+                time.sleep(step)
+                continue
+            fcntl.ioctl(fd, I2C_SLAVE, step[0])
+            register, data = step[1][0], step[1][1:]
+            if len(data) <= 1:
+                _smbus(fd, register, I2C_SMBUS_BYTE_DATA if data else I2C_SMBUS_BYTE, data)
+            for start in range(0, len(data) if len(data) > 1 else 0, SMBUS_BLOCK_MAX):
+                part = data[start : start + SMBUS_BLOCK_MAX]
+                _smbus(fd, register + start, I2C_SMBUS_I2C_BLOCK_DATA, bytes((len(part),)) + part)
+    finally:
+        os.close(fd)
+
+
+def _smbus(fd: int, register: int, size: int, data: bytes) -> None:
+    import array  # loaded by `prepare`
+
+    block = array.array("B", data.ljust(SMBUS_BLOCK_MAX + 2, b"\0"))
+    # struct i2c_smbus_ioctl_data: read_write (0: write), command, size, pointer to the data
+    fcntl.ioctl(fd, I2C_SMBUS, struct.pack("BBIP", 0, register, size, block.buffer_info()[0]))
