@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from device_agent.store.event import Event, Kept, Range
 from device_agent.store.outbox_file import ChannelRow
@@ -11,19 +11,32 @@ from device_agent.store.outbox_file import ChannelRow
 WINDOW_BYTES = 64_000
 
 
-class Disk(Protocol):
-    """What a backlog asks of the owner of all lanes."""
+class Owner(Protocol):
+    """What a lane asks of the owner of all lanes."""
 
-    def next_id(self) -> int: ...
+    def log(self, record: list[Any]) -> None:
+        """Write to the crash log."""
+
+    def note_cost(self, size_bytes: int) -> None:
+        """Bytes that the outbox holds more (or less)."""
+
+    def full(self) -> bool:
+        """Whether the outbox is at its cap."""
+
+    def gone(self, channel: str, event: Event) -> None:
+        """An event that is on disk is needed no more."""
+
+    def next_id(self) -> int:
+        """A number for a new event; greater than all before."""
 
     async def load_events(self, channel: str, span: tuple[int, int], skip: set[int]) -> list[Event] | None:
-        """The oldest events on disk between two ids (exclusive) but those to skip; None if the disk failed."""
+        """The oldest events on disk in a span of ids but those to skip; None if the disk failed."""
 
 
 class Backlog:
     """Oldest first: `head` in memory, then `spilled` on disk, then `tail` in memory."""
 
-    def __init__(self, channel: str, row: ChannelRow | None, disk: Disk) -> None:
+    def __init__(self, channel: str, row: ChannelRow | None, disk: Owner) -> None:
         self.head: deque[Event] = deque()
         self.tail: deque[Event] = deque()
         self.spilled = row.events if row else 0

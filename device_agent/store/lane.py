@@ -6,13 +6,13 @@ is acknowledged. Only the two ends of a long backlog are in memory; the middle i
 
 import asyncio
 from collections import deque
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from device_agent import events
 from device_agent.clock import Clock
 from device_agent.events import Draft
 from device_agent.network import Cut
-from device_agent.store.backlog import Backlog, Disk
+from device_agent.store.backlog import Backlog, Owner
 from device_agent.store.event import Event, Kept, Range, item, range_of
 from device_agent.store.outbox_file import ChannelRow
 
@@ -29,22 +29,6 @@ DISK_RETRY_S = 1.0
 SENT_KEEP_BYTES = 65_536
 # Numbers are written down this many ahead: a power cut costs a reader one stall, not a commit per message.
 RESERVE = 1000
-
-
-class Owner(Disk, Protocol):
-    """What a lane asks of the owner of all lanes."""
-
-    def log(self, record: list[Any]) -> None:
-        """Write to the crash log."""
-
-    def note_cost(self, size_bytes: int) -> None:
-        """Bytes that the outbox holds more (or less)."""
-
-    def full(self) -> bool:
-        """Whether the outbox is at its cap."""
-
-    def gone(self, channel: str, event: Event) -> None:
-        """An event that is on disk is needed no more."""
 
 
 class Lane:
