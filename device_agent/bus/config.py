@@ -25,6 +25,9 @@ class GpioBusConfig(_BusConfig):
     pin_factory: Literal["lgpio", "rpigpio", "pigpio", "native"] = Field(
         "lgpio", description='Explicit pin factory, for `backend = "gpiozero"` alone.'
     )
+    pwm: dict[str, Annotated[str, Field(pattern=r"^pwmchip\d+/\d+$")]] = Field(
+        {}, description='Lines that the kernel\'s PWM drives, with its channel: { 18 = "pwmchip0/0" }.'
+    )
 
 
 class UsbIdentity(BaseModel):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from device_agent.bus.core import Handle, Source
-from device_agent.errors import BusError
 from device_agent.bus.recipe import Recipe
+from device_agent.errors import BusError
 
 Bias = Literal["as-is", "none", "pull-up", "pull-down"]
 Drive = Literal["push-pull", "open-drain", "open-source"]

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine, PwmOutput
-from device_agent.bus.recipe import Recipe
 from device_agent.bus.pwm_sysfs import SysfsPwm
+from device_agent.bus.recipe import Recipe
 from device_agent.bus.system import denied, listed
 from device_agent.errors import BusError, BusGone, BusHeld
 

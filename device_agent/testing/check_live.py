@@ -15,10 +15,12 @@ from device_agent.driver import Actuator, Driver, DriverConfig, Flagged, Listene
 from device_agent.errors import AgentError, BusError, DriverError
 from device_agent.testing.board import Board, SteppedClock, open_handle
 from device_agent.testing.check import BUS, Rules
-from device_agent.testing.chips import RegisterChip, SerialChip
+from device_agent.testing.chips import GpioChip, RegisterChip, SerialChip
 
 # A driver may sleep this long inside a call; longer waits are `trigger` and `read` with `settle_s` between.
 SLEEP_MAX_S = 0.05
+# How long a simulated knob may take for one step of its quantity.
+TURN_S = 0.1
 DEVICE = "device"
 _BUSES = {
     "i2c": {"device": "simulated"},
@@ -62,12 +64,16 @@ class _Bench:
         self.feed = feed
         self.clock = SteppedClock()
         kind = rules.driver.Bus.kind
-        rules.require(kind in _BUSES, f"sits on a bus of kind {kind!r}, which the simulated board does not have")
+        rules.require(
+            kind in _BUSES, f"sits on a bus of kind {kind!r}, which the simulated board does not have"
+        )
         bus: BusConfig = TypeAdapter(BusConfig).validate_python({"kind": kind, **_BUSES[kind]})
         # The driver itself, but with the simulator that the caller asked for.
-        placed = type(rules.driver.__name__, (rules.driver,), {"simulator": staticmethod(simulator)}) if (
-            simulator is not None
-        ) else rules.driver
+        placed = (
+            type(rules.driver.__name__, (rules.driver,), {"simulator": staticmethod(simulator)})
+            if (simulator is not None)
+            else rules.driver
+        )
         self.board = Board({BUS: bus}, {DEVICE: (placed, model)}, clock=self.clock)
         self.handle = open_handle(BUS, bus, board=self.board)
         self.handle.open()
@@ -132,6 +138,9 @@ class _Bench:
         for quantity, value in chip.quantities().items():
             if isinstance(value, bool):  # a contact speaks by changing
                 self.board.set(DEVICE, **{quantity: not value})
+            if isinstance(chip, GpioChip) and not isinstance(value, bool | str):  # a knob, by being turned
+                self.board.set(DEVICE, **{quantity: value + 1})
+                self.clock.step(TURN_S)
             self.board.set(DEVICE, **{quantity: value})
         if isinstance(chip, SerialChip) and chip.every_s is not None:
             self.clock.step(chip.every_s * 1.01)
@@ -146,14 +155,18 @@ class _Bench:
         """What the device makes happen: its chip's outputs, and the levels of GPIO lines."""
         chip = self.board.chip(DEVICE)
         lines = self.board.show()["buses"][BUS].get("lines", ())
-        levels = {line["line"]: line["level"] for line in lines}
+        levels = {line["line"]: line.get("duty", line["level"]) for line in lines}
         return {**({} if chip is None else chip.outputs()), **levels}
 
     def check_reading(self, reading: Reading) -> None:
         missing = sorted(self.points.keys() - reading.keys())
         strange = sorted(reading.keys() - self.points.keys())
-        self.rules.require(not missing, f"gives a reading without {', '.join(missing)}: every point is in each")
-        self.rules.require(not strange, f"gives a reading with {', '.join(strange)}, which is none of its points")
+        self.rules.require(
+            not missing, f"gives a reading without {', '.join(missing)}: every point is in each"
+        )
+        self.rules.require(
+            not strange, f"gives a reading with {', '.join(strange)}, which is none of its points"
+        )
         for name, value in reading.items():
             plain = value.value if isinstance(value, Flagged) else value
             self.rules.check_value(self.points[name], plain, "the value")

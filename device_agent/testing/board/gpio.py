@@ -38,6 +38,9 @@ class Claim:
     drive: str = "push-pull"
     level: bool = False
     """An output's commanded level."""
+    duty: float | None = None
+    """Of an output that switches by itself; its level then says whether it is ever high."""
+    frequency_hz: float = 0.0
     debounce_s: float = 0.0
     debounced: bool = False
     """An input's level after `debounce_s`; read and edges both follow it."""
@@ -113,6 +116,26 @@ class GpioMedium(Medium):
         claim.level = level
         self._settle(claim.line, self.board.now_s(), user.by, always=True)
         return claim
+
+    def pwm(self, user: User, line: int | str, duty: float, frequency_hz: float) -> Claim:
+        """Claim an output that switches by itself, with its first physical duty."""
+        claim = self._claim(user, line, output=True)
+        self._switch(claim, duty, frequency_hz, user.by)
+        return claim
+
+    def pwm_write(self, user: User, claim_id: str, duty: float, frequency_hz: float) -> None:
+        self._switch(self._held(user, claim_id), duty, frequency_hz, user.by)
+
+    def pwm_read(self, user: User, claim_id: str) -> tuple[float, float]:
+        claim = self._held(user, claim_id)
+        return claim.duty or 0.0, claim.frequency_hz
+
+    def _switch(self, claim: Claim, duty: float, frequency_hz: float, by: str) -> None:
+        claim.duty, claim.frequency_hz, claim.level = duty, frequency_hz, duty > 0
+        line = claim.line
+        line.level, line.by = claim.level, by
+        what = {"line": line.offset, "level": int(line.level), "duty": duty, "frequency_hz": frequency_hz}
+        self.board.record.add(self.board.now_s(), self.name, by, **what)
 
     def _claim(self, user: User, wanted: int | str, *, output: bool) -> Claim:
         self.enter(user)
@@ -270,7 +293,10 @@ class GpioMedium(Medium):
 
 def _shown(line: Line) -> dict[str, Any]:
     claim = line.claim
-    return {
+    switching = {}
+    if claim is not None and claim.duty is not None:
+        switching = {"duty": claim.duty, "frequency_hz": claim.frequency_hz}
+    return switching | {
         "line": line.offset,
         "name": f"GPIO{line.offset}",
         "level": int(line.level),

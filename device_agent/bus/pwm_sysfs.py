@@ -1,0 +1,122 @@
+"""Hardware PWM through the kernel's files, /sys/class/pwm: exact, and no work for the processor."""
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from device_agent.bus.system import denied
+from device_agent.errors import BusError, BusGone, BusHeld
+
+ROOT = Path("/sys/class/pwm")
+# A channel's files appear at once, and belong to our group when udev has seen them.
+EXPORT_LIMIT_S = 1.0
+POLL_S = 0.01
+NS = 1_000_000_000
+_GONE = {errno.ENODEV, errno.ENOENT, errno.ENXIO}
+
+
+class SysfsPwm:
+    """One channel, such as "pwmchip0/0"; a `PwmOutput`.
+
+    It goes on as it was last told when this process ends: safe values have to be set before.
+    """
+
+    def __init__(
+        self,
+        bus: str,
+        channel: str,
+        *,
+        duty: float,
+        frequency_hz: float,
+        active_low: bool = False,
+        root: Path = ROOT,
+    ) -> None:
+        """Raises BusGone (no such chip), BusHeld, BusDenied, BusError (a frequency it cannot make)."""
+        chip, _, number = channel.partition("/")
+        self._where = f"bus {bus}, {channel}"
+        self._chip = root / chip
+        self._number = number
+        self._files = self._chip / f"pwm{number}"
+        self._active_low = active_low
+        self._open = False
+        with self._mapped():
+            self._export()
+            self._open = True
+            # A channel that runs cannot be turned round, and the program before may have done so.
+            if self._text("polarity") == "inversed":
+                self._write("enable", 0)
+                (self._files / "polarity").write_text("normal")
+        try:
+            self.write(duty, frequency_hz)
+            with self._mapped():
+                self._write("enable", 1)
+        except BusError:
+            self.close()
+            raise
+
+    def _export(self) -> None:
+        if not self._chip.is_dir():
+            raise BusGone(f"{self._where}: {self._chip} is not there; enable its overlay or driver")
+        if not self._files.is_dir():
+            (self._chip / "export").write_text(self._number)
+        deadline_s = time.monotonic() + EXPORT_LIMIT_S
+        while not os.access(self._files / "duty_cycle", os.W_OK):
+            if time.monotonic() > deadline_s:
+                raise denied(str(self._files / "duty_cycle"))
+            time.sleep(POLL_S)
+
+    def write(self, duty: float, frequency_hz: float) -> None:
+        period_ns = round(NS / frequency_hz)
+        on_ns = round(period_ns * (1 - duty if self._active_low else duty))
+        with self._mapped(f"{frequency_hz:g} Hz"):
+            # The kernel refuses a period below the present duty, and a duty above the present period.
+            if period_ns < int(self._text("period")):
+                self._write("duty_cycle", on_ns)
+                self._write("period", period_ns)
+            else:
+                self._write("period", period_ns)
+                self._write("duty_cycle", on_ns)
+
+    def read(self) -> tuple[float, float]:
+        with self._mapped():
+            period_ns, on_ns = int(self._text("period")), int(self._text("duty_cycle"))
+            share = on_ns / period_ns if period_ns else 0.0
+            return 1 - share if self._active_low else share, NS / period_ns if period_ns else 0.0
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            with suppress(OSError):  # a chip that is gone has taken its channels along
+                (self._chip / "unexport").write_text(self._number)
+
+    def _text(self, name: str) -> str:
+        if not self._open:
+            raise BusGone(f"{self._where} was released")
+        return (self._files / name).read_text(encoding="ascii").strip()
+
+    def _write(self, name: str, value: int) -> None:
+        if not self._open:
+            raise BusGone(f"{self._where} was released")
+        (self._files / name).write_text(str(value))
+
+    @contextmanager
+    def _mapped(self, wish: str = "") -> Iterator[None]:
+        try:
+            yield
+        except BusError:
+            raise
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise denied(str(error.filename or self._files)) from error
+            if error.errno == errno.EBUSY:
+                raise BusHeld(
+                    f"{self._where}: the channel is used by a kernel driver or another program"
+                ) from error
+            if error.errno in _GONE:
+                raise BusGone(f"{self._where}: the channel is gone") from error
+            if error.errno in (errno.EINVAL, errno.ERANGE) and wish:
+                raise BusError(f"{self._where}: the hardware cannot make {wish}") from error
+            raise BusError(f"{self._where}: {error.strerror or error}") from error
