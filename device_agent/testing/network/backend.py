@@ -19,11 +19,14 @@ _MARGIN_S = 600.0
 class Backend:
     """Routes tasks to instances and sees them end."""
 
-    def __init__(self, settings: Settings, wire: Wire, tokens: Tokens, tasks: TaskTable) -> None:
+    def __init__(
+        self, settings: Settings, wire: Wire, tokens: Tokens, tasks: TaskTable, by_control: dict[str, Agent]
+    ) -> None:
         self._settings = settings
         self._timers: set[asyncio.TimerHandle] = set()
-        self.watched: set[str] = set()
-        self.unwatched: dict[str, Task] = {}
+        self._by_control = by_control
+        self._watched: set[str] = set()
+        self._unwatched: dict[str, Task] = {}
         self.wire = wire
         self.tokens = tokens
         self.tasks = tasks
@@ -69,23 +72,32 @@ class Backend:
         task.queued = False
         task.instance_id = instance_id
         delay_s = self._settings.dispatch_delay_s
-        if self._settings.dispatch_when_watched_s and task.channel not in self.watched:
+        if self._settings.dispatch_when_watched_s and task.channel not in self._watched:
             delay_s = self._settings.dispatch_when_watched_s
-            self.unwatched[task.channel] = task
+            self._unwatched[task.channel] = task
         if delay_s:
             self._later(task, delay_s, lambda: self._start_delayed(task))
         else:
             self.start(task)
 
-    def saw_subscriber(self, channel: str) -> None:
-        """Somebody listens to a task channel: a task that waited for that starts."""
-        self.watched.add(channel)
-        task = self.unwatched.get(channel)
+    def saw_presence(self, channels: list[str]) -> None:
+        """Somebody is there, or has changed its state: tasks that waited for that may start."""
+        self.wire.records.notify()
+        for channel in channels:
+            agent = self._by_control.get(channel)
+            if agent is not None:
+                self.dispatch(agent)
+            elif self._settings.dispatch_when_watched_s and channel.startswith("u."):
+                self._saw_caller(channel)
+
+    def _saw_caller(self, channel: str) -> None:
+        self._watched.add(channel)
+        task = self._unwatched.get(channel)
         if task is not None:
             self._start_delayed(task)
 
     def _start_delayed(self, task: Task) -> None:
-        self.unwatched.pop(task.channel, None)
+        self._unwatched.pop(task.channel, None)
         if task.dispatches == 0:
             self.start(task)
 
@@ -238,8 +250,8 @@ class Backend:
             return
         if task.ended:
             self.tasks.close(task)
-            self.unwatched.pop(channel, None)
-            self.watched.discard(channel)
+            self._unwatched.pop(channel, None)
+            self._watched.discard(channel)
             self._timed(self._settings.stream_revoke_delay_s, lambda: self._revoke_streams(task))
         self.dispatch(task.agent)
 

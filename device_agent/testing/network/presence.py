@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class Occupant:
-    """One client on one channel. ``seen_s`` and ``joined_s`` are monotonic seconds."""
+    """One client on one channel. ``seen_s`` and ``joined_s`` are monotonic; ``joined_s`` 0: never there."""
 
     uuid: str
     joined_s: float
@@ -34,19 +35,21 @@ class Presence:
         now = time.monotonic()
         occupants = self._channels.setdefault(channel, {})
         found = occupants.get(uuid)
-        if found is None or not found.live:
+        if found is None or (not found.live and found.joined_s):
             found = occupants[uuid] = Occupant(uuid, now, now, timeout_s)
+        found.joined_s = found.joined_s or now
         found.seen_s = now
         found.timeout_s = timeout_s
         if len(occupants) > 1000:
             self._sweep(channel)
         return found
 
-    def set_state(self, channel: str, uuid: str, state: dict[str, Any], timeout_s: float) -> None:
-        """Replace a client's state. Setting it is no sign of life of a client that is there already."""
-        found = self._channels.get(channel, {}).get(uuid)
-        if found is None or not found.live:
-            found = self.seen(channel, uuid, timeout_s)
+    def set_state(self, channel: str, uuid: str, state: dict[str, Any]) -> None:
+        """Replace a client's state. It is no sign of life: who has not subscribed is not there by it."""
+        occupants = self._channels.setdefault(channel, {})
+        found = occupants.get(uuid)
+        if found is None:
+            found = occupants[uuid] = Occupant(uuid, 0.0, -math.inf, 0.0)
         found.state = state
 
     def leave(self, channel: str, uuid: str) -> None:

@@ -10,7 +10,6 @@ from aiohttp import web
 from device_agent.testing.network.backend import Backend
 from device_agent.testing.network.calls import Call
 from device_agent.testing.network.channels import Hub
-from device_agent.testing.network.registry import Registry
 from device_agent.testing.network.replies import Refused, reply
 from device_agent.testing.network.settings import Settings
 from device_agent.testing.network.tokens import READ, Tokens
@@ -22,14 +21,11 @@ _DONE = {"status": 200, "message": "OK", "service": "Presence"}
 class PresenceApi:
     """Heartbeat, leave, state and here-now: ``/v2/presence/sub-key/S/channel/{channels}/…``."""
 
-    def __init__(
-        self, settings: Settings, wire: Wire, tokens: Tokens, backend: Backend, registry: Registry
-    ) -> None:
+    def __init__(self, settings: Settings, wire: Wire, tokens: Tokens, backend: Backend) -> None:
         self._settings = settings
         self._wire = wire
         self._tokens = tokens
         self._backend = backend
-        self._registry = registry
 
     async def answer(self, call: Call) -> web.Response:
         """Any presence request."""
@@ -41,8 +37,8 @@ class PresenceApi:
         if not tail:
             return reply(self._here_now(hub, channels, call))
         if tail == ["heartbeat"]:
-            note_presence(self._wire, self._backend, hub, channels, call, self._settings.presence_timeout_s)
-            self._notice(channels)
+            note_presence(self._wire, hub, channels, call, self._settings.presence_timeout_s)
+            self._backend.saw_presence(channels)
             return reply(_DONE)
         if tail == ["leave"]:
             for channel in channels:
@@ -60,8 +56,8 @@ class PresenceApi:
             return found.get(channels[0], {}) if len(channels) == 1 else {"channels": found}
         state = _object(call.query["state"])
         for channel in channels:
-            presence.set_state(channel, uuid, state, self._settings.presence_timeout_s)
-        self._notice(channels)
+            presence.set_state(channel, uuid, state)
+        self._backend.saw_presence(channels)
         return state
 
     def _here_now(self, hub: Hub, channels: list[str], call: Call) -> dict[str, Any]:
@@ -81,18 +77,8 @@ class PresenceApi:
         payload = {"channels": found, "total_channels": len(found), "total_occupancy": total}
         return {**_DONE, "payload": payload}
 
-    def _notice(self, channels: list[str]) -> None:
-        """Presence of an agent has changed: a waiting task may find room now."""
-        self._wire.records.notify()
-        for channel in channels:
-            agent = self._registry.by_control.get(channel)
-            if agent is not None:
-                self._backend.dispatch(agent)
 
-
-def note_presence(
-    wire: Wire, backend: Backend, hub: Hub, channels: list[str], call: Call, default_timeout_s: float
-) -> None:
+def note_presence(wire: Wire, hub: Hub, channels: list[str], call: Call, default_timeout_s: float) -> None:
     """Take a subscribe or heartbeat as sign of life, with the state that it may carry by channel."""
     text = call.query.get("heartbeat", "")
     timeout_s = float(text) if text.isdigit() and int(text) > 0 else default_timeout_s

@@ -101,13 +101,12 @@ class PubSub:
         self._tokens.check(token, hub.environment, readable, READ)
         poll = Poll(channels, _number(call, "tt"), _filter(call), call.uuid, token or "")
         poll.path, poll.link = call.path, call.link
-        note_presence(self._wire, self._backend, hub, readable, call, self._settings.presence_timeout_s)
-        if self._settings.dispatch_when_watched_s:
-            for channel in readable:
-                if channel.startswith("u."):
-                    self._backend.saw_subscriber(channel)
+        note_presence(self._wire, hub, readable, call, self._settings.presence_timeout_s)
+        # Taken before anybody hears of the subscriber: what is sent because of it must be newer.
+        now = self._wire.clock.timetoken()
+        self._backend.saw_presence(readable)
         if poll.cursor == 0:
-            return raw(b'{"t":{"t":"%d","r":1},"m":[]}' % self._wire.clock.timetoken())
+            return raw(b'{"t":{"t":"%d","r":1},"m":[]}' % now)
         cursor, found = await hub.wait(
             poll,
             self._settings.hold_s,

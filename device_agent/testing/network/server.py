@@ -48,8 +48,8 @@ class DevNetwork(Admin):
         records = Records(settings)
         tokens = Tokens()
         wire = Wire(Clock(), settings, records)
-        backend = Backend(settings, wire, tokens, TaskTable(settings.max_tasks))
         registry = Registry(settings)
+        backend = Backend(settings, wire, tokens, TaskTable(settings.max_tasks), registry.by_control)
         accounts = Accounts(settings)
         links = Links(self._serve)
         super().__init__(settings, wire, tokens, backend, registry, accounts, Faults(), links)
@@ -57,7 +57,7 @@ class DevNetwork(Admin):
         files = FilesApi(settings, accounts, registry, backend, store)
         setup = SetupFunction(settings, backend)
         pubsub = PubSub(settings, wire, tokens, backend, setup, files)
-        presence = PresenceApi(settings, wire, tokens, backend, registry)
+        presence = PresenceApi(settings, wire, tokens, backend)
         auth = AuthApi(settings, accounts, registry, backend)
         agents = RegistryApi(accounts, registry)
         self._port = port

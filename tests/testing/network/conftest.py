@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -30,10 +29,6 @@ def net() -> Iterator[NetworkThread]:
         for name, value in sdk_environment(host.net.cdm_url, host.net.pubnub_origin, "bk_alice").items():
             patch.setenv(name, value)
         yield host
-    for thread in threading.enumerate():
-        # Its long-polls, which the network has just cut.
-        if thread.name.startswith("Thread-Subscribe"):
-            thread.join(LIMIT_S)
     collect_sdk_remains()
 
 

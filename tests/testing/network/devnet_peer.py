@@ -157,6 +157,7 @@ async def join(net: DevNetwork, api: Api, agent: str, instance: str = "AG-1", **
     """Connect an instance and make it present; a peer with its control token."""
     answer = await api.connect(agent, instance, **payload)
     peer = Peer(net, uuid=instance, token=answer["pamToken"])
+    await peer.subscribe(answer["controlChannel"])
     await state(peer, answer["controlChannel"], 0, payload.get("concurrency", 1))
     return peer
 

@@ -336,3 +336,18 @@ async def test_file_uploads_from_both_sides(net: DevNetwork, device: Api, caller
             ask = {"fileName": "f", "fileSize": 1, "mimeType": "text/plain", **body}
             assert (await caller.ask("POST", "/api/v1/files/request-upload", ask))[0] == status
         assert (await caller.ask("POST", "/api/v1/files/confirm-upload", {"uploadId": "no"}))[0] == 404
+
+
+async def test_state_alone_is_no_presence_and_a_waiting_task_starts_with_it(
+    net: DevNetwork, device: Api, caller: Api
+) -> None:
+    answer = await device.connect("x", "AG-1")
+    async with Peer(net, uuid="AG-1", token=answer["pamToken"]) as instance:
+        await state(instance, answer["controlChannel"], 0, 1)
+        task = net.task((await caller.send("x", REQUEST))["taskId"])
+        assert task.queued is True
+        cursor, _ = await instance.subscribe(answer["controlChannel"], heartbeat=20)
+        assert task.queued is False
+        _, (start,) = await instance.subscribe(answer["controlChannel"], tt=cursor)
+        assert start["d"]["taskId"] == task.task_id
+        assert net.presence()[answer["controlChannel"]][0]["state"]["concurrency"] == 1
