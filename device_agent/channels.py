@@ -28,7 +28,7 @@ class Rule:
 
     def passes(self, reading: Reading) -> bool:
         """Whether this reading is due; remembers it if so."""
-        due = self.last_s is None or self.every_s is None
+        due = self.last_s is None or self.every_s is None or reading.at_once
         if not due and self.last_s is not None and self.every_s is not None:
             due = reading.monotonic_s - self.last_s >= self.every_s * (1 - EARLY_SHARE)
         if not due or (self.on_change and self.last is not None and not self._changed(self.last, reading)):

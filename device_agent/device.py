@@ -6,7 +6,7 @@ A failing driver takes only itself down and is opened again, later each time. Lo
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
@@ -391,4 +391,4 @@ class Device:
         """Callers see what a command changed at once, not at the next period."""
         known: dict[str, Value | Flagged] = dict(self.latest.values) if self.latest is not None else {}
         known.update({name: value for name, value in values.items() if name in self.points})
-        self._emit(self._stamp(known, self._clock.monotonic_s(), raw=False))
+        self._emit(replace(self._stamp(known, self._clock.monotonic_s(), raw=False), at_once=True))

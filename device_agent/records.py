@@ -173,6 +173,8 @@ class Reading:
     flags: Mapping[str, Flag] = field(default_factory=dict)
     monotonic_s: float = 0.0
     clock_set: bool = True
+    at_once: bool = False
+    """A command made it: it goes out now, not at the device's next turn."""
 
 
 @dataclass(frozen=True, slots=True)
