@@ -33,7 +33,7 @@ def cpu_s(pid: int) -> float:
 
 
 def memory_mb(pid: int) -> dict[str, float]:
-    """Resident memory in MB of 10**6 bytes: all of it, and what is the process's own (not shared, no file)."""
+    """Resident memory in MB of 10**6 bytes: all of it, its fair share, and its own (no file behind it)."""
     sizes = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, _, rest = line.partition(":")

@@ -1,4 +1,4 @@
-"""How soon an edge reaches a caller, and how many events a second one stream carries; beside the official runtime.
+"""How soon an edge reaches a caller, and how many events a second one stream carries; both runtimes.
 
     python tests/benchmarks/bench_pipe.py [--json FILE] [--rounds N] [--smoke] [--alone]
 

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -156,6 +157,7 @@ class Rival:
 
     name = ""
     process: subprocess.Popen[bytes]
+    started_s = 0.0
 
     def __init__(self, agent: str, source: SerialSource) -> None:
         self.agent = agent
@@ -197,6 +199,7 @@ class Ours(Rival):
         if self.board is not None:
             environment["DEVICE_AGENT_BOARD"] = str(self.board.socket)
             words.append("--simulate")
+        self.started_s = time.monotonic()
         self.daemon = Daemon(self.folder, self.config, environment, words)
         self.process = self.daemon.process
 
@@ -243,6 +246,7 @@ class Official(Rival):
         self.start()
 
     def start(self) -> None:
+        self.started_s = time.monotonic()
         with (self.folder / "log.txt").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "scripts.run_agent"],
@@ -288,6 +292,8 @@ class Rig:
         self.net = NetworkProcess("--auto-register")
 
     def __enter__(self) -> Self:
+        # Ended by a signal, it still ends what it has started.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         self._stack.enter_context(self.net)
         # The official caller misses what comes before it has subscribed; that race is not measured here.
@@ -308,13 +314,19 @@ class Rig:
         self._stack.callback(source.close)
         return source
 
-    def ours(self, config: str, *, agent: str = "ours", simulated: bool = False) -> Ours:
+    def ours(
+        self, config: str, *, agent: str = "ours", simulated: bool = False, devices: bool = True
+    ) -> Ours:
+        """The daemon, joined; with `devices`, all of them online too."""
         rival = Ours(self, config, agent=agent, simulated=simulated)
         self._stack.callback(rival.stop)
-        rival.ready()
+        self.joined(rival)
+        if devices:
+            rival.ready()
         return rival
 
     def official(self, *, agent: str = "official") -> Official:
+        """The official runtime, joined."""
         rival = Official(self, agent=agent)
         self._stack.callback(rival.stop)
         self.joined(rival)
