@@ -24,6 +24,7 @@ from device_agent.operate.control_socket import ControlSocket
 from device_agent.operate.owner import Owner
 from device_agent.operate.systemd import Notifier
 from device_agent.runtime import Tasks
+from device_agent.safety.guard_keeper import GuardKeeper
 from device_agent.safety.keeper import Keeper
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
@@ -51,7 +52,14 @@ class Agent:
     """One run of the daemon."""
 
     def __init__(
-        self, config: Config, api_key: str, clock: Clock, make_handle: HandleFactory, notifier: Notifier
+        self,
+        config: Config,
+        api_key: str,
+        clock: Clock,
+        make_handle: HandleFactory,
+        notifier: Notifier,
+        *,
+        log_style: str = "text",
     ) -> None:
         self._config = config
         self._clock = clock
@@ -76,6 +84,16 @@ class Agent:
         self._devices = self._make_devices()
         self._keeper = Keeper(self._devices, self._journal, clock)
         self._commander = Commander(config, self._devices, self._keeper, self._journal, clock)
+        self._guard = GuardKeeper(
+            self._devices,
+            self._keeper,
+            self._commander.leases,
+            self._journal,
+            clock,
+            folder=config.state.runtime_directory,
+            timeout_s=config.safety.guard_timeout_s,
+            log_style=log_style,
+        )
         self._tasks = Tasks(
             config, self._devices, self._hub, self._commander, self._keeper, self._lanes, self._journal, clock
         )
@@ -136,6 +154,7 @@ class Agent:
         await self._settle_unfinished()
         await self._lanes.load()
         await self._tasks.load()
+        await self._guard.start()
         for name, keeper in self._keepers.items():
             self._lives.keep(f"bus {name}", keeper.run)
         for name, device in self._devices.items():
@@ -221,6 +240,7 @@ class Agent:
         network.cancel()
         await self._bounded("network", asyncio.wait([network]), LEAVE_LIMIT_S)
         await self._bounded("socket", self._socket.close(), 1.0)
+        await self._guard.bye(made_safe)
         await self._keeper.close()
         await self._lives.close()
         for keeper in self._keepers.values():

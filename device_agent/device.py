@@ -27,6 +27,7 @@ from device_agent.records import (
     Value,
     Values,
 )
+from device_agent.standby import Standby
 
 log = structlog.get_logger("device")
 
@@ -84,6 +85,7 @@ class Device:
         self.points: dict[str, Point] = {point.name: point for point in driver_class.points_of(config)}
         self.losses = 0
         self.on_lost: Callable[[Device], None] | None = None
+        self.standby = Standby()
         self._clock = clock
         self._sink = sink
         self._timeout_s = timeout_s
@@ -135,12 +137,13 @@ class Device:
         """Open, work, close, wait, again, until cancelled."""
         delay_s = REOPEN_FIRST_S
         # One driver for the life of the device: what it counted survives an unplugged cable.
-        driver = self.driver_class(self.config, self.bus.handle)
+        driver = self.driver_class(self.config, self.standby.handle(self.bus.handle))
         while True:
             await self.bus.until(BusState.OPEN)
             self.bus.users += 1
             try:
-                await self.bus.run(driver.open, OPEN_TIMEOUT_S)
+                made = await self.bus.run(lambda: self.standby.open(self.name, driver), OPEN_TIMEOUT_S)
+                self.standby.opened(self.name, made)
                 self._driver = driver
                 delay_s = REOPEN_FIRST_S
                 await self._work(driver)
@@ -153,6 +156,7 @@ class Device:
                 self._driver = None
                 try:
                     await self._close(driver)
+                    await self.standby.closed(self.name)
                 finally:
                     self.bus.let_go()
             if self.bus.state is BusState.OPEN:
@@ -354,6 +358,7 @@ class Device:
             raise DriverError(f"device {self.name} has nothing to set")
 
         def job() -> Values:
+            self.standby.check(self.name)
             may_begin()
             return driver.write(values)
 
@@ -369,6 +374,7 @@ class Device:
         driver = self._need()
 
         def job() -> list[Step]:
+            self.standby.check(self.name)
             may_begin()
             return list(driver.do(action, args) or ())
 

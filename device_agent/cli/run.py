@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             f"state.directory: {error.filename} cannot be made ({error.strerror}): "
             "make it for this user, or name another directory"
         ) from error
-    return asyncio.run(_run(config, key, _handles(args.simulate, path)))
+    return asyncio.run(_run(config, key, _handles(args.simulate, path), args.log))
 
 
 def _handles(simulate: bool, path: Path) -> HandleFactory:
@@ -55,8 +55,8 @@ def _handles(simulate: bool, path: Path) -> HandleFactory:
     return partial(open_handle, board=ensure_board(path))
 
 
-async def _run(config: Config, key: str, handles: HandleFactory) -> int:
-    agent = Agent(config, key, SystemClock(), handles, Notifier())
+async def _run(config: Config, key: str, handles: HandleFactory, log_style: str) -> int:
+    agent = Agent(config, key, SystemClock(), handles, Notifier(), log_style=log_style)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
@@ -74,7 +74,9 @@ def configure_log(style: str) -> None:
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     renderer: structlog.typing.Processor
-    traceback: structlog.typing.Processor = structlog.processors.format_exc_info if style == "json" else _plain
+    traceback: structlog.typing.Processor = (
+        structlog.processors.format_exc_info if style == "json" else _plain
+    )
     if style == "json":
         renderer = structlog.processors.JSONRenderer()
     else:

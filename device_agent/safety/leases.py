@@ -44,6 +44,10 @@ class Leases:
         """Begin or prolong a lease that `check` allowed."""
         self._held[device] = Lease(holder, label, now_s)
 
+    def clear(self) -> None:
+        """End all leases: nobody knows any more what state the devices are in."""
+        self._held.clear()
+
     def release(self, holder: str, device: str | None = None) -> list[str]:
         """End the leases of a holder (on one device); returns the devices."""
         names = [

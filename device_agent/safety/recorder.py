@@ -191,6 +191,8 @@ def open_and_record(device: str, driver: Driver[Any, Any]) -> list[Recipe]:
         driver.open()
         log.warning("not_guarded", device=device, why=f"the guard cannot use a bus of kind {bus.kind!r}")
         return []
+    if isinstance(bus, RecordedGpio):
+        bus.lines.clear()  # of an earlier opening that was not closed in order
     sleep, driver.sleep = driver.sleep, bus.tape.pause
     try:
         bus.tape.start(dry=False)
