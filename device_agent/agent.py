@@ -108,6 +108,7 @@ class Agent:
             self._network,
             self._lanes,
             self._journal,
+            self._guard,
         )
         self._socket = ControlSocket(config.state.runtime_directory / "control.sock", owner.handlers())
 

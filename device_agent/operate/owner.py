@@ -14,6 +14,7 @@ from device_agent.network.blocks.network import BlocksNetwork
 from device_agent.operate.control_socket import Handler
 from device_agent.requests import as_json, describe
 from device_agent.runtime import Tasks
+from device_agent.safety.guard_keeper import GuardKeeper
 from device_agent.safety.keeper import Keeper
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
@@ -36,6 +37,7 @@ class Owner:
         network: BlocksNetwork,
         lanes: Lanes,
         journal: Journal,
+        guard: GuardKeeper,
     ) -> None:
         self._config = config
         self._devices = devices
@@ -45,6 +47,7 @@ class Owner:
         self._network = network
         self._lanes = lanes
         self._journal = journal
+        self._guard = guard
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -90,6 +93,7 @@ class Owner:
             ],
             "requests": len(self._tasks.requests),
             "outbox": self._lanes.figures(),
+            "guard": self._guard.status(),
             "devices": devices,
         }
 
