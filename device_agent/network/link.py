@@ -2,10 +2,13 @@
 
 import asyncio
 import random
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from device_agent.clock import Clock
 from device_agent.errors import Refused
+
+T = TypeVar("T")
 
 # Design section 6.8: try an unreachable network at least every 5 s, one that refuses at least every 60 s.
 UNREACHABLE_MAX_S = 5.0
@@ -51,6 +54,26 @@ class Link:
     async def until_changed(self) -> None:
         """Returns when the link came up or went down. The caller bounds the wait."""
         await self._changed.wait()
+
+    async def until_back(self) -> None:
+        """Returns when the link was down and came up again; a link that is up is no news."""
+        while True:
+            was_up = self.up
+            await self._changed.wait()
+            if not was_up and self.up:
+                return
+
+    async def unless_back(self, poll: Coroutine[Any, Any, T]) -> T | None:
+        """A long-poll's answer; None when the link came back meanwhile, for then nobody will answer it."""
+        asked = asyncio.ensure_future(poll)
+        back = asyncio.ensure_future(self.until_back())
+        waits: list[asyncio.Future[Any]] = [asked, back]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return asked.result() if asked.done() else None
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def _signal(self) -> None:
         self._changed.set()
@@ -100,7 +123,7 @@ class Backoff:
         limit_s = self.next_s(error)
         waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(hint.wait())] if hint else []
         if not isinstance(error, Refused):
-            waits.append(asyncio.ensure_future(self._until_up()))
+            waits.append(asyncio.ensure_future(self._link.until_back()))
         if not waits:
             await asyncio.sleep(limit_s)
             return
@@ -109,11 +132,3 @@ class Backoff:
         finally:
             for wait in waits:
                 wait.cancel()
-
-    async def _until_up(self) -> None:
-        # A link that is up already is no news: whoever failed while it is up waits its whole turn.
-        while True:
-            was_up = self._link.up
-            await self._link.until_changed()
-            if not was_up and self._link.up:
-                return

@@ -31,8 +31,13 @@ MEMBERS = st.sampled_from(
         "writeToken",
         "ownerId",
         "orgId",
+        "callerClaims",
+        "protocolVersion",
+        "environment",
+        "pamToken",
+        "hasStream",
+        "controlToken",
     ]
-    + ["callerClaims", "protocolVersion", "environment", "pamToken", "hasStream", "controlToken"]
 )
 TYPES = st.sampled_from(["StartTask", "CancelTask", "ExpireTask", "TerminateTask", "SwitchEnvironment", "X"])
 

@@ -78,12 +78,14 @@ class ControlChannel:
         while True:
             client = await self._ready()
             poll = asyncio.ensure_future(
-                client.subscribe(
-                    identity.control_channel,
-                    identity.control_timetoken,
-                    region,
-                    limit_s=POLL_LIMIT_S,
-                    filter_expression=expression,
+                self._link.unless_back(
+                    client.subscribe(
+                        identity.control_channel,
+                        identity.control_timetoken,
+                        region,
+                        limit_s=POLL_LIMIT_S,
+                        filter_expression=expression,
+                    )
                 )
             )
             replaced = asyncio.ensure_future(self._replaced.wait())

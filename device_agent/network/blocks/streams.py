@@ -186,8 +186,10 @@ class OpenStream:
         while True:
             limit_s = REORDER_WAIT_S if reader.waiting else POLL_LIMIT_S
             try:
-                batch = await self._client.subscribe(
-                    self.channel, self._position, region, limit_s=limit_s, filter_expression=expression
+                batch = await self._link.unless_back(
+                    self._client.subscribe(
+                        self.channel, self._position, region, limit_s=limit_s, filter_expression=expression
+                    )
                 )
             except TokenRefused as refused:
                 await self._renew_or_wait(refused, backoff)

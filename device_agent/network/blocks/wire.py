@@ -109,7 +109,9 @@ def _switch(message: Mapping[str, Any]) -> SwitchEnvironment:
         )
     environment = _text(message, "environment", required=True)
     if environment not in ("playground", "network"):
-        raise ProtocolFault(f"SwitchEnvironment.environment is {environment[:40]!r}, not playground or network")
+        raise ProtocolFault(
+            f"SwitchEnvironment.environment is {environment[:40]!r}, not playground or network"
+        )
     return SwitchEnvironment(environment, _text(message, "pamToken", required=True, limit=TOKEN_MAX))
 
 

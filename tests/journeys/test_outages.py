@@ -1,0 +1,187 @@
+"""Bad networks and killed processes: a caller that stays gets every event once, in order, none missing."""
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import LIMIT_S, Listening, World, pipe, stream, until
+
+from device_agent.testing.network import NetworkThread
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+SEED = int(os.environ.get("DEVICE_AGENT_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+TRANSIENT = ("status", "reset", "reset_mid_body", "lose_ack", "duplicate")
+
+
+@pytest.fixture
+def outage(net: NetworkThread, tmp_path: Path) -> Any:
+    """A world whose daemon has a link of its own; callers stay on the good one."""
+    name = f"device-{tmp_path.name}"
+    net.run(net.net.open_link(name))
+    with World(tmp_path, net, link=name) as world:
+        world.link = name  # type: ignore[attr-defined]
+        world.start()
+        yield world
+        net.call(net.net.heal)
+        accept(world)
+        # In order, so that the network does not send the next test's task to an instance that is gone.
+        world.daemon.stop()
+
+
+def refuse(world: Any) -> None:
+    world.net.run(world.net.net.refuse(world.link))
+
+
+def accept(world: Any) -> None:
+    world.net.run(world.net.net.accept(world.link))
+
+
+def fault(world: Any, kind: str, **options: Any) -> Any:
+    return world.net.call(lambda: world.net.net.add_fault(kind, link=world.link, **options))
+
+
+def accounted(heard: Listening) -> None:
+    """Every number came once, and in order within its lane."""
+    numbers = [event["seq"] for event in heard.events]
+    assert len(numbers) == len(set(numbers)), "an event came twice"
+    assert sorted(numbers) == list(range(min(numbers), max(numbers) + 1)), "a number is missing"
+    for late in (False, True):
+        lane = [event["seq"] for event in heard.events if bool(event.get("late")) is late]
+        assert lane == sorted(lane), f"out of order, late={late}"
+
+
+def caught_up(world: Any, heard: Listening) -> None:
+    """Wait until the outbox is empty but for what is on its way, and the caller heard something new."""
+    until(lambda: world.daemon.ask("status")["outbox"]["events"] < 10, "the backlog is gone", 60)
+    last = max(event["seq"] for event in heard.events)
+    until(lambda: max(e["seq"] for e in heard.events) > last + 20, "live readings again", 60)
+    until(
+        lambda: (
+            len(heard.events) == max(e["seq"] for e in heard.events) - min(e["seq"] for e in heard.events) + 1
+        ),
+        "all numbers",
+        60,
+    )
+
+
+@pytest.fixture
+def heard(outage: Any, alice: Any) -> Any:
+    session = pipe(alice, {"streams": ["control"], "every_s": 0.05}, duration=30)
+    listening = stream(session, "control")
+    listening.wait("reading", device="climate")
+    yield listening
+    session.terminate()
+    session.wait_for_terminal(LIMIT_S)
+
+
+def test_a_refused_link_loses_nothing(outage: Any, heard: Listening) -> None:
+    refuse(outage)
+    until(lambda: outage.daemon.ask("status")["outbox"]["events"] > 250, "a backlog of more than 5 s")
+    accept(outage)
+    caught_up(outage, heard)
+    accounted(heard)
+    assert heard.of("reading", late=True)
+    assert not heard.of("gap")
+
+
+def test_a_silent_link_loses_nothing(outage: Any, heard: Listening) -> None:
+    fault(outage, "blackhole")
+    until(lambda: outage.daemon.ask("status")["outbox"]["events"] > 130, "a backlog of more than 5 s")
+    outage.net.call(outage.net.net.heal)
+    caught_up(outage, heard)
+    accounted(heard)
+
+
+def test_a_killed_process_goes_on_with_its_session(outage: Any, heard: Listening) -> None:
+    refuse(outage)
+    until(lambda: outage.daemon.ask("status")["outbox"]["events"] > 40, "a backlog")
+    outage.daemon.kill()
+    accept(outage)
+    outage.start()
+    caught_up(outage, heard)
+    accounted(heard)
+
+
+def test_commands_that_waited_out_an_outage_never_fire(outage: Any, heard: Listening) -> None:
+    refuse(outage)
+    heard.stream.write(
+        {"kind": "set", "id": "late", "device": "valve", "values": {"on": True}, "ttl_ms": 1000}
+    )
+    until(lambda: outage.daemon.ask("status")["outbox"]["events"] > 80, "some seconds")
+    accept(outage)
+    ack = heard.wait("ack", id="late")
+    assert (ack["state"], ack["error"]["code"]) == ("rejected", "expired")
+    assert 0 not in outage.board.levels(27)
+
+
+def test_a_relay_is_safe_soon_after_the_link_dies(outage: Any, heard: Listening) -> None:
+    assert heard.command(kind="set", id="on", device="valve", values={"on": True})["state"] == "done"
+    fault(outage, "blackhole")
+    until(lambda: outage.board.levels(27)[-1] == 1, "the relay at its safe level")
+    outage.net.call(outage.net.net.heal)
+    ack = heard.command(kind="set", id="again", device="valve", values={"on": True})
+    assert ack["state"] == "done"
+
+
+def a_random_hour(world: Any, heard: Listening, rng: random.Random, rounds: int) -> None:
+    """Faults of all kinds one after the other, with kills of the process in between."""
+    for _ in range(rounds):
+        seen = max(event["seq"] for event in heard.events)
+        match rng.choice(["refuse", "blackhole", "kill", "faults", "faults", "403"]):
+            case "refuse":
+                refuse(world)
+                outbox_grows(world, rng.randrange(5, 60))
+                accept(world)
+            case "blackhole":
+                rule = fault(world, "blackhole")
+                outbox_grows(world, rng.randrange(5, 60))
+                world.net.call(world.net.net.heal, rule.fault_id)
+            case "kill":
+                world.daemon.kill()
+                world.start()
+            case "faults":
+                for _ in range(rng.randrange(1, 6)):
+                    path = rng.choice(["*/publish/*stream*", "*/publish/*", "*"])
+                    fault(world, rng.choice(TRANSIENT), path=path, count=rng.randrange(1, 4))
+            case "403":
+                world.net.call(world.net.net.revoke_tokens, "stream_provider")
+        until(lambda seen=seen: max(e["seq"] for e in heard.events) > seen + 5, "something new", 90)
+    world.net.call(world.net.net.heal)
+    caught_up(world, heard)
+    accounted(heard)
+
+
+def outbox_grows(world: Any, events: int) -> None:
+    until(lambda: world.daemon.ask("status")["outbox"]["events"] > events, f"{events} events wait", 60)
+
+
+def test_random_faults_and_kills(outage: Any, heard: Listening) -> None:
+    print(f"seed {SEED} (repeat with DEVICE_AGENT_SEED={SEED})")
+    a_random_hour(outage, heard, random.Random(SEED), rounds=5)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("turn", range(60))
+def test_many_random_faults_and_kills(outage: Any, heard: Listening, turn: int) -> None:
+    print(f"seed {SEED + turn}")
+    a_random_hour(outage, heard, random.Random(SEED + turn), rounds=25)
+
+
+def test_no_network_at_start_is_no_reason_to_end(
+    new_world: Callable[..., World], net: NetworkThread, alice: Any
+) -> None:
+    net.run(net.net.open_link("not-there-yet"))
+    net.run(net.net.refuse("not-there-yet"))
+    world = new_world(link="not-there-yet")
+    daemon = world.start(joined=False)
+    daemon.wait_logged("ready")
+    until(lambda: daemon.device("climate")["state"] == "online", "sampling without a network")
+    net.run(net.net.accept("not-there-yet"))
+    daemon.wait_logged("joined")
