@@ -47,5 +47,7 @@ def test_a_flood_without_an_end_of_line(begin: Callable[..., Scene]) -> None:
     scene.weigh(3.0)
     assert not scene.of("status", device="scale")
     weights = [event["values"]["weight"] for event in scene.after(mark, "reading", device="scale")]
-    assert set(weights) == {3.0}
+    # The first line may still be on its way, and again, when the flood begins.
+    assert 3.0 in weights
+    assert set(weights) <= {1.0, 3.0}
     scene.end()

@@ -201,7 +201,8 @@ class Bus:
                 return await job.future  # type: ignore[no-any-return]
         except TimeoutError as error:
             if not job.future.cancelled():
-                raise  # the driver's own TimeoutError, not this limit
+                # The driver's own TimeoutError, or what came in the very moment in which the limit ended.
+                return job.future.result()  # type: ignore[no-any-return]
             if job.abandon():
                 self._stuck = job
                 self.faults += 1

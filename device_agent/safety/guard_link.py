@@ -25,6 +25,8 @@ ANSWER_LIMIT_S = 1.0
 # A guard that was told to end is gone, or started anew by its service manager, after this.
 END_LIMIT_S = 2.0
 BACKLOG = 8
+# The service manager's words to the daemon: a guard that fed the daemon's watchdog would hide that it hangs.
+OURS_ALONE = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 RECEIVE_BYTES = 262_144
 
 Message = dict[str, Any]
@@ -166,6 +168,7 @@ def _started(path: Path, log_style: str) -> GuardLink:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[fd],
+            env={name: value for name, value in os.environ.items() if name not in OURS_ALONE},
             cwd="/",
             start_new_session=True,  # a terminal's Ctrl-C is for the daemon
         )

@@ -1,0 +1,83 @@
+"""The one door to a bus's thread, and what is known when a limit has passed."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from device_agent.bus.core import Bus, Handle
+from device_agent.errors import BusBusy, BusFaulted, BusTimeout
+
+LIMIT_S = 10.0
+
+
+async def opened() -> Bus:
+    bus = Bus("i2c1", Handle())
+    await bus.open()
+    return bus
+
+
+async def ended(bus: Bus) -> None:
+    await bus.close()
+    bus.stop()
+
+
+async def test_an_answer_in_the_moment_of_the_limit_is_an_answer() -> None:
+    """The loop is held up by something else, and finds the answer and the end of the limit together."""
+    bus = await opened()
+    done = threading.Event()
+
+    def job() -> str:
+        done.set()
+        return "answer"
+
+    asked = asyncio.create_task(bus.run(job, 0.05))
+    await asyncio.sleep(0)
+    assert done.wait(LIMIT_S)
+    time.sleep(0.2)  # noqa: ASYNC251 - the loop stands still, as on a busy machine
+    assert await asked == "answer"
+    assert not bus.stuck
+    await ended(bus)
+
+
+async def test_a_drivers_own_time_limit_is_the_drivers() -> None:
+    bus = await opened()
+
+    def job() -> None:
+        raise TimeoutError("the chip says so")
+
+    with pytest.raises(TimeoutError, match="the chip says so"):
+        await bus.run(job, LIMIT_S)
+    assert not bus.stuck
+    await ended(bus)
+
+
+async def test_what_hangs_is_said_and_others_are_refused_at_once() -> None:
+    bus = await opened()
+    let_go = threading.Event()
+    with pytest.raises(BusTimeout):
+        await bus.run(lambda: let_go.wait(LIMIT_S), 0.05)
+    assert bus.stuck
+    with pytest.raises(BusFaulted):
+        await bus.run(lambda: None, LIMIT_S)
+    let_go.set()
+    deadline_s = time.monotonic() + LIMIT_S
+    while bus.stuck and time.monotonic() < deadline_s:
+        await asyncio.sleep(0.01)  # noqa: ASYNC110 - a bus tells its keeper, not its users
+    assert await bus.run(lambda: "again", LIMIT_S) == "again"
+    await ended(bus)
+
+
+async def test_a_job_that_came_too_late_never_begins() -> None:
+    bus = await opened()
+    let_go, begun = threading.Event(), threading.Event()
+    first = asyncio.create_task(bus.run(lambda: let_go.wait(LIMIT_S), LIMIT_S))
+    await asyncio.sleep(0)
+    with pytest.raises(BusBusy):
+        await bus.run(begun.set, 0.05)
+    let_go.set()
+    assert await first
+    assert await bus.run(lambda: "behind it", LIMIT_S) == "behind it"
+    assert not begun.is_set()
+    await ended(bus)
