@@ -259,7 +259,7 @@ def main(words: list[str] | None = None) -> int:
             board = rig.ours(EDGES_TOML, agent="ours_edges", simulated=True)
             results["latency"] = latencies(rig, board, official, size)
         if given.only != "latency":
-            lines: list[Rival] = [rig.ours(LINES_TOML, agent="ours_lines")]
+            lines: list[Rival] = [rig.ours(LINES_TOML, agent="ours_lines", rate_hz=0)]
             results["rate"] = rates(rig, lines + ([official] if official else []), size)
     show(results)
     save(given.json, began, results)

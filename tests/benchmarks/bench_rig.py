@@ -44,7 +44,7 @@ concurrency = {sessions}
 cdm_url = "{cdm_url}"
 pubnub_origin = "{pubnub_origin}"
 pubnub_tls = false
-publish_rate_hz = 0
+publish_rate_hz = {rate_hz}
 [state]
 directory = "{folder}/state"
 """
@@ -177,17 +177,24 @@ class Rival:
 
 
 class Ours(Rival):
-    """The daemon. `simulated`: on a board, else on the serial port."""
+    """The daemon, on a simulated board or on the serial port; `rate_hz` 12 is its default, 0 no pacing."""
 
     name = OURS
 
-    def __init__(self, rig: "Rig", config: str, *, agent: str, simulated: bool) -> None:
+    def __init__(
+        self, rig: "Rig", config: str, *, agent: str, simulated: bool = False, rate_hz: float = 12
+    ) -> None:
         super().__init__(agent, rig.source())
         self.folder = rig.folder / agent
         self.folder.mkdir()
         self.config = self.folder / "agent.toml"
         text = (AGENT_TOML + config).format(
-            agent=agent, sessions=SESSIONS_MAX, folder=self.folder, meter=self.source.port, **rig.edge
+            agent=agent,
+            sessions=SESSIONS_MAX,
+            folder=self.folder,
+            meter=self.source.port,
+            rate_hz=rate_hz,
+            **rig.edge,
         )
         self.config.write_text(text)
         self.board = BoardProcess(self.folder, self.config) if simulated else None
@@ -314,11 +321,9 @@ class Rig:
         self._stack.callback(source.close)
         return source
 
-    def ours(
-        self, config: str, *, agent: str = "ours", simulated: bool = False, devices: bool = True
-    ) -> Ours:
-        """The daemon, joined; with `devices`, all of them online too."""
-        rival = Ours(self, config, agent=agent, simulated=simulated)
+    def ours(self, config: str, *, agent: str = "ours", devices: bool = True, **options: Any) -> Ours:
+        """The daemon, joined; with `devices`, all of them online too. Options as of `Ours`."""
+        rival = Ours(self, config, agent=agent, **options)
         self._stack.callback(rival.stop)
         self.joined(rival)
         if devices:
