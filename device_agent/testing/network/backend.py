@@ -91,9 +91,11 @@ class Backend:
                 self._saw_caller(channel)
 
     def _saw_caller(self, channel: str) -> None:
+        task = self.tasks.by_channel(channel)
+        if task is None or task.ended:
+            return
         self._watched.add(channel)
-        task = self._unwatched.get(channel)
-        if task is not None:
+        if channel in self._unwatched:
             self._start_delayed(task)
 
     def _start_delayed(self, task: Task) -> None:

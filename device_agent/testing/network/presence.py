@@ -7,6 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+_MAX_OCCUPANTS = 1000
+_MAX_CHANNELS = 20_000
+
 
 @dataclass(slots=True)
 class Occupant:
@@ -40,8 +43,8 @@ class Presence:
         found.joined_s = found.joined_s or now
         found.seen_s = now
         found.timeout_s = timeout_s
-        if len(occupants) > 1000:
-            self._sweep(channel)
+        if len(occupants) > _MAX_OCCUPANTS or len(self._channels) > _MAX_CHANNELS:
+            self._sweep()
         return found
 
     def set_state(self, channel: str, uuid: str, state: dict[str, Any]) -> None:
@@ -80,5 +83,8 @@ class Presence:
             if (found := self.live(channel))
         }
 
-    def _sweep(self, channel: str) -> None:
-        self._channels[channel] = {o.uuid: o for o in self.live(channel)}
+    def _sweep(self) -> None:
+        """Forget who has lapsed, and the oldest channels if there are too many still."""
+        self._channels = {c: {o.uuid: o for o in found} for c in self._channels if (found := self.live(c))}
+        while len(self._channels) > _MAX_CHANNELS // 2:
+            del self._channels[next(iter(self._channels))]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -131,7 +130,7 @@ class PubSub:
             found = hub.history(channel, count, start, end)
             if found:
                 items = ",".join(_history_item(m, call) for m in found)
-                answer.append(f'"{quote(channel)}":[{items}]')
+                answer.append(f"{json.dumps(channel)}:[{items}]")
         head = '{"status":200,"error":false,"error_message":"","channels":{'
         return raw(f"{head}{','.join(answer)}}}}}".encode())
 

@@ -84,7 +84,7 @@ class Records:
         if channel is None:
             channel = self._by_channel[record.channel] = deque(maxlen=self._settings.record_length)
             if len(self._by_channel) > self._settings.max_channels:
-                self._by_channel.popitem(last=False)
+                self.counts.pop(self._by_channel.popitem(last=False)[0], None)
         channel.append(record)
         self._order.append(record)
         if record.status == 200:

@@ -14,6 +14,7 @@ from device_agent.testing.network.replies import backend_error
 from device_agent.testing.network.settings import BILLING_ENVIRONMENT, Settings
 
 AGENT_NAME = re.compile(r"[a-zA-Z0-9_]+")
+_MAX_AUTOMATIC = 10_000
 _REQUIRED_CARD_MEMBERS = ("identity", "capabilities", "tags", "runtime")
 
 
@@ -110,7 +111,9 @@ class Registry:
     def find(self, name: str) -> Agent | None:
         """The agent; with ``auto_register`` a new private, free one for a well-formed name."""
         found = self.agents.get(name)
-        if found is None and self._settings.auto_register and AGENT_NAME.fullmatch(name):
+        if found is not None or not self._settings.auto_register or len(self.agents) >= _MAX_AUTOMATIC:
+            return found
+        if AGENT_NAME.fullmatch(name):
             return self.register(name)
         return found
 

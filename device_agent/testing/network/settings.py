@@ -72,7 +72,7 @@ class Settings:
     """Stored messages kept per channel."""
     record_length: int = 10_000
     """Publishes recorded per channel."""
-    record_bytes: int = 256 * 1024 * 1024
+    record_bytes: int = 64 * 1024 * 1024
     """Payload bytes recorded in all; the oldest go first."""
     request_record_length: int = 20_000
     max_channels: int = 20_000

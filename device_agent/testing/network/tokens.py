@@ -24,7 +24,7 @@ WRITE = 2
 KINDS = ("control", "write", "read", "stream_provider", "stream_consumer")
 """Kinds of messaging token. ``stream`` stands for both stream kinds where a kind is asked for."""
 
-_MAX_TOKENS = 100_000
+_MAX_TOKENS = 50_000
 
 
 def kinds_of(kind: str) -> tuple[str, ...]:
