@@ -63,8 +63,8 @@ async def test_what_hangs_is_said_and_others_are_refused_at_once() -> None:
         await bus.run(lambda: None, LIMIT_S)
     let_go.set()
     deadline_s = time.monotonic() + LIMIT_S
-    while bus.stuck and time.monotonic() < deadline_s:
-        await asyncio.sleep(0.01)  # noqa: ASYNC110 - a bus tells its keeper, not its users
+    while bus.stuck and time.monotonic() < deadline_s:  # noqa: ASYNC110 - a bus tells only its keeper
+        await asyncio.sleep(0.01)
     assert await bus.run(lambda: "again", LIMIT_S) == "again"
     await ended(bus)
 

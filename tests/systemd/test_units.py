@@ -14,6 +14,8 @@ from device_agent.config.secret import CREDENTIAL
 
 FOLDER = Path(__file__).parents[2] / "systemd"
 UNIT = FOLDER / "device-agent.service"
+GUARD = FOLDER / "device-agent-guard.service"
+UNITS = pytest.mark.parametrize("unit", [UNIT, GUARD], ids=lambda unit: unit.stem)
 EXPOSURE_MAX = 2.5
 LIMIT_S = 60
 
@@ -29,48 +31,55 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
-def settings(name: str) -> list[str]:
-    """Every value of one setting of the unit."""
-    return re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
+def settings(name: str, unit: Path = UNIT) -> list[str]:
+    """Every value of one setting of a unit."""
+    return re.findall(rf"^{name}=(.*)$", unit.read_text(), re.MULTILINE)
 
 
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
     analyze = tool("systemd-analyze")
-    # The program is not installed where the unit expects it.
-    unit = tmp_path / UNIT.name
-    unit.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", UNIT.read_text(), flags=re.M))
-    done = run(analyze, "verify", "--man=no", unit)
+    copies = []
+    for unit in (UNIT, GUARD):
+        copies.append(tmp_path / unit.name)
+        # The program is not installed where the unit expects it.
+        text = re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", unit.read_text(), flags=re.MULTILINE)
+        copies[-1].write_text(text)
+    done = run(analyze, "verify", "--man=no", *copies)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_service_may_do_little(tmp_path: Path) -> None:
-    done = run(tool("systemd-analyze"), "security", "--offline=true", "--json=short", "--no-pager", UNIT)
+@UNITS
+def test_the_service_may_do_little(unit: Path) -> None:
+    words = ["security", "--offline=true", "--no-pager"]
+    done = run(tool("systemd-analyze"), *words, "--json=short", unit)
     if done.returncode != 0:
         pytest.skip("this systemd-analyze cannot judge a unit that is not installed: it takes version 250")
-    exposed = {
-        entry["name"]: float(entry["exposure"]) for entry in json.loads(done.stdout) if not entry["set"]
-    }
-    threshold = str(round(EXPOSURE_MAX * 10))
-    judged = run(
-        "systemd-analyze", "security", "--offline=true", f"--threshold={threshold}", "--no-pager", UNIT
-    )
-    assert judged.returncode == 0, f"exposure above {EXPOSURE_MAX}: {exposed}\n{judged.stdout[-200:]}"
+    judged = run("systemd-analyze", *words, f"--threshold={round(EXPOSURE_MAX * 10)}", unit)
+    exposed = {entry["name"]: entry["exposure"] for entry in json.loads(done.stdout) if not entry["set"]}
+    assert judged.returncode == 0, f"{judged.stdout[-200:]}\n{exposed}"
 
 
-def test_the_buses_stay_reachable() -> None:
-    devices = dict(words.split() for words in settings("DeviceAllow"))
+@UNITS
+def test_the_buses_stay_reachable(unit: Path) -> None:
+    devices = dict(words.split() for words in settings("DeviceAllow", unit))
     # As /proc/devices names them: spidev is "spi" there.
     assert {"char-gpiochip", "char-i2c", "char-spi", "char-ttyUSB", "char-ttyACM"} <= set(devices)
     assert set(devices.values()) == {"rw"}
-    assert settings("PrivateDevices") == []
-    groups = set(settings("SupplementaryGroups")[0].split())
-    made = set(re.findall(r"^g (\S+)", (FOLDER / "sysusers.conf").read_text(), re.MULTILINE))
+    assert settings("PrivateDevices", unit) == []
+    users = (FOLDER / "sysusers.conf").read_text()
+    made = set(re.findall(r"^g (\S+)", users, re.MULTILINE))
+    groups = set(settings("SupplementaryGroups", unit)[0].split())
     assert groups <= made, "a group that does not exist forbids the start"
-    assert settings("User")[0] in re.findall(
-        r"^u (\S+)", (FOLDER / "sysusers.conf").read_text(), re.MULTILINE
-    )
-    rules = (FOLDER / "99-device-agent.rules").read_text()
-    assert set(re.findall(r'GROUP="(\w+)"', rules)) <= made
+    assert settings("User", unit)[0] in re.findall(r"^u (\S+)", users, re.MULTILINE)
+    assert set(re.findall(r'GROUP="(\w+)"', (FOLDER / "99-device-agent.rules").read_text())) <= made
+
+
+def test_both_units_name_the_same_socket() -> None:
+    (place,) = [value for value in settings("Environment") if value.startswith("DEVICE_AGENT_GUARD=")]
+    socket_path = place.partition("=")[2]
+    assert f" --socket {socket_path} " in settings("ExecStart", GUARD)[0]
+    assert socket_path.startswith(f"%t/{settings('RuntimeDirectory', GUARD)[0]}/")
+    assert GUARD.name in settings("Wants")
 
 
 def test_the_unit_keeps_the_contract() -> None:
