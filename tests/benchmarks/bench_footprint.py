@@ -175,6 +175,7 @@ def at_work(rig: Rig, rival: Rival, size: Size) -> dict[str, Any]:
     feeding = threading.Thread(target=feed, daemon=True)
     feeding.start()
     until(lambda: len(numbers.received) > LINES_HZ // 2, "readings")
+    time.sleep(size.settle_s)  # what a new session writes down once is not what work costs
     begun_s, count = time.monotonic(), len(numbers.received)
     cpu_before_s, disk_before = cpu_s(rival.pid), disk_written_bytes(rival.pid)
     time.sleep(size.work_s)

@@ -30,6 +30,7 @@ from device_agent.testing.network.sdk import sdk_environment  # noqa: E402
 
 STREAM = "readings"
 SESSIONS_MAX = 64
+MEMORY = Path("/dev/shm")
 OURS, OFFICIAL = "device-agent", "official"
 
 AGENT_TOML = """
@@ -187,6 +188,11 @@ class Ours(Rival):
         super().__init__(agent, rig.source())
         self.folder = rig.folder / agent
         self.folder.mkdir()
+        # As systemd does it: the runtime directory is in memory, the state is on the disk.
+        in_memory = rig.memory / agent
+        in_memory.mkdir(mode=0o700)
+        (self.folder / "state").mkdir(mode=0o700)
+        (self.folder / "state" / "run").symlink_to(in_memory)
         self.config = self.folder / "agent.toml"
         text = (AGENT_TOML + config).format(
             agent=agent,
@@ -301,7 +307,8 @@ class Rig:
     def __enter__(self) -> Self:
         # Ended by a signal, it still ends what it has started.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        self.folder = self._directory(None)
+        self.memory = self._directory(MEMORY if MEMORY.is_dir() else None)
         self._stack.enter_context(self.net)
         # The official caller misses what comes before it has subscribed; that race is not measured here.
         self.net.call("set", dispatch_when_watched_s=5.0)
@@ -315,6 +322,9 @@ class Rig:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _directory(self, where: Path | None) -> Path:
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=where)))
 
     def source(self) -> SerialSource:
         source = SerialSource()
