@@ -2,34 +2,30 @@
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from device_agent import __version__
-from device_agent.bus.config import BusConfig
-from device_agent.bus.core import Bus, Handle
 from device_agent.channels import Hub
 from device_agent.clock import Clock
 from device_agent.commander import Commander
 from device_agent.config import Config
-from device_agent.device import Device
-from device_agent.driver import NoBus
+from device_agent.hardware import HandleFactory, Hardware
 from device_agent.lives import Lives
 from device_agent.network.blocks.join import Settings
 from device_agent.network.blocks.network import BlocksNetwork
 from device_agent.operate.control_socket import ControlSocket
 from device_agent.operate.owner import Owner
 from device_agent.operate.systemd import Notifier
+from device_agent.reload import Reloader
 from device_agent.runtime import Tasks
 from device_agent.safety.guard_keeper import GuardKeeper
 from device_agent.safety.keeper import Keeper
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
 from device_agent.store.thread import StoreThread
-from device_agent.supervisor import BusKeeper
 
 log = structlog.get_logger("agent")
 
@@ -44,8 +40,6 @@ STORE_LIMIT_S = 3.0
 LEAVE_LIMIT_S = 3.0
 EXIT_DONE = 0
 EXIT_RESTART = 75
-
-HandleFactory = Callable[[str, BusConfig], Handle]
 
 
 class Agent:
@@ -67,6 +61,7 @@ class Agent:
         self._lives = Lives("agent")
         self._exit_code = EXIT_DONE
         self._stopping = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._store = StoreThread()
         self._journal = Journal(config.state.directory / "journal.db", self._store)
         self._lanes = Lanes(
@@ -78,10 +73,8 @@ class Agent:
             clock=clock,
         )
         self._hub = Hub(clock)
-        self._keepers = {
-            name: BusKeeper(Bus(name, make_handle(name, bus)), clock) for name, bus in config.buses.items()
-        }
-        self._devices = self._make_devices()
+        self._hardware = Hardware(config, make_handle, self._hub, clock)
+        self._devices = self._hardware.devices
         self._keeper = Keeper(self._devices, self._journal, clock)
         self._commander = Commander(config, self._devices, self._keeper, self._journal, clock)
         self._guard = GuardKeeper(
@@ -99,6 +92,7 @@ class Agent:
         )
         self._network = BlocksNetwork(self._settings(api_key), self._tasks, clock, config.state.directory)
         self._network.need_proof_s = self._need_proof_s
+        self._reloader = Reloader(config, self._hardware, self._keeper, self._commander, self._tasks)
         owner = Owner(
             config,
             self._devices,
@@ -111,22 +105,6 @@ class Agent:
             self._guard,
         )
         self._socket = ControlSocket(config.state.runtime_directory / "control.sock", owner.handlers())
-
-    def _make_devices(self) -> dict[str, Device]:
-        devices = {}
-        for name, config in self._config.devices.items():
-            driver = self._config.drivers[name]
-            if config.bus is None:
-                # A driver without a bus has a thread of its own all the same: it may block.
-                keeper = self._keepers[f"device {name}"] = BusKeeper(Bus(name, NoBus()), self._clock)
-                timeout_s = 2.0
-            else:
-                keeper = self._keepers[config.bus]
-                timeout_s = self._config.buses[config.bus].timeout_s
-            devices[name] = Device(
-                name, driver, config, keeper.bus, self._clock, self._hub, timeout_s=timeout_s
-            )
-        return devices
 
     def _settings(self, api_key: str) -> Settings:
         network, agent = self._config.network, self._config.agent
@@ -149,6 +127,15 @@ class Agent:
             self._exit_code = exit_code
             self._stopping.set()
 
+    def reload(self) -> None:
+        """Take up a changed configuration file; may be called from a signal handler of the loop."""
+        self._lives.spawn("reload", self._reload())
+
+    async def _reload(self) -> None:
+        async with self._reloading:
+            if await self._reloader.reload():
+                await self._guard.follow(self._devices)
+
     async def run(self) -> int:
         """Until `stop`; returns the exit code."""
         await self._journal.open()
@@ -156,10 +143,7 @@ class Agent:
         await self._lanes.load()
         await self._tasks.load()
         await self._guard.start()
-        for name, keeper in self._keepers.items():
-            self._lives.keep(f"bus {name}", keeper.run)
-        for name, device in self._devices.items():
-            self._lives.keep(f"device {name}", device.run)
+        self._hardware.start()
         await self._socket.open()
         network = self._lives.keep("network", self._network.run)
         self._lives.keep("outbox", self._lanes.run)
@@ -190,7 +174,7 @@ class Agent:
             log.warning("command_unknown", device=device, id=id_)
 
     async def _say_ready(self) -> None:
-        tried = asyncio.gather(*(keeper.tried.wait() for keeper in self._keepers.values()))
+        tried = asyncio.gather(*(keeper.tried.wait() for keeper in self._hardware.keepers.values()))
         joined = asyncio.ensure_future(self._network.joined.wait())
         waits: list[asyncio.Future[Any]] = [tried, joined]
         try:
@@ -212,7 +196,7 @@ class Agent:
             for name, grace_s in self._tasks.graces().items():
                 if silent_s > grace_s:
                     self._keeper.spawn_safe(name, f"no link for {grace_s:g} s")
-            for name, keeper in self._keepers.items():
+            for name, keeper in self._hardware.keepers.items():
                 if keeper.stuck_too_long():
                     log.critical("bus_stuck", bus=name, why="only a new process can use it again")
                     self.stop(EXIT_RESTART)
@@ -244,9 +228,7 @@ class Agent:
         await self._guard.bye(made_safe)
         await self._keeper.close()
         await self._lives.close()
-        for keeper in self._keepers.values():
-            await keeper.bus.close()
-            keeper.bus.stop()
+        await self._hardware.close()
         await self._bounded("journal", self._close_store(), STORE_LIMIT_S)
         log.info("stopped", exit_code=self._exit_code)
 

@@ -72,11 +72,8 @@ class Channel:
     # -- out ----------------------------------------
 
     def reading(self, reading: Reading, draft: Draft) -> None:
-        if (
-            not self.paused
-            and reading.device in self._selected
-            and self._rules[reading.device].passes(reading)
-        ):
+        rule = self._rules.get(reading.device)
+        if rule and not self.paused and reading.device in self._selected and rule.passes(reading):
             self.lane.append(draft)
 
     def status(self, draft: Draft) -> None:
@@ -122,6 +119,14 @@ class Channel:
             if word.dead_band is not None:
                 rule.dead_band = float(word.dead_band)
 
+    def replace(self, name: str, device: Device | None) -> None:
+        """The configuration changed under an open stream."""
+        self.devices.pop(name, None)
+        self._rules.pop(name, None)
+        if device is not None:
+            self.devices[name] = device
+            self._rules[name] = self._default(device)
+
     def close(self) -> None:
         """Withdraw the wishes that this channel had towards its devices."""
         for device in self.devices.values():
@@ -143,9 +148,9 @@ class Hub:
 
     def remove(self, channel: Channel) -> None:
         channel.close()
-        for name in channel.devices:
-            if channel in self._channels[name]:
-                self._channels[name].remove(channel)
+        for channels in self._channels.values():
+            if channel in channels:
+                channels.remove(channel)
 
     def add_bytes(self, device: str, lane: Lane) -> None:
         self._bytes[device].append(lane)

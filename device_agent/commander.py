@@ -83,7 +83,7 @@ class Commander:
         journal: Journal,
         clock: Clock,
     ) -> None:
-        self._config = config
+        self.config = config
         self._devices = devices
         self._keeper = keeper
         self._journal = journal
@@ -141,7 +141,7 @@ class Commander:
 
     def may_drive(self, actor: Actor, device: str) -> bool:
         """Whether the owner's access rules let this actor drive the device."""
-        return actor.holder == LOCAL or self._config.access.allows("drive", device, actor.identities)
+        return actor.holder == LOCAL or self.config.access.allows("drive", device, actor.identities)
 
     # -- checks ----------------------------------------
 

@@ -116,6 +116,15 @@ class Port:
             await self._lives.close()
         return last
 
+    def replace(self, name: str, device: Device | None) -> None:
+        """The configuration changed under an open stream: another device, or none, under this name."""
+        if name in self.devices:
+            del self.devices[name]
+            if device is not None:
+                self.devices[name] = device
+            if self.channel is not None:
+                self.channel.replace(name, device)
+
     def say(self, draft: Draft) -> None:
         """Answer on this stream, or where the session has decided when nothing goes outwards here."""
         if self.channel is not None:

@@ -1,7 +1,7 @@
 """The tasks at work: what the network asks of the runtime, and the sessions and requests it leads to."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import structlog
@@ -158,6 +158,15 @@ class Tasks:
             self.requests.pop(task_id, None)
             if not self._pausing:
                 self._journal.end_task(task_id, self._clock.now_ms())
+
+    # -- reload ----------------------------------------
+
+    def take(self, config: Config, *, gone: Sequence[str], fresh: Sequence[str]) -> None:
+        """A new configuration: for new tasks as a whole, for running sessions as far as devices go."""
+        self._config = config
+        for session in self.sessions.values():
+            for name in gone:
+                session.replace(name, self._devices[name] if name in fresh else None)
 
     # -- what the safety side asks ----------------------------------------
 

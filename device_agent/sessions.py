@@ -106,6 +106,11 @@ class PipeSession:
     def streams(self) -> int:
         return sum(1 for port in self.ports.values() if not port.shared)
 
+    def replace(self, name: str, device: Device | None) -> None:
+        """The configuration changed while the session runs."""
+        for port in self.ports.values():
+            port.replace(name, device)
+
     def remaining_s(self) -> float:
         """Time left, by the network's clock where it is known, else by our own since the start."""
         expires_ms, server_ms = self.start.expires_at_ms, self.link.server_ms()

@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from device_agent.agent import Agent, HandleFactory, prepare_directories
+from device_agent.agent import Agent, prepare_directories
 from device_agent.bus.factory import make_handle
 from device_agent.cli.common import config_path
 from device_agent.clock import SystemClock
 from device_agent.config import Config, load
 from device_agent.config.secret import api_key
 from device_agent.errors import ConfigError
+from device_agent.hardware import HandleFactory
 from device_agent.operate.systemd import Notifier
 
 
@@ -60,6 +61,7 @@ async def _run(config: Config, key: str, handles: HandleFactory, log_style: str)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
+    loop.add_signal_handler(signal.SIGHUP, agent.reload)
     for warning in config.warnings:
         logging.getLogger("config").warning(warning)
     return await agent.run()

@@ -94,6 +94,15 @@ class GuardKeeper(Standby):
         self._lives.keep("link", self._keep_link)
         self._lives.keep("pulse", self._pulse)
 
+    async def follow(self, devices: Mapping[str, Device]) -> None:
+        """The configuration changed: stand by these actuators from now on."""
+        idle = not self._devices
+        self._devices = {name: device for name, device in devices.items() if device.is_actuator}
+        for device in self._devices.values():
+            device.standby = self
+        if idle:
+            await self.start()
+
     async def bye(self, made_safe: Mapping[str, bool]) -> None:
         """The orderly end: what is not safe by now is the guard's to do. Nothing can be driven any more."""
         self._stopped = True

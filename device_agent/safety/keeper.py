@@ -33,18 +33,36 @@ class Keeper:
         self._lives = Lives("safety")
         self._driven_by: dict[str, str] = {}
         self._being_made_safe: set[str] = set()
-        self._turns = {name: asyncio.Lock() for name in devices}
+        self._turns: dict[str, asyncio.Lock] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._plans: dict[str, asyncio.Task[Any]] = {}
-        interlocks = Interlocks()
-        now_s = clock.monotonic_s()
-        self.limits = {
-            name: Limits(name, device.config, device.points, device.safe_values, interlocks, now_s)
-            for name, device in devices.items()
-            if device.is_actuator
-        }
+        self._interlocks = Interlocks()
+        self.limits: dict[str, Limits] = {}
         for device in devices.values():
-            device.on_lost = self._on_lost
+            self.adopt(device)
+
+    # -- devices ----------------------------------------
+
+    def adopt(self, device: Device) -> None:
+        """Look after this device from now on."""
+        name = device.name
+        self._turns[name] = asyncio.Lock()
+        device.on_lost = self._on_lost
+        if device.is_actuator:
+            now_s = self._clock.monotonic_s()
+            self.limits[name] = Limits(
+                name, device.config, device.points, device.safe_values, self._interlocks, now_s
+            )
+
+    async def leave(self, name: str, why: str) -> None:
+        """Make a device safe and look after it no more."""
+        if name in self.limits:
+            await self.make_safe(name, why)
+            timer = self._timers.pop(name, None)
+            if timer is not None:
+                timer.cancel()
+            del self.limits[name]
+        self._driven_by.pop(name, None)
 
     # -- driving ----------------------------------------
 

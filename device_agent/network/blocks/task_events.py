@@ -17,8 +17,8 @@ from device_agent.network.blocks.pubsub import Client
 from device_agent.network.blocks.wire import PROTOCOL_VERSION, event_meta, task_channel, task_event
 from device_agent.network.link import Backoff, Link
 
-# A caller that has just sent its message may not listen yet for about two round trips (protocol 13). What must
-# not be missed waits this long after the task began; `running` goes out at once.
+# A caller that has just sent its message may not listen yet for about two round trips (protocol 13). What
+# must not be missed waits this long after the task began; `running` goes out at once.
 SETTLE_S = 1.0
 # A terminal that comes earlier than this is sent a second time; a caller that had the first ignores it.
 EARLY_TERMINAL_S = 3.0

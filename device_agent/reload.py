@@ -1,0 +1,55 @@
+"""SIGHUP: a new configuration is taken up where it differs; a bad one leaves the running one in force."""
+
+import structlog
+
+from device_agent.commander import Commander
+from device_agent.config import Config, load
+from device_agent.errors import ConfigError
+from device_agent.hardware import Hardware
+from device_agent.runtime import Tasks
+from device_agent.safety.keeper import Keeper
+
+log = structlog.get_logger("reload")
+
+# Tables that are read when the process starts or joins; a change in them waits for the next start.
+AT_START = ("agent", "network", "state", "outbox", "history", "safety")
+
+
+class Reloader:
+    """Applies a changed file to the parts that follow it."""
+
+    def __init__(
+        self, config: Config, hardware: Hardware, keeper: Keeper, commander: Commander, tasks: Tasks
+    ) -> None:
+        self._config = config
+        self._hardware = hardware
+        self._keeper = keeper
+        self._commander = commander
+        self._tasks = tasks
+
+    async def reload(self) -> bool:
+        """Read the file again; False if it was refused."""
+        try:
+            config = load(self._config.path)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("reload_refused", problem=problem)
+            return False
+        waiting = [table for table in AT_START if getattr(config, table) != getattr(self._config, table)]
+        if waiting:
+            log.warning("reload_waits_for_restart", tables=waiting)
+        change = self._hardware.compare(config)
+        gone = [*change.removed, *change.changed]
+        # Safe before the hardware is let go; the new device opens at its own safe value.
+        for name in gone:
+            await self._keeper.leave(name, "configuration changed")
+        await self._hardware.remove(gone)
+        fresh = [*change.changed, *change.added]
+        await self._hardware.adopt(config, fresh)
+        for name in fresh:
+            self._keeper.adopt(self._hardware.devices[name])
+        self._commander.config = config
+        self._tasks.take(config, gone=gone, fresh=fresh)
+        self._config = config
+        log.info("reloaded", removed=change.removed, changed=change.changed, added=change.added)
+        return True

@@ -1,0 +1,41 @@
+"""SIGHUP while a session runs."""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from world import LIMIT_S, World, pipe, stream, until
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+def test_reload_touches_only_what_changed(new_world: Callable[..., World], alice: Any) -> None:
+    world = new_world()
+    daemon = world.start()
+    session = pipe(alice, {"streams": ["control"]})
+    control = stream(session, "control")
+    assert control.command(kind="set", id="1", device="valve", values={"on": True})["state"] == "done"
+    text = world.config.read_text()
+    world.config.write_text(text.replace("every_s = 0.2", "every_s = 0.1"))
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_logged("reloaded")
+    reloaded = next(entry for entry in daemon.events() if entry["event"] == "reloaded")
+    assert (reloaded["changed"], reloaded["removed"], reloaded["added"]) == (["climate"], [], [])
+    assert world.board.levels(27)[-1] == 0, "the relay was not touched"
+    seen = len(control.of("reading", device="climate"))
+    until(lambda: len(control.of("reading", device="climate")) > seen + 3, "the changed device goes on")
+    world.config.write_text(text.replace("[devices.door]", "[devices.door"))
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_logged("reload_refused")
+    assert control.command(kind="set", id="2", device="valve", values={"on": True})["state"] == "done"
+    world.config.write_text(text.replace("max_on_s = 600", "max_on_s = 500"))
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: world.board.levels(27)[-1] == 1, "the changed actuator is safe")
+    until(lambda: daemon.device("valve")["state"] == "online", "the changed actuator is back")
+    assert control.command(kind="set", id="3", device="valve", values={"on": True})["state"] == "done"
+    session.cancel()
+    session.wait_for_terminal(LIMIT_S)
