@@ -157,7 +157,7 @@ class Session:
     def wait_open(self, limit_s: float) -> None:
         """Until a stream is open. Raises Unavailable, or Rejected with the agent's reason."""
         deadline_s = time.monotonic() + limit_s
-        while not self._opened.wait(min(LOOK_AGAIN_S, limit_s)) and not self._over.is_set():
+        while not self._opened.wait(min(LOOK_AGAIN_S, limit_s)):
             if time.monotonic() > deadline_s:
                 raise Unavailable(f"the agent has opened no stream in {limit_s:g} s: is it online, or busy?")
             with translated():
@@ -219,6 +219,7 @@ class Session:
 
     def _ended(self, terminal: Any) -> None:
         self._over.set()
+        self._opened.set()  # nothing will open any more
         reason = terminal.get("error") or terminal.get("reason") or terminal.get("completionReason") or ""
         self.items.put(Ended(str(terminal.get("state")), str(reason)))
 

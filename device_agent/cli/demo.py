@@ -157,9 +157,9 @@ def _present(view: "View") -> str:
         away = view.states.get(row.device, "online") != "online"
         value = view.trace(row.device, row.point).value
         text = "offline" if away else number_text(row, value)
-        words.append(
-            f"{row.label if row.unit else row.device} {text}{f' {row.unit}' if row.unit and text not in ('-', 'offline') else ''}"
-        )
+        label = row.label if row.unit else row.device
+        unit = "" if away or value is None else row.unit
+        words.append(f"{label} {text} {unit}".rstrip())
     return ", ".join(words)
 
 

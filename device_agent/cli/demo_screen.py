@@ -139,12 +139,12 @@ def explanation(play: Play, now_s: float) -> str:
         )
     if play.unplugged and play.unplugged_at_s > play.restored_at_s:
         return UNPLUGGED
-    if play.restored_at_s and now_s - play.restored_at_s < 12:
-        if view.late and view.late_at_s > play.restored_at_s:
-            return (
-                f"The link is back. New readings go first, {view.late} from the time without link come late. "
-                f"All are numbered: {view.missing} are missing."
-            )
+    if view.late_at_s > play.restored_at_s > 0 and now_s - view.late_at_s < 10:
+        return (
+            f"The link is back. New readings go first, {view.late} from the time without link come late. "
+            f"All are numbered: {view.missing} are missing."
+        )
+    if play.restored_at_s and now_s - play.restored_at_s < 10:
         return "The link is back. The daemon notices within seconds and sends what waits."
     if play.unplugged:
         return UNPLUGGED

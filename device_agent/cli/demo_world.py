@@ -25,12 +25,15 @@ START_LIMIT_S = 60.0
 STOP_LIMIT_S = 8.0
 ANSWER_LIMIT_S = 2.0
 DAEMON_LINK = "daemon"
+SHORT_ENOUGH = 50
 
 
 class World:
     """`with World() as world:` starts everything and ends it in order, with nothing left behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, more: str = "") -> None:
+        """`more` is added to the demo's configuration, for tests of other callers."""
+        self._more = more
         self.network: NetworkProcess
         self._ends = contextlib.ExitStack()
         self._board: SocketLink | None = None
@@ -38,11 +41,11 @@ class World:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            folder = Path(tempfile.mkdtemp(prefix="device-agent-demo-"))
+            folder = Path(tempfile.mkdtemp(prefix="device-agent-demo-", dir=_room_for_sockets()))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             self._folder = folder
             self.socket = folder / "board.sock"
-            (folder / "board.toml").write_text(scene.configuration(str(folder)))
+            (folder / "board.toml").write_text(self._configuration())
             # The board loads while the network does; the daemon needs the network's address first.
             board = self._start(
                 stack, "board", "--config", "board.toml", "board", "run", "--socket", str(self.socket)
@@ -50,8 +53,7 @@ class World:
             self.network = stack.enter_context(NetworkProcess("--auto-register"))
             # A link of its own, so that the daemon's can be cut while the caller's stays.
             link = self.network.call("open_link", name=DAEMON_LINK)
-            text = scene.configuration(str(folder), link["cdm_url"], link["pubnub_origin"])
-            (folder / "agent.toml").write_text(text)
+            (folder / "agent.toml").write_text(self._configuration(link["cdm_url"], link["pubnub_origin"]))
             self._daemon = self._start(
                 stack, "daemon", "--config", "agent.toml", "run", "--simulate", "--log", "json"
             )
@@ -81,6 +83,9 @@ class World:
     def log(self) -> Path:
         """Where the caller's SDK may say what it likes."""
         return self._folder / "caller.log"
+
+    def _configuration(self, *addresses: str) -> str:
+        return scene.configuration(str(self._folder), *addresses) + self._more
 
     # -- processes ----------------------------------------
 
@@ -168,6 +173,11 @@ class World:
             self.network.call(method, timeout_s=ANSWER_LIMIT_S, link=DAEMON_LINK)
         except (ValueError, OSError) as error:
             raise AgentError(f"the network stand-in does not answer ({error})") from error
+
+
+def _room_for_sockets() -> str | None:
+    """A folder for temporary files in which a socket's path stays below the kernel's 108 bytes."""
+    return "/tmp" if len(tempfile.gettempdir()) > SHORT_ENOUGH and os.access("/tmp", os.W_OK) else None
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -1,0 +1,187 @@
+"""`device-agent call` from outside: the official SDK, the real daemon, exit codes that a script can use."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent.cli import call_show
+from device_agent.cli.call import instant_ms, span_s
+
+
+def test_read_describe_and_set(calls: Any) -> None:
+    read, table, describe = calls.together(("read", "climate", "--json"), ("read",), ("describe",))
+    assert read.returncode == 0, read.stderr
+    result = json.loads(read.stdout)
+    assert result["op"] == "read"
+    assert set(result["readings"][0]["values"]) == {"temperature", "pressure", "humidity"}
+    assert "°C" in table.stdout
+    assert "valve" in table.stdout
+    assert table.stderr == ""
+    assert "settable, safe: off" in describe.stdout
+    assert calls.world.valve_open() is False
+    done = calls("set", "valve", "on", "on")
+    assert (done.returncode, done.stdout) == (0, "done: on = on (read back)\n"), done.stderr
+    assert calls.world.valve_open() is True
+    back, pulse = calls("set", "valve", "on", "off", "--json"), calls("do", "valve", "pulse", "for_s=0.1")
+    assert json.loads(back.stdout)["ack"]["verified"] is True
+    assert pulse.returncode == 0, pulse.stderr
+
+
+def test_set_for_a_time_goes_back_to_safe(calls: Any, until: Callable[..., Any]) -> None:
+    assert calls("set", "valve", "on", "true", "--for", "1s").returncode == 0
+    until(lambda: calls.world.valve_open() is False, "the valve closes by itself")
+
+
+FAULTS = [
+    (("read", "nothing"), "bk_demo", 1, "there is no device 'nothing'"),
+    (("set", "valve", "on", "7"), "bk_demo", 1, "valve.on takes a boolean, not 7"),
+    (("set", "valve", "on", "on"), "bk_stranger", 77, "not_allowed"),
+    (("read",), "wrong", 77, "refuses this API key"),
+    (("read", "--paid"), "bk_demo", 1, "Leave --paid out"),
+    (("read", "--dev", "http://127.0.0.1:1"), "bk_demo", 69, "cannot be reached"),
+    (("read", "--dev", "http://example.com"), "bk_demo", 1, "is on this machine"),
+    (("history", "climate", "--from", "soon"), "bk_demo", 2, "'soon' is no instant"),
+    (("watch", "--stream", "nothing"), "bk_demo", 1, "there is no stream 'nothing'"),
+]
+
+
+def test_what_does_not_work_is_one_sentence(calls: Any) -> None:
+    begun = [calls.begin(*words, key=key) for words, key, _, _ in FAULTS]
+    for process, (words, _, code, sentence) in zip(begun, FAULTS, strict=True):
+        done = calls.end(process)
+        assert done.returncode == code, (words, done.stderr)
+        assert sentence in done.stderr, words
+        assert code == 2 or len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_without_a_key_it_says_where_to_put_one() -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("BLOCKS_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "device_agent", "call", "anybody", "read"],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 78
+    assert done.stderr == "error: there is no API key: give $BLOCKS_API_KEY or --key-file\n"
+
+
+def test_a_key_file_that_others_may_read_is_refused(calls: Any, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("bk_demo\n")
+    file.chmod(0o644)
+    done = calls("read", "climate", "--key-file", str(file), key="")
+    assert (done.returncode, "chmod 600" in done.stderr) == (78, True)
+    file.chmod(0o600)
+    assert calls("read", "climate", "--key-file", str(file), key="").returncode == 0
+
+
+def test_watch_as_lines_table_and_csv(calls: Any, tmp_path: Path) -> None:
+    out = tmp_path / "readings.csv"
+    lines, table, csv = calls.together(
+        ("watch", "climate", "--for", "2", "--format", "ndjson"),
+        ("watch", "--for", "2"),
+        ("watch", "--stream", "live", "--for", "2", "--format", "csv", "--out", str(out)),
+    )
+    events = [json.loads(line) for line in lines.stdout.splitlines()]
+    assert {event["device"] for event in events if event["kind"] == "reading"} == {"climate"}
+    seen = [event["at"] for event in events if event["kind"] == "reading"]
+    assert len(seen) == len(set(seen)), "a device that two streams carry is printed once"
+    assert "climate      temperature" in table.stdout
+    assert "°C" in table.stdout
+    rows = out.read_text().splitlines()
+    assert rows[0] == "at,device,point,value,unit,flag,late,seq"
+    assert any(",climate,humidity," in row and ",%," in row for row in rows)
+    assert [done.returncode for done in (lines, table, csv)] == [0, 0, 0]
+
+
+def test_watch_passes_a_byte_stream_on_and_ends_in_order(calls: Any, until: Callable[..., Any]) -> None:
+    process = calls.begin("watch", "--stream", "console", text=False)
+
+    def heard() -> bool:
+        # What is said before the stream is open is gone, as on a real console.
+        calls.world.board("feed", "terminal", b"login: \xff\n")
+        return bool(select.select([process.stdout], [], [], 0.2)[0])
+
+    try:
+        until(heard, "the prompt")
+        assert process.stdout.readline() == b"login: \xff\n"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    until(lambda: not (calls.world.status() or {"sessions": [1]})["sessions"], "the session is over")
+
+
+def test_drive_from_standard_input(calls: Any) -> None:
+    process = calls.begin("drive", "--json", stdin=subprocess.PIPE)
+    commands = [
+        {"kind": "set", "id": "one", "device": "valve", "values": {"on": True}},
+        {"kind": "set", "id": "two", "device": "climate", "values": {"temperature": 1}},
+        "set valve on off",
+        "make coffee",
+    ]
+    lines = [c if isinstance(c, str) else json.dumps(c) for c in commands]
+    done = calls.end(process, "\n".join(lines))
+    acks = [json.loads(line) for line in done.stdout.splitlines()]
+    by_id = {ack["id"]: ack for ack in acks}
+    assert (by_id["one"]["state"], by_id["one"]["verified"]) == ("done", True)
+    assert by_id["two"]["error"]["code"] == "read_only"
+    assert len(acks) == 3
+    assert "'make coffee' is none of" in done.stderr
+    assert done.returncode == 1
+
+
+def test_drive_with_commands_as_arguments(calls: Any) -> None:
+    good = calls.begin("drive", "--command", "set valve on on", "--command", "pause")
+    stranger = calls.begin("drive", "--command", "set valve on on", key="bk_stranger")
+    done, refused = calls.end(good), calls.end(stranger)
+    assert done.returncode == 0, done.stderr
+    assert "done: on = on (read back)" in done.stdout
+    assert "pause: done" in done.stdout
+    assert refused.returncode == 77
+    assert "not_allowed" in refused.stdout
+
+
+def test_history_is_written_to_a_file(calls: Any, tmp_path: Path) -> None:
+    out = tmp_path / "day.csv"
+    done = calls("history", "climate", "--from", "1h", "--out", str(out))
+    if "input tag 'history'" in done.stderr:
+        pytest.skip("this daemon keeps no history")
+    assert done.returncode == 0, done.stderr
+    assert "temperature" in out.read_text()
+
+
+# -- without a network --------------------------------------------------------------------------------------
+
+
+def test_text_from_the_network_cannot_write_on_the_terminal() -> None:
+    evil = "\x1b[2J\x9b31m\r\nok\u202egnirts\u200b\x00"
+    assert call_show.clean(evil) == " [2J 31m  ok gnirts  "
+    event = {"kind": "reading", "device": evil, "at": 0, "values": {evil: evil}, "flags": {evil: evil}}
+    line = call_show.sentence(event, {})
+    assert line.isprintable()
+    assert call_show.dumps({"a": evil}).isascii()
+    for odd in (None, 7, [], {}, {"kind": "ack"}, {"kind": "reading", "values": 3}, {"kind": evil}):
+        assert call_show.sentence(odd, {}).isprintable()
+
+
+def test_units_and_values_as_people_write_them() -> None:
+    shown = [call_show.with_unit(*pair) for pair in ((21.5, "Cel"), (True, ""), (None, "V"), (3, "1"))]
+    assert shown == ["21.5 °C", "on", "-", "3"]
+    card = json.loads((Path(__file__).parents[2] / "cards" / "greenhouse.card.json").read_text())
+    assert call_show.units_of_card(card)["climate"]["humidity"] == "%"
+    assert call_show.units_of_card({"streams": [1], "x": {}}) == {}
+
+
+def test_times_of_people() -> None:
+    assert [span_s(text) for text in ("90", "1.5m", "2h", "7d")] == [90, 90, 7200, 604_800]
+    assert instant_ms("2026-05-01T06:00:00+00:00") == 1_777_615_200_000
+    assert instant_ms("1777615200000") == 1_777_615_200_000
+    assert instant_ms("1h") < instant_ms("1m")
