@@ -34,6 +34,10 @@ class Rig:
         self._module.bme280(bus, address)
         bus.set(address, 0xD0, [chip_id])
 
+    def thermometer(self, **what: int) -> None:
+        """The DS18B20: `millideg`, `badcrc`, `gone`."""
+        self._module.w1(**what)
+
     def far_end(self, port: str) -> Any:
         return self._module.peer(port)
 
