@@ -90,8 +90,9 @@ def configuration(rig: Rig) -> str:
     has = rig.abilities()
     parts = [name for name in PARTS if name in has or (name == "gpio" and has & {"door", "relay"})]
     devices = [device for ability, device in DEVICES.items() if ability in has]
+    direction = "bidirectional" if "relay" in has else "outbound"
     streams = (
-        '\n[streams.control]\ndirection = "bidirectional"\n'
+        f'\n[streams.control]\ndirection = "{direction}"\n'
         f"devices = {devices}\nlink_loss_grace_s = {GRACE_S * rig.slowness}\n"
     )
     return HEAD + "".join(PARTS[name] for name in parts) + streams
