@@ -1,0 +1,213 @@
+"""A real daemon dies, hangs, wakes, stops and starts; the board's record says what its guard did."""
+
+import itertools
+
+import pytest
+from guard_world import (
+    ACTUATORS,
+    AWAY,
+    LAMP,
+    LAMP_SAFE,
+    VALVE,
+    VALVE_SAFE,
+    Question,
+    Scene,
+    Service,
+    alive,
+    environment_of,
+    kill,
+    now_s,
+)
+from world import LIMIT_S, until
+
+
+def test_a_killed_daemon_leaves_everything_safe(scene: Scene) -> None:
+    scene.drive()
+    guard = scene.guard()
+    before = len(scene.levels(VALVE))
+    began_s = now_s()
+    scene.daemon.kill()
+    ended_s = scene.wait_all_safe()
+    print(f"killed: all safe {ended_s - began_s:.4f} s later")
+    # From on to safe, and at no moment left to itself.
+    assert scene.levels(VALVE)[before - 1 :] == [(1 - VALVE_SAFE, "daemon"), (VALVE_SAFE, "guard")]
+    assert scene.levels(LAMP)[-2:] == [(1 - LAMP_SAFE, "daemon"), (LAMP_SAFE, "guard")]
+    # And it stays so.
+    assert alive(guard)
+    assert scene.holders(VALVE) == scene.holders(LAMP) == ["guard"]
+
+
+def test_a_stopped_daemon_is_noticed_and_does_nothing_when_it_wakes(new_scene) -> None:
+    scene = new_scene(1.0)
+    scene.start()
+    scene.drive()
+    began_s = now_s()
+    scene.freeze()
+    ended_s = scene.wait_all_safe()
+    print(f"stopped: all safe {ended_s - began_s:.4f} s later, guard_timeout_s = 1")
+    assert ended_s - began_s >= 0.7
+    late = [Question(scene.folder, op="set", device=name, values=AWAY[name], id=name) for name in ACTUATORS]
+    seen = len(scene.levels(VALVE))
+    scene.thaw()
+    answers = [question.answer() for question in late]
+    until(
+        lambda: {entry["device"] for entry in scene.journal()} == set(ACTUATORS), "the guard in the Journal"
+    )
+    assert all(entry["what"] == "safe" for entry in scene.journal())
+    # Whatever was allowed came after the daemon had made everything safe itself.
+    rejected = [answer for answer in answers if answer["state"] == "rejected"]
+    print(f"woken: {len(rejected)} of {len(answers)} commands that waited were refused")
+    assert {answer["error"]["code"] for answer in rejected} <= {"too_soon", "device_offline"}
+    told = [e["event"] for e in scene.daemon.events() if e.get("device", "valve") == "valve"]
+    told = told[told.index("actuators_unknown") :]
+    if any(entry == (1 - VALVE_SAFE, "daemon") for entry in scene.levels(VALVE)[seen:]):
+        assert told.index("made_safe") < told.index("command")
+    # It goes on, and is watched again.
+    until(
+        lambda: scene.daemon.ask("set", device="valve", values={"on": True})["state"] == "done", "the valve"
+    )
+    scene.freeze()
+    scene.wait_guard(2, bus="pins", line=VALVE)
+    scene.thaw()
+
+
+def test_leases_end_with_a_takeover(new_scene) -> None:
+    scene = new_scene(0.5)
+    scene.start()
+    scene.drive(("valve",))
+    scene.freeze()
+    scene.wait_guard(bus="pins", line=VALVE)
+    scene.thaw()
+    until(lambda: scene.daemon.ask("status")["guard"]["takeovers"], "the takeover")
+    assert [e["device"] for e in scene.daemon.ask("status")["devices"] if e.get("at_safe") is False] == []
+
+
+def test_an_orderly_stop_is_the_daemons_own_work(scene: Scene) -> None:
+    scene.drive()
+    guard = scene.guard()
+    assert scene.daemon.stop() == 0
+    assert scene.levels(VALVE)[-2:] == [(VALVE_SAFE, "daemon"), (0, "reset")]
+    assert scene.by_guard() == []
+    until(lambda: not alive(guard), "the end of the guard")
+    assert not (scene.folder / "state" / "run" / "guard.sock").exists()
+
+
+def test_what_a_stopping_daemon_cannot_reach_is_the_guards(scene: Scene) -> None:
+    scene.drive(("relays", "valve"))
+    scene.fault("i2c1", "stuck")
+    assert scene.daemon.stop() == 0
+    scene.heal("i2c1")
+    until(lambda: scene.shown("relays") == {"a0": False, "b7": False}, "the expander at safe")
+    assert scene.by_guard(bus="pins") == []
+
+
+def test_the_next_daemon_takes_the_lines_over(scene: Scene) -> None:
+    scene.drive()
+    guard = scene.guard()
+    scene.daemon.kill()
+    scene.wait_all_safe()
+    seen = len(scene.levels(VALVE))
+    scene.start()
+    assert {entry["device"] for entry in scene.journal()} == set(ACTUATORS)
+    assert {entry["result"] for entry in scene.journal()} == {"done"}
+    assert scene.levels(VALVE)[seen:] == [(0, "reset"), (VALVE_SAFE, "daemon")]
+    freed, claimed = scene.entries(bus="pins", line=VALVE)[-2:]
+    print(f"restart: the line was free for {(claimed['t'] - freed['t']) * 1000:.2f} ms")
+    assert not any(event["event"] == "guard_started" for event in scene.daemon.events())
+    # Told once, and at work as before.
+    scene.drive()
+    assert alive(guard)
+    scene.daemon.kill()
+    scene.wait_all_safe(2)
+    scene.start()
+    assert len(scene.journal()) == 2 * len(ACTUATORS)
+
+
+def test_a_guard_that_dies_is_replaced(scene: Scene) -> None:
+    scene.drive()
+    first = scene.guard()
+    kill(first)
+    until(lambda: scene.guard() != first, "another guard")
+    assert scene.daemon.ask("status")["guard"]["restarts"] == 1
+    assert set(scene.daemon.ask("status")["guard"]["devices"]) == set(ACTUATORS)
+    # Nothing moved, and nothing is forgotten.
+    assert scene.by_guard() == []
+    assert scene.holders(VALVE) == ["daemon", "guard"]
+    until(lambda: scene.daemon.ask("status")["guard"]["up"], "the guard")
+    scene.daemon.kill()
+    scene.wait_all_safe()
+
+
+def test_a_stuck_bus_delays_no_other(scene: Scene) -> None:
+    scene.drive()
+    scene.fault("i2c1", "stuck")
+    scene.fault("meter", "unplug")
+    scene.daemon.kill()
+    scene.wait_guard(bus="pins", line=VALVE)
+    scene.wait_guard(bus="pins", line=LAMP)
+    scene.wait_guard(bus="broker", topic="plug/set")
+    assert scene.shown("relays") == {"a0": True, "b7": True}
+    scene.heal("i2c1")
+    until(lambda: scene.shown("relays") == {"a0": False, "b7": False}, "the expander at safe")
+
+
+def test_a_lost_device_is_not_left_on(scene: Scene) -> None:
+    """A device that gives up closes its line; what it was last told must not stay."""
+    scene.drive(("valve", "relays"))
+    scene.fault("i2c1", "nack", "relays")
+    until(lambda: scene.daemon.device("relays")["state"] != "online", "the loss of the expander")
+    scene.daemon.kill()
+    scene.wait_guard(bus="pins", line=VALVE)
+    scene.heal("i2c1")
+    until(lambda: scene.shown("relays") == {"a0": False, "b7": False}, "the expander at safe")
+
+
+def test_an_unplugged_chip_is_let_go_and_guarded_again(scene: Scene) -> None:
+    scene.fault("pins", "unplug")
+    until(lambda: scene.daemon.device("valve")["state"] != "online", "the loss of the chip")
+    scene.heal("pins")
+    until(scene.online, "the chip's return")
+    scene.drive(("valve",))
+    scene.daemon.kill()
+    scene.wait_guard(bus="pins", line=VALVE)
+
+
+def test_a_guard_as_a_service_holds_the_lines_after_an_orderly_stop(new_scene, service: Service) -> None:
+    scene = new_scene(10.0)
+    scene.start(**environment_of(service))
+    assert not any(event["event"] == "guard_started" for event in scene.daemon.events())
+    scene.drive()
+    assert scene.daemon.stop() == 0
+    assert scene.holders(VALVE) == ["guard"]
+    assert scene.levels(VALVE)[-1] == (VALVE_SAFE, "daemon")
+    # The next daemon gets them, and the service goes on.
+    scene.start(**environment_of(service))
+    scene.drive()
+    scene.daemon.kill()
+    scene.wait_all_safe()
+    scene.start(**environment_of(service))
+    assert {entry["device"] for entry in scene.journal()} == set(ACTUATORS)
+    service.close()
+    until(lambda: scene.daemon.ask("status")["guard"]["child"], "a guard of the daemon's own")
+
+
+def test_nobody_else_may_speak_to_it(scene: Scene) -> None:
+    path = scene.folder / "state" / "run" / "guard.sock"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.slow
+def test_many_deaths(scene: Scene) -> None:
+    """The same guard through it all."""
+    guard = scene.guard()
+    for count in itertools.count(1):
+        scene.drive()
+        scene.daemon.kill()
+        scene.wait_all_safe(count)
+        if count == 5:
+            break
+        scene.start()
+    assert alive(guard)
+    scene.start()
+    assert scene.daemon.stop() == 0
+    until(lambda: not alive(guard), "the end of the guard", LIMIT_S)
