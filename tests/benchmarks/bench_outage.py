@@ -11,6 +11,8 @@ fits, as a wire does. `--full`: 60 s as in the project's goals, otherwise 10 s.
 import sys
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,9 +76,9 @@ def outage(rig: Rig, rival: Rival, kind: str, size: Size) -> dict[str, Any]:
     time.sleep(1.5)
     sensor = Metronome(rival)
     time.sleep(size.before_s)
-    _cut(rig, kind)
+    _cut(rig, rival.link, kind)
     time.sleep(size.outage_s)
-    _mend(rig, kind)
+    _mend(rig, rival.link, kind)
     back_s, before = time.monotonic(), len(numbers.at_s)
     time.sleep(size.after_s)
     said = sensor.end()
@@ -101,15 +103,18 @@ def _first_live_s(numbers: Numbers, before: int, back_s: float) -> float | None:
     return None
 
 
-def _cut(rig: Rig, kind: str) -> None:
+def _cut(rig: Rig, link: str, kind: str) -> None:
     if kind == "refused":
-        rig.net.call("refuse", link="edge")
+        rig.net.call("refuse", link=link)
     else:
-        rig.net.call("add_fault", kind="blackhole", link="edge")
+        rig.net.call("add_fault", kind="blackhole", link=link)
 
 
-def _mend(rig: Rig, kind: str) -> None:
-    rig.net.call("accept", link="edge") if kind == "refused" else rig.net.call("heal")
+def _mend(rig: Rig, link: str, kind: str) -> None:
+    if kind == "refused":
+        rig.net.call("accept", link=link)
+    else:
+        rig.net.call("heal")
 
 
 def _wait_quiet(numbers: Numbers, said: list[int]) -> None:
@@ -138,18 +143,25 @@ def _seconds(entry: dict[str, Any]) -> str:
     return f"{text} never in {missed}".strip() if missed else text
 
 
-def _together(kind: str, size: Size, rival: Rival, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+def _together(kind: str, size: Size, name: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """Sums of what was counted; the times one by one."""
     counted = ("sent", "lost", "duplicated", "out_of_order", "late")
     return {
         "kind": kind,
         "outage_s": size.outage_s,
-        "rival": rival.name,
-        **{name: sum(one[name] for one in rounds) for name in counted},
+        "rival": name,
+        **{one: sum(each[one] for each in rounds) for one in counted},
         "receiving_again_s": [one["receiving_again_s"] for one in rounds],
         "first_live_s": [one["first_live_s"] for one in rounds],
         "lost_ranges": [one["lost_range"] for one in rounds],
     }
+
+
+def _fresh(rig: Rig, name: str, *, alone: bool) -> Iterator[Rival]:
+    """The rivals as new processes: one that an outage has left deaf must not spoil the next round."""
+    yield rig.ours(LINES_TOML, agent=f"ours_{name}")
+    if not alone:
+        yield rig.official(agent=f"official_{name}")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -160,15 +172,15 @@ def main(words: list[str] | None = None) -> int:
     began = machine()
     results = []
     with Rig() as rig:
-        rivals: list[Rival] = [rig.ours(LINES_TOML)] + ([] if given.alone else [rig.official()])
         for kind in size.kinds:
-            taken: dict[str, list[dict[str, Any]]] = {rival.name: [] for rival in rivals}
+            taken: dict[str, list[dict[str, Any]]] = defaultdict(list)
             for turn in range(size.rounds):
-                for rival in rivals:
+                for rival in _fresh(rig, f"{kind}_{turn}", alone=given.alone):
                     got = outage(rig, rival, kind, size)
+                    rival.stop()
                     taken[rival.name].append(got)
                     note(f"{kind} {size.outage_s:g} s round {turn + 1} {rival.name}: lost {got['lost']}")
-            results += [_together(kind, size, rival, taken[rival.name]) for rival in rivals]
+            results += [_together(kind, size, name, rounds) for name, rounds in taken.items()]
     show(results)
     save(given.json, began, {"outage": results})
     return 0

@@ -1,6 +1,6 @@
 """The rig of the benchmarks: stand-in, simulated board, the rivals as processes, an official caller.
 
-Both rivals sit behind the link `edge`, which can be slow or dead alone; callers come by the link `main`.
+Each rival sits behind a link of its own, which can be slow or dead alone; callers come by the link `main`.
 """
 
 import json
@@ -160,9 +160,11 @@ class Rival:
     process: subprocess.Popen[bytes]
     started_s = 0.0
 
-    def __init__(self, agent: str, source: SerialSource) -> None:
+    def __init__(self, rig: "Rig", agent: str) -> None:
         self.agent = agent
-        self.source = source
+        self.source = rig.source()
+        self.link = agent
+        self.addresses: Mapping[str, Any] = rig.open_link(self.link)
 
     @property
     def pid(self) -> int:
@@ -185,7 +187,7 @@ class Ours(Rival):
     def __init__(
         self, rig: "Rig", config: str, *, agent: str, simulated: bool = False, rate_hz: float = 12
     ) -> None:
-        super().__init__(agent, rig.source())
+        super().__init__(rig, agent)
         self.folder = rig.folder / agent
         self.folder.mkdir()
         # As systemd does it: the runtime directory is in memory, the state is on the disk.
@@ -200,7 +202,7 @@ class Ours(Rival):
             folder=self.folder,
             meter=self.source.port,
             rate_hz=rate_hz,
-            **rig.edge,
+            **self.addresses,
         )
         self.config.write_text(text)
         self.board = BoardProcess(self.folder, self.config) if simulated else None
@@ -245,7 +247,7 @@ class Official(Rival):
     name = OFFICIAL
 
     def __init__(self, rig: "Rig", *, agent: str) -> None:
-        super().__init__(agent, rig.source())
+        super().__init__(rig, agent)
         self.folder = rig.folder / agent
         self.folder.mkdir()
         rig.net.call("register", agent=agent, card=card(agent))
@@ -253,7 +255,7 @@ class Official(Rival):
         shutil.copy(HERE / "bench_provider.py", self.folder / "handler.py")
         self._environment = {
             **os.environ,
-            **sdk_environment(rig.edge["cdm_url"], rig.edge["pubnub_origin"], "bk_device"),
+            **sdk_environment(self.addresses["cdm_url"], self.addresses["pubnub_origin"], "bk_device"),
             "AGENT_SHUTDOWN_GRACE_SEC": "0",
         }
         self.start()
@@ -303,6 +305,7 @@ class Rig:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self.net = NetworkProcess("--auto-register")
+        self._links: list[str] = []
 
     def __enter__(self) -> Self:
         # Ended by a signal, it still ends what it has started.
@@ -312,7 +315,6 @@ class Rig:
         self._stack.enter_context(self.net)
         # The official caller misses what comes before it has subscribed; that race is not measured here.
         self.net.call("set", dispatch_when_watched_s=5.0)
-        self.edge: Mapping[str, Any] = self.net.call("open_link", name="edge")
         os.environ.update(sdk_environment(self.net.cdm_url, self.net.pubnub_origin, "bk_alice"))
         from blocks_network import TaskClient
 
@@ -351,9 +353,15 @@ class Rig:
         """Wait until an instance of this agent is present."""
         self.net.call("wait_joined", agent=rival.agent, timeout_s=LIMIT_S)
 
+    def open_link(self, name: str) -> Mapping[str, Any]:
+        """Another way into the network; its addresses."""
+        self._links.append(name)
+        return dict(self.net.call("open_link", name=name))
+
     def rtt(self, edge_ms: float, main_ms: float = 0.0) -> None:
-        """Round trips of the rivals' link and of the callers'."""
-        self.net.call("set_rtt", rtt_ms=edge_ms, link="edge")
+        """Round trips of the rivals' links and of the callers'."""
+        for name in self._links:
+            self.net.call("set_rtt", rtt_ms=edge_ms, link=name)
         self.net.call("set_rtt", rtt_ms=main_ms, link="main")
 
     def open(
