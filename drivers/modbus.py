@@ -49,7 +49,7 @@ class Master:
         self._bus = bus
         self._unit = unit
         self._timeout_s = timeout_s
-        self._gap_s = gap_s
+        self.gap_s = gap_s
         self._echo = echo
         self._sleep = sleep
 
@@ -89,7 +89,7 @@ class Master:
     def _ask(self, question: bytes, size: int) -> bytes:
         """The answer's function and data, `size` bytes in all."""
         frame = framed(bytes((self._unit,)) + question)
-        self._sleep(self._gap_s)
+        self._sleep(self.gap_s)
         self._bus.discard_input()
         self._bus.write(frame)
         if self._echo and self._bus.read(len(frame), self._timeout_s) != frame:

@@ -23,6 +23,7 @@ from drivers.modbus_points import NO_ANSWER, Block, ModbusPoint, WordOrder, bloc
 
 CHECKSUM = Flagged(None, Flag.CHECKSUM)
 READ_TRIES = 2
+UNHEARD_ANSWER_S = 0.05
 
 PointName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)]
 
@@ -77,7 +78,7 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
             timeout_s=config.timeout_s,
             gap_s=config.gap_s,
             echo=config.echo,
-            sleep=self.sleep,
+            sleep=lambda seconds: self.sleep(seconds),
         )
         self._blocks = blocks_of(config.points, config.points)
 
@@ -159,7 +160,12 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
         return read_back
 
     def safe(self) -> None:
-        self._send(type(self).safe_of(self.config))
+        # Who repeats these frames without listening, as the guard does, must leave room for each answer.
+        self._master.gap_s = max(self.config.gap_s, UNHEARD_ANSWER_S)
+        try:
+            self._send(type(self).safe_of(self.config))
+        finally:
+            self._master.gap_s = self.config.gap_s
 
     def _send(self, values: Mapping[str, Value]) -> None:
         """Raises BusTimeout where the unit's word is missing, ModbusException where it refused."""

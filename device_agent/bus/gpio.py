@@ -58,6 +58,9 @@ class PwmOutput(Protocol):
     def read(self) -> tuple[float, float]:
         """Logical duty and frequency as set, read back where the hardware can be asked."""
 
+    def recipes(self, duty: float, frequency_hz: float) -> list[Recipe]:
+        """How the guard sets these, in this order. Raises BusError where it cannot."""
+
     def close(self) -> None:
         """Release it; it may go on as it was last told."""
 

@@ -322,6 +322,12 @@ class GpiozeroPwm(_Line):
         with self._claimed() as pin:
             return (1 - pin.state if self._active_low else pin.state), pin.frequency
 
+    def recipes(self, duty: float, frequency_hz: float) -> list[Recipe]:
+        raise BusError(
+            f"bus {self._bus.name}, line {self._line}: pulses made in software end with this process; name a "
+            "hardware PWM channel in the bus's `pwm` table where the guard must reach it"
+        )
+
 
 def _never_raising(call: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from device_agent.bus.recipe import Recipe
 from device_agent.bus.system import denied
 from device_agent.errors import BusError, BusGone, BusHeld
 
@@ -69,8 +70,7 @@ class SysfsPwm:
             time.sleep(POLL_S)
 
     def write(self, duty: float, frequency_hz: float) -> None:
-        period_ns = round(NS / frequency_hz)
-        on_ns = round(period_ns * (1 - duty if self._active_low else duty))
+        period_ns, on_ns = self._ns(duty, frequency_hz)
         with self._mapped(f"{frequency_hz:g} Hz"):
             # The kernel refuses a period below the present duty, and a duty above the present period.
             if period_ns < int(self._text("period")):
@@ -85,6 +85,25 @@ class SysfsPwm:
             period_ns, on_ns = int(self._text("period")), int(self._text("duty_cycle"))
             share = on_ns / period_ns if period_ns else 0.0
             return 1 - share if self._active_low else share, NS / period_ns if period_ns else 0.0
+
+    def _ns(self, duty: float, frequency_hz: float) -> tuple[int, int]:
+        """Period, and how much of it the line is high."""
+        period_ns = round(NS / frequency_hz)
+        return period_ns, round(period_ns * (1 - duty if self._active_low else duty))
+
+    def recipes(self, duty: float, frequency_hz: float) -> list[Recipe]:
+        """By way of a duty of 0, which fits every period. The channel then goes on without a holder."""
+        period_ns, on_ns = self._ns(duty, frequency_hz)
+        writes = [("duty_cycle", 0), ("period", period_ns), *((("duty_cycle", on_ns),) if on_ns else ())]
+        with self._mapped():
+            return [
+                Recipe(
+                    "bytes",
+                    {"steps": [b"%d" % value], "answer": b""},
+                    os.open(self._files / name, os.O_WRONLY | os.O_CLOEXEC),
+                )
+                for name, value in writes
+            ]
 
     def close(self) -> None:
         if self._open:

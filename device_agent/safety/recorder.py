@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from device_agent.bus.core import Handle, Source
-from device_agent.bus.gpio import Bias, Drive, GpioBus, InputLine, OutputLine
+from device_agent.bus.gpio import Bias, Drive, GpioBus, InputLine, OutputLine, PwmOutput
 from device_agent.bus.i2c import I2cBus
 from device_agent.bus.mqtt import MqttBus
 from device_agent.bus.recipe import Recipe
@@ -112,7 +112,7 @@ class RecordedGpio(GpioBus):
     def __init__(self, inner: GpioBus) -> None:
         self.inner = inner
         self.tape = Tape()
-        self.lines: list[RecordedOutput] = []
+        self.lines: list[RecordedOutput | RecordedPwm] = []
 
     def input(
         self,
@@ -133,10 +133,18 @@ class RecordedGpio(GpioBus):
         self.lines.append(output)
         return output
 
+    def pwm(
+        self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False
+    ) -> PwmOutput:
+        claimed = self.inner.pwm(line, duty=duty, frequency_hz=frequency_hz, active_low=active_low)
+        output = RecordedPwm(self, claimed, duty, frequency_hz)
+        self.lines.append(output)
+        return output
+
     def recipes(self, calls: Sequence[Any]) -> list[Recipe]:
-        level = {line: line.claimed_active for line in self.lines}
-        level.update(call for call in calls if isinstance(call, tuple))
-        return [line.recipe(active) for line, active in level.items()]
+        told: dict[RecordedOutput | RecordedPwm, Any] = {line: line.claimed_at for line in self.lines}
+        told.update(call for call in calls if isinstance(call, tuple))
+        return [recipe for line, value in told.items() for recipe in line.recipes_of(value)]
 
 
 class RecordedOutput:
@@ -145,7 +153,7 @@ class RecordedOutput:
     def __init__(self, bus: RecordedGpio, line: OutputLine, active: bool) -> None:
         self._bus = bus
         self._line = line
-        self.claimed_active = active
+        self.claimed_at = active
 
     def write(self, active: bool) -> None:
         if self._bus.tape.wrote((self, active)):
@@ -160,10 +168,40 @@ class RecordedOutput:
     def recipe(self, active: bool) -> Recipe:
         return self._line.recipe(active)
 
+    def recipes_of(self, active: bool) -> list[Recipe]:
+        return [self.recipe(active)]
+
     def close(self) -> None:
         if self in self._bus.lines:
             self._bus.lines.remove(self)
         self._line.close()
+
+
+class RecordedPwm:
+    """A claimed output that switches by itself; see `PwmOutput`."""
+
+    def __init__(self, bus: RecordedGpio, output: PwmOutput, duty: float, frequency_hz: float) -> None:
+        self._bus = bus
+        self._output = output
+        self.claimed_at = (duty, frequency_hz)
+
+    def write(self, duty: float, frequency_hz: float) -> None:
+        if self._bus.tape.wrote((self, (duty, frequency_hz))):
+            self._output.write(duty, frequency_hz)
+
+    def read(self) -> tuple[float, float]:
+        return self._output.read()
+
+    def recipes(self, duty: float, frequency_hz: float) -> list[Recipe]:
+        return self._output.recipes(duty, frequency_hz)
+
+    def recipes_of(self, told: tuple[float, float]) -> list[Recipe]:
+        return self.recipes(*told)
+
+    def close(self) -> None:
+        if self in self._bus.lines:
+            self._bus.lines.remove(self)
+        self._output.close()
 
 
 Recorded = RecordedI2c | RecordedSerial | RecordedMqtt | RecordedGpio

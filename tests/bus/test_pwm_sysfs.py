@@ -9,6 +9,7 @@ import pytest
 
 from device_agent.bus.pwm_sysfs import SysfsPwm
 from device_agent.errors import BusError, BusGone
+from device_agent.guard.acts import carry_out
 
 
 @pytest.fixture
@@ -109,3 +110,23 @@ def exporting(tmp_path: Path) -> Iterator[Path]:
 def test_a_channel_is_exported_and_waited_for(exporting):
     pwm = SysfsPwm("pins", "pwmchip0/1", duty=0.5, frequency_hz=1000, root=exporting)
     assert pwm.read() == (0.5, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("duty", "active_low", "expected"),
+    [
+        (0.0, False, [("duty_cycle", "0"), ("period", "10000000")]),
+        (0.25, False, [("duty_cycle", "0"), ("period", "10000000"), ("duty_cycle", "2500000")]),
+        (0.0, True, [("duty_cycle", "0"), ("period", "10000000"), ("duty_cycle", "10000000")]),
+    ],
+)
+def test_the_guards_way_to_safe_fits_whatever_was_set(root, duty, active_low, expected):
+    pwm = SysfsPwm("pins", "pwmchip0/1", duty=1, frequency_hz=20, active_low=active_low, root=root)
+    done = []
+    for recipe in pwm.recipes(duty, 100.0):
+        path = Path(os.readlink(f"/proc/self/fd/{recipe.fd}"))
+        path.write_text("")  # a file of the kernel is written anew each time
+        carry_out({"kind": recipe.kind, **recipe.members}, recipe.fd)
+        done.append((path.name, path.read_text()))
+        recipe.close()
+    assert done == expected

@@ -7,7 +7,10 @@ from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio_gpiod import GpiodGpio
 from device_agent.bus.gpio_gpiozero import GpiozeroGpio
 from device_agent.errors import BusError
-from device_agent.testing import check_driver
+from device_agent.guard.acts import carry_out
+from device_agent.safety.recorder import open_and_record, recorded
+from device_agent.testing import Board, check_driver, open_handle
+from device_agent.testing.board.server import BoardServer
 from drivers.gpio_pwm import GpioPwm, GpioPwmConfig
 from drivers.servo import Servo, ServoConfig
 
@@ -117,3 +120,29 @@ def test_a_pin_factory_without_pwm_is_told():
 def test_options_are_checked(config, options, message):
     with pytest.raises(ValueError, match=message):
         config.model_validate(options)
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "duty"),
+    [
+        (GpioPwm, {"line": 18, "safe": 0.25, "active_low": True}, 0.75),
+        (Servo, {"line": 18, "safe": 90}, 0.1),
+    ],
+)
+def test_the_guard_knows_their_way_to_safe(tmp_path, driver, options, duty):
+    buses = {"pins": GpioBusConfig(kind="gpio", chip="simulated")}
+    model = driver.Config.model_validate({"bus": "pins", **options})
+    with Board(buses, {"it": (driver, model)}) as board, BoardServer(board, tmp_path / "board"):
+        handle = open_handle("pins", buses["pins"], board=tmp_path / "board")
+        handle.open()
+        device = driver(model, recorded(handle))
+        (recipe,) = open_and_record("it", device)
+        device.write({"duty": 1} if driver is GpioPwm else {"angle": 0})
+        line = board.show()["buses"]["pins"]["lines"][0]
+        assert line["duty"] != pytest.approx(duty)
+        carry_out({"kind": recipe.kind, **recipe.members}, recipe.fd)
+        line = board.show()["buses"]["pins"]["lines"][0]
+        assert (line["duty"], line["by"]) == (pytest.approx(duty), "guard")
+        recipe.close()
+        device.close()
+        handle.close()

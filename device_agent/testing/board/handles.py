@@ -185,19 +185,27 @@ class SimulatedOutput:
 class SimulatedPwm:
     """A claimed output that switches by itself; see `PwmOutput`."""
 
-    def __init__(self, link: Link, bus: str, claim: str, active_low: bool) -> None:
+    def __init__(self, link: Link, board: Place, bus: str, claim: str, active_low: bool) -> None:
         self._link = link
+        self._board = board
         self._bus = bus
         self._claim = claim
         self._active_low = active_low
 
     def write(self, duty: float, frequency_hz: float) -> None:
+        self._link.call(*self._writing(duty, frequency_hz))
+
+    def _writing(self, duty: float, frequency_hz: float) -> tuple[Any, ...]:
         physical = 1 - duty if self._active_low else duty
-        self._link.call("gpio.pwm_write", self._bus, self._claim, physical, frequency_hz)
+        return "gpio.pwm_write", self._bus, self._claim, physical, frequency_hz
 
     def read(self) -> tuple[float, float]:
         duty, frequency_hz = self._link.call("gpio.pwm_read", self._bus, self._claim)
         return 1 - duty if self._active_low else duty, frequency_hz
+
+    def recipes(self, duty: float, frequency_hz: float) -> list[Recipe]:
+        call = self._writing(duty, frequency_hz)
+        return [guard_recipe(self._board, [call], attach=(self._bus, self._claim))]
 
     def close(self) -> None:
         self._link.close()
@@ -237,7 +245,7 @@ class SimulatedGpio(_Simulated, GpioBus):
         except BaseException:
             link.close()
             raise
-        return SimulatedPwm(link, self.name, claim, active_low)
+        return SimulatedPwm(link, self._board, self.name, claim, active_low)
 
 
 class SimulatedSerial(_Simulated, SerialBus):
