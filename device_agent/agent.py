@@ -166,7 +166,7 @@ class Agent:
                     "message": "the agent stopped while it carried out this command",
                 },
             }
-            self._journal.finish_command(caller, id_, ack)
+            self._journal.finish_command(caller, id_, ack, self._clock.now_ms())
             device = str(what.get("device", ""))
             self._journal.actuation(
                 self._clock.now_ms(), "device-agent", device, "unfinished command", "unknown"

@@ -4,6 +4,7 @@ At most once by `id`; in doubt `unknown`, and the actuator goes to safe. Everybo
 here: sessions, requests, the command line.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ from device_agent.words import Command, Set, checked_value, checked_values
 log = structlog.get_logger("command")
 
 LOCAL = "local"
+# Sessions that ended a moment ago and may have commands in the queue.
+ENDED_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class Commander:
         self._journal = journal
         self._clock = clock
         self.leases = Leases(config.safety.lease_idle_s)
+        self._ended: dict[str, None] = {}
 
     async def execute(
         self,
@@ -108,11 +112,10 @@ class Commander:
         """
         arrived_s = self._clock.monotonic_s() - (age_ms or 0.0) / 1000
         key = actor.journal_key
-        first = await self._journal.command_seen(key, command.id)
+        first = await self._journal.first_answer(key, command.id)
         if first is not None:
             return {**first, "repeated": True}
         attempt = _Attempt()
-        begun = False
         try:
             order = self._checked(command, actor, devices, strangers, for_s)
             if age_ms is None:
@@ -128,16 +131,29 @@ class Commander:
             async with self._keeper.turn(order.device.name):
                 self._checked_moment(order)
                 attempt.commanded = order.values if order.values is not None else order.args
-                begun = True
                 await self._journal.begin_command(key, command.id, command.model_dump(), self._clock.now_ms())
+                if order.moves:
+                    # Noted before it moves: a session that ends meanwhile must bring it back.
+                    self._keeper.driven(order.device.name, actor.holder)
                 await self._perform(attempt, order, may_begin)
         except Rejected as rejected:
-            attempt.state, attempt.code, attempt.message = "rejected", rejected.code, rejected.message
-        ack = attempt.members(command.id)
-        if begun:
-            self._journal.finish_command(key, command.id, ack)
-        self._record(command, actor, attempt)
+            attempt.fail("rejected", rejected.code, rejected.message)
+        except asyncio.CancelledError:
+            # Its session or the process ends: nobody knows how far it came, and safe states follow.
+            attempt.fail("unknown", "internal", "the session ended while the command was carried out")
+            raise
+        finally:
+            ack = attempt.members(command.id)
+            self._journal.finish_command(key, command.id, ack, self._clock.now_ms())
+            self._record(command, actor, attempt)
         return ack
+
+    def session_ends(self, holder: str) -> None:
+        """Its leases end, and what it still has in the queue is refused."""
+        self.leases.release(holder)
+        self._ended[holder] = None
+        if len(self._ended) > ENDED_MAX:
+            self._ended.pop(next(iter(self._ended)))
 
     def may_drive(self, actor: Actor, device: str) -> bool:
         """Whether the owner's access rules let this actor drive the device."""
@@ -177,6 +193,8 @@ class Commander:
 
     def _checked_moment(self, order: "_Order") -> None:
         device = order.device
+        if order.actor.holder in self._ended:
+            raise Rejected("not_allowed", "the session that sent this has ended")
         if not device.online:
             raise Rejected("device_offline", f"device {device.name} is {device.state} ({device.reason})")
         if order.moves:
@@ -215,7 +233,6 @@ class Commander:
                 self._keeper.applied(device.name, order.values or {})
                 self._keeper.spawn_safe(device.name, f"a command came out as {attempt.state}")
         elif order.moves:
-            self._keeper.driven(device.name, order.actor.holder)
             self.leases.take(device.name, order.actor.holder, order.actor.label, self._clock.monotonic_s())
 
     async def _write(

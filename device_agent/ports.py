@@ -60,6 +60,8 @@ class Port:
         self.devices = dict(devices)
         self.lane = lane
         self.attached: dict[str, tuple[TaskLink, Actor, Stream]] = {}
+        self.opening = 1 if spec.affinity == "dedicated" else 0
+        """Sessions that are about to attach."""
         self.refused = 0
         self._hub = hub
         self._commander = commander
@@ -81,7 +83,10 @@ class Port:
         self, link: TaskLink, actor: Actor, *, announced: bool, streams: Sequence[str], until_ms: int | None
     ) -> None:
         """Open the stream for a session. Raises Refused when the network will not have it."""
-        stream = await link.open_stream(self.spec, self.lane, announced=announced)
+        try:
+            stream = await link.open_stream(self.spec, self.lane, announced=announced)
+        finally:
+            self.opening -= 1
         first = not self.attached
         self.attached[link.start.task_id] = (link, actor, stream)
         if first:

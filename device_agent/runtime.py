@@ -139,7 +139,7 @@ class Tasks:
             raise
         except Exception:
             # A bug of ours must not leave a caller without an end, or an actuator without its safe state.
-            self._commander.leases.release(session.actor.holder)
+            self._commander.session_ends(session.actor.holder)
             await self._keeper.end_of_session(session.actor.holder, honour_hold=False)
             session.link.terminal("failed", error="internal: the session failed; see the agent's log")
             raise

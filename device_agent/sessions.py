@@ -55,8 +55,10 @@ class SharedPorts:
 
     def get(self, name: str, make: Callable[[], Port]) -> Port:
         port = self._ports.get(name)
-        if port is None or not port.attached:
+        if port is None or not (port.attached or port.opening):
             port = self._ports[name] = make()
+        # Counted here and not when it attaches: another session may ask in between.
+        port.opening += 1
         return port
 
 
@@ -153,7 +155,7 @@ class PipeSession:
 
     async def _finish(self, state: Any, **members: str) -> None:
         """Hardware first, politeness last."""
-        self._commander.leases.release(self.actor.holder)
+        self._commander.session_ends(self.actor.holder)
         await self._keeper.end_of_session(self.actor.holder)
         await asyncio.gather(*(self._close(port) for port in self.ports.values()))
         self.link.terminal(state, **members)

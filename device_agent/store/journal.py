@@ -9,7 +9,7 @@ import os
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import msgpack
 import structlog
 
 from device_agent.network import Caller, Part, StartTask
+from device_agent.store import chain
 from device_agent.store.thread import StoreThread
 
 log = structlog.get_logger("journal")
@@ -28,17 +29,14 @@ CREATE TABLE IF NOT EXISTS task(
 CREATE TABLE IF NOT EXISTS command(
     caller TEXT NOT NULL, id TEXT NOT NULL, at_ms INTEGER NOT NULL, ack BLOB, what BLOB NOT NULL,
     PRIMARY KEY(caller, id));
-CREATE TABLE IF NOT EXISTS actuation(
-    n INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, who TEXT NOT NULL, device TEXT NOT NULL,
-    what TEXT NOT NULL, result TEXT NOT NULL, rule TEXT NOT NULL);
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 """
 DAY_MS = 86_400_000
 # A StartTask is delivered again within minutes; a month is far beyond and still small.
 TASK_KEEP_MS = 30 * DAY_MS
 TASKS_MAX = 20_000
 COMMANDS_MAX = 50_000
-ACTUATIONS_MAX = 100_000
+TRIM_EVERY = 1000
 
 
 class Journal:
@@ -51,6 +49,8 @@ class Journal:
         self._tasks: OrderedDict[str, bool] = OrderedDict()
         self._commands: OrderedDict[tuple[str, str], dict[str, Any] | None] = OrderedDict()
         self._waiting: dict[tuple[str, str], asyncio.Future[dict[str, Any]]] = {}
+        self._chain = chain.Chain()
+        self._begun = 0
         self.set_aside = ""
         self.failures = 0
 
@@ -82,22 +82,30 @@ class Journal:
             db.executescript(SCHEMA)
             if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
                 raise sqlite3.DatabaseError("quick_check found damage")
+            n, head = self._chain.prepare(db)
             self._read_all(db)
         except sqlite3.DatabaseError:
             db.close()
             raise
+        log.info("journal_open", last=n, head=head.hex())
         return db
 
-    def _read_all(self, db: sqlite3.Connection) -> None:
+    def _trim(self, db: sqlite3.Connection) -> None:
         now_ms = time.time_ns() // 1_000_000
         with db:
             db.execute(
                 "DELETE FROM task WHERE ended_ms IS NOT NULL AND ended_ms < ?", (now_ms - TASK_KEEP_MS,)
             )
             db.execute("DELETE FROM command WHERE at_ms < ?", (now_ms - DAY_MS,))
-            db.execute(
-                "DELETE FROM actuation WHERE n <= (SELECT max(n) FROM actuation) - ?", (ACTUATIONS_MAX,)
-            )
+
+    def _count(self) -> None:
+        """An agent that is not restarted for years trims its tables all the same."""
+        self._begun += 1
+        if self._begun % TRIM_EVERY == 0:
+            self._thread.later(lambda: self._job(self._trim))
+
+    def _read_all(self, db: sqlite3.Connection) -> None:
+        self._trim(db)
         rows = db.execute("SELECT id, ended_ms FROM task ORDER BY started_ms DESC LIMIT ?", (TASKS_MAX,))
         self._tasks = OrderedDict((id_, ended is not None) for id_, ended in reversed(rows.fetchall()))
         rows = db.execute("SELECT caller, id, ack FROM command ORDER BY at_ms DESC LIMIT ?", (COMMANDS_MAX,))
@@ -107,6 +115,7 @@ class Journal:
     async def close(self) -> None:
         def close() -> None:
             if self._db is not None:
+                self._job(lambda db: self._chain.flush(db))
                 self._db.close()
                 self._db = None
 
@@ -118,13 +127,15 @@ class Journal:
             return self._db.execute(sql, parameters).fetchall()
 
     def _later(self, sql: str, parameters: tuple[Any, ...]) -> None:
-        def job() -> None:
-            try:
-                self._execute(sql, parameters)
-            except sqlite3.Error as error:
-                self._failed(error)
+        self._thread.later(lambda: self._job(lambda _: self._execute(sql, parameters)))
 
-        self._thread.later(job)
+    def _job(self, write: Callable[[sqlite3.Connection], object]) -> None:
+        """Write on the store's thread; what fails is reported, for nobody waits for it."""
+        try:
+            assert self._db is not None
+            write(self._db)
+        except sqlite3.Error as error:
+            self._failed(error)
 
     async def _now(self, sql: str, parameters: tuple[Any, ...]) -> None:
         """Durable when it returns. A full or broken disk is reported; the work goes on from memory."""
@@ -145,6 +156,7 @@ class Journal:
         return task_id in self._tasks
 
     def begin_task(self, start: StartTask, now_ms: int) -> None:
+        self._count()
         self._tasks[start.task_id] = False
         if len(self._tasks) > TASKS_MAX:
             self._tasks.popitem(last=False)
@@ -176,38 +188,41 @@ class Journal:
 
     # -- commands ----------------------------------------
 
-    async def command_seen(self, caller: str, id_: str) -> dict[str, Any] | None:
+    async def first_answer(self, caller: str, id_: str) -> dict[str, Any] | None:
         """The first answer to this id, waited for if it is under way; None if the id is new.
 
-        A command whose process died before it answered is `unknown`.
+        After None the id is taken, and `finish_command` must follow. A command whose process died before it
+        answered is `unknown`.
         """
         key = (caller, id_)
         if key in self._waiting:
             return await asyncio.shield(self._waiting[key])
         if key not in self._commands:
+            self._commands[key] = None
+            self._waiting[key] = asyncio.get_running_loop().create_future()
+            if len(self._commands) > COMMANDS_MAX:
+                self._commands.popitem(last=False)
             return None
         return self._commands[key] or {"id": id_, "state": "unknown", "error": dict(_DIED)}
 
     async def begin_command(self, caller: str, id_: str, what: Mapping[str, Any], now_ms: int) -> None:
         """Durable before anything moves."""
-        key = (caller, id_)
-        self._commands[key] = None
-        if len(self._commands) > COMMANDS_MAX:
-            self._commands.popitem(last=False)
-        self._waiting[key] = asyncio.get_running_loop().create_future()
         await self._now(
             "INSERT OR REPLACE INTO command(caller, id, at_ms, what) VALUES(?, ?, ?, ?)",
             (caller, id_, now_ms, msgpack.packb(dict(what))),
         )
 
-    def finish_command(self, caller: str, id_: str, ack: Mapping[str, Any]) -> None:
+    def finish_command(self, caller: str, id_: str, ack: Mapping[str, Any], now_ms: int) -> None:
+        """The answer; remembered for a day, a refusal as well."""
         key = (caller, id_)
         self._commands[key] = dict(ack)
         waiting = self._waiting.pop(key, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(dict(ack))
         self._later(
-            "UPDATE command SET ack = ? WHERE caller = ? AND id = ?", (msgpack.packb(dict(ack)), *key)
+            "INSERT INTO command(caller, id, at_ms, what, ack) VALUES(?, ?, ?, ?, ?)"
+            " ON CONFLICT(caller, id) DO UPDATE SET ack = excluded.ack",
+            (*key, now_ms, msgpack.packb({}), msgpack.packb(dict(ack))),
         )
 
     async def unfinished_commands(self) -> list[tuple[str, str, dict[str, Any]]]:
@@ -220,21 +235,19 @@ class Journal:
     # -- actuations ----------------------------------------
 
     def actuation(self, at_ms: int, who: str, device: str, what: str, result: str, rule: str = "") -> None:
-        """Who did what when with which result, for people."""
-        self._later(
-            "INSERT INTO actuation(at_ms, who, device, what, result, rule) VALUES(?, ?, ?, ?, ?, ?)",
-            (at_ms, who, device, what, result, rule),
-        )
+        """Who did what when with which result, for people. While the disk is full it waits in memory."""
+        row = (at_ms, who, device, what, result, rule)
+        self._thread.later(lambda: self._job(lambda db: self._chain.append(db, row)))
 
     async def actuations(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest actuations, oldest first."""
-        names = ("n", "at_ms", "who", "device", "what", "result", "rule")
-        rows = await self._thread.run(
-            lambda: self._execute(
-                f"SELECT {', '.join(names)} FROM actuation ORDER BY n DESC LIMIT ?", (limit,)
-            )
-        )
-        return [dict(zip(names, row, strict=True)) for row in reversed(rows)]
+        assert self._db is not None
+        db = self._db
+        return await self._thread.run(lambda: chain.select(db, limit))
+
+    async def verify(self) -> dict[str, Any]:
+        """Whether the chain of actuations fits (`chain.verify`). The work goes on meanwhile."""
+        return await asyncio.to_thread(chain.verify, self._path)
 
 
 _DIED = {"code": "internal", "message": "the agent stopped while it carried out this command"}

@@ -99,6 +99,23 @@ def control_session(world: World) -> Any:
         session.wait_for_terminal(LIMIT_S)
 
 
+def test_an_id_moves_at_most_once_even_when_refused_or_sent_in_a_rush(
+    world: World, control_session: Any
+) -> None:
+    first = {"kind": "set", "id": "once", "device": "scale", "values": {"setpoint": 501}}
+    assert control_session.command(**first)["state"] == "rejected"
+    control_session.stream.write({**first, "values": {"setpoint": 400}})
+    again = control_session.wait("ack", id="once", repeated=True)
+    assert again["error"]["code"] == "out_of_range"
+    for _ in range(5):
+        control_session.stream.write(
+            {"kind": "set", "id": "rush", "device": "scale", "values": {"setpoint": 123}}
+        )
+    until(lambda: len(control_session.of("ack", id="rush", repeated=True)) == 4, "four repeated acks")
+    sent = world.board.do("sent", "meter")
+    assert (sent.count("SP 123"), sent.count("SP 400")) == (1, 0)
+
+
 def test_unparsable_events_are_answered(control_session: Any) -> None:
     before = len(control_session.of("ack", state="rejected", id=""))
     control_session.stream.write([1, 2, 3])
