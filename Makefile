@@ -52,7 +52,7 @@ hil: $(VENV)/installed
 hil-vm:
 	@test -x '$(RIG)/run.sh' || { echo 'name the folder of the virtual rig: make hil-vm RIG=DIR'; exit 2; }
 	'$(RIG)/run.sh' --project . --env DEVICE_AGENT_RIG=rigsim -- python -m pytest tests/kernel
-	'$(RIG)/run.sh' --project . --timeout 1800 -- python -m pytest hil --rig hil/rig.virtual.toml
+	'$(RIG)/run.sh' --project . --timeout 1800 --env DEVICE_AGENT_SLOWNESS=8 -- python -m pytest hil --rig hil/rig.virtual.toml
 
 wheel: $(VENV)/installed
 	$(RUN) build

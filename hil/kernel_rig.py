@@ -31,7 +31,6 @@ class KernelRig(Rig):
 
     def __init__(self, file: rig_file.RigFile) -> None:
         self.name = file.name
-        self.slowness = file.slowness
         self._file = file
         self._stack = ExitStack()
         self._drive: Callable[[bool], None] = _no_way

@@ -81,7 +81,6 @@ class RigFile(_Table):
     """The whole. `prepare` is a command for the shell, before each file of scenarios."""
 
     name: str = "rig"
-    slowness: float = Field(1.0, ge=1, le=100)
     prepare: str | None = None
     gpio: Gpio | None = None
     sensor: Sensor | None = None

@@ -41,8 +41,6 @@ class Rig(ABC):
 
     name = ""
     simulated = False
-    slowness = 1.0
-    """How much longer than usual everything may take."""
 
     @abstractmethod
     def abilities(self) -> set[str]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rigs import Moment, Rig
-from world import LIMIT_S, Daemon, Listening, World, pipe, stream, until
+from world import LIMIT_S, SLOWNESS, Daemon, Listening, World, pipe, stream, until
 
 from device_agent.testing.network import NetworkThread
 
 DEBOUNCE_S = 0.05
-GRACE_S = 2.0
+GRACE_S = 2.0 * SLOWNESS
 
 HEAD = """
 [agent]
@@ -93,7 +93,7 @@ def configuration(rig: Rig) -> str:
     direction = "bidirectional" if "relay" in has else "outbound"
     streams = (
         f'\n[streams.control]\ndirection = "{direction}"\n'
-        f"devices = {devices}\nlink_loss_grace_s = {GRACE_S * rig.slowness}\n"
+        f"devices = {devices}\nlink_loss_grace_s = {GRACE_S}\n"
     )
     return HEAD + "".join(PARTS[name] for name in parts) + streams
 
@@ -105,7 +105,6 @@ class Scene:
         self.world = world
         self.rig = rig
         self.link = link
-        self.limit_s = LIMIT_S * rig.slowness
         running = bool(world.daemons) and world.daemon.process.poll() is None
         self.daemon: Daemon = world.daemon if running else world.start()
         self.session = pipe(client)
@@ -116,7 +115,7 @@ class Scene:
 
     def wait(self, kind: str, **members: Any) -> dict[str, Any]:
         """The first event like this."""
-        return self.events.wait(kind, self.limit_s, **members)
+        return self.events.wait(kind, **members)
 
     def of(self, kind: str, **members: Any) -> list[dict[str, Any]]:
         return self.events.of(kind, **members)
@@ -132,7 +131,7 @@ class Scene:
         return len(self.events.events)
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
-        return until(condition, what, self.limit_s)
+        return until(condition, what)
 
     def fresh(self, device: str) -> dict[str, Any]:
         """A reading of the device that came after this call."""
@@ -142,7 +141,8 @@ class Scene:
 
     def switch(self, on: bool, id_: str) -> dict[str, Any]:
         """Command the relay; the first ack. An id is remembered for a day, so it is the session's own."""
-        return self.events.command(kind="set", id=self.own(id_), device="relay", values={"on": on})
+        values, ttl_ms = {"on": on}, round(5000 * SLOWNESS)
+        return self.events.command(kind="set", id=self.own(id_), device="relay", values=values, ttl_ms=ttl_ms)
 
     def own(self, id_: str) -> str:
         return f"{self.session.task_id} {id_}"
@@ -175,7 +175,7 @@ class Scene:
     def end(self) -> None:
         """The caller ends the session."""
         self.session.cancel()
-        assert self.session.wait_for_terminal(self.limit_s)["state"] == "canceled"
+        assert self.session.wait_for_terminal(LIMIT_S)["state"] == "canceled"
         self.check_nothing_lost()
         self.check_no_bug()
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from scenery import GRACE_S, Scene
+from world import SLOWNESS
 
 # A daemon that does its work at once, on a machine that does much else besides.
-PATIENCE_S = 5.0
+PATIENCE_S = 5.0 * SLOWNESS
 # A link that was silent is heard again at the latest after this.
-BACK_S = 40.0
+BACK_S = 40.0 * SLOWNESS
 
 
 def cut(scene: Scene, how: str) -> Callable[[], Any]:
@@ -31,7 +32,7 @@ def dies(scene: Scene, how: str) -> Callable[[], Any]:
     heal = cut(scene, how)
     scene.until(lambda: not scene.rig.relay_on(), "the relay at its safe level")
     off_s = scene.rig.relay_record()[-1].t_s
-    assert off_s - cut_s < (GRACE_S + PATIENCE_S) * scene.rig.slowness
+    assert off_s - cut_s < GRACE_S + PATIENCE_S
     return heal
 
 
@@ -64,7 +65,7 @@ def test_the_session_goes_on(begin: Callable[..., Scene], how: str) -> None:
 def commanded_until_done(scene: Scene) -> list[dict[str, Any]]:
     """A caller who does not give up; the acks that he got."""
     acks: list[dict[str, Any]] = []
-    deadline_s = time.monotonic() + BACK_S * scene.rig.slowness
+    deadline_s = time.monotonic() + BACK_S
     while not acks or acks[-1]["state"] != "done":
         assert time.monotonic() < deadline_s, f"not back within {BACK_S:g} s: {acks}"
         acks.append(scene.switch(True, f"again {len(acks)}"))
