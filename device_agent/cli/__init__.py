@@ -31,6 +31,7 @@ COMMANDS = {
     "do": Command("control", "carry out an action of a device"),
     "status": Command("control", "link, sessions, devices, outbox, safe states"),
     "safe": Command("control", "put every actuator in its safe state"),
+    "journal": Command("journal", "every actuation: who, what, when, result"),
     "call": Command("call", "call an agent: read, watch, drive, history"),
     "board": Command("board", "the simulated board"),
     "dev-network": Command("dev_network", "a local stand-in of the network, for development"),

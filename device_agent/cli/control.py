@@ -47,7 +47,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 # -- asking -----------------------------------------------------------------------------------------------
 
 
-def _daemon(config: Config, question: Mapping[str, Any]) -> Any:
+def ask_daemon(config: Config, question: Mapping[str, Any]) -> Any:
     """The daemon's result. Raises Unavailable where none runs, else what the daemon says."""
     path = config.state.runtime_directory / "control.sock"
     try:
@@ -71,7 +71,7 @@ def _daemon(config: Config, question: Mapping[str, Any]) -> Any:
 def _ask(config: Config, question: Mapping[str, Any]) -> Any:
     """Through the daemon, else directly on the hardware."""
     try:
-        return _daemon(config, question)
+        return ask_daemon(config, question)
     except Unavailable:
         from device_agent.operate.direct import answer_directly
 
@@ -112,7 +112,7 @@ def run_do(args: argparse.Namespace) -> int:
 
 
 def run_safe(args: argparse.Namespace) -> int:
-    done = _daemon(load(config_path(args)), {"op": "safe"})
+    done = ask_daemon(load(config_path(args)), {"op": "safe"})
     if args.json:
         print_json(done)
     elif not done:
@@ -123,7 +123,7 @@ def run_safe(args: argparse.Namespace) -> int:
 
 
 def run_status(args: argparse.Namespace) -> int:
-    status = _daemon(load(config_path(args)), {"op": "status"})
+    status = ask_daemon(load(config_path(args)), {"op": "status"})
     if args.json:
         print_json(status)
         return Exit.DONE

@@ -58,6 +58,7 @@ class Owner:
             "safe": self.safe,
             "describe": self.describe,
             "journal": self.journal,
+            "verify": self.verify,
         }
 
     async def status(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,6 +116,10 @@ class Owner:
 
     async def describe(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [describe(device) for device in self._devices.values()]
+
+    async def verify(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether the Journal's chain fits (`store.chain.verify`)."""
+        return await self._journal.verify()
 
     async def journal(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The newest actuations."""
