@@ -147,7 +147,7 @@ class Admin:
 
     def force_offline(self, agent: str, *, fail_tasks: bool = True) -> None:
         """An administrator's forced-offline: refuses connect, refresh and new tasks, fails those underway."""
-        target = self._agent(agent)
+        target = self.agent(agent)
         target.forced_offline = True
         if fail_tasks:
             for task in self.backend.tasks.open_of(target):
@@ -155,7 +155,7 @@ class Admin:
 
     def allow_online(self, agent: str) -> None:
         """End a forced-offline."""
-        target = self._agent(agent)
+        target = self.agent(agent)
         target.forced_offline = False
         self.backend.dispatch(target)
 
@@ -177,7 +177,10 @@ class Admin:
 
     def agent(self, agent: str) -> Agent:
         """A registered agent."""
-        return self._agent(agent)
+        found = self.registry.agents.get(agent)
+        if found is None:
+            raise ValueError(f"there is no agent {agent!r}")
+        return found
 
     def send_control(
         self, agent: str, message: dict[str, Any], meta: Any = None, instance_id: str | None = None
@@ -186,14 +189,14 @@ class Admin:
 
         Without ``meta`` it goes to ``instance_id``, or as a broadcast.
         """
-        target = self._agent(agent)
+        target = self.agent(agent)
         if meta is not None:
             return self.wire.send(target.environment, target.control_channel, message, meta)
         return self.backend.control(target, message, instance_id=instance_id)
 
     def resend_start(self, task_id: str) -> int:
         """Deliver a task's StartTask once more, with fresh tokens; the timetoken."""
-        task = self._task(task_id)
+        task = self.task(task_id)
         task.dispatches += 1
         return self.backend.control(
             task.agent, self.backend.start_message(task), instance_id=task.instance_id
@@ -201,11 +204,11 @@ class Admin:
 
     def expire_task(self, task_id: str) -> None:
         """The task's time is over now."""
-        self.backend.expire(self._task(task_id))
+        self.backend.expire(self.task(task_id))
 
     def switch_environment(self, agent: str, environment: str) -> None:
         """Move an agent to the other key set: SwitchEnvironment on the old one, new tasks on the new one."""
-        target = self._agent(agent)
+        target = self.agent(agent)
         if environment not in KEY_SETS:
             raise ValueError(f"unknown environment {environment!r}: one of {', '.join(KEY_SETS)}")
         message = {
@@ -219,7 +222,7 @@ class Admin:
 
     def set_fingerprint(self, task_id: str, fingerprint: str) -> None:
         """Let an anonymous reader with that fingerprint see the task."""
-        self._task(task_id).fingerprint = fingerprint
+        self.task(task_id).fingerprint = fingerprint
 
     # -- seeing -------------------------------------------------------------------------------------------
 
@@ -229,7 +232,10 @@ class Admin:
 
     def task(self, task_id: str) -> Task:
         """One task."""
-        return self._task(task_id)
+        found = self.backend.tasks.get(task_id)
+        if found is None:
+            raise ValueError(f"there is no task {task_id!r}")
+        return found
 
     def presence(self, environment: str = "playground") -> dict[str, list[dict[str, Any]]]:
         """Live clients by channel."""
@@ -262,21 +268,27 @@ class Admin:
         return await self.records.wait_for(condition, timeout_s)
 
     async def wait_joined(self, agent: str, instances: int = 1, timeout_s: float = 10.0) -> list[str]:
-        """Wait until that many instances of an agent are present with a state; their ids."""
+        """Wait until that many instances of an agent are present, have a state and listen; their ids.
+
+        The official runtime restarts its first subscribe with every state that it sets, and what is sent
+        before its first long-poll is held can pass it by.
+        """
 
         def joined() -> list[str]:
             found = self.registry.agents.get(agent)
             if found is None:
                 return []
-            live = self.wire.presence[found.environment].live(found.control_channel)
-            ids = [o.uuid for o in live if o.uuid in found.instances and o.state]
+            channel, polls = found.control_channel, self.wire.hubs[found.environment].polls
+            listening = {p.uuid for p in polls if channel in p.channels}
+            live = self.wire.presence[found.environment].live(channel)
+            ids = [o.uuid for o in live if o.uuid in found.instances and o.uuid in listening and o.state]
             return ids if len(ids) >= instances else []
 
         return list(await self.wait_for(joined, timeout_s))
 
     async def wait_task(self, task_id: str, state: str = "ended", timeout_s: float = 10.0) -> Task:
         """Wait until a task is in a state, or has ended in any; the task."""
-        task = self._task(task_id)
+        task = self.task(task_id)
         await self.wait_for(lambda: task.ended if state == "ended" else task.state == state, timeout_s)
         return task
 
@@ -284,15 +296,3 @@ class Admin:
         if count:
             self.wire.recheck()
         return count
-
-    def _agent(self, name: str) -> Agent:
-        found = self.registry.agents.get(name)
-        if found is None:
-            raise ValueError(f"there is no agent {name!r}")
-        return found
-
-    def _task(self, task_id: str) -> Task:
-        found = self.backend.tasks.get(task_id)
-        if found is None:
-            raise ValueError(f"there is no task {task_id!r}")
-        return found
