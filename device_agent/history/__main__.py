@@ -1,0 +1,41 @@
+"""The child that answers one query: JSON on standard input; a line of JSON and the bytes on standard output.
+
+A process of its own, so that a large answer or a picture slows no event, and its memory is given back.
+"""
+
+import json
+import os
+import sqlite3
+import sys
+
+from device_agent.history.export import export
+from device_agent.history.query import Query, TooMuch
+from device_agent.history.say import no_pillow, too_much, unreadable
+
+# Actuators and streams come first.
+NICENESS = 10
+
+
+def main() -> int:
+    os.nice(NICENESS)
+    query = Query.from_wire(json.load(sys.stdin))
+    try:
+        done = export(query)
+    except TooMuch:
+        return _say({"error": {"code": "invalid_value", "message": too_much(query.limit_bytes)}})
+    except ImportError:
+        return _say({"error": {"code": "invalid_value", "message": no_pillow()}})
+    except (sqlite3.Error, OSError) as error:
+        return _say({"error": {"code": "internal", "message": unreadable(query.path, error)}})
+    return _say({"count": done.count}, done.data)
+
+
+def _say(head: dict[str, object], body: bytes = b"") -> int:
+    sys.stdout.buffer.write(json.dumps(head).encode() + b"\n")
+    sys.stdout.buffer.write(body)
+    sys.stdout.buffer.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
