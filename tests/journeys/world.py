@@ -1,5 +1,7 @@
 """A world for a journey: network stand-in, simulated board, the daemon as a process, official callers."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -11,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from device_agent.cli import main
 from device_agent.operate.control_socket import ask
 from device_agent.testing.network import NetworkThread
 
@@ -188,24 +191,12 @@ class BoardProcess:
         assert self.process.stdout.readline()
 
     def do(self, *words: str) -> str:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "device_agent",
-                "board",
-                words[0],
-                *words[1:],
-                "--socket",
-                str(self.socket),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        """A `board` command, in this process: it only speaks to the socket."""
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = main(["board", *words, "--socket", str(self.socket)])
+        assert code == 0, said.getvalue()
+        return said.getvalue()
 
     def record(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.record_path.read_text().splitlines()]
