@@ -13,6 +13,7 @@ from device_agent.clock import Clock
 from device_agent.commander import Commander
 from device_agent.config import Config
 from device_agent.hardware import HandleFactory, Hardware
+from device_agent.history.ask import Historian
 from device_agent.lives import Lives
 from device_agent.network.blocks.join import Settings
 from device_agent.network.blocks.network import BlocksNetwork
@@ -23,6 +24,7 @@ from device_agent.reload import Reloader
 from device_agent.runtime import Tasks
 from device_agent.safety.guard_keeper import GuardKeeper
 from device_agent.safety.keeper import Keeper
+from device_agent.store.history import History
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
 from device_agent.store.thread import StoreThread
@@ -72,7 +74,8 @@ class Agent:
             thread=self._store,
             clock=clock,
         )
-        self._hub = Hub(clock)
+        self._history = _history(config, self._store, clock)
+        self._hub = Hub(clock, self._history.add if self._history is not None else None)
         self._hardware = Hardware(config, make_handle, self._hub, clock)
         self._devices = self._hardware.devices
         self._keeper = Keeper(self._devices, self._journal, clock)
@@ -87,8 +90,18 @@ class Agent:
             timeout_s=config.safety.guard_timeout_s,
             log_style=log_style,
         )
+        title = config.agent.display_name or config.agent.name
+        historian = Historian(title, self._history, self._devices, clock)
         self._tasks = Tasks(
-            config, self._devices, self._hub, self._commander, self._keeper, self._lanes, self._journal, clock
+            config,
+            self._devices,
+            self._hub,
+            self._commander,
+            self._keeper,
+            self._lanes,
+            self._journal,
+            clock,
+            historian,
         )
         self._network = BlocksNetwork(self._settings(api_key), self._tasks, clock, config.state.directory)
         self._network.need_proof_s = self._need_proof_s
@@ -103,6 +116,7 @@ class Agent:
             self._lanes,
             self._journal,
             self._guard,
+            historian,
         )
         self._socket = ControlSocket(config.state.runtime_directory / "control.sock", owner.handlers())
 
@@ -147,6 +161,8 @@ class Agent:
         await self._socket.open()
         network = self._lives.keep("network", self._network.run)
         self._lives.keep("outbox", self._lanes.run)
+        if self._history is not None:
+            self._lives.keep("history", self._history.run)
         self._lives.keep("watch", self._watch)
         self._lives.spawn("ready", self._say_ready())
         try:
@@ -234,6 +250,8 @@ class Agent:
 
     async def _close_store(self) -> None:
         await self._journal.close()
+        if self._history is not None:
+            await self._history.close()
         await self._store.close()
 
     async def _bounded(self, what: str, step: Any, limit_s: float) -> None:
@@ -242,6 +260,14 @@ class Agent:
                 await step
         except TimeoutError:
             log.error("stop_step_too_slow", step=what, limit_s=limit_s)
+
+
+def _history(config: Config, store: StoreThread, clock: Clock) -> History | None:
+    if not config.history.enabled:
+        return None
+    path = config.state.directory / "history.db"
+    keep_days, max_bytes = config.history.keep_days, config.history.max_bytes
+    return History(path, keep_days=keep_days, max_bytes=max_bytes, thread=store, clock=clock)
 
 
 def prepare_directories(config: Config) -> None:

@@ -1,7 +1,7 @@
 """From readings to the events of each open stream: who gets what, how often."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from device_agent import events
@@ -136,8 +136,10 @@ class Channel:
 class Hub:
     """Spreads what devices say over the open channels. Implements `device.Sink`."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, record: Callable[[Reading], None] | None = None) -> None:
+        """`record` is given every reading, whether anybody listens or not."""
         self._clock = clock
+        self._record = record
         self._channels: dict[str, list[Channel]] = defaultdict(list)
         self._bytes: dict[str, list[Lane]] = defaultdict(list)
         self.readings = 0
@@ -161,6 +163,8 @@ class Hub:
 
     def on_reading(self, reading: Reading) -> None:
         self.readings += 1
+        if self._record is not None:
+            self._record(reading)
         channels = self._channels.get(reading.device)
         if channels:
             draft = events.reading(reading, self._clock.boot)

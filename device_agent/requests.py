@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from device_agent.commander import Actor, Commander
 from device_agent.config import Config
 from device_agent.device import Device
-from device_agent.errors import BusError, DriverError, NetworkError, Rejected
+from device_agent.errors import AgentError, BusError, DriverError, NetworkError, Rejected
+from device_agent.history.ask import Answer, Historian, HistoryQuestion
 from device_agent.network import TaskLink
 from device_agent.records import Reading
 from device_agent.words import Do, Set, sentence
@@ -57,7 +58,9 @@ class DescribeQuestion(_Question):
     op: Literal["describe"]
 
 
-Question = Annotated[ReadQuestion | SetQuestion | DoQuestion | DescribeQuestion, Field(discriminator="op")]
+Question = Annotated[
+    ReadQuestion | SetQuestion | DoQuestion | DescribeQuestion | HistoryQuestion, Field(discriminator="op")
+]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Question)
 
 
@@ -65,13 +68,20 @@ class RequestTask:
     """One request task. `run` ends with its terminal; who cancels it sees to the terminal."""
 
     def __init__(
-        self, link: TaskLink, config: Config, devices: Mapping[str, Device], commander: Commander
+        self,
+        link: TaskLink,
+        config: Config,
+        devices: Mapping[str, Device],
+        commander: Commander,
+        historian: Historian,
     ) -> None:
         self.link = link
         self.actor = Actor(link.start.task_id, f"request {link.start.task_id[:8]}", link.start.caller)
         self._config = config
         self._devices = devices
         self._commander = commander
+        self._historian = historian
+        self._readings: Answer | None = None
 
     async def run(self) -> None:
         """Answer the question: artifact first, then the terminal."""
@@ -84,12 +94,13 @@ class RequestTask:
             result = {"state": "rejected", "error": {"code": rejected.code, "message": rejected.message}}
         except (BusError, DriverError) as error:
             result = {"state": "failed", "error": {"code": "device_offline", "message": str(error)}}
+        except AgentError as error:
+            result = {"state": "failed", "error": {"code": "internal", "message": str(error)}}
         finally:
             self._commander.leases.release(self.actor.holder)
         result = {"op": op, **result}
-        body = json.dumps(result, separators=(",", ":"), allow_nan=False).encode()
         try:
-            await self.link.artifact(body, "application/json", output_id="result", file_name="result.json")
+            await self._deliver(result)
         except NetworkError as error:
             self.link.terminal("failed", error=f"internal: the result could not be delivered: {error}")
             return
@@ -98,6 +109,37 @@ class RequestTask:
         else:
             fault = result.get("error") or {"code": "internal", "message": result["state"]}
             self.link.terminal("failed", error=f"{fault['code']}: {fault['message']}")
+
+    async def _say(self, result: Mapping[str, Any]) -> None:
+        body = json.dumps(result, separators=(",", ":"), allow_nan=False).encode()
+        await self.link.artifact(body, "application/json", output_id="result", file_name="result.json")
+
+    async def _deliver(self, result: dict[str, Any]) -> None:
+        """The result, and the readings after it; it says `done` only once the network has both."""
+        readings, said = self._readings, False
+        if readings is None:
+            await self._say(result)
+            return
+
+        async def say() -> None:
+            nonlocal said
+            said = True
+            await self._say(result)
+
+        try:
+            await self.link.artifact(
+                readings.data,
+                readings.mime_type,
+                output_id="history",
+                file_name=readings.file_name,
+                before=say,
+            )
+        except NetworkError as error:
+            if said:
+                raise
+            fault = {"code": "internal", "message": f"the readings could not be delivered: {error}"}
+            result |= {"state": "failed", "error": fault}
+            await self._say(result)
 
     def _question(self) -> Any:
         parts = self.link.start.parts
@@ -135,6 +177,9 @@ class RequestTask:
                     ),
                     None,
                 )
+            case HistoryQuestion():
+                self._readings = await self._historian.answer(question, self._may_read)
+                return {"state": "done", **self._readings.result}
             case _:
                 return {"state": "done", "devices": self._describe()}
 

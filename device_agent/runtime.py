@@ -11,6 +11,7 @@ from device_agent.clock import Clock
 from device_agent.commander import Commander
 from device_agent.config import Config
 from device_agent.device import Device
+from device_agent.history.ask import Historian
 from device_agent.lives import Lives
 from device_agent.network import StartTask, TaskLink
 from device_agent.requests import RequestTask
@@ -35,6 +36,7 @@ class Tasks:
         lanes: Lanes,
         journal: Journal,
         clock: Clock,
+        historian: Historian,
     ) -> None:
         self.lives = Lives("tasks")
         self.sessions: dict[str, PipeSession] = {}
@@ -47,6 +49,7 @@ class Tasks:
         self._lanes = lanes
         self._journal = journal
         self._clock = clock
+        self._historian = historian
         self._shared = SharedPorts()
         self._unfinished: dict[str, tuple[StartTask, dict[str, Any]]] = {}
         self._pausing = False
@@ -80,7 +83,7 @@ class Tasks:
         if start.kind == "pipe":
             self._begin_session(link, None)
         else:
-            request = RequestTask(link, self._config, self._devices, self._commander)
+            request = RequestTask(link, self._config, self._devices, self._commander, self._historian)
             task = self.lives.spawn(f"request {start.task_id}", self._request(request))
             self.requests[start.task_id] = (request, task)
 

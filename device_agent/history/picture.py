@@ -255,7 +255,7 @@ def _draw_line(pens: tuple[ImageDraw.ImageDraw, ...], run: list[Dot], place: _Pl
 
 
 def _draw_bars(pen: ImageDraw.ImageDraw, dots: list[Dot], step_ms: int, place: _Place) -> None:
-    """What is true stays so until something else comes. A step that was true in part is as high as that part."""
+    """What is true stays so until something else comes; a step that was true in part is as high as that."""
     for dot, after in pairwise([*dots, (dots[-1][0] + step_ms, 0.0, 0.0, 0.0)]):
         at, mean = dot[:2]
         if mean > 0:

@@ -3,7 +3,7 @@
 An adapter (`network.blocks`) knows the wire; the runtime knows devices. Both know only these words.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -130,8 +130,19 @@ class TaskLink(Protocol):
     def progress(self, message: str) -> None:
         """A sentence about the work; at most one a second goes out, the latest wins."""
 
-    async def artifact(self, data: bytes, mime_type: str, *, output_id: str, file_name: str = "") -> None:
-        """Deliver a result; returns when the network has it."""
+    async def artifact(
+        self,
+        data: bytes,
+        mime_type: str,
+        *,
+        output_id: str,
+        file_name: str = "",
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Deliver a result; returns when the network has it.
+
+        `before` is called once when nothing but the announcement to the caller is missing.
+        """
 
     def terminal(
         self, state: TerminalState, *, error: str = "", reason: str = "", completion_reason: str = ""

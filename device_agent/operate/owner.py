@@ -4,11 +4,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from device_agent import __version__
 from device_agent.commander import LOCAL, Actor, Commander
 from device_agent.config import Config
 from device_agent.device import Device
 from device_agent.errors import Rejected
+from device_agent.history.ask import Historian, HistoryQuestion
 from device_agent.network import Caller
 from device_agent.network.blocks.network import BlocksNetwork
 from device_agent.operate.control_socket import Handler
@@ -18,9 +21,12 @@ from device_agent.safety.guard_keeper import GuardKeeper
 from device_agent.safety.keeper import Keeper
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
-from device_agent.words import parse
+from device_agent.words import parse, sentence
 
 SAFE_LIMIT_S = 5.0
+# What the control socket carries and how long it waits, with room to spare.
+HISTORY_MAX_BYTES = 3_500_000
+HISTORY_LIMIT_S = 50.0
 OWNER = Actor(LOCAL, "the owner, on the device", Caller())
 
 
@@ -38,6 +44,7 @@ class Owner:
         lanes: Lanes,
         journal: Journal,
         guard: GuardKeeper,
+        historian: Historian,
     ) -> None:
         self._config = config
         self._devices = devices
@@ -48,6 +55,7 @@ class Owner:
         self._lanes = lanes
         self._journal = journal
         self._guard = guard
+        self._historian = historian
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -59,6 +67,7 @@ class Owner:
             "describe": self.describe,
             "journal": self.journal,
             "verify": self.verify,
+            "history": self.history,
         }
 
     async def status(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,6 +83,7 @@ class Owner:
             if name in self._keeper.limits:
                 entry["at_safe"] = not self._keeper.limits[name].away
             devices.append(entry)
+        history = self._historian.history
         return {
             "agent": self._config.agent.name,
             "version": __version__,
@@ -94,6 +104,7 @@ class Owner:
             ],
             "requests": len(self._tasks.requests),
             "outbox": self._lanes.figures(),
+            "history": None if history is None else history.figures(),
             "guard": self._guard.status(),
             "devices": devices,
         }
@@ -127,6 +138,17 @@ class Owner:
         if not isinstance(limit, int) or not 1 <= limit <= 10_000:
             raise Rejected("invalid_value", "limit is not a number from 1 to 10000")
         return await self._journal.actuations(limit)
+
+    async def history(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """The history of design section 5; `data` holds the readings."""
+        try:
+            asked = HistoryQuestion.model_validate(dict(question))
+        except ValidationError as error:
+            raise Rejected("invalid_value", sentence(error)) from None
+        answer = await self._historian.answer(
+            asked, lambda _: True, limit_bytes=HISTORY_MAX_BYTES, limit_s=HISTORY_LIMIT_S
+        )
+        return {**answer.result, "data": answer.data}
 
     def _device(self, question: Mapping[str, Any]) -> Device:
         name = question.get("device")

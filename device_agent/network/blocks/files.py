@@ -1,6 +1,8 @@
 """Results too large for an event: the presigned upload (protocol section 12), repeated to its end."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
@@ -14,6 +16,21 @@ UPLOAD_LIMIT_S = 120.0
 REFUSALS_MAX = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One file for a task's caller."""
+
+    task_id: str
+    data: bytes = field(repr=False)
+    mime_type: str
+    output_id: str
+    file_name: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.file_name or f"{self.task_id}-artifact"
+
+
 class Uploads:
     """Sends files for tasks. The backend announces them to the caller; we must not."""
 
@@ -22,13 +39,20 @@ class Uploads:
         self._joiner = joiner
         self._token = identity_token
 
-    async def upload(self, task_id: str, data: bytes, mime_type: str, output_id: str, file_name: str) -> None:
-        """Returns when the backend confirmed. Raises Refused after many refusals."""
+    async def upload(self, file: Upload, before: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Returns when the backend confirmed. Raises Refused after many refusals.
+
+        `before` is called once the service has the bytes for the first time, and before the caller is told.
+        """
         backoff = Backoff(self._http.link)
         refusals = 0
         while True:
             try:
-                await self._once(task_id, data, mime_type, output_id, file_name)
+                upload_id = await self._send(file)
+                if before is not None:
+                    first, before = before, None
+                    await first()
+                await self._call("/api/v1/files/confirm-upload", {"uploadId": upload_id})
                 return
             except NetworkError as error:
                 refusals += isinstance(error, Refused)
@@ -36,23 +60,23 @@ class Uploads:
                     raise
                 await backoff.wait(error)
 
-    async def _once(self, task_id: str, data: bytes, mime_type: str, output_id: str, file_name: str) -> None:
+    async def _send(self, file: Upload) -> str:
         grant = await self._call(
             "/api/v1/files/request-upload",
             {
                 "role": "provider-output",
-                "fileName": file_name or f"{task_id}-artifact",
-                "fileSize": len(data),
-                "mimeType": mime_type,
-                "taskId": task_id,
-                "outputId": output_id,
+                "fileName": file.name,
+                "fileSize": len(file.data),
+                "mimeType": file.mime_type,
+                "taskId": file.task_id,
+                "outputId": file.output_id,
             },
         )
         url, fields, upload_id = grant.get("uploadUrl"), grant.get("formFields"), grant.get("uploadId")
         if not isinstance(url, str) or not isinstance(fields, list) or not isinstance(upload_id, str):
             raise ProtocolFault("request-upload: the answer lacks uploadUrl, formFields or uploadId")
-        await self._post_form(url, fields, data, mime_type, file_name or f"{task_id}-artifact")
-        await self._call("/api/v1/files/confirm-upload", {"uploadId": upload_id})
+        await self._post_form(url, fields, file)
+        return upload_id
 
     async def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -67,13 +91,13 @@ class Uploads:
             raise Refused(f"{path}: {reply['error']}", 200)
         return reply
 
-    async def _post_form(self, url: str, fields: list[Any], data: bytes, mime_type: str, name: str) -> None:
+    async def _post_form(self, url: str, fields: list[Any], file: Upload) -> None:
         import aiohttp
 
         form = aiohttp.FormData()
         for item in fields:
             form.add_field(str(item["key"]), str(item["value"]))
-        form.add_field("file", data, filename=name, content_type=mime_type)
+        form.add_field("file", file.data, filename=file.name, content_type=file.mime_type)
         async with (
             self._http.exchange("file upload", UPLOAD_LIMIT_S),
             self._http.session().post(url, data=form) as response,

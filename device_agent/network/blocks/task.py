@@ -1,12 +1,13 @@
 """One task's way back to its caller: events, results, streams."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from device_agent.errors import Refused
 from device_agent.network import Lane, StartTask, StreamSpec, TerminalState
-from device_agent.network.blocks.files import INLINE_MAX_BYTES
+from device_agent.network.blocks.files import INLINE_MAX_BYTES, Upload
 from device_agent.network.blocks.streams import SUBSCRIBE_GRACE_S, OpenStream, Setup, writer_uuid
 from device_agent.network.blocks.task_events import TaskEvents
 
@@ -72,11 +73,22 @@ class BlocksTask:
     def progress(self, message: str) -> None:
         self.events.progress(message)
 
-    async def artifact(self, data: bytes, mime_type: str, *, output_id: str, file_name: str = "") -> None:
-        if len(data) <= INLINE_MAX_BYTES:
-            await self.events.artifact(data, mime_type, output_id, file_name)
-        else:
-            await self._network.uploads.upload(self.start.task_id, data, mime_type, output_id, file_name)
+    async def artifact(
+        self,
+        data: bytes,
+        mime_type: str,
+        *,
+        output_id: str,
+        file_name: str = "",
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        if len(data) > INLINE_MAX_BYTES:
+            file = Upload(self.start.task_id, data, mime_type, output_id, file_name)
+            await self._network.uploads.upload(file, before)
+            return
+        if before is not None:
+            await before()
+        await self.events.artifact(data, mime_type, output_id, file_name)
 
     def terminal(
         self, state: TerminalState, *, error: str = "", reason: str = "", completion_reason: str = ""
