@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from device_agent.driver import (
+    BadReading,
     ChipReset,
     DriverConfig,
     DriverError,
@@ -42,6 +43,8 @@ RATE_ERROR = 1.1  # section 6.5: the rate is true to 10 %
 WAKE_UP_S = 0.00005  # section 7.4.2.1: some 25 us from power-down
 POLL_S = 0.002
 POLLS_MAX = 20
+# The slowest conversion, which another program or a reading that was given up may have begun.
+IDLE_POLL_S, IDLE_POLLS_MAX = 0.01, 16
 # Channels after the first are awaited on the bus's thread, where others wait too.
 BUS_HELD_MAX_S = 0.5
 
@@ -134,6 +137,13 @@ class Ads1115(Sensor[Ads1115Config, I2cBus]):
         return MUX[channel] << 12 | gain << 9 | SINGLE_SHOT | rate << 5 | OURS | COMPARATOR_OFF
 
     def _start(self, channel: str) -> None:
+        # A start during a conversion is ignored, and that one's result would pass for this channel's.
+        for _ in range(IDLE_POLLS_MAX):
+            if self.bus.read_u16(self.config.address, CONFIG) & IDLE:
+                break
+            self.sleep(IDLE_POLL_S)
+        else:
+            raise BadReading(f"ADS1115 at {self.config.address:#04x}: a conversion does not end")
         self.bus.write_u16(self.config.address, CONFIG, START | self._setting(channel))
 
     def _wait(self) -> None:

@@ -23,6 +23,7 @@ class SimulatedAds1115(RegisterChip):
         world: dict[str, Physical] = {"a0": 0.5, "a1": 0.25, "a2": 1.5, "a3": 0.0}
         world |= {name: 0.0 for name in config.channels if name in PAIRS}
         self._done_s: float | None = None
+        self._converting = 0
         super().__init__(
             {CONVERSION: b"\0\0", CONFIG: b"\x85\x83", LOW: b"\x80\0", HIGH: b"\x7f\xff"},
             world,
@@ -55,6 +56,7 @@ class SimulatedAds1115(RegisterChip):
         if register != CONFIG:
             return value
         if value & 0x8000 and self._done_s is None:
+            self._converting = value
             self._done_s = self.now_s() + 25e-6 + self.slow / RATES_SPS[value >> 5 & 7]
         return value & 0x7FFF
 
@@ -66,7 +68,7 @@ class SimulatedAds1115(RegisterChip):
         if self._done_s is None or self.now_s() < self._done_s:
             return
         self._done_s = None
-        config = self[CONFIG]
+        config = self._converting
         mux, full_v = config >> 12 & 7, RANGES_V[config >> 9 & 7]
         if mux >= 4:
             volts = self._input(f"a{mux - 4}")

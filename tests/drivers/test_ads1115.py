@@ -2,7 +2,7 @@
 
 import pytest
 
-from device_agent.driver import ChipReset, DriverError, Flag, Flagged
+from device_agent.driver import BadReading, ChipReset, DriverError, Flag, Flagged
 from device_agent.testing import check_driver
 from drivers.ads1115 import Ads1115, Ads1115Config, conversion_s, volts
 
@@ -101,6 +101,17 @@ def test_state_of_the_program_before(bench):
     it.board.set("it", a1=1.25)
     it.driver.open()
     assert it.measure()["a1"] == pytest.approx(1.25, abs=0.0002)
+
+
+def test_a_conversion_that_somebody_else_began_is_not_taken_for_ours(bench):
+    it = bench(Ads1115, "i2c1", channels=["a0"], rate_sps=860)
+    it.board.set("it", a0=1.0, a1=3.0)
+    it.driver.open()
+    it.handle.write_u16(0x48, 1, 0xD303)  # a1 at 8 samples a second
+    assert it.measure()["a0"] == pytest.approx(1.0, abs=0.0002)
+    it.board.chip("it").on_read = lambda register, value: value & 0x7FFF
+    with pytest.raises(BadReading, match="does not end"):
+        it.driver.trigger()
 
 
 def test_the_slowest_chip_is_waited_for():
