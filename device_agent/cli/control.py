@@ -1,4 +1,4 @@
-"""`read`, `set`, `do`, `status`, `safe`: through the running daemon's control socket.
+"""`read`, `set`, `do`, `safe`: through the running daemon's control socket.
 
 `read`, `set` and `do` use the hardware directly where no daemon runs; it has one owner at a time.
 """
@@ -36,11 +36,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     do.add_argument("action", metavar="ACTION")
     do.add_argument("args", metavar="NAME=VALUE", nargs="*")
     do.set_defaults(run=run_do)
-    status = subparsers.add_parser("status", help="link, sessions, devices, outbox, safe states")
-    status.set_defaults(run=run_status)
     safe = subparsers.add_parser("safe", help="put every actuator in its safe state")
     safe.set_defaults(run=run_safe)
-    for parser in (read, set_, do, status, safe):
+    for parser in (read, set_, do, safe):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -120,31 +118,6 @@ def run_safe(args: argparse.Namespace) -> int:
     else:
         print_table(["device", "safe"], [[name, "yes" if ok else "NO"] for name, ok in done.items()])
     return Exit.DONE if all(done.values()) else Exit.FAILED
-
-
-def run_status(args: argparse.Namespace) -> int:
-    status = ask_daemon(load(config_path(args)), {"op": "status"})
-    if args.json:
-        print_json(status)
-        return Exit.DONE
-    link, outbox = status["link"], status["outbox"]
-    joined = styled("joined", "green") if link["joined"] else styled("not joined", "yellow")
-    up = "link up" if link["up"] else styled("link down", "red")
-    trouble = f" ({link['trouble']})" if link["trouble"] else ""
-    print(f"{styled(status['agent'], 'bold')}  {joined}{trouble}, {up}, {link['losses']} losses")
-    room = f"{outbox['bytes']} of {outbox['max_bytes']} bytes"
-    print(f"outbox   {outbox['events']} events, {room}, {outbox['dropped']} dropped")
-    print(f"sessions {len(status['sessions'])}, requests {status['requests']}")
-    for session in status["sessions"]:
-        print(f"  {session['task']}  {', '.join(session['streams'])}, {session['remaining_s']} s left")
-    rows = []
-    for device in status["devices"]:
-        latest = device.get("latest", {}).get("values", {})
-        safe = {True: "at safe", False: "driven"}.get(device.get("at_safe"), "")
-        values = ", ".join(f"{name} {shown(value)}" for name, value in latest.items())
-        rows.append([device["device"], device["state"], safe, device.get("detail") or values])
-    print_table(["device", "state", "", "present"], rows)
-    return Exit.DONE
 
 
 # -- showing ------------------------------------------------------------------------------------------------

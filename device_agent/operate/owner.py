@@ -68,6 +68,7 @@ class Owner:
             "journal": self.journal,
             "verify": self.verify,
             "history": self.history,
+            "history_flush": self.history_flush,
         }
 
     async def status(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +150,11 @@ class Owner:
             asked, lambda _: True, limit_bytes=HISTORY_MAX_BYTES, limit_s=HISTORY_LIMIT_S
         )
         return {**answer.result, "data": answer.data}
+
+    async def history_flush(self, question: Mapping[str, Any]) -> None:
+        """What is in memory goes to the file, for who reads that."""
+        if self._historian.history is not None:
+            await self._historian.history.flush()
 
     def _device(self, question: Mapping[str, Any]) -> Device:
         name = question.get("device")

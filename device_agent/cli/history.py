@@ -1,0 +1,188 @@
+"""`history DEVICE …`: readings from the local record as a table, JSON, CSV or a picture.
+
+From its file where this user may read it (what the daemon still holds in memory is written first), else
+through the daemon.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from device_agent.cli.call import instant_ms, span_s
+from device_agent.cli.call_show import clean, clock_time, unit_text, value_text
+from device_agent.cli.common import Exit, Unavailable, config_path, print_table, styled
+from device_agent.cli.control import ask_daemon
+from device_agent.config import Config, load
+from device_agent.errors import AgentError, Rejected, StoreError
+from device_agent.history.axis import round_step_s
+from device_agent.history.say import disabled, no_pillow, too_much, unreadable
+
+DAY_MS = 86_400_000
+# A table is for reading: about two screens, unless another step is asked for.
+TABLE_ROWS = 48
+FORMATS = ("table", "json", "csv", "png")
+ENDINGS = {".json": "json", ".csv": "csv", ".png": "png"}
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    history = subparsers.add_parser("history", help="readings from the local record", description=__doc__)
+    history.add_argument("devices", metavar="DEVICE", nargs="+")
+    when = "ISO 8601 (local time), epoch milliseconds, or an age such as 90m, 24h, 7d"
+    history.add_argument("--from", dest="from_ms", metavar="TIME", type=instant_ms, help=f"{when} (24h)")
+    history.add_argument("--to", dest="to_ms", metavar="TIME", type=instant_ms, help="the same (now)")
+    step = history.add_mutually_exclusive_group()
+    step.add_argument(
+        "--every", dest="every_s", metavar="S", type=span_s, help="mean, minimum and maximum of each step"
+    )
+    step.add_argument("--all", action="store_true", help="in a table: every row that is recorded")
+    history.add_argument("--format", choices=FORMATS, help="else by --out's ending, else a table")
+    history.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
+    history.add_argument("--out", metavar="FILE", type=Path, help="write there instead of standard output")
+    history.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    config = load(config_path(args))
+    form = args.format or (ENDINGS.get(args.out.suffix.lower(), "csv") if args.out else "table")
+    if form == "table" and args.out is not None:
+        raise AgentError("a table goes to the terminal: leave --out away, or choose --format csv")
+    if form == "png" and args.out is None and sys.stdout.isatty():
+        raise AgentError("a picture does not go to a terminal: name a file with --out")
+    question = _question(args, form)
+    data = _answer(config, question)
+    if form == "table":
+        _print_rows(json.loads(data))
+    elif args.out is None:
+        sys.stdout.buffer.write(data)
+    else:
+        try:
+            args.out.write_bytes(data)
+        except OSError as error:
+            raise AgentError(
+                f"{args.out} cannot be written ({error.strerror}): name another file with --out"
+            ) from None
+        print(f"{len(data)} bytes written to {args.out}")
+    return Exit.DONE
+
+
+def _question(args: argparse.Namespace, form: str) -> dict[str, Any]:
+    to_ms = time.time_ns() // 1_000_000 if args.to_ms is None else args.to_ms
+    from_ms = to_ms - DAY_MS if args.from_ms is None else args.from_ms
+    if from_ms >= to_ms:
+        raise Rejected("invalid_value", "--from is not before --to")
+    every_s = args.every_s
+    if form == "table" and every_s is None and not args.all:
+        every_s = float(round_step_s((to_ms - from_ms) / 1000, TABLE_ROWS))
+    return {
+        "op": "history",
+        "devices": args.devices,
+        "from": from_ms,
+        "to": to_ms,
+        "every_s": every_s,
+        "format": "json" if form == "table" else form,
+    }
+
+
+# -- asking -------------------------------------------------------------------------------------------------
+
+
+def _answer(config: Config, question: Mapping[str, Any]) -> bytes:
+    if not config.history.enabled:
+        raise Rejected("invalid_value", disabled())
+    path = config.state.directory / "history.db"
+    if not os.access(path, os.R_OK):
+        try:
+            return bytes(ask_daemon(config, question)["data"])
+        except Unavailable as error:
+            why = "cannot be read by this user" if _there(path) else "has not been begun"
+            raise Unavailable(f"{error}; and the history in {path} {why}") from error
+    # Where no daemon runs, nothing is in memory.
+    with contextlib.suppress(Unavailable):
+        ask_daemon(config, {"op": "history_flush"})
+    return _from_file(config, path, question)
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
+
+
+def _from_file(config: Config, path: Path, question: Mapping[str, Any]) -> bytes:
+    from device_agent.history.export import export
+    from device_agent.history.query import Query, TooMuch
+
+    for name in question["devices"]:
+        if name not in config.devices:
+            known = ", ".join(config.devices) or "none"
+            raise Rejected("unknown_device", f"there is no device {name!r}; there are: {known}")
+    query = Query(
+        str(path),
+        tuple(dict.fromkeys(question["devices"])),
+        question["from"],
+        question["to"],
+        max(1, round(question["every_s"] * 1000)) if question["every_s"] else 0,
+        question["format"],
+        {name: {p.name: str(p.unit) for p in config.points(name)} for name in question["devices"]},
+        config.agent.display_name or config.agent.name,
+    )
+    try:
+        return export(query).data
+    except TooMuch:
+        raise Rejected("invalid_value", too_much(query.limit_bytes)) from None
+    except ImportError:
+        raise Rejected("invalid_value", no_pillow()) from None
+    except sqlite3.Error as error:
+        raise StoreError(unreadable(str(path), error)) from error
+
+
+# -- showing ------------------------------------------------------------------------------------------------
+
+
+def _print_rows(answer: Mapping[str, Any]) -> None:
+    readings = answer["readings"]
+    if not readings:
+        print("no readings in this time")
+        return
+    columns = list(dict.fromkeys((r["device"], point) for r in readings for point in r["values"]))
+    several = len({device for device, _ in columns}) > 1
+    heads = []
+    for device, point in columns:
+        unit = unit_text(answer["units"].get(device, {}).get(point, ""))
+        heads.append(f"{device + ' ' if several else ''}{point}{f' [{unit}]' if unit else ''}")
+    rows: dict[int, dict[tuple[str, str], str]] = {}
+    for reading in readings:
+        cells = rows.setdefault(reading["at"], {})
+        for point in reading["values"]:
+            cells[(reading["device"], point)] = _cell(reading, point)
+    body = [[_time(at), *(cells.get(column, "") for column in columns)] for at, cells in rows.items()]
+    print_table(["time", *heads], body)
+    if answer["every_s"]:
+        print(styled(f"means of {answer['every_s']:g} s, with minimum and maximum", "dim"))
+
+
+def _time(at_ms: int) -> str:
+    text = clock_time(at_ms, date=True)
+    return text.removesuffix(".000")
+
+
+def _cell(reading: Mapping[str, Any], point: str) -> str:
+    value = reading["values"][point]
+    thinned = reading.get("thinned", {"minimum": {}, "maximum": {}})
+    low, high = thinned["minimum"].get(point), thinned["maximum"].get(point)
+    if low is None:
+        flag = reading.get("flags", {}).get(point)
+        return f"{value_text(value)} {clean(flag)}" if flag else value_text(value)
+    if low == high:
+        return value_text(low)
+    if isinstance(low, bool):
+        return f"on in {value:.0%}"
+    return f"{value:.6g}  ({value_text(low)} to {value_text(high)})"

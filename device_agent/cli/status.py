@@ -1,0 +1,163 @@
+"""`status` and `monitor`: link, sessions, devices, outbox, safe states on one screen; `monitor` lives."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from device_agent.cli.call_show import clean, value_text
+from device_agent.cli.common import Exit, Unavailable, config_path, print_json, styled
+from device_agent.cli.control import ask_daemon
+from device_agent.cli.live import Line, Screen, Span
+from device_agent.config import Config, load
+
+EVERY_S = 1.0
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    status = subparsers.add_parser("status", help="link, sessions, devices, outbox, safe states")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(run=run_status)
+    monitor = subparsers.add_parser(
+        "monitor", help="status that lives", description="The status, every second, until q or Ctrl-C."
+    )
+    monitor.add_argument("--json", action="store_true", help="print one line of JSON each second")
+    monitor.add_argument("--times", metavar="N", type=_times, help="end after so many")
+    monitor.set_defaults(run=run_monitor)
+
+
+def _times(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) < 10**9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def run_status(args: argparse.Namespace) -> int:
+    status = ask_daemon(load(config_path(args)), {"op": "status"})
+    if args.json:
+        print_json(status)
+        return Exit.DONE
+    for line in status_lines(status):
+        print("".join(styled(text, *styles.split()) if styles else text for text, styles in line).rstrip())
+    return Exit.DONE
+
+
+def run_monitor(args: argparse.Namespace) -> int:
+    config = load(config_path(args))
+    status = ask_daemon(config, {"op": "status"})
+    try:
+        if args.json or not (sys.stdout.isatty() and sys.stdin.isatty()):
+            return _lines(config, status, args)
+        return _screen(config, status, args.times)
+    except KeyboardInterrupt:
+        return Exit.DONE
+
+
+def _lines(config: Config, status: dict[str, Any] | None, args: argparse.Namespace) -> int:
+    """A line each second, for a file or a pipe."""
+    left = args.times
+    while True:
+        if args.json:
+            print(json.dumps(status, ensure_ascii=False), flush=True)
+        else:
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {_line(status)}", flush=True)
+        left = None if left is None else left - 1
+        if left == 0:
+            return Exit.DONE
+        time.sleep(EVERY_S)
+        status = _present(config)
+
+
+def _line(status: Mapping[str, Any] | None) -> str:
+    if status is None:
+        return "no daemon answers"
+    link = "joined" if status["link"]["joined"] and status["link"]["up"] else "not joined"
+    parts = [f"{link}, {status['outbox']['events']} waiting, {len(status['sessions'])} sessions"]
+    for device in status["devices"]:
+        told = _values(device) if device["state"] == "online" else device["state"]
+        parts.append(f"{device['device']}: {told or device['state']}")
+    return " | ".join(parts)
+
+
+def _screen(config: Config, status: dict[str, Any] | None, times: int | None) -> int:
+    with Screen() as screen:
+        while True:
+            foot: Line = [(f"{time.strftime('%H:%M:%S')}  q quits", "dim")]
+            body = [[("no daemon answers: waiting for it", "yellow")]] if status is None else None
+            screen.draw([*(body or status_lines(status or {})), [("", "")], foot])
+            times = None if times is None else times - 1
+            if times == 0 or screen.key(EVERY_S) in ("q", "\x03", "\x04"):
+                return Exit.DONE
+            status = _present(config)
+
+
+def _present(config: Config) -> dict[str, Any] | None:
+    """The status now; None while the daemon is away, for instance because it is started again."""
+    try:
+        return dict(ask_daemon(config, {"op": "status"}))
+    except Unavailable:
+        return None
+
+
+# -- lines --------------------------------------------------------------------------------------------------
+
+
+def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
+    """The answer of the daemon as lines of styled text."""
+    link, outbox = status["link"], status["outbox"]
+    joined: Span = ("joined", "green") if link["joined"] else ("not joined", "yellow")
+    up: Span = ("link up", "") if link["up"] else ("link down", "red")
+    trouble = f" ({clean(link['trouble'])})" if link["trouble"] else ""
+    losses = f", {link['losses']} losses"
+    lines: list[list[Span]] = [
+        [(f"{status['agent']}  ", "bold"), joined, (f"{trouble}, ", ""), up, (losses, "")],
+        [(f"outbox   {outbox['events']} events, {_room(outbox)}, {outbox['dropped']} dropped", "")],
+    ]
+    if history := status.get("history"):
+        day = _size(history["written_bytes"])
+        lost = f", {history['lost']} lost" if history["lost"] else ""
+        lines.append(
+            [(f"history  {history['readings']} readings, {_room(history)}, {day} written{lost}", "")]
+        )
+    if guard := status.get("guard"):
+        watch: Span = ("on watch", "") if guard["up"] else ("absent", "yellow" if guard["devices"] else "")
+        lines.append([("guard    ", ""), watch, (f", {len(guard['devices'])} actuators", "")])
+    lines.append([(f"sessions {len(status['sessions'])}, requests {status['requests']}", "")])
+    for session in status["sessions"]:
+        streams = ", ".join(session["streams"])
+        lines.append([(f"  {clean(session['task'])}  {streams}, {session['remaining_s']} s left", "")])
+    return lines + _devices(status["devices"])
+
+
+def _devices(devices: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
+    rows = [("device", "state", "", "present")]
+    for device in devices:
+        at_safe = device.get("at_safe")
+        safe = "" if at_safe is None else "at safe" if at_safe else "driven"
+        rows.append((device["device"], device["state"], safe, device.get("detail") or _values(device)))
+    widths = [max(len(row[n]) for row in rows) + 2 for n in range(3)]
+    colours = {"online": "green", "offline": "yellow", "fault": "red", "driven": "cyan"}
+    lines: list[list[Span]] = []
+    for number, row in enumerate(rows):
+        cells = [(text.ljust(width), colours.get(text, "")) for text, width in zip(row, widths, strict=False)]
+        line: list[Span] = [*cells, (clean(row[3]), "")]
+        lines.append([(text, "bold") for text, _ in line] if number == 0 else line)
+    return lines
+
+
+def _values(device: Mapping[str, Any]) -> str:
+    latest = device.get("latest", {}).get("values", {})
+    return ", ".join(f"{name} {value_text(value)}" for name, value in latest.items())
+
+
+def _room(figures: Mapping[str, Any]) -> str:
+    return f"{_size(figures['bytes'])} of {_size(figures['max_bytes'])}"
+
+
+def _size(size_bytes: int) -> str:
+    for limit, unit in ((1_000_000, "MB"), (1000, "kB")):
+        if size_bytes >= limit:
+            return f"{size_bytes / limit:.3g} {unit}"
+    return f"{size_bytes} bytes"
