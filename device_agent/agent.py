@@ -64,17 +64,7 @@ class Agent:
         self._exit_code = EXIT_DONE
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Lock()
-        self._store = StoreThread()
-        self._journal = Journal(config.state.directory / "journal.db", self._store)
-        self._lanes = Lanes(
-            config.state.directory,
-            config.state.runtime_directory,
-            max_bytes=config.outbox.max_bytes,
-            commit_interval_s=config.outbox.commit_interval_s,
-            thread=self._store,
-            clock=clock,
-        )
-        self._history = _history(config, self._store, clock)
+        self._open_stores(config)
         self._hub = Hub(clock, self._history.add if self._history is not None else None)
         self._hardware = Hardware(config, make_handle, self._hub, clock)
         self._devices = self._hardware.devices
@@ -91,7 +81,7 @@ class Agent:
             log_style=log_style,
         )
         title = config.agent.display_name or config.agent.name
-        historian = Historian(title, self._history, self._devices, clock)
+        self._historian = Historian(title, self._history, self._devices, clock)
         self._tasks = Tasks(
             config,
             self._devices,
@@ -101,11 +91,27 @@ class Agent:
             self._lanes,
             self._journal,
             clock,
-            historian,
+            self._historian,
         )
+        self._reloader = Reloader(config, self._hardware, self._keeper, self._commander, self._tasks)
         self._network = BlocksNetwork(self._settings(api_key), self._tasks, clock, config.state.directory)
         self._network.need_proof_s = self._need_proof_s
-        self._reloader = Reloader(config, self._hardware, self._keeper, self._commander, self._tasks)
+        self._socket = self._make_socket(config)
+
+    def _open_stores(self, config: Config) -> None:
+        self._store = StoreThread()
+        self._journal = Journal(config.state.directory / "journal.db", self._store)
+        self._lanes = Lanes(
+            config.state.directory,
+            config.state.runtime_directory,
+            max_bytes=config.outbox.max_bytes,
+            commit_interval_s=config.outbox.commit_interval_s,
+            thread=self._store,
+            clock=self._clock,
+        )
+        self._history = _history(config, self._store, self._clock)
+
+    def _make_socket(self, config: Config) -> ControlSocket:
         owner = Owner(
             config,
             self._devices,
@@ -116,9 +122,9 @@ class Agent:
             self._lanes,
             self._journal,
             self._guard,
-            historian,
+            self._historian,
         )
-        self._socket = ControlSocket(config.state.runtime_directory / "control.sock", owner.handlers())
+        return ControlSocket(config.state.runtime_directory / "control.sock", owner.handlers())
 
     def _settings(self, api_key: str) -> Settings:
         network, agent = self._config.network, self._config.agent
@@ -153,6 +159,7 @@ class Agent:
     async def run(self) -> int:
         """Until `stop`; returns the exit code."""
         await self._journal.open()
+        await self._keeper.recall()
         await self._settle_unfinished()
         await self._lanes.load()
         await self._tasks.load()
@@ -184,6 +191,7 @@ class Agent:
             }
             self._journal.finish_command(caller, id_, ack, self._clock.now_ms())
             device = str(what.get("device", ""))
+            self._keeper.doubt(device)
             self._journal.actuation(
                 self._clock.now_ms(), "device-agent", device, "unfinished command", "unknown"
             )

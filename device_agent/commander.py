@@ -120,7 +120,7 @@ class Commander:
             order = self._checked(command, actor, devices, strangers, for_s)
             if age_ms is None:
                 raise Rejected(
-                    "clock_unset", "the network's time is not known yet, so a command's age is not"
+                    "clock_unset", "the network's time, and so the command's age, is not known yet"
                 )
             deadline_s = arrived_s + command.ttl_ms / 1000
 
@@ -128,14 +128,7 @@ class Commander:
                 self._in_time(deadline_s, command)
 
             may_begin()
-            async with self._keeper.turn(order.device.name):
-                self._checked_moment(order)
-                attempt.commanded = order.values if order.values is not None else order.args
-                await self._journal.begin_command(key, command.id, command.model_dump(), self._clock.now_ms())
-                if order.moves:
-                    # Noted before it moves: a session that ends meanwhile must bring it back.
-                    self._keeper.driven(order.device.name, actor.holder)
-                await self._perform(attempt, order, may_begin)
+            await self._in_turn(attempt, order, command, may_begin)
         except Rejected as rejected:
             attempt.fail("rejected", rejected.code, rejected.message)
         except asyncio.CancelledError:
@@ -147,6 +140,20 @@ class Commander:
             self._journal.finish_command(key, command.id, ack, self._clock.now_ms())
             self._record(command, actor, attempt)
         return ack
+
+    async def _in_turn(
+        self, attempt: _Attempt, order: "_Order", command: Command, may_begin: Callable[[], None]
+    ) -> None:
+        """One command of a device after the other, each durable in the Journal before anything moves."""
+        key = order.actor.journal_key
+        async with self._keeper.turn(order.device.name):
+            self._checked_moment(order)
+            attempt.commanded = order.values if order.values is not None else order.args
+            await self._journal.begin_command(key, command.id, command.model_dump(), self._clock.now_ms())
+            if order.moves:
+                # Noted before it moves: a session that ends meanwhile must bring it back.
+                self._keeper.driven(order.device.name, order.actor.holder)
+            await self._perform(attempt, order, may_begin)
 
     def session_ends(self, holder: str) -> None:
         """Its leases end, and what it still has in the queue is refused."""
@@ -230,7 +237,7 @@ class Commander:
         if attempt.state != "done":
             # It may have happened, in part or in whole.
             if order.moves and device.is_actuator:
-                self._keeper.applied(device.name, order.values or {})
+                self._keeper.doubt(device.name)
                 self._keeper.spawn_safe(device.name, f"a command came out as {attempt.state}")
         elif order.moves:
             self.leases.take(device.name, order.actor.holder, order.actor.label, self._clock.monotonic_s())

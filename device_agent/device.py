@@ -17,16 +17,7 @@ from device_agent.bus.gpio import Edge
 from device_agent.clock import Clock
 from device_agent.driver import Actuator, Driver, DriverConfig, Listener, Sensor
 from device_agent.errors import BadReading, BusBusy, BusError, BusGone, DriverError, NoAnswer
-from device_agent.records import (
-    DeviceState,
-    Flagged,
-    Point,
-    Reading,
-    Status,
-    Step,
-    Value,
-    Values,
-)
+from device_agent.records import DeviceState, Flagged, Point, Reading, Status, Step, Value, Values
 from device_agent.standby import Standby
 
 log = structlog.get_logger("device")
@@ -85,6 +76,7 @@ class Device:
         self.points: dict[str, Point] = {point.name: point for point in driver_class.points_of(config)}
         self.losses = 0
         self.on_lost: Callable[[Device], None] | None = None
+        self.on_back: Callable[[Device], None] | None = None
         self.standby = Standby()
         self._clock = clock
         self._sink = sink
@@ -189,6 +181,8 @@ class Device:
             self.state, self.reason, self.detail = DeviceState.ONLINE, "", ""
             log.info("device_online", device=self.name)
             self._said = True
+            if self.on_back is not None:
+                self.on_back(self)
             self._sink.on_status(Status(self.name, self._clock.now_ms(), DeviceState.ONLINE))
 
     def _lost(self, error: BaseException, reason: str) -> None:

@@ -48,6 +48,8 @@ class Reloader:
         await self._hardware.adopt(config, fresh)
         for name in fresh:
             self._keeper.adopt(self._hardware.devices[name])
+        for name in change.removed:
+            self._keeper.forget(name)
         self._commander.config = config
         self._tasks.take(config, gone=gone, fresh=fresh)
         self._config = config

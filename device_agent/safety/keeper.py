@@ -16,6 +16,7 @@ from device_agent.lives import Lives
 from device_agent.records import Step, Value
 from device_agent.safety.limits import Interlocks, Limits
 from device_agent.store.journal import Journal
+from device_agent.store.turns import Turn
 
 log = structlog.get_logger("safety")
 
@@ -37,6 +38,7 @@ class Keeper:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._plans: dict[str, asyncio.Task[Any]] = {}
         self._interlocks = Interlocks()
+        self._left: dict[str, Limits] = {}
         self.limits: dict[str, Limits] = {}
         for device in devices.values():
             self.adopt(device)
@@ -48,11 +50,22 @@ class Keeper:
         name = device.name
         self._turns[name] = asyncio.Lock()
         device.on_lost = self._on_lost
+        device.on_back = self._on_back
+        before = self._left.pop(name, None)
+        self._interlocks.forget(name)
         if device.is_actuator:
             now_s = self._clock.monotonic_s()
-            self.limits[name] = Limits(
+            limits = self.limits[name] = Limits(
                 name, device.config, device.points, device.safe_values, self._interlocks, now_s
             )
+            if before is not None:
+                limits.inherit(before)
+
+    async def recall(self) -> None:
+        """Limits go on where an earlier process left them."""
+        for turn in await self._journal.turns(self._clock.boot, self._clock.monotonic_s()):
+            if turn.device in self.limits:
+                self.limits[turn.device].recall([turn])
 
     async def leave(self, name: str, why: str) -> None:
         """Make a device safe and look after it no more."""
@@ -61,8 +74,13 @@ class Keeper:
             timer = self._timers.pop(name, None)
             if timer is not None:
                 timer.cancel()
-            del self.limits[name]
+            self._left[name] = self.limits.pop(name)
         self._driven_by.pop(name, None)
+
+    def forget(self, name: str) -> None:
+        """The device that `leave` was called for does not come back."""
+        self._left.pop(name, None)
+        self._interlocks.forget(name)
 
     # -- driving ----------------------------------------
 
@@ -70,10 +88,20 @@ class Keeper:
         """Commands of one device go one after the other."""
         return self._turns[device]
 
-    def check(self, device: str, values: Mapping[str, Value]) -> None:
-        """Raises Rejected with the rule and the wait that remains."""
+    def check(self, device: str, values: Mapping[str, Value], *, claim: bool = True) -> None:
+        """Raises Rejected with the rule and the wait that remains.
+
+        What passed holds its interlocks from now on (`claim`): `settle` after the write, whatever came of it.
+        """
         if device in self.limits:
             self.limits[device].check(values, self._clock.monotonic_s())
+            if claim:
+                self.limits[device].claim(values)
+
+    def settle(self, device: str) -> None:
+        """A write that `check` allowed is over or never began."""
+        if device in self.limits:
+            self.limits[device].settle()
 
     async def write(
         self, device: Device, values: Mapping[str, Value], may_begin: Callable[[], None]
@@ -85,9 +113,18 @@ class Keeper:
         return written
 
     def applied(self, device: str, values: Mapping[str, Value]) -> None:
-        """These values were set, or may have been."""
+        """These values were set."""
         if device in self.limits:
-            self.limits[device].applied(values, self._clock.monotonic_s())
+            self._note(device, self.limits[device].applied(values, self._clock.monotonic_s()))
+
+    def doubt(self, device: str) -> None:
+        """Something may have moved, in part or in whole: away, until it is known to be safe."""
+        if device in self.limits:
+            self._note(device, self.limits[device].doubt(self._clock.monotonic_s()))
+
+    def _note(self, device: str, turns: list[Turn]) -> None:
+        if turns:
+            self._journal.turned(self._clock.boot, turns)
             self._arm(device)
 
     def driven(self, device: str, holder: str) -> None:
@@ -143,15 +180,16 @@ class Keeper:
                 result = f"failed: {error}"
                 log.error("not_made_safe", device=name, why=why, error=str(error))
                 await asyncio.sleep(AGAIN_S)
-        self.applied(name, device.safe_values)
+        if result == "done":
+            self.applied(name, device.safe_values)
         self._driven_by.pop(name, None)
         self._journal.actuation(self._clock.now_ms(), "device-agent", name, "safe", result, why)
         log.info("made_safe", device=name, why=why, result=result)
         return result == "done"
 
     def spawn_safe(self, name: str, why: str) -> None:
-        """Begin to make a device safe, once at a time."""
-        if name not in self._being_made_safe:
+        """Begin to make a device safe, once at a time. One that is lost becomes so when it is opened."""
+        if name not in self._being_made_safe and self._devices[name].online:
             self._being_made_safe.add(name)
             task = self._lives.spawn(f"safe {name}", self.make_safe(name, why))
             task.add_done_callback(lambda _: self._being_made_safe.discard(name))
@@ -187,11 +225,12 @@ class Keeper:
         self.spawn_safe(name, "max_on_s")
 
     def _on_lost(self, device: Device) -> None:
-        """A lost actuator is opened again at its safe value; until then its real state is not known."""
-        if device.name in self.limits:
-            self._stop_plan(device.name)
-            self.applied(device.name, device.safe_values)
-            self._driven_by.pop(device.name, None)
+        """Until a lost actuator is opened again, which makes it safe, it counts as what it was."""
+        self._stop_plan(device.name)
+        self._driven_by.pop(device.name, None)
+
+    def _on_back(self, device: Device) -> None:
+        self.applied(device.name, device.safe_values)
 
     async def close(self) -> None:
         for timer in self._timers.values():

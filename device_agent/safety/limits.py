@@ -1,15 +1,21 @@
 """Limits under the driver, whoever asks: how long away from safe, how soon, how far, how often, never both.
 
 Plain functions over times that are passed in; nothing here waits or moves anything.
+
+A point is away from when it may have left its safe value until it is known to be back. `Turn`s of it outlive
+the process (`store.turns`): `min_off_s` and the cycles of an hour go on counting over restarts. `max_on_s`
+need not: whatever ends the process (stop, guard, reboot), what follows is safe, and a device is safe when it
+is opened. Until then it counts as away, so that its interlocks hold.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from device_agent.driver import DriverConfig
 from device_agent.errors import Rejected
 from device_agent.records import Point, Value
+from device_agent.store.turns import Turn
 
 HOUR_S = 3600.0
 
@@ -38,6 +44,11 @@ class Interlocks:
     def note(self, group: str, device: str, away: bool) -> None:
         members = self._away.setdefault(group, set())
         members.add(device) if away else members.discard(device)
+
+    def forget(self, device: str) -> None:
+        """The device is no more, or in other groups."""
+        for members in self._away.values():
+            members.discard(device)
 
 
 class Limits:
@@ -70,8 +81,10 @@ class Limits:
 
     @property
     def away(self) -> bool:
-        """Whether any point is not at its safe value."""
-        return any(state.value != self._safe[name] for name, state in self._states.items())
+        """Whether any point is not at its safe value, or not known to be."""
+        return any(state.left_safe_s is not None for state in self._states.values())
+
+    # -- before ----------------------------------------
 
     def check(self, values: Mapping[str, Value], now_s: float) -> None:
         """Raises Rejected with the rule and the wait that remains. The safe value is always allowed."""
@@ -130,8 +143,22 @@ class Limits:
                     f"wait {wait_s:.1f} s",
                 )
 
-    def applied(self, values: Mapping[str, Value], now_s: float) -> None:
-        """These values were set (or may have been)."""
+    def claim(self, values: Mapping[str, Value]) -> None:
+        """A checked write is about to begin: from now on its interlocks hold, until `settle`."""
+        if any(value != self._safe[name] for name, value in values.items()):
+            for group in self._groups:
+                self._interlocks.note(group, self._device, True)
+
+    # -- after ----------------------------------------
+
+    def settle(self) -> None:
+        """The write is over: interlocks hold as far as the device is away."""
+        for group in self._groups:
+            self._interlocks.note(group, self._device, self.away)
+
+    def applied(self, values: Mapping[str, Value], now_s: float) -> list[Turn]:
+        """These values were set. Returns the turns that this was."""
+        turns = []
         for name, value in values.items():
             state = self._states.get(name)
             if state is None:
@@ -139,14 +166,48 @@ class Limits:
             if state.value != value:
                 state.changed_s = now_s
             state.value = value
-            if value == self._safe[name]:
-                if state.left_safe_s is not None:
-                    state.left_safe_s, state.back_safe_s = None, now_s
-            elif state.left_safe_s is None:
-                state.left_safe_s = now_s
-                state.departures.append(now_s)
-        for group in self._groups:
-            self._interlocks.note(group, self._device, self.away)
+            away = value != self._safe[name]
+            if away is (state.left_safe_s is None):
+                turns.append(Turn(self._device, name, now_s, away))
+                self._turn(state, turns[-1])
+        self.settle()
+        return turns
+
+    def doubt(self, now_s: float) -> list[Turn]:
+        """Nobody knows where the points are: all count as away until safe values are applied."""
+        turns = [
+            Turn(self._device, name, now_s, True)
+            for name, state in self._states.items()
+            if state.left_safe_s is None
+        ]
+        self.recall(turns)
+        return turns
+
+    def recall(self, turns: Iterable[Turn]) -> None:
+        """What happened in an earlier process, in order."""
+        for turn in turns:
+            state = self._states.get(turn.point)
+            if state is not None:
+                self._turn(state, turn)
+        self.settle()
+
+    def inherit(self, old: "Limits") -> None:
+        """The configuration changed; what happened to the points did not."""
+        for name in self._states.keys() & old._states.keys():
+            before = old._states[name]
+            self._states[name].left_safe_s = before.left_safe_s
+            self._states[name].back_safe_s = before.back_safe_s
+            self._states[name].departures = before.departures
+        self.settle()
+
+    def _turn(self, state: _State, turn: Turn) -> None:
+        if not turn.away:
+            state.left_safe_s, state.back_safe_s = None, turn.at_s
+            return
+        state.left_safe_s = turn.at_s
+        while state.departures and state.departures[0] <= turn.at_s - HOUR_S:
+            state.departures.popleft()
+        state.departures.append(turn.at_s)
 
     def deadline_s(self) -> float | None:
         """When the first point must be back at its safe value (`max_on_s`); None where nothing is limited."""

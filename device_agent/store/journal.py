@@ -18,7 +18,7 @@ import msgpack
 import structlog
 
 from device_agent.network import Caller, Part, StartTask
-from device_agent.store import chain
+from device_agent.store import chain, turns
 from device_agent.store.thread import StoreThread
 
 log = structlog.get_logger("journal")
@@ -51,6 +51,7 @@ class Journal:
         self._waiting: dict[tuple[str, str], asyncio.Future[dict[str, Any]]] = {}
         self._chain = chain.Chain()
         self._begun = 0
+        self._turns = 0
         self.set_aside = ""
         self.failures = 0
 
@@ -79,7 +80,7 @@ class Journal:
             db.execute("PRAGMA page_size = 1024")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-            db.executescript(SCHEMA)
+            db.executescript(SCHEMA + turns.SCHEMA)
             if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
                 raise sqlite3.DatabaseError("quick_check found damage")
             n, head = self._chain.prepare(db)
@@ -148,6 +149,13 @@ class Journal:
         self.failures += 1
         if self.failures == 1 or self.failures % 1000 == 0:
             log.error("journal_not_written", file=str(self._path), error=str(error), failures=self.failures)
+
+    async def flushed(self) -> None:
+        """Returns when all that was noted is on the disk (or its failure was counted)."""
+        try:
+            await self._thread.run(lambda: None)
+        except TimeoutError as error:
+            self._failed(error)
 
     # -- tasks ----------------------------------------
 
@@ -244,6 +252,35 @@ class Journal:
         assert self._db is not None
         db = self._db
         return await self._thread.run(lambda: chain.select(db, limit))
+
+    # -- turns ----------------------------------------
+
+    def turned(self, boot: str, what: list[turns.Turn]) -> None:
+        """Points left their safe values or came back; in order with the commands that moved them."""
+        self._turns += len(what)
+        trim = self._turns >= TRIM_EVERY
+        if trim:
+            self._turns = 0
+
+        def write(db: sqlite3.Connection) -> None:
+            turns.note(db, boot, what)
+            if trim:
+                turns.trim(db, boot, what[-1].at_s)
+
+        self._thread.later(lambda: self._job(write))
+
+    async def turns(self, boot: str, now_s: float) -> list[turns.Turn]:
+        """What limits must know of before this process (`store.turns`)."""
+        assert self._db is not None
+        db = self._db
+
+        def read() -> list[turns.Turn]:
+            self._job(lambda db: turns.trim(db, boot, now_s))
+            return turns.load(db, boot)
+
+        return await self._thread.run(read)
+
+    # -- the chain ----------------------------------------
 
     async def verify(self) -> dict[str, Any]:
         """Whether the chain of actuations fits (`chain.verify`). The work goes on meanwhile."""
