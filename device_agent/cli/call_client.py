@@ -103,7 +103,7 @@ class Caller:
             except TimeoutError:
                 state = self._client.get_task(session.task_id).state
                 if state in ENDED:
-                    return str(state), ""
+                    return str(state), _recorded_reason(self._client, session.task_id)
                 if time.monotonic() > deadline_s:
                     raise Unavailable(self._silence(session, state, limit_s)) from None
 
@@ -174,9 +174,14 @@ class Session:
     def get(self, timeout_s: float) -> Item | Ended | None:
         """The next item, None after `timeout_s`."""
         try:
-            return self.items.get(timeout=max(0.0, timeout_s))
+            item = self.items.get(timeout=max(0.0, timeout_s))
         except queue.Empty:
             return None
+        if isinstance(item, Ended) and item.state == "failed" and not item.reason:
+            # A session that the SDK built from the record knows the state alone.
+            with translated():
+                return Ended(item.state, _recorded_reason(self._client, self.task_id))
+        return item
 
     def write(self, stream: str, item: Any) -> None:
         """Send an event, or bytes. The SDK holds it for up to 250 ms to bundle it with others."""
@@ -229,6 +234,13 @@ class Session:
 
 def _part(body: Mapping[str, Any]) -> dict[str, str]:
     return {"partId": "request", "contentType": "application/json", "text": json.dumps(body)}
+
+
+def _recorded_reason(client: Any, task_id: str) -> str:
+    """Why a task failed, from its record."""
+    with contextlib.closing(client.connect(task_id)) as session:
+        terminals = [event for event in session.list_events() if event.type == "terminal"]
+    return str(terminals[0].get("error") or "") if terminals else ""
 
 
 def _downloaded(session: Any) -> Iterator[tuple[str, bytes]]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from device_agent.cli.call_show import Units, dumps, note, points_of, sentence
-from device_agent.cli.common import Exit
+from device_agent.cli.common import Exit, Unavailable
 from device_agent.errors import AgentError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def watch(caller: "Caller", args: argparse.Namespace) -> int:
     with _output(args) as output, _ends_on_sigterm(), caller.open(_request(args), minutes) as session:
         session.wait_open(args.timeout)
         printer = Printer(output, form, known, frozenset(args.devices), args.stream)
-        ended = _follow(session, args.for_s, printer)
+        ended = _follow(session, args, printer)
     if ended is None:
         return Exit.DONE
     note(f"the session has ended: {ended.state}{ended.reason and f' ({ended.reason})'}")
@@ -49,17 +49,25 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     return request
 
 
-def _follow(session: "Session", for_s: float | None, printer: "Printer") -> "Ended | None":
+def _follow(session: "Session", args: argparse.Namespace, printer: "Printer") -> "Ended | None":
+    """The time of --for begins with what comes first, for which --timeout is the limit."""
     from device_agent.cli.call_client import Ended
 
-    end_s = math.inf if for_s is None else time.monotonic() + for_s
+    begun = False
+    end_s = math.inf if args.for_s is None else time.monotonic() + args.timeout
     while (left_s := end_s - time.monotonic()) > 0:
         # Short waits: Python notices Ctrl-C between them.
         item = session.get(min(left_s, 0.5))
         if isinstance(item, Ended):
             return item
-        if item is not None:
-            printer.item(item.stream, item.payload)
+        if item is None:
+            continue
+        if not begun and args.for_s is not None:
+            end_s = time.monotonic() + args.for_s
+        begun = True
+        printer.item(item.stream, item.payload)
+    if not begun:
+        raise Unavailable(f"nothing has come from the agent in {args.timeout:g} s")
     return None
 
 

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from device_agent.cli import call_show
 from device_agent.cli.call import instant_ms, span_s
 
@@ -149,13 +147,19 @@ def test_drive_with_commands_as_arguments(calls: Any) -> None:
     assert "not_allowed" in refused.stdout
 
 
-def test_history_is_written_to_a_file(calls: Any, tmp_path: Path) -> None:
-    out = tmp_path / "day.csv"
-    done = calls("history", "climate", "--from", "1h", "--out", str(out))
-    if "input tag 'history'" in done.stderr:
-        pytest.skip("this daemon keeps no history")
-    assert done.returncode == 0, done.stderr
-    assert "temperature" in out.read_text()
+def test_history_is_written_to_a_file(calls: Any, tmp_path: Path, until: Callable[..., Any]) -> None:
+    until(
+        lambda: len(calls("history", "climate", "--from", "1h").stdout.splitlines()) > 1, "a recorded reading"
+    )
+    table, picture = tmp_path / "day.csv", tmp_path / "day.png"
+    whole, seen = calls.together(
+        ("history", "climate", "--from", "1h", "--out", str(table), "--json"),
+        ("history", "climate", "--from", "1h", "--every", "1", "--out", str(picture)),
+    )
+    assert (whole.returncode, seen.returncode) == (0, 0), whole.stderr + seen.stderr
+    assert json.loads(whole.stdout)["count"] >= 1
+    assert "temperature" in table.read_text()
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 # -- without a network --------------------------------------------------------------------------------------
