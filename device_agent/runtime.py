@@ -87,6 +87,9 @@ class Tasks:
             task = self.lives.spawn(f"request {start.task_id}", self._request(request))
             self.requests[start.task_id] = (request, task)
 
+    async def remembered(self) -> None:
+        await self._journal.flushed()
+
     def resumable(self) -> list[StartTask]:
         return [start for start, _ in self._unfinished.values()]
 

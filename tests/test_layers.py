@@ -10,7 +10,7 @@ BOTTOM = {"errors", "records", "clock", "jsonrules"}
 LOW = {"bus", "driver", "store", "network", "events", "lives", "words"}
 # Everything that is not named here lies in the middle: device, config, registry, card, sessions, safety …
 TESTING = {"testing"}
-HIGH = {"agent", "supervisor", "operate"}
+HIGH = {"agent", "supervisor", "hardware", "reload", "operate"}
 TOP = {"cli", "__main__"}
 
 # What a driver may know of the runtime, as any third party; its simulated chips also know the fakes.

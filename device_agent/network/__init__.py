@@ -169,6 +169,9 @@ class Runtime(Protocol):
     def begin(self, link: TaskLink) -> None:
         """A checked, new task."""
 
+    async def remembered(self) -> None:
+        """Returns when all tasks that began would be known after a crash."""
+
     def resumable(self) -> list[StartTask]:
         """Pipe tasks of an earlier process that are to go on."""
 

@@ -28,7 +28,7 @@ DISK_RETRY_S = 1.0
 # What was sent and may be asked for again (`replay`).
 SENT_KEEP_BYTES = 65_536
 # Numbers are written down this many ahead: a power cut costs a reader one stall, not a commit per message.
-RESERVE = 1000
+RESERVE = 10_000
 
 
 class Lane:

@@ -12,7 +12,7 @@ import structlog
 
 from device_agent.errors import NetworkError, TokenRefused
 from device_agent.network.blocks.identity import IdentityFile
-from device_agent.network.blocks.pubsub import Client, Delivery
+from device_agent.network.blocks.pubsub import Batch, Client, Delivery
 from device_agent.network.link import Backoff, Link
 
 log = structlog.get_logger("control")
@@ -37,12 +37,14 @@ class ControlChannel:
         state: Callable[[], Mapping[str, Any]],
         handle: Callable[[Delivery], None],
         renew: Callable[[str], Awaitable[None]],
+        remembered: Callable[[], Awaitable[None]],
     ) -> None:
         self._file = file
         self._link = link
         self._state = state
         self._handle = handle
         self._renew = renew
+        self._remembered = remembered
         self._client: Client | None = None
         self._replaced = asyncio.Event()
         self._state_changed = asyncio.Event()
@@ -71,29 +73,12 @@ class ControlChannel:
 
     async def receive(self) -> None:
         """Long-poll for ever."""
-        identity = self._file.identity
         backoff = Backoff(self._link)
-        expression = f"meta.instance == '{identity.instance_id}' || meta.broadcast == \"true\""
         region: str | None = None
         while True:
             client = await self._ready()
-            poll = asyncio.ensure_future(
-                self._link.unless_back(
-                    client.subscribe(
-                        identity.control_channel,
-                        identity.control_timetoken,
-                        region,
-                        limit_s=POLL_LIMIT_S,
-                        filter_expression=expression,
-                    )
-                )
-            )
-            replaced = asyncio.ensure_future(self._replaced.wait())
             try:
-                await asyncio.wait([poll, replaced], return_when=asyncio.FIRST_COMPLETED)
-                if not poll.done():
-                    continue  # another key set: ask there, from the same place
-                batch = poll.result()
+                batch = await self._poll(client, region)
             except TokenRefused as refused:
                 self.subscribed.clear()
                 await self._renew(str(refused))
@@ -105,21 +90,48 @@ class ControlChannel:
                     self.subscribed.clear()
                 await backoff.wait(error)
                 continue
-            finally:
-                poll.cancel()
-                replaced.cancel()
             backoff.reset()
-            if not self.subscribed.is_set():
-                log.info("control_channel_open")
-                self.subscribed.set()
-            if batch is None:
-                continue
-            region = batch.region
-            for delivery in batch.deliveries:
-                self._take(delivery)
-            if identity.control_timetoken != batch.timetoken:
-                identity.control_timetoken = batch.timetoken
-                self._file.save()
+            if batch is not None:
+                if not self.subscribed.is_set():
+                    log.info("control_channel_open")
+                    self.subscribed.set()
+                region = batch.region
+                await self._take_all(batch)
+
+    async def _poll(self, client: Client, region: str | None) -> Batch | None:
+        """One long-poll; None when it brought nothing, or when there is another client to ask."""
+        identity = self._file.identity
+        wanted = f"meta.instance == '{identity.instance_id}' || meta.broadcast == \"true\""
+        poll = asyncio.ensure_future(
+            self._link.unless_back(
+                client.subscribe(
+                    identity.control_channel,
+                    identity.control_timetoken,
+                    region,
+                    limit_s=POLL_LIMIT_S,
+                    filter_expression=wanted,
+                )
+            )
+        )
+        replaced = asyncio.ensure_future(self._replaced.wait())
+        waits: list[asyncio.Future[Any]] = [poll, replaced]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return poll.result() if poll.done() else None
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _take_all(self, batch: Batch) -> None:
+        identity = self._file.identity
+        for delivery in batch.deliveries:
+            self._take(delivery)
+        if batch.deliveries:
+            # What was begun is remembered before the place in the channel moves on.
+            await self._remembered()
+        if identity.control_timetoken != batch.timetoken:
+            identity.control_timetoken = batch.timetoken
+            self._file.save()
 
     def _take(self, delivery: Delivery) -> None:
         if delivery.timetoken in self._seen:

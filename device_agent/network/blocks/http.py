@@ -4,6 +4,7 @@ Foreign exceptions become ours here and in `pubsub`, nowhere else.
 """
 
 import asyncio
+import importlib
 import json
 import logging
 import math
@@ -43,6 +44,11 @@ class Http:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S),
             )
         return self._session
+
+    @staticmethod
+    def preload() -> None:
+        """Import the library, which takes a small board a second: on another thread, before devices start."""
+        importlib.import_module("aiohttp")
 
     async def close(self) -> None:
         if self._session is not None:

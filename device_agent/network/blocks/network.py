@@ -74,7 +74,12 @@ class BlocksNetwork:
         self._refusing = 0
         self._resumed = False
         self.control = ControlChannel(
-            self.file, self.link, state=self.presence, handle=self._on_delivery, renew=self._ask_renewal
+            self.file,
+            self.link,
+            state=self.presence,
+            handle=self._on_delivery,
+            renew=self._ask_renewal,
+            remembered=runtime.remembered,
         )
 
     # -- life -----------------------------------------------------------------------------------------------

@@ -20,8 +20,9 @@ from device_agent.network.link import Backoff, Link
 
 log = structlog.get_logger("stream")
 
-# The caller subscribes after it has seen stream_started; what is written before that is only in the cache.
-SUBSCRIBE_GRACE_S = 1.0
+# The caller subscribes after it has seen stream_started, and first gets what the network caches: the last 100
+# messages. A moment's rest keeps a flood from passing that by; the official writer waits 1 s.
+SUBSCRIBE_GRACE_S = 0.3
 # A silent long-poll is abandoned and begun again this often, so that a dead connection is noticed.
 POLL_LIMIT_S = 20.0
 # Everything the network still caches of the caller's words: the reader joins after the caller may have begun.
