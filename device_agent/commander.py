@@ -11,42 +11,19 @@ from typing import Any
 
 import structlog
 
+from device_agent.authority import Actor, check_drive, check_points, known_device, may, rank
 from device_agent.clock import Clock
 from device_agent.config import Config
 from device_agent.device import Device
 from device_agent.errors import AgentError, BusBusy, BusError, BusFaulted, BusTimeout, DriverError, Rejected
-from device_agent.network import Caller
 from device_agent.records import Action, Step, Value
 from device_agent.safety.keeper import Keeper
+from device_agent.safety.latch import Latch
 from device_agent.safety.leases import Leases
 from device_agent.store.journal import Journal
-from device_agent.words import Command, Set, checked_value, checked_values
+from device_agent.words import Command, Set, checked_args, checked_values
 
 log = structlog.get_logger("command")
-
-LOCAL = "local"
-# Sessions that ended a moment ago and may have commands in the queue.
-ENDED_MAX = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Who drives. `holder` is the task's id, or `local` for the command line on the device itself."""
-
-    holder: str
-    label: str
-    caller: Caller
-
-    @property
-    def identities(self) -> frozenset[str]:
-        named = [("org", self.caller.org), ("user", self.caller.user)]
-        return frozenset(f"{kind}:{name}" for kind, name in named if name)
-
-    @property
-    def journal_key(self) -> str:
-        """Whose ids these are: a caller's, over all its tasks."""
-        return f"{self.caller.org}/{self.caller.user}" if self.holder != LOCAL else LOCAL
-
 
 @dataclass(slots=True)
 class _Attempt:
@@ -85,8 +62,10 @@ class Commander:
         keeper: Keeper,
         journal: Journal,
         clock: Clock,
+        latch: Latch,
     ) -> None:
         self.config = config
+        self.latch = latch
         self._devices = devices
         self._keeper = keeper
         self._journal = journal
@@ -162,9 +141,25 @@ class Commander:
         if len(self._ended) > ENDED_MAX:
             self._ended.pop(next(iter(self._ended)))
 
-    def may_drive(self, actor: Actor, device: str) -> bool:
-        """Whether the owner's access rules let this actor drive the device."""
-        return actor.holder == LOCAL or self.config.access.allows("drive", device, actor.identities)
+    def would(self, command: Command, actor: Actor) -> dict[str, Any]:
+        """What `execute` would answer now; nothing moves and nothing is remembered.
+
+        An action's own steps are not known before it begins, so their limits are not judged.
+        """
+        attempt = _Attempt()
+        try:
+            order = self._checked(command, actor, None, (), None)
+            self.latch.check()
+            ousts = self._checked_moment(order, claim=False)
+            attempt.commanded = order.values if order.values is not None else order.args
+        except Rejected as rejected:
+            attempt.fail("rejected", rejected.code, rejected.message)
+            return {**attempt.members(command.id), "dry_run": True}
+        return {**attempt.members(command.id), "verified": False, "hand_over": ousts, "dry_run": True}
+
+    def may_send(self, actor: Actor, device: str) -> bool:
+        """Whether this actor's bytes may go to the device now."""
+        return self.latch.state is None and may(self.config.access, "drive", actor, device)
 
     # -- checks ----------------------------------------
 
@@ -176,20 +171,20 @@ class Commander:
         strangers: Collection[Actor],
         for_s: float | None,
     ) -> "_Order":
-        device = self._devices.get(command.device)
-        if device is None or (devices is not None and command.device not in devices):
-            known = ", ".join(sorted(devices if devices is not None else self._devices)) or "none"
-            raise Rejected(
-                "unknown_device", f"there is no device {command.device!r} here; there are: {known}"
-            )
-        for who in (actor, *strangers):
-            if not self.may_drive(who, device.name):
-                raise Rejected("not_allowed", f"the owner's access rules do not let you drive {device.name}")
+        access, actors = self.config.access, (actor, *strangers)
+        bounds = devices if devices is not None else self._devices
+        device = known_device(access, actor, command.device, self._devices, bounds)
+        check_drive(access, actors, device.name)
+        place = rank(access, actors, device.name)
         if isinstance(command, Set):
             values = checked_values(command.values, device.points, device.name)
-            return _Order(device, actor, values, None, {}, for_s)
+            check_points(access, actors, device.name, values)
+            return _Order(device, actor, place, actors, values, None, {}, for_s)
         action = _action_of(device, command.action)
-        return _Order(device, actor, None, action, _checked_args(action, command.args), for_s)
+        args = _checked_args(action, command.args)
+        if action.moves:
+            check_points(access, actors, device.name, dict.fromkeys(device.safe_values))
+        return _Order(device, actor, place, actors, None, action, args, for_s)
 
     def _in_time(self, deadline_s: float, command: Command) -> None:
         late_ms = (self._clock.monotonic_s() - deadline_s) * 1000
@@ -198,16 +193,29 @@ class Commander:
                 "expired", f"came {late_ms:.0f} ms after its ttl_ms of {command.ttl_ms} had run out"
             )
 
-    def _checked_moment(self, order: "_Order") -> None:
-        device = order.device
-        if order.actor.holder in self._ended:
-            raise Rejected("not_allowed", "the session that sent this has ended")
+    def _checked_moment(self, order: "_Order", *, claim: bool = True) -> bool:
+        """Raises Rejected. True: it may go on after `_hand_over`, and is checked again then."""
+        device, now_s = order.device, self._clock.monotonic_s()
         if not device.online:
             raise Rejected("device_offline", f"device {device.name} is {device.state} ({device.reason})")
         if order.moves:
-            self.leases.check(device.name, order.actor.holder, self._clock.monotonic_s())
+            name, holder = device.name, order.actor.holder
+            if self.config.access.preempt and self.leases.ousted_by(name, holder, order.rank, now_s):
+                return True
+            self.leases.check(name, holder, now_s)
         if order.values is not None:
-            self._keeper.check(device.name, order.values)
+            self._keeper.check(device.name, order.values, claim=claim)
+        return False
+
+    async def _hand_over(self, order: "_Order") -> None:
+        """The device goes to whom the owner ranks higher, by way of its safe state."""
+        self._take(order)
+        await self._keeper.make_safe(order.device.name, f"handed over to {order.actor.label}")
+
+    def _take(self, order: "_Order") -> None:
+        actor = order.actor
+        now_s = self._clock.monotonic_s()
+        self.leases.take(order.device.name, actor.holder, actor.label, now_s, order.rank)
 
     # -- doing ----------------------------------------
 
@@ -240,7 +248,7 @@ class Commander:
                 self._keeper.doubt(device.name)
                 self._keeper.spawn_safe(device.name, f"a command came out as {attempt.state}")
         elif order.moves:
-            self.leases.take(device.name, order.actor.holder, order.actor.label, self._clock.monotonic_s())
+            self._take(order)
 
     async def _write(
         self, attempt: _Attempt, device: Device, values: Mapping[str, Value], may_begin: Callable[[], None]
@@ -259,6 +267,8 @@ class Commander:
         steps = await order.device.do(order.action.name, order.args, may_begin=may_begin)
         if not steps:
             return
+        for step in steps:
+            check_points(self.config.access, order.actors, order.device.name, step.values)
         first, rest = steps[0], steps[1:]
         self._keeper.check(order.device.name, first.values)
         await self._write(attempt, order.device, first.values, may_begin)
@@ -285,6 +295,8 @@ class _Order:
 
     device: Device
     actor: Actor
+    rank: int
+    actors: tuple[Actor, ...]
     values: dict[str, Value] | None
     action: Action | None
     args: dict[str, Value]
@@ -301,20 +313,6 @@ def _action_of(device: Device, name: str) -> Action:
         known = ", ".join(sorted(actions)) or "none"
         raise Rejected("invalid_value", f"{device.name} has no action {name!r}; it has: {known}")
     return actions[name]
-
-
-def _checked_args(action: Action, given: Mapping[str, Any]) -> dict[str, Value]:
-    arguments = {argument.name: argument for argument in action.arguments}
-    for name in given:
-        if name not in arguments:
-            raise Rejected("invalid_value", f"action {action.name} takes no argument {name!r}")
-    args: dict[str, Value] = {}
-    for name, argument in arguments.items():
-        if name in given:
-            args[name] = checked_value(given[name], argument, f"{action.name}.{name}")
-        elif argument.required:
-            raise Rejected("invalid_value", f"action {action.name} needs the argument {name!r}")
-    return args
 
 
 def _same(read: Value, wanted: Value) -> bool:

@@ -1,12 +1,13 @@
 """What callers may send on a stream (design section 4), checked for form. Pydantic stands at this edge."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from device_agent.errors import Rejected
-from device_agent.records import Value
+from device_agent.records import Action, Value
 
 # A command is small; a caller that sends more is refused before anything is built from it.
 VALUES_MAX = 64
@@ -163,3 +164,18 @@ def checked_value(value: Any, item: Any, place: str) -> Value:
         unit = f" {item.unit}" if item.unit else ""
         raise Rejected("out_of_range", f"{place} = {value!r} is outside {bounds}{unit}")
     return value  # type: ignore[no-any-return]
+
+
+def checked_args(action: Action, given: Mapping[str, Any]) -> dict[str, Value]:
+    """Arguments of an action, complete, of the right type and in range. Raises Rejected."""
+    arguments = {argument.name: argument for argument in action.arguments}
+    for name in given:
+        if name not in arguments:
+            raise Rejected("invalid_value", f"action {action.name} takes no argument {name!r}")
+    args: dict[str, Value] = {}
+    for name, argument in arguments.items():
+        if name in given:
+            args[name] = checked_value(given[name], argument, f"{action.name}.{name}")
+        elif argument.required:
+            raise Rejected("invalid_value", f"action {action.name} needs the argument {name!r}")
+    return args

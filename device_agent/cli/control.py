@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -71,8 +72,12 @@ def _ask(config: Config, question: Mapping[str, Any]) -> Any:
     try:
         return ask_daemon(config, question)
     except Unavailable:
+        import structlog
+
         from device_agent.operate.direct import answer_directly
 
+        # One question needs no log; what went wrong is in the answer.
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         return answer_directly(config, question)
 
 

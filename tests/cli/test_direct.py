@@ -1,0 +1,84 @@
+"""`read`, `set` and `do` where no daemon runs, on a pseudo-terminal as serial port."""
+
+import json
+import os
+import pty
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent.cli import main
+
+CONFIG = """
+[agent]
+name = "bench"
+[state]
+directory = "{folder}/state"
+[buses.meter]
+kind = "serial"
+port = "{port}"
+[buses.pins]
+kind = "gpio"
+chip = "no-such-chip"
+[devices.scale]
+driver = "serial-lines"
+bus = "meter"
+format = "regex"
+pattern = '^W +(?P<weight>-?[0-9.]+)'
+command = "SP {{setpoint}}\\n"
+[devices.scale.points]
+weight = {{ unit = "g" }}
+setpoint = {{ unit = "g", write = true, minimum = 0, maximum = 500, safe = 0 }}
+[devices.valve]
+driver = "gpio-output"
+bus = "pins"
+line = 27
+safe = false
+[streams.live]
+direction = "bidirectional"
+devices = ["scale", "valve"]
+"""
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[tuple[str, list[bytes]]]:
+    """A configuration on a pty, and what arrives at the port's far end."""
+    far, near = pty.openpty()
+    heard: list[bytes] = []
+
+    def listen() -> None:
+        while True:
+            try:
+                heard.append(os.read(far, 1000))
+            except OSError:
+                return
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    path = tmp_path / "agent.toml"
+    path.write_text(CONFIG.format(folder=tmp_path, port=os.ttyname(near)))
+    yield str(path), heard
+    os.close(near)
+    os.close(far)
+
+
+def test_a_serial_device_is_set_without_a_daemon(bench: tuple[str, list[bytes]], capsys: Any) -> None:
+    path, heard = bench
+    assert main(["--config", path, "set", "scale", "setpoint", "120", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["applied"] == {"setpoint": 120}
+    assert b"SP 120" in b"".join(heard)
+
+
+def test_its_range_holds_without_a_daemon_too(bench: tuple[str, list[bytes]], capsys: Any) -> None:
+    path, heard = bench
+    assert main(["--config", path, "set", "scale", "setpoint", "501"]) == 1
+    assert "outside 0 to 500 g" in capsys.readouterr().err
+    assert b"501" not in b"".join(heard)
+
+
+def test_a_pin_needs_a_process_that_holds_it(bench: tuple[str, list[bytes]], capsys: Any) -> None:
+    assert main(["--config", bench[0], "set", "valve", "on", "true"]) == 1
+    assert "only while a process holds it" in capsys.readouterr().err
