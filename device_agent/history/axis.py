@@ -64,4 +64,4 @@ def _label(at: datetime, step_s: int, *, new_day: bool) -> str:
 def number_text(value: float, step: float) -> str:
     """A value with as many decimals as its axis needs."""
     decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
-    return f"{value:.{min(decimals, 6)}f}"
+    return f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.3g}"

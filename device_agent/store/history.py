@@ -81,8 +81,12 @@ class History:
             await asyncio.sleep(COMMIT_S)
             await self.flush()
             for _ in range(STEPS_AT_ONCE):
-                if not await self._thread.run(self._thin_here):
+                if not await self.thin():
                     break
+
+    async def thin(self) -> bool:
+        """One small step towards what age and size allow; False when there is nothing to do."""
+        return await self._thread.run(self._thin_here)
 
     async def flush(self) -> None:
         """All that was taken is on the disk, or waits because the disk does not take it."""

@@ -1,0 +1,224 @@
+"""History for the official caller and for the owner: JSON inline, much of it as an upload, a picture."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import LIMIT_S, World, question, result, until
+
+from device_agent.store.history_block import Block
+from device_agent.store.history_file import HistoryFile
+from device_agent.testing.network import NetworkThread
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+HOUR_MS = 3_600_000
+HOURS = 20
+
+
+def fill(path: Path, now_ms: int) -> None:
+    """A record of the last hours, as an earlier life of the daemon left it: a reading every 10 s."""
+    path.parent.mkdir(parents=True, mode=0o700)
+    file = HistoryFile(path, keep_ms=7 * 24 * HOUR_MS, max_bytes=64_000_000)
+    first = now_ms // HOUR_MS - HOURS
+    for hour in range(first, first + HOURS):
+        at = [hour * HOUR_MS + 10_000 * n for n in range(360)]
+        columns: list[list[Any]] = [
+            [20 + n % 60 / 10 for n in range(360)],
+            [1013.25] * 360,
+            [45 + hour % 7] * 360,
+        ]
+        file.append([Block("climate", 0, ("temperature", "pressure", "humidity"), at, columns)])
+    file.close()
+
+
+@pytest.fixture(scope="module")
+def world(net: NetworkThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A daemon that begins with a record."""
+    folder = tmp_path_factory.mktemp("world")
+    fill(folder / "state" / "history.db", time.time_ns() // 1_000_000)
+    with World(folder, net) as made:
+        made.start()
+        until(lambda: made.daemon.ask("status")["history"]["readings"] > 3, "some readings")
+        yield made
+
+
+def asked(client: Any, body: dict[str, Any]) -> tuple[dict[str, Any], Any, bytes]:
+    """The result, the reference of the artifact `history`, and its bytes."""
+    session = question(client, {"op": "history", "devices": ["climate"], **body})
+    again = client.connect(session.task_id)
+    references = until(lambda: len(again.list_artifacts()) == 2 and again.list_artifacts(), "two artifacts")
+    # The result comes first, as the card lists them.
+    answer = json.loads(again.download_artifact(references[0]).data)
+    assert session.terminal["state"] == "completed"
+    data = again.download_artifact(references[1]).data
+    again.close()
+    return answer, references[1], data
+
+
+def last(hours: float) -> dict[str, int]:
+    """So many whole hours, which end with the record of the earlier life."""
+    end_ms = time.time_ns() // 1_000_000 // HOUR_MS * HOUR_MS
+    return {"from": round(end_ms - hours * HOUR_MS), "to": end_ms - 1}
+
+
+def test_readings_as_json_inline(world: World, alice: Any) -> None:
+    span = last(0.25)
+    answer, reference, data = asked(alice, span)
+    assert answer == {"op": "history", "state": "done", "count": 90, **span}
+    assert (reference.kind, reference.mime_type) == ("inline", "application/json")
+    body = json.loads(data)
+    assert len(body["readings"]) == 90
+    assert body["readings"][0]["at"] == span["from"]
+    assert set(body["readings"][0]["values"]) == {"temperature", "pressure", "humidity"}
+    assert body["units"]["climate"]["temperature"] == "Cel"
+
+
+def test_what_happened_a_moment_ago_is_there(world: World, alice: Any) -> None:
+    session = question(alice, {"op": "set", "device": "scale", "values": {"setpoint": 7}})
+    assert session.terminal["state"] == "completed"
+    _, _, data = asked(alice, {"devices": ["scale"]})
+    assert json.loads(data)["readings"][-1]["values"]["setpoint"] == 7
+
+
+def test_means_of_steps_by_iso_time(world: World, alice: Any) -> None:
+    span = last(2)
+    iso = {name: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ms / 1000)) for name, ms in span.items()}
+    answer, _, data = asked(alice, {**iso, "every_s": 600})
+    assert answer["count"] == 12
+    first = json.loads(data)["readings"][0]
+    assert first["thinned"]["count"] == 60
+    assert first["thinned"]["minimum"]["temperature"] == 20
+    assert first["thinned"]["maximum"]["temperature"] == pytest.approx(25.9)
+    assert first["values"]["temperature"] == pytest.approx(22.95)
+
+
+def test_much_comes_as_an_uploaded_csv(world: World, alice: Any) -> None:
+    answer, reference, data = asked(alice, {**last(HOURS), "format": "csv"})
+    assert reference.kind != "inline"
+    assert len(data) > 300_000
+    rows = list(csv.DictReader(io.StringIO(data.decode())))
+    assert len(rows) == answer["count"] == HOURS * 360
+    assert rows[0]["device"] == "climate"
+    assert float(rows[1]["temperature"]) == 20.1
+
+
+def test_a_picture_is_a_png(world: World, alice: Any) -> None:
+    _, reference, data = asked(alice, {**last(6), "format": "png"})
+    assert reference.mime_type == "image/png"
+    assert data.startswith(b"\x89PNG\r\n")
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.size[0] == 1400
+        assert len(picture.convert("RGB").getcolors(100_000)) > 20
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        ({"devices": ["nothing"]}, "unknown_device", "nothing"),
+        ({"from": "yesterday"}, "invalid_value", "from: 'yesterday' is no instant"),
+        ({"from": 2000, "to": 1000}, "invalid_value", "not before"),
+        ({"format": "pdf"}, "invalid_value", "format"),
+        ({"every_s": 0}, "invalid_value", "every_s"),
+        ({"every": 3}, "invalid_value", "every"),
+    ],
+)
+def test_refusals_say_field_and_reason(
+    world: World, alice: Any, body: dict[str, Any], code: str, words: str
+) -> None:
+    session = question(alice, {"op": "history", "devices": ["climate"], **body})
+    assert session.terminal["state"] == "failed"
+    answer = result(session)
+    assert (answer["state"], answer["error"]["code"]) == ("rejected", code)
+    assert words in answer["error"]["message"]
+
+
+# -- the owner ----------------------------------------------------------------------------------------------
+
+
+def cli(world: World, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "device_agent", "--config", str(world.config), *words],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S * 3,
+        check=False,
+        env={**os.environ, "TZ": "UTC"},
+    )
+
+
+def test_the_owner_sees_a_table_and_writes_files(world: World, tmp_path: Path) -> None:
+    span = last(4)
+    ends = ("--from", str(span["from"]), "--to", str(span["to"]))
+    table = cli(world, "history", "climate", *ends)
+    assert table.returncode == 0, table.stderr
+    lines = table.stdout.splitlines()
+    assert lines[0].split("  ")[0] == "time"
+    assert "temperature [°C]" in lines[0]
+    assert len(lines) == 4 * 12 + 2
+    assert "(20 to 23" in lines[1] or "(20 to 22.9)" in lines[1]
+    out = tmp_path / "day.csv"
+    written = cli(world, "history", "climate", *ends, "--out", str(out))
+    assert written.returncode == 0, written.stderr
+    assert len(out.read_text().splitlines()) == 4 * 360 + 1
+    told = cli(world, "history", "climate", *ends, "--json")
+    assert len(json.loads(told.stdout)["readings"]) == 4 * 360
+
+
+def test_who_may_not_read_the_file_asks_the_daemon(world: World) -> None:
+    answer = world.daemon.ask("history", devices=["climate"], format="csv", **last(1))
+    assert answer["count"] == 360
+    assert answer["data"].startswith(b"time,at,device,temperature")
+    refused = world.daemon.ask("history", devices=["climate"], format="bmp")
+    assert "format" in refused["error"]["message"]
+
+
+def test_a_device_that_does_not_exist_is_named(world: World) -> None:
+    done = cli(world, "history", "nothing")
+    assert done.returncode == 1
+    assert "there is no device 'nothing'; there are: climate" in done.stderr
+
+
+def test_status_and_monitor_show_the_record(world: World) -> None:
+    shown = cli(world, "status").stdout
+    assert "history  " in shown
+    assert "guard    on watch" in shown
+    monitor = cli(world, "monitor", "--times", "2")
+    assert monitor.returncode == 0
+    assert len(monitor.stdout.splitlines()) == 2
+    assert "climate: temperature" in monitor.stdout
+    lines = cli(world, "monitor", "--json", "--times", "1").stdout.splitlines()
+    assert json.loads(lines[0])["history"]["max_bytes"] == 64_000_000
+
+
+def test_without_a_daemon_the_file_answers(world: World) -> None:
+    """The last test of this module: it ends the daemon."""
+    assert world.daemon.stop() == 0
+    span = last(1)
+    done = cli(world, "history", "climate", "--from", str(span["from"]), "--to", str(span["to"]), "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["readings"]) == 360
+    assert cli(world, "monitor").returncode == 69
+
+
+def test_switched_off_there_is_none(net: NetworkThread, new_world: Any, alice: Any) -> None:
+    world = new_world(more="\n[history]\nenabled = false\n")
+    world.start()
+    session = question(alice, {"op": "history", "devices": ["climate"]})
+    assert session.terminal["state"] == "failed"
+    assert "keeps no history" in result(session)["error"]["message"]
+    assert not (world.folder / "state" / "history.db").exists()
+    assert world.daemon.ask("status")["history"] is None
+    assert "keeps no history" in cli(world, "history", "climate").stderr
