@@ -43,16 +43,33 @@ devices = ["scale", "valve"]
 """
 
 
+class Far:
+    """What the port's far end has heard."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self._more = threading.Condition()
+
+    def take(self, data: bytes) -> None:
+        with self._more:
+            self.data += data
+            self._more.notify_all()
+
+    def wait(self, words: bytes) -> bool:
+        with self._more:
+            return self._more.wait_for(lambda: words in self.data, 10)
+
+
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[tuple[str, list[bytes]]]:
+def bench(tmp_path: Path) -> Iterator[tuple[str, Far]]:
     """A configuration on a pty, and what arrives at the port's far end."""
     far, near = pty.openpty()
-    heard: list[bytes] = []
+    heard = Far()
 
     def listen() -> None:
         while True:
             try:
-                heard.append(os.read(far, 1000))
+                heard.take(os.read(far, 1000))
             except OSError:
                 return
 
@@ -65,20 +82,20 @@ def bench(tmp_path: Path) -> Iterator[tuple[str, list[bytes]]]:
     os.close(far)
 
 
-def test_a_serial_device_is_set_without_a_daemon(bench: tuple[str, list[bytes]], capsys: Any) -> None:
+def test_a_serial_device_is_set_without_a_daemon(bench: tuple[str, Far], capsys: Any) -> None:
     path, heard = bench
     assert main(["--config", path, "set", "scale", "setpoint", "120", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["applied"] == {"setpoint": 120}
-    assert b"SP 120" in b"".join(heard)
+    assert heard.wait(b"SP 120")
 
 
-def test_its_range_holds_without_a_daemon_too(bench: tuple[str, list[bytes]], capsys: Any) -> None:
+def test_its_range_holds_without_a_daemon_too(bench: tuple[str, Far], capsys: Any) -> None:
     path, heard = bench
     assert main(["--config", path, "set", "scale", "setpoint", "501"]) == 1
     assert "outside 0 to 500 g" in capsys.readouterr().err
-    assert b"501" not in b"".join(heard)
+    assert b"501" not in heard.data
 
 
-def test_a_pin_needs_a_process_that_holds_it(bench: tuple[str, list[bytes]], capsys: Any) -> None:
+def test_a_pin_needs_a_process_that_holds_it(bench: tuple[str, Far], capsys: Any) -> None:
     assert main(["--config", bench[0], "set", "valve", "on", "true"]) == 1
     assert "only while a process holds it" in capsys.readouterr().err
