@@ -1,9 +1,13 @@
 """Scenes, ended in order."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "bus"))
+
 from guard_world import Scene, Service
 
 

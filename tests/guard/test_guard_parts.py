@@ -1,0 +1,402 @@
+"""The guard's parts: recipes of every actuator driver, a real port, a real broker, its memory, its socket."""
+
+import marshal
+import os
+import pty
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import tty
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bus_support import Broker, collected
+from guard_world import Service, alive
+from pydantic import TypeAdapter
+from world import LIMIT_S, until
+
+from device_agent.bus.config import BusConfig, GpioBusConfig, MqttBusConfig, SerialBusConfig
+from device_agent.bus.mqtt_paho import PahoMqtt
+from device_agent.bus.recipe import Recipe
+from device_agent.bus.serial_port import SerialPort
+from device_agent.driver import Actuator
+from device_agent.errors import BusError
+from device_agent.guard import PROTOCOL
+from device_agent.guard.acts import carry_out
+from device_agent.safety import guard_link
+from device_agent.safety.recorder import open_and_record, recorded
+from device_agent.testing.board import Board, open_handle
+from device_agent.testing.board.server import BoardServer
+
+ROOT = Path(__file__).parents[2]
+# What the guard may have loaded besides what the bare interpreter has; each name costs memory on every board.
+LIGHT = {
+    "__future__", "_collections_abc", "_socket", "_stat", "_struct", "fcntl", "genericpath", "os", "os.path",
+    "posixpath", "select", "stat", "struct",
+}  # fmt: skip
+OWN_MEMORY_MAX_KB = 5000
+
+BUSES: dict[str, dict[str, Any]] = {
+    "gpio": {"chip": "gpiochip0"},
+    "i2c": {"device": "/dev/i2c-1"},
+    "serial": {"port": "/dev/ttyUSB0"},
+    "mqtt": {"host": "localhost"},
+}
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "gpio-output": ("gpio", {"line": 27, "safe": False, "active_low": True}, {"on": True}),
+    "mcp23017": (
+        "i2c",
+        {"outputs": ["a0", "b7"], "safe": {"a0": False, "b7": True}, "active_low": ["b7"]},
+        {"a0": True, "b7": False},
+    ),
+    "pcf8574": (
+        "i2c",
+        {"outputs": ["p0", "p7"], "safe": {"p0": True, "p7": False}},
+        {"p0": False, "p7": True},
+    ),
+    "pca9685": ("i2c", {"channels": ["ch0", "ch5"], "safe": 0.25}, {"ch0": 1.0, "ch5": 0.0}),
+    "serial-lines": (
+        "serial",
+        {
+            "pattern": "(?P<setpoint>[0-9]+)",
+            "command": "SP {setpoint}\n",
+            "points": {"setpoint": {"unit": "g", "write": True, "safe": 0}},
+        },
+        {"setpoint": 250},
+    ),
+    "mqtt-topic": (
+        "mqtt",
+        {
+            "points": {
+                "on": {
+                    "type": "boolean",
+                    "topic": "p/on",
+                    "write": True,
+                    "write_topic": "p/set",
+                    "safe": False,
+                }
+            }
+        },
+        {"on": True},
+    ),
+}
+
+
+def act(recipe: Recipe) -> dict[str, Any]:
+    return {"kind": recipe.kind, **recipe.members}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_actuator_is_made_safe_by_what_its_driver_wrote(name: str, tmp_path: Path) -> None:
+    """On a board that only the recipe's descriptor reaches."""
+    kind, options, away = CASES[name]
+    (entry,) = entry_points(group="device_agent.drivers", name=name)
+    driver_class = entry.load()
+    config = driver_class.Config(bus="bus", **options)
+    bus = TypeAdapter(BusConfig).validate_python({"kind": kind, **BUSES[kind]})
+    path = tmp_path / "board.sock"
+    with Board({"bus": bus}, {"it": (driver_class, config)}) as board, BoardServer(board, path):
+        inner = open_handle("bus", bus, board=path)
+        inner.open()
+        handle = recorded(inner)
+        driver = driver_class(config, handle)
+
+        def world() -> Any:
+            shown = board.show()
+            levels = [(line["line"], line["level"]) for line in shown["buses"]["bus"].get("lines", ())]
+            return shown["devices"]["it"]["values"], levels
+
+        recipes = open_and_record("it", driver)
+        assert recipes
+        at_safe = world()
+        assert issubclass(driver_class, Actuator)
+        driver.write(away)
+        assert world() != at_safe
+        for recipe in recipes:
+            carry_out(act(recipe), recipe.fd)
+        assert world() == at_safe
+        assert {e["by"] for e in board.record.entries if e["t"] == board.record.entries[-1]["t"]} >= {"guard"}
+        driver.close()
+        for recipe in recipes:
+            recipe.close()
+        inner.close()
+
+
+def test_a_bus_in_the_daemons_own_process_is_said_to_be_unguarded() -> None:
+    (entry,) = entry_points(group="device_agent.drivers", name="gpio-output")
+    driver_class = entry.load()
+    config = driver_class.Config(bus="bus", line=27, safe=False)
+    bus = GpioBusConfig(kind="gpio", chip="gpiochip0")
+    with Board({"bus": bus}, {"it": (driver_class, config)}) as board:
+        handle = open_handle("bus", bus, board=board)
+        handle.open()
+        driver = driver_class(config, recorded(handle))
+        assert open_and_record("it", driver) == []
+        driver.write({"on": True})
+        driver.close()
+        handle.close()
+
+
+@pytest.fixture
+def port() -> Iterator[tuple[SerialPort, int]]:
+    far, near = pty.openpty()
+    tty.setraw(near)
+    port = SerialPort("meter", SerialBusConfig(kind="serial", port=os.ttyname(near)))
+    port.open()
+    os.close(near)
+    yield port, far
+    port.close()
+    os.close(far)
+
+
+def test_a_serial_port_goes_on_after_its_owner(port: tuple[SerialPort, int]) -> None:
+    handle, far = port
+    recipe = handle.recipe([b"STOP\n", 0.001, b"OFF\n"])
+    assert recipe.exclusive
+    handle.close()
+    carry_out(act(recipe), recipe.fd)
+    assert select.select([far], [], [], LIMIT_S)[0]
+    assert os.read(far, 100) == b"STOP\nOFF\n"
+    # While the guard has the port nobody else does, which is why it gives it up with the device.
+    with pytest.raises(BusError, match="in use"):
+        handle.open()
+    recipe.close()
+    handle.open()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    if shutil.which("mosquitto") is None:
+        pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
+    broker = Broker(tmp_path)
+    yield broker
+    broker.stop()
+
+
+def test_a_broker_acknowledges_what_the_guard_says(broker: Broker) -> None:
+    broker.start()
+    handle = PahoMqtt("broker", MqttBusConfig(kind="mqtt", host="127.0.0.1", port=broker.port))
+    handle.open()
+    source = handle.subscribe(("plug/#",))
+    long = b"x" * 20_000
+    recipe = handle.recipe([("plug/1", b"OFF", False), 0.01, ("plug/2", long, True)])
+    carry_out(act(recipe), -1)
+    got = collected(source, lambda got: len(got) == 2)
+    assert [(message.topic, message.payload) for message in got] == [("plug/1", b"OFF"), ("plug/2", long)]
+    source.close()
+    retained = handle.subscribe(("plug/#",))
+    assert [message.topic for message in collected(retained, bool)] == ["plug/2"]
+    retained.close()
+    handle.close()
+    broker.stop()
+    with pytest.raises(OSError):
+        carry_out(act(recipe), -1)
+
+
+def test_a_broker_that_wants_a_password(broker: Broker, tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "guard", "secret"], check=True)
+    broker.start("allow_anonymous false", f"password_file {passwords}")
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    file.chmod(0o600)
+    config = MqttBusConfig(
+        kind="mqtt", host="127.0.0.1", port=broker.port, username="guard", password_file=str(file)
+    )
+    handle = PahoMqtt("broker", config)
+    handle.open()
+    right = act(handle.recipe([("plug/1", b"OFF", False)]))
+    handle.close()
+    carry_out(right, -1)
+    with pytest.raises(ConnectionRefusedError, match="0005"):
+        carry_out({**right, "password": "wrong"}, -1)
+
+
+# -- the process --------------------------------------------------------------------------------------------
+
+
+def test_it_loads_next_to_nothing() -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); before = set(sys.modules); "
+        "import device_agent.guard.process, device_agent.guard.log; print(*(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, ROOT], capture_output=True, text=True, check=True
+    )
+    loaded = {name for name in done.stdout.split() if not name.startswith("device_agent")}
+    assert loaded <= LIGHT
+
+
+def test_it_takes_little_memory(service: Service, client) -> None:
+    client().ask(**HELLO)
+    sizes = {}
+    for line in Path(f"/proc/{service.process.pid}/smaps_rollup").read_text().splitlines()[1:]:
+        name, _, rest = line.partition(":")
+        sizes[name] = int(rest.split()[0])
+    print(f"guard: {sizes['Rss']} kB resident, {sizes['Anonymous']} kB of its own")
+    assert sizes["Anonymous"] < OWN_MEMORY_MAX_KB
+
+
+class Client:
+    """Speaks to a guard as a daemon does."""
+
+    def __init__(self, service: Service) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.settimeout(LIMIT_S)
+        self.sock.connect(str(service.path))
+
+    def say(self, *fds: int, **message: Any) -> None:
+        socket.send_fds(self.sock, [marshal.dumps(message, 2)], list(fds))
+
+    def ask(self, **message: Any) -> Any:
+        self.say(**message)
+        return self.heard()
+
+    def heard(self) -> Any:
+        return marshal.loads(self.sock.recv(65_536))
+
+    def keep(self, fd: int, device: str = "valve") -> None:
+        act = {
+            "kind": "bytes",
+            "steps": [b"safe"],
+            "answer": b"",
+            "fd": True,
+            "hold": True,
+            "exclusive": False,
+        }
+        self.say(fd, op="keep", device=device, place="pins", acts=[act])
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[Callable[[], Client]]:
+    made: list[Client] = []
+
+    def make() -> Client:
+        made.append(Client(service))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+HELLO = {"op": "hello", "protocol": PROTOCOL, "timeout_s": 60.0, "devices": ["valve"]}
+
+
+@pytest.fixture
+def line() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(LIMIT_S)
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def test_only_one_daemon_at_a_time(client) -> None:
+    first, second = client(), client()
+    assert first.ask(**HELLO)["op"] == "welcome"
+    assert second.ask(**HELLO)["op"] == "refused"
+    first.say(op="bye", safe=[])
+    first.close()
+    until(lambda: client().ask(**HELLO)["op"] == "welcome", "a welcome")
+
+
+def test_nothing_happens_after_an_orderly_end(client, line) -> None:
+    ours, theirs = line
+    first = client()
+    first.ask(**HELLO)
+    first.keep(theirs.fileno())
+    first.say(op="bye", safe=["valve"])
+    first.close()
+    second = client()
+    welcome = second.ask(**HELLO)
+    assert (welcome["held"], welcome["report"]) == (["valve"], [])
+    theirs.close()
+    second.ask(op="release", device="valve")
+    assert ours.recv(100) == b""  # let go, and nothing written before
+
+
+def test_what_it_did_is_told_until_it_was_noted(client, line) -> None:
+    ours, theirs = line
+    first = client()
+    first.ask(**HELLO)
+    first.keep(theirs.fileno())
+    first.close()
+    assert ours.recv(100) == b"safe"
+    for noted in (False, True):
+        daemon = client()
+        report = daemon.ask(**HELLO)["report"]
+        assert [(entry["device"], entry["result"]) for entry in report] == [("valve", "done")]
+        if noted:
+            daemon.say(op="noted", count=1)
+        daemon.say(op="bye", safe=["valve"])
+        daemon.close()
+    assert client().ask(**HELLO)["report"] == []
+
+
+def test_what_the_new_configuration_does_not_name_is_let_go(client, line) -> None:
+    ours, theirs = line
+    first = client()
+    first.ask(**HELLO)
+    first.keep(theirs.fileno())
+    first.say(op="bye", safe=["valve"])
+    first.close()
+    theirs.close()
+    assert client().ask(**{**HELLO, "devices": ["pump"]})["held"] == []
+    assert ours.recv(100) == b""
+
+
+def test_a_hang_is_a_silence_of_that_length_and_back_begins_anew(client, line) -> None:
+    ours, theirs = line
+    daemon = client()
+    daemon.ask(**{**HELLO, "timeout_s": 0.3})
+    daemon.keep(theirs.fileno())
+    for _ in range(2):
+        assert ours.recv(100) == b"safe"
+        assert daemon.heard()["op"] == "took"
+        assert daemon.heard()["report"][0]["result"] == "done"
+        daemon.say(op="back")
+
+
+def test_a_guard_of_another_version_makes_room(service: Service, client) -> None:
+    assert client().ask(**{**HELLO, "protocol": PROTOCOL + 1})["protocol"] == PROTOCOL
+    client().say(op="end")
+    until(lambda: not alive(service.process.pid), "the guard's end")
+    assert not service.path.exists()
+
+
+async def test_the_daemon_ends_a_guard_of_another_version(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "old.sock"
+    monkeypatch.setenv(guard_link.GUARD_VARIABLE, str(path))
+    old = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    old.bind(str(path))
+    old.listen(1)
+    heard: list[Any] = []
+
+    def be_old() -> None:
+        peer = old.accept()[0]
+        with peer, old:
+            heard.append(marshal.loads(peer.recv(10_000)))
+            peer.send(marshal.dumps({"op": "welcome", "protocol": PROTOCOL - 1, "held": [], "report": []}, 2))
+            heard.append(marshal.loads(peer.recv(10_000)))
+            path.unlink()
+
+    thread = threading.Thread(target=be_old)
+    thread.start()
+    link, welcome = await guard_link.find_or_start(tmp_path, dict(HELLO), "text")
+    thread.join()
+    assert [message["op"] for message in heard] == ["hello", "end"]
+    assert welcome is None
+    assert link.process is not None
+    link.send({"op": "bye", "safe": []})
+    link.close()
+    assert link.process.wait(LIMIT_S) == 0
