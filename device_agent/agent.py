@@ -12,6 +12,7 @@ from device_agent.channels import Hub
 from device_agent.clock import Clock
 from device_agent.commander import Commander
 from device_agent.config import Config
+from device_agent.device import Device
 from device_agent.hardware import HandleFactory, Hardware
 from device_agent.history.ask import Historian
 from device_agent.lives import Lives
@@ -24,6 +25,8 @@ from device_agent.reload import Reloader
 from device_agent.runtime import Tasks
 from device_agent.safety.guard_keeper import GuardKeeper
 from device_agent.safety.keeper import Keeper
+from device_agent.safety.latch import Latch
+from device_agent.safety.stop import EmergencyStop
 from device_agent.store.history import History
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
@@ -66,10 +69,9 @@ class Agent:
         self._reloading = asyncio.Lock()
         self._open_stores(config)
         self._hub = Hub(clock, self._history.add if self._history is not None else None)
-        self._hardware = Hardware(config, make_handle, self._hub, clock)
-        self._devices = self._hardware.devices
-        self._keeper = Keeper(self._devices, self._journal, clock)
-        self._commander = Commander(config, self._devices, self._keeper, self._journal, clock)
+        self._latch = Latch(config.state.directory / "emergency_stop")
+        self._make_hardware(config, make_handle)
+        self._commander = Commander(config, self._devices, self._keeper, self._journal, clock, self._latch)
         self._guard = GuardKeeper(
             self._devices,
             self._keeper,
@@ -98,6 +100,17 @@ class Agent:
         self._network.need_proof_s = self._need_proof_s
         self._socket = self._make_socket(config)
 
+    def _make_hardware(self, config: Config, make_handle: HandleFactory) -> None:
+        self._devices: dict[str, Device] = {}
+        self._keeper = Keeper(self._devices, self._journal, self._clock, self._latch.check)
+        self._emergency_stop = EmergencyStop(
+            config.safety, self._latch, self._devices, self._keeper, self._journal, self._clock
+        )
+        sink = self._emergency_stop.tap(self._hub)
+        self._hardware = Hardware(config, make_handle, sink, self._clock, self._devices)
+        for device in self._devices.values():
+            self._keeper.adopt(device)
+
     def _open_stores(self, config: Config) -> None:
         self._store = StoreThread()
         self._journal = Journal(config.state.directory / "journal.db", self._store)
@@ -123,6 +136,7 @@ class Agent:
             self._journal,
             self._guard,
             self._historian,
+            self._emergency_stop,
         )
         return ControlSocket(config.state.runtime_directory / "control.sock", owner.handlers())
 
@@ -159,6 +173,7 @@ class Agent:
     async def run(self) -> int:
         """Until `stop`; returns the exit code."""
         await self._journal.open()
+        self._latch.load()
         await self._keeper.recall()
         await self._settle_unfinished()
         await self._lanes.load()
@@ -250,6 +265,7 @@ class Agent:
         await self._bounded("network", asyncio.wait([network]), LEAVE_LIMIT_S)
         await self._bounded("socket", self._socket.close(), 1.0)
         await self._guard.bye(made_safe)
+        await self._emergency_stop.close()
         await self._keeper.close()
         await self._lives.close()
         await self._hardware.close()

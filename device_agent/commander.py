@@ -25,6 +25,10 @@ from device_agent.words import Command, Set, checked_args, checked_values
 
 log = structlog.get_logger("command")
 
+# Sessions that ended a moment ago and may have commands in the queue.
+ENDED_MAX = 1000
+
+
 @dataclass(slots=True)
 class _Attempt:
     """What a command came to, for the ack and the Journal."""
@@ -104,6 +108,7 @@ class Commander:
             deadline_s = arrived_s + command.ttl_ms / 1000
 
             def may_begin() -> None:
+                self.latch.check()
                 self._in_time(deadline_s, command)
 
             may_begin()
@@ -125,14 +130,21 @@ class Commander:
     ) -> None:
         """One command of a device after the other, each durable in the Journal before anything moves."""
         key = order.actor.journal_key
-        async with self._keeper.turn(order.device.name):
-            self._checked_moment(order)
-            attempt.commanded = order.values if order.values is not None else order.args
-            await self._journal.begin_command(key, command.id, command.model_dump(), self._clock.now_ms())
-            if order.moves:
-                # Noted before it moves: a session that ends meanwhile must bring it back.
-                self._keeper.driven(order.device.name, order.actor.holder)
-            await self._perform(attempt, order, may_begin)
+        name = order.device.name
+        async with self._keeper.turn(name):
+            try:
+                if self._checked_moment(order):
+                    await self._hand_over(order)
+                    self._checked_moment(order)
+                attempt.commanded = order.values if order.values is not None else order.args
+                what, now_ms = command.model_dump(), self._clock.now_ms()
+                await self._journal.begin_command(key, command.id, what, now_ms)
+                if order.moves:
+                    # Noted before it moves: a session that ends meanwhile must bring it back.
+                    self._keeper.driven(name, order.actor.holder)
+                await self._perform(attempt, order, may_begin)
+            finally:
+                self._keeper.settle(name)
 
     def session_ends(self, holder: str) -> None:
         """Its leases end, and what it still has in the queue is refused."""
@@ -181,7 +193,7 @@ class Commander:
             check_points(access, actors, device.name, values)
             return _Order(device, actor, place, actors, values, None, {}, for_s)
         action = _action_of(device, command.action)
-        args = _checked_args(action, command.args)
+        args = checked_args(action, command.args)
         if action.moves:
             check_points(access, actors, device.name, dict.fromkeys(device.safe_values))
         return _Order(device, actor, place, actors, None, action, args, for_s)
@@ -196,6 +208,8 @@ class Commander:
     def _checked_moment(self, order: "_Order", *, claim: bool = True) -> bool:
         """Raises Rejected. True: it may go on after `_hand_over`, and is checked again then."""
         device, now_s = order.device, self._clock.monotonic_s()
+        if order.actor.holder in self._ended:
+            raise Rejected("not_allowed", "the session that sent this has ended")
         if not device.online:
             raise Rejected("device_offline", f"device {device.name} is {device.state} ({device.reason})")
         if order.moves:

@@ -35,10 +35,17 @@ class Change:
 
 
 class Hardware:
-    """Owns the lives of buses and devices. `devices` is one dictionary for all who look devices up."""
+    """Owns the lives of buses and devices. `devices` is filled here and one for all."""
 
-    def __init__(self, config: Config, make_handle: HandleFactory, sink: Sink, clock: Clock) -> None:
-        self.devices: dict[str, Device] = {}
+    def __init__(
+        self,
+        config: Config,
+        make_handle: HandleFactory,
+        sink: Sink,
+        clock: Clock,
+        devices: dict[str, Device],
+    ) -> None:
+        self.devices = devices
         self.keepers: dict[str, BusKeeper] = {}
         self._config = config
         self._make_handle = make_handle

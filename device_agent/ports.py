@@ -10,9 +10,10 @@ from typing import Any
 import structlog
 
 from device_agent import events
+from device_agent.authority import Actor
 from device_agent.channels import Channel, Hub
 from device_agent.clock import Clock
-from device_agent.commander import Actor, Commander
+from device_agent.commander import Commander
 from device_agent.config.models import StreamConfig
 from device_agent.device import Device
 from device_agent.errors import BusError, DriverError, Rejected
@@ -150,7 +151,7 @@ class Port:
 
     async def _bytes_in(self, item: Inbound) -> None:
         who, strangers = self._sender(item)
-        allowed = self._commander.may_drive
+        allowed = self._commander.may_send
         for name, device in self.devices.items():
             if not all(allowed(actor, name) for actor in (who, *strangers)):
                 self.refused += 1

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from device_agent.commander import Actor, Commander
+from device_agent.authority import Actor, check_read, may
+from device_agent.commander import Commander
 from device_agent.config import Config
 from device_agent.device import Device
 from device_agent.errors import AgentError, BusError, DriverError, NetworkError, Rejected
@@ -76,7 +77,8 @@ class RequestTask:
         historian: Historian,
     ) -> None:
         self.link = link
-        self.actor = Actor(link.start.task_id, f"request {link.start.task_id[:8]}", link.start.caller)
+        task_id = link.start.task_id
+        self.actor = Actor(task_id, f"request {task_id[:8]}", link.start.caller, "request")
         self._config = config
         self._devices = devices
         self._commander = commander
@@ -192,11 +194,7 @@ class RequestTask:
     async def _read(self, question: ReadQuestion) -> dict[str, Any]:
         names = question.devices or [name for name in self._devices if self._may_read(name)]
         for name in names:
-            if name not in self._devices:
-                known = ", ".join(self._devices) or "none"
-                raise Rejected("unknown_device", f"devices: there is no device {name!r}; there are: {known}")
-            if not self._may_read(name):
-                raise Rejected("not_allowed", f"the owner's access rules do not let you read {name}")
+            check_read(name, self._devices, self._may_read)
         if question.devices is None:
             names = [name for name in names if not self._devices[name].driver_class.bytes_side]
         answers = await asyncio.gather(*(self._read_one(name) for name in names))
@@ -217,7 +215,7 @@ class RequestTask:
             return str(error)
 
     def _may_read(self, name: str) -> bool:
-        return self._config.access.allows("read", name, self.actor.identities)
+        return may(self._config.access, "read", self.actor, name)
 
     # -- set, do, describe ----------------------------------------
 

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from device_agent.authority import Actor, may
 from device_agent.channels import Hub
 from device_agent.clock import Clock
-from device_agent.commander import Actor, Commander
+from device_agent.commander import Commander
 from device_agent.config import Config
 from device_agent.config.models import StreamConfig
 from device_agent.device import Device
@@ -81,7 +82,7 @@ class PipeSession:
     ) -> None:
         self.link = link
         self.start = link.start
-        self.actor = Actor(self.start.task_id, f"session {self.start.task_id[:8]}", self.start.caller)
+        self.actor = Actor(self.start.task_id, f"session {self.start.task_id[:8]}", self.start.caller, "pipe")
         self.ports: dict[str, Port] = {}
         self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._config = config
@@ -226,7 +227,7 @@ class PipeSession:
                     "invalid_value", f"request.streams: there is no stream {name!r}; there are: {known}"
                 )
         for name in request.devices or ():
-            if name not in self._devices:
+            if name not in self._devices or not self._may_read(name):
                 raise Rejected("unknown_device", f"request.devices: there is no device {name!r}")
         chosen = {}
         for name in request.streams or declared:
@@ -248,7 +249,7 @@ class PipeSession:
         return all(allowed) if stream.affinity == "shared" else any(allowed)
 
     def _may_read(self, device: str) -> bool:
-        return self._config.access.allows("read", device, self.actor.identities)
+        return may(self._config.access, "read", self.actor, device)
 
     async def _port(self, name: str, stream: StreamConfig) -> Port:
         shared = stream.affinity == "shared"

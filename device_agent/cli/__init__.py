@@ -33,6 +33,8 @@ COMMANDS = {
     "monitor": Command("status", "status that lives"),
     "history": Command("history", "readings from the local record: table, CSV, or a picture"),
     "safe": Command("control", "put every actuator in its safe state"),
+    "estop": Command("control", "emergency stop: everything safe until it is released"),
+    "release": Command("control", "end the emergency stop"),
     "journal": Command("journal", "every actuation: who, what, when, result"),
     "call": Command("call", "call an agent: read, watch, drive, history"),
     "board": Command("board", "the simulated board"),

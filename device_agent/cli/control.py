@@ -1,4 +1,4 @@
-"""`read`, `set`, `do`, `safe`: through the running daemon's control socket.
+"""`read`, `set`, `do`, `safe`, `estop`, `release`: through the running daemon's control socket.
 
 `read`, `set` and `do` use the hardware directly where no daemon runs; it has one owner at a time.
 """
@@ -39,7 +39,13 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     do.set_defaults(run=run_do)
     safe = subparsers.add_parser("safe", help="put every actuator in its safe state")
     safe.set_defaults(run=run_safe)
-    for parser in (read, set_, do, safe):
+    estop = subparsers.add_parser("estop", help="emergency stop: everything safe until it is released")
+    estop.set_defaults(run=run_estop)
+    release = subparsers.add_parser("release", help="end the emergency stop")
+    release.set_defaults(run=run_release)
+    for parser in (set_, do):
+        parser.add_argument("--dry-run", action="store_true", help="only say what would happen")
+    for parser in (read, set_, do, safe, estop, release):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -100,7 +106,7 @@ def run_read(args: argparse.Namespace) -> int:
 
 def run_set(args: argparse.Namespace) -> int:
     question = {"op": "set", "device": args.device, "values": {args.point: parse_value(args.value)}}
-    return _show_ack(_ask(load(config_path(args)), question), as_json=args.json)
+    return _drive(args, question)
 
 
 def run_do(args: argparse.Namespace) -> int:
@@ -111,11 +117,36 @@ def run_do(args: argparse.Namespace) -> int:
             raise Rejected("invalid_value", f"{word!r} is not NAME=VALUE")
         named[name] = parse_value(value)
     question = {"op": "do", "device": args.device, "action": args.action, "args": named}
-    return _show_ack(_ask(load(config_path(args)), question), as_json=args.json)
+    return _drive(args, question)
+
+
+def _drive(args: argparse.Namespace, question: Mapping[str, Any]) -> int:
+    config = load(config_path(args))
+    if args.dry_run:
+        # Only the daemon knows who drives, and since when.
+        return _show_ack(ask_daemon(config, {**question, "dry_run": True}), as_json=args.json)
+    return _show_ack(_ask(config, question), as_json=args.json)
 
 
 def run_safe(args: argparse.Namespace) -> int:
-    done = ask_daemon(load(config_path(args)), {"op": "safe"})
+    return _make_safe(args, "safe")
+
+
+def run_estop(args: argparse.Namespace) -> int:
+    return _make_safe(args, "estop")
+
+
+def run_release(args: argparse.Namespace) -> int:
+    stop = ask_daemon(load(config_path(args)), {"op": "release"})
+    if args.json:
+        print_json(stop)
+    else:
+        print(f"released{', but ' + stop['barred'] if 'barred' in stop else ''}")
+    return Exit.DONE
+
+
+def _make_safe(args: argparse.Namespace, op: str) -> int:
+    done = ask_daemon(load(config_path(args)), {"op": op})
     if args.json:
         print_json(done)
     elif not done:
@@ -132,6 +163,9 @@ def _show_ack(ack: Mapping[str, Any], *, as_json: bool) -> int:
     if as_json:
         print_json(ack)
     elif ack["state"] == "done":
+        if ack.get("dry_run"):
+            print("would be done" + (", after a hand-over by way of safe" if ack.get("hand_over") else ""))
+            return Exit.DONE
         applied = ", ".join(f"{name} = {shown(value)}" for name, value in ack.get("applied", {}).items())
         print(f"done: {applied or 'carried out'}{' (read back)' if ack.get('verified') else ''}")
     if ack["state"] == "done":

@@ -121,6 +121,10 @@ def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
         lines.append(
             [(f"history  {history['readings']} readings, {_room(history)}, {day} written{lost}", "")]
         )
+    stop = status.get("emergency_stop", {})
+    if stop.get("latched") or stop.get("barred"):
+        why = f"pressed ({stop['who']})" if stop["latched"] else stop["barred"]
+        lines.append([("stop     ", ""), (clean(why), "red")])
     if guard := status.get("guard"):
         watch: Span = ("on watch", "") if guard["up"] else ("absent", "yellow" if guard["devices"] else "")
         lines.append([("guard    ", ""), watch, (f", {len(guard['devices'])} actuators", "")])

@@ -17,6 +17,7 @@ from device_agent.bus.config import (
     SerialBusConfig,
     SpiBusConfig,
 )
+from device_agent.config.access_checks import access_and_stop
 from device_agent.config.draft import Draft, DraftDevice
 from device_agent.config.explain import show
 from device_agent.config.safety_checks import actuators_and_calibration
@@ -41,7 +42,7 @@ def cross_checks(draft: Draft) -> Iterator[str]:
     yield from _one_owner_per_claim(draft)
     yield from _one_bus_per_medium(draft)
     yield from streams(draft)
-    yield from _access_devices(draft)
+    yield from access_and_stop(draft)
     yield from _socket_path(draft)
 
 
@@ -157,14 +158,6 @@ def _medium(bus: BusConfig) -> tuple[str, ...] | None:
             if bus.client_id is None:
                 return None
             return ("mqtt", f"client {bus.client_id} of {bus.host}:{bus.port}")
-
-
-def _access_devices(draft: Draft) -> Iterator[str]:
-    for name in draft.access.devices if draft.access is not None else ():
-        if name not in draft.device_names:
-            guess = nearest(name, list(draft.device_names))
-            hint = f'did you mean "{guess}"?' if guess else "remove the table"
-            yield f"access.devices.{name} is not a device: {hint}"
 
 
 def _socket_path(draft: Draft) -> Iterator[str]:

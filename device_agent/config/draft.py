@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from device_agent.bus.config import BusConfig
-from device_agent.config.models import AccessConfig, AgentConfig, StateConfig, StreamConfig
+from device_agent.config.access import AccessConfig
+from device_agent.config.models import AgentConfig, SafetyConfig, StateConfig, StreamConfig
 from device_agent.driver import Driver, DriverConfig, Point
 from device_agent.errors import ConfigError
 
@@ -47,6 +48,7 @@ class Draft:
     agent: AgentConfig | None = None
     state: StateConfig | None = None
     access: AccessConfig | None = None
+    safety: SafetyConfig | None = None
     buses: dict[str, BusConfig] = field(default_factory=dict)
     devices: dict[str, DraftDevice] = field(default_factory=dict)
     streams: dict[str, StreamConfig] = field(default_factory=dict)

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from device_agent import registry
 from device_agent.bus import config as bus_config
+from device_agent.config.access import AccessConfig
 from device_agent.config.checks import cross_checks, warnings
 from device_agent.config.draft import Draft, DraftDevice, ask, describe
 from device_agent.config.explain import sentences, show, unknown_key
 from device_agent.config.models import (
-    AccessConfig,
     AgentConfig,
     Config,
     HistoryConfig,
@@ -156,7 +156,7 @@ class _Reader:
             self.problems.append(unknown_key("", key, (*_SINGLE, *_MANY)))
         notes = self._rename_skills(document)
         single = {name: self._table(name, model, document.get(name, {})) for name, model in _SINGLE.items()}
-        draft = Draft(agent=single["agent"], state=single["state"], access=single["access"])  # type: ignore[arg-type]
+        draft = Draft(**{name: single[name] for name in ("agent", "state", "access", "safety")})  # type: ignore[arg-type]
         self._buses(draft, self._named("buses", document))
         self._devices(draft, self._named("devices", document))
         for name, table in self._named("streams", document).items():

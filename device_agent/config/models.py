@@ -1,6 +1,6 @@
 """The configuration's tables as models (design section 3). Attribute names are the TOML keys."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from device_agent.bus.config import BusConfig
-from device_agent.config.types import Callers, LocalPath, SizeBytes, Table
+from device_agent.config.access import AccessConfig
+from device_agent.config.types import LocalPath, SizeBytes, Table
 from device_agent.driver import Driver, DriverConfig, Point, Value
 
 TaskKind = Literal["request", "pipe"]
@@ -119,10 +120,14 @@ class HistoryConfig(Table):
 
 
 class SafetyConfig(Table):
-    """[safety]: the guard and the lease."""
+    """[safety]: the guard, the lease, and the line of the emergency stop."""
 
     guard_timeout_s: float = Field(1, ge=0.1, le=60)
     lease_idle_s: float = Field(60, ge=0.1, le=86_400)
+    stop_device: str | None = None
+    stop_point: str = "active"
+    stop_active: bool = True
+    """The value of the point that presses the stop."""
 
 
 class StreamConfig(Table):
@@ -144,32 +149,6 @@ class StreamConfig(Table):
     def inward(self) -> bool:
         """Whether callers can send on it."""
         return self.direction != "outbound"
-
-
-class DeviceAccess(Table):
-    """[access.devices.NAME]: what differs for one device; None is as in [access]."""
-
-    read: Callers | None = None
-    drive: Callers | None = None
-
-
-class AccessConfig(Table):
-    """[access]: who may read, who may drive. Nobody drives unless it is written."""
-
-    read: Callers = ("anyone",)
-    drive: Callers = ()
-    devices: dict[str, DeviceAccess] = Field(default_factory=dict)
-
-    def callers(self, right: Literal["read", "drive"], device: str) -> tuple[str, ...]:
-        """Who has this right on a device."""
-        own = self.devices.get(device)
-        special = getattr(own, right) if own is not None else None
-        return special if special is not None else getattr(self, right)  # type: ignore[no-any-return]
-
-    def allows(self, right: Literal["read", "drive"], device: str, identities: Collection[str]) -> bool:
-        """Whether a caller known by these identities ("org:…", "user:…") has this right on a device."""
-        granted = self.callers(right, device)
-        return "anyone" in granted or not set(granted).isdisjoint(identities)
 
 
 @dataclass(frozen=True, slots=True)

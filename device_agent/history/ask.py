@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
+from device_agent.authority import check_read
 from device_agent.clock import Clock
 from device_agent.device import Device
 from device_agent.errors import AgentError, Rejected
@@ -96,11 +97,7 @@ class Historian:
         if names is None:
             names = [name for name, device in self._devices.items() if device.points and may_read(name)]
         for name in names:
-            if name not in self._devices:
-                known = ", ".join(self._devices) or "none"
-                raise Rejected("unknown_device", f"devices: there is no device {name!r}; there are: {known}")
-            if not may_read(name):
-                raise Rejected("not_allowed", f"the owner's access rules do not let you read {name}")
+            check_read(name, self._devices, may_read)
         to_ms = self._clock.now_ms() if question.to is None else instant_ms(question.to, "to")
         from_ms = to_ms - DEFAULT_SPAN_MS if question.from_ is None else instant_ms(question.from_, "from")
         if from_ms >= to_ms:

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from device_agent import __version__
-from device_agent.commander import LOCAL, Actor, Commander
+from device_agent.authority import LOCAL, Actor
+from device_agent.commander import Commander
 from device_agent.config import Config
 from device_agent.device import Device
 from device_agent.errors import Rejected
@@ -19,6 +20,7 @@ from device_agent.requests import as_json, describe
 from device_agent.runtime import Tasks
 from device_agent.safety.guard_keeper import GuardKeeper
 from device_agent.safety.keeper import Keeper
+from device_agent.safety.stop import EmergencyStop
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
 from device_agent.words import parse, sentence
@@ -45,6 +47,7 @@ class Owner:
         journal: Journal,
         guard: GuardKeeper,
         historian: Historian,
+        stop: EmergencyStop,
     ) -> None:
         self._config = config
         self._devices = devices
@@ -56,6 +59,7 @@ class Owner:
         self._journal = journal
         self._guard = guard
         self._historian = historian
+        self._stop = stop
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -64,6 +68,8 @@ class Owner:
             "set": self.command,
             "do": self.command,
             "safe": self.safe,
+            "estop": self.estop,
+            "release": self.release,
             "describe": self.describe,
             "journal": self.journal,
             "verify": self.verify,
@@ -107,6 +113,7 @@ class Owner:
             "outbox": self._lanes.figures(),
             "history": None if history is None else history.figures(),
             "guard": self._guard.status(),
+            "emergency_stop": self._stop.status(),
             "devices": devices,
         }
 
@@ -115,16 +122,27 @@ class Owner:
         return as_json(await self._device(question).read_now())
 
     async def command(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """A `set` or `do` of design section 4; the id may be left out."""
-        event = {name: value for name, value in question.items() if name != "op"}
+        """A `set` or `do` of design section 4; the id may be left out. With `dry_run` nothing moves."""
+        event = {name: value for name, value in question.items() if name not in ("op", "dry_run")}
         event["kind"] = question["op"]
         event.setdefault("id", f"local-{time.time_ns()}")
         word = parse(event)
+        if question.get("dry_run"):
+            return self._commander.would(word, OWNER)  # type: ignore[arg-type]
         return await self._commander.execute(word, OWNER, age_ms=0.0)  # type: ignore[arg-type]
 
     async def safe(self, question: Mapping[str, Any]) -> dict[str, bool]:
         """Every actuator to its safe state, now."""
         return await self._keeper.all_safe("asked by the owner", SAFE_LIMIT_S)
+
+    async def estop(self, question: Mapping[str, Any]) -> dict[str, bool]:
+        """The emergency stop: safe at once, and latched."""
+        return await self._stop.press(OWNER.label)
+
+    async def release(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """End the emergency stop; only here, on the spot."""
+        await self._stop.release(OWNER.label)
+        return self._stop.status()
 
     async def describe(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [describe(device) for device in self._devices.values()]

@@ -27,10 +27,14 @@ AGAIN_S = 0.2
 class Keeper:
     """Owns the limits, the timers and the unfinished plans of all actuators."""
 
-    def __init__(self, devices: Mapping[str, Device], journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self, devices: Mapping[str, Device], journal: Journal, clock: Clock, may_move: Callable[[], None]
+    ) -> None:
+        """`may_move` runs on a bus's thread right before a plan's step; it raises Rejected if not."""
         self._devices = devices
         self._journal = journal
         self._clock = clock
+        self._may_move = may_move
         self._lives = Lives("safety")
         self._driven_by: dict[str, str] = {}
         self._being_made_safe: set[str] = set()
@@ -155,7 +159,7 @@ class Keeper:
             async with self._turns[device.name]:
                 try:
                     self.check(device.name, step.values)
-                    written = await device.write(step.values, may_begin=_always)
+                    written = await device.write(step.values, may_begin=self._may_move)
                     self.applied(device.name, {**step.values, **written.read_back})
                 except (Rejected, BusError, DriverError) as error:
                     log.error("plan_stopped", device=device.name, error=str(error))
@@ -236,7 +240,3 @@ class Keeper:
         for timer in self._timers.values():
             timer.cancel()
         await self._lives.close()
-
-
-def _always() -> None:
-    """A plan's later steps have no time limit of their own: the command that began them was in time."""

@@ -12,6 +12,8 @@ class Lease:
     holder: str
     label: str
     used_s: float
+    rank: int = 0
+    """The holder's rank by the owner's access list; a lower number is higher."""
 
 
 class Leases:
@@ -40,9 +42,14 @@ class Leases:
                 "without a command from it",
             )
 
-    def take(self, device: str, holder: str, label: str, now_s: float) -> None:
-        """Begin or prolong a lease that `check` allowed."""
-        self._held[device] = Lease(holder, label, now_s)
+    def ousted_by(self, device: str, holder: str, rank: int, now_s: float) -> bool:
+        """Whether another one's lease is in force that gives way to this rank."""
+        lease = self.holder(device, now_s)
+        return lease is not None and lease.holder != holder and rank < lease.rank
+
+    def take(self, device: str, holder: str, label: str, now_s: float, rank: int = 0) -> None:
+        """Begin or prolong a lease that `check` allowed, or that gave way."""
+        self._held[device] = Lease(holder, label, now_s, rank)
 
     def clear(self) -> None:
         """End all leases: nobody knows any more what state the devices are in."""

@@ -1,0 +1,95 @@
+"""Who acts, and what the owner's access rules say to it.
+
+A refusal tells nothing that the caller may not know: a device that is hidden from it does not exist.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from device_agent.config.access import AccessConfig, Right
+from device_agent.device import Device
+from device_agent.errors import Rejected
+from device_agent.network import Caller, TaskKind
+from device_agent.records import Value
+
+LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who drives. `holder` is the task's id, or `local` for the owner on the device itself."""
+
+    holder: str
+    label: str
+    caller: Caller
+    kind: TaskKind | None = None
+
+    @property
+    def identities(self) -> frozenset[str]:
+        named = [("org", self.caller.org), ("user", self.caller.user)]
+        return frozenset(f"{kind}:{name}" for kind, name in named if name)
+
+    @property
+    def journal_key(self) -> str:
+        """Whose ids these are: a caller's, over all its tasks."""
+        return f"{self.caller.org}/{self.caller.user}" if self.holder != LOCAL else LOCAL
+
+
+def may(access: AccessConfig, right: Right, actor: Actor, device: str) -> bool:
+    """The owner on the device needs no rule."""
+    return actor.holder == LOCAL or access.allows(right, device, actor.identities, actor.kind)
+
+
+def rank(access: AccessConfig, actors: Iterable[Actor], device: str) -> int:
+    """The worst rank among these; the owner on the device is above all with -1."""
+    return max(-1 if one.holder == LOCAL else access.rank(device, one.identities) for one in actors)
+
+
+def known_device(
+    access: AccessConfig, actor: Actor, name: str, devices: Mapping[str, Device], bounds: Collection[str]
+) -> Device:
+    """The device of this name. Raises Rejected `unknown_device`, in the same words if it is hidden."""
+    known = [one for one in bounds if may(access, "read", actor, one) or may(access, "drive", actor, one)]
+    if name not in known or name not in devices:
+        raise Rejected("unknown_device", f"there is no device {name!r} here; there are: {_names(known)}")
+    return devices[name]
+
+
+def check_read(name: str, devices: Collection[str], may_read: Callable[[str], bool]) -> None:
+    """Raises Rejected `unknown_device`, in the same words for a device that is hidden."""
+    if name not in devices or not may_read(name):
+        known = _names([one for one in devices if may_read(one)])
+        raise Rejected("unknown_device", f"devices: there is no device {name!r} here; there are: {known}")
+
+
+def check_drive(access: AccessConfig, actors: Iterable[Actor], device: str) -> None:
+    """Raises Rejected `not_allowed` unless all of them may drive the device."""
+    if not all(may(access, "drive", actor, device) for actor in actors):
+        raise Rejected("not_allowed", f"the owner's access rules do not let you drive {device}")
+
+
+def check_points(
+    access: AccessConfig, actors: Collection[Actor], device: str, values: Mapping[str, Value | None]
+) -> None:
+    """Raises Rejected `not_allowed` unless all of them may set these points to these values.
+
+    None stands for a value that is not known yet.
+    """
+    strangers = [actor for actor in actors if actor.holder != LOCAL]
+    for point, value in values.items():
+        if not all(access.drives_point(device, point, actor.identities) for actor in strangers):
+            raise Rejected("not_allowed", f"the owner's access rules do not let you drive {device}.{point}")
+        rule = access.point(device, point)
+        if not strangers or isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        low, high = rule.minimum, rule.maximum
+        if (low is not None and value < low) or (high is not None and value > high):
+            bounds = f"{'' if low is None else f'{low:g}'} to {'' if high is None else f'{high:g}'}"
+            raise Rejected(
+                "not_allowed",
+                f"the owner's access rules let you set {device}.{point} within {bounds}, not to {value!r}",
+            )
+
+
+def _names(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,85 @@
+"""[access]: who may read, who may drive; by device, by point, by kind of task."""
+
+from collections.abc import Collection
+from typing import Literal
+
+from pydantic import Field
+
+from device_agent.config.types import Callers, Table
+
+Right = Literal["read", "drive"]
+
+
+class PointAccess(Table):
+    """[access.devices.NAME.points.POINT]: who may drive the point, and how far. None is as for the device."""
+
+    drive: Callers | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class DeviceAccess(Table):
+    """[access.devices.NAME]: what differs for one device; None is as in [access]."""
+
+    read: Callers | None = None
+    drive: Callers | None = None
+    points: dict[str, PointAccess] = Field(default_factory=dict)
+
+
+class KindAccess(Table):
+    """[access.request], [access.pipe]: a caller needs this too in tasks of that kind; None asks no more."""
+
+    read: Callers | None = None
+    drive: Callers | None = None
+
+
+class AccessConfig(Table):
+    """[access]: who may read, who may drive. Nobody drives unless it is written.
+
+    The order of a `drive` list is a rank. With `preempt` a caller takes a device from one of lower rank, and
+    the owner on the device from everybody; without, whoever came first keeps it.
+    """
+
+    read: Callers = ("anyone",)
+    drive: Callers = ()
+    preempt: bool = False
+    request: KindAccess = KindAccess()
+    pipe: KindAccess = KindAccess()
+    devices: dict[str, DeviceAccess] = Field(default_factory=dict)
+
+    def callers(self, right: Right, device: str) -> tuple[str, ...]:
+        """Who has this right on a device."""
+        own = self.devices.get(device)
+        special = getattr(own, right) if own is not None else None
+        return special if special is not None else getattr(self, right)  # type: ignore[no-any-return]
+
+    def allows(self, right: Right, device: str, identities: Collection[str], kind: str | None = None) -> bool:
+        """Whether a caller known by these identities ("org:…", "user:…") has this right on a device.
+
+        `kind` is the kind of the task in which it asks.
+        """
+        own = getattr(getattr(self, kind), right) if kind in ("request", "pipe") else None
+        return _among(self.callers(right, device), identities) and (own is None or _among(own, identities))
+
+    def drives_point(self, device: str, point: str, identities: Collection[str]) -> bool:
+        """Whether a caller who may drive the device may drive this point of it."""
+        own = self.point(device, point).drive
+        return own is None or _among(own, identities)
+
+    def point(self, device: str, point: str) -> PointAccess:
+        """What differs for one point."""
+        own = self.devices.get(device)
+        return own.points.get(point, _NO_DIFFERENCE) if own is not None else _NO_DIFFERENCE
+
+    def rank(self, device: str, identities: Collection[str]) -> int:
+        """The place of the first entry of the device's `drive` list that means this caller, from 0."""
+        granted = self.callers("drive", device)
+        places = [place for place, name in enumerate(granted) if name == "anyone" or name in identities]
+        return min(places, default=len(granted))
+
+
+_NO_DIFFERENCE = PointAccess()
+
+
+def _among(granted: Collection[str], identities: Collection[str]) -> bool:
+    return "anyone" in granted or not set(granted).isdisjoint(identities)
