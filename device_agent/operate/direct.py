@@ -13,6 +13,7 @@ from device_agent.driver import GpioBus, NoBus
 from device_agent.errors import NoAnswer, Rejected
 from device_agent.records import Reading, Status
 from device_agent.requests import as_json
+from device_agent.safety.latch import Latch
 from device_agent.words import checked_args, checked_values
 
 # A sensor is opened and read within this; a port that must enumerate is there already.
@@ -49,6 +50,10 @@ def answer_directly(config: Config, question: Mapping[str, Any]) -> dict[str, An
             f"no daemon runs, and a pin keeps its value only while a process holds it: start "
             f"`device-agent run` to drive {name}",
         )
+    latch = Latch(config.state.directory / "emergency_stop")
+    if question["op"] != "read" and latch.exists():
+        latch.load()
+        latch.check()
     return asyncio.run(_answer(config, name, question))
 
 

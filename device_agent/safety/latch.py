@@ -27,7 +27,7 @@ class Latch:
 
     def load(self) -> None:
         """Find out what the last process left. Raises OSError where the file cannot be made."""
-        if not self._path.exists():
+        if not self.exists():
             self._write(None)
             return
         try:
@@ -36,6 +36,10 @@ class Latch:
         except (ValueError, KeyError, TypeError):
             self._set = {"who": "a damaged file", "at_ms": None}
 
+    def exists(self) -> bool:
+        """Whether a daemon ever ran with this state directory."""
+        return self._path.exists()
+
     @property
     def state(self) -> dict[str, Any] | None:
         """`{"who", "at_ms"}` while it is set."""
@@ -43,7 +47,7 @@ class Latch:
 
     def set(self, who: str, at_ms: int) -> None:
         """In force at once; `save` makes it last."""
-        self._set = {"who": who[:100], "at_ms": at_ms}
+        self._set = {"who": who.encode()[:100].decode(errors="ignore"), "at_ms": at_ms}
 
     def clear(self) -> None:
         self._set = None
@@ -53,7 +57,7 @@ class Latch:
         self._write(self._set)
 
     def _write(self, state: dict[str, Any] | None) -> None:
-        data = json.dumps({"set": state}).encode().ljust(SIZE_BYTES)
+        data = json.dumps({"set": state}, ensure_ascii=False).encode().ljust(SIZE_BYTES)
         file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             os.pwrite(file, data, 0)

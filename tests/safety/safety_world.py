@@ -1,0 +1,187 @@
+"""The commander with real devices and a real Journal, on a clock and a bus that a test holds in its hands."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from device_agent.authority import LOCAL, Actor
+from device_agent.bus.core import Bus
+from device_agent.commander import Commander
+from device_agent.config import load
+from device_agent.device import Device
+from device_agent.driver import Action, Actuator, ActuatorConfig, Driver, NoBus, Point, Sensor, Step, Value
+from device_agent.network import Caller, TaskKind
+from device_agent.safety.keeper import Keeper
+from device_agent.safety.latch import Latch
+from device_agent.safety.stop import EmergencyStop
+from device_agent.store.journal import Journal
+from device_agent.store.thread import StoreThread
+from device_agent.testing.clock import SteppedClock
+from device_agent.words import Do, Set
+
+LIMIT_S = 10.0
+
+
+class RelayConfig(ActuatorConfig):
+    driver: str = "relay"
+    maximum: float = Field(100, description="Of `level`.")
+
+
+class Relay(Actuator[RelayConfig, NoBus]):
+    """Remembers what it was told; `hold` keeps a write from ending."""
+
+    points = (
+        Point("on", type="boolean", write=True),
+        Point("level", write=True, minimum=0, maximum=100),
+    )
+    actions = (Action("pulse", moves=True),)
+    told: ClassVar[list[tuple[str, dict[str, Value]]]] = []
+    hold: ClassVar[threading.Event] = threading.Event()
+    begun: ClassVar[threading.Event] = threading.Event()
+
+    @classmethod
+    def safe_of(cls, config: Any) -> dict[str, Value]:
+        return {"on": False, "level": 0}
+
+    @classmethod
+    def claims(cls, config: Any) -> tuple[str, ...]:
+        return ()
+
+    def open(self) -> None:
+        self.values: dict[str, Value] = {"on": False, "level": 0}
+
+    def write(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        self.begun.set()
+        self.hold.wait(LIMIT_S)
+        self.values.update(values)
+        self.told.append((self.config.driver, dict(values)))
+        return dict(values)
+
+    def do(self, action: str, args: Mapping[str, Value]) -> list[Step]:
+        return [Step({"level": 80}, 0.05), Step({"level": 0})]
+
+
+class Button(Sensor[Any, NoBus]):
+    points = (Point("active", type="boolean"),)
+    default_every_s = 0.02
+    pressed: ClassVar[bool | None] = False
+
+    def read(self) -> dict[str, Value]:
+        return {"active": self.pressed}
+
+
+DRIVERS: dict[str, type[Driver[Any, Any]]] = {"relay": Relay, "button": Button}
+CONFIG = """
+[agent]
+name = "a"
+[devices.up]
+driver = "relay"
+safe = false
+interlock = ["motor"]
+[devices.down]
+driver = "relay"
+safe = false
+interlock = ["motor"]
+[devices.heater]
+driver = "relay"
+safe = false
+min_off_s = 60
+"""
+
+ALICE, BOB = Caller("org_a", "alice"), Caller("org_b", "bob")
+OWNER = Actor(LOCAL, "the owner", Caller())
+
+
+def actor(caller: Caller, holder: str = "", kind: TaskKind = "pipe") -> Actor:
+    return Actor(holder or f"task-{caller.user}", f"session {caller.user}", caller, kind)
+
+
+class Ground:
+    """`async with Ground(tmp_path, more) as ground:`; `more` is configuration."""
+
+    def __init__(self, folder: Path, more: str = '[access]\ndrive = "anyone"\n') -> None:
+        Relay.told, Relay.hold, Relay.begun = [], threading.Event(), threading.Event()
+        Relay.hold.set()
+        Button.pressed = False
+        path = folder / "agent.toml"
+        path.write_text(CONFIG + more)
+        self.config = load(path, load_driver=DRIVERS.__getitem__)
+        self.clock = SteppedClock()
+        self.store = StoreThread()
+        self.journal = Journal(folder / "journal.db", self.store)
+        self.latch = Latch(folder / "emergency_stop")
+        self.devices: dict[str, Device] = {}
+        self.keeper = Keeper(self.devices, self.journal, self.clock, self.latch.check)
+        self.stop = EmergencyStop(
+            self.config.safety, self.latch, self.devices, self.keeper, self.journal, self.clock
+        )
+        sink = self.stop.tap(self)
+        self._buses = {name: Bus(name, NoBus()) for name in self.config.devices}
+        for name, options in self.config.devices.items():
+            self.devices[name] = Device(
+                name, self.config.drivers[name], options, self._buses[name], self.clock, sink
+            )
+            self.keeper.adopt(self.devices[name])
+        self.commander = Commander(
+            self.config, self.devices, self.keeper, self.journal, self.clock, self.latch
+        )
+        self._lives: list[asyncio.Task[Any]] = []
+        self._number = 0
+
+    def on_reading(self, reading: Any) -> None: ...
+
+    def on_status(self, status: Any) -> None: ...
+
+    def on_bytes(self, device: str, data: bytes) -> None: ...
+
+    async def __aenter__(self) -> "Ground":
+        await self.journal.open()
+        self.latch.load()
+        await self.keeper.recall()
+        for bus in self._buses.values():
+            await bus.open()
+        self._lives = [asyncio.ensure_future(device.run()) for device in self.devices.values()]
+        await until(lambda: all(device.online for device in self.devices.values()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        Relay.hold.set()
+        await self.stop.close()
+        await self.keeper.close()
+        for life in self._lives:
+            life.cancel()
+        await asyncio.wait(self._lives)
+        for bus in self._buses.values():
+            await bus.close()
+            bus.stop()
+        await self.journal.close()
+        await self.store.close()
+
+    # -- asking ---------------------------------------------------------------------------------------------
+
+    def word(self, device: str, **values: Any) -> Set:
+        self._number += 1
+        return Set(kind="set", id=f"c{self._number}", device=device, values=values)
+
+    async def set(self, who: Actor, device: str, **values: Any) -> str:
+        """The state of the ack, or the code of its error."""
+        return told(await self.commander.execute(self.word(device, **values), who, age_ms=0.0))
+
+    async def pulse(self, who: Actor, device: str) -> str:
+        self._number += 1
+        word = Do(kind="do", id=f"c{self._number}", device=device, action="pulse")
+        return told(await self.commander.execute(word, who, age_ms=0.0))
+
+
+def told(ack: Mapping[str, Any]) -> str:
+    return str(ack["error"]["code"] if "error" in ack else ack["state"])
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():  # noqa: ASYNC110 - what is awaited happens in many places
+            await asyncio.sleep(0.005)
