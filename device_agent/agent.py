@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from device_agent import __version__
+from device_agent.card.watch import CardWatch
 from device_agent.channels import Hub
 from device_agent.clock import Clock
 from device_agent.commander import Commander
@@ -98,6 +99,7 @@ class Agent:
         self._reloader = Reloader(config, self._hardware, self._keeper, self._commander, self._tasks)
         self._network = BlocksNetwork(self._settings(api_key), self._tasks, clock, config.state.directory)
         self._network.need_proof_s = self._need_proof_s
+        self._network.joiner.on_card = CardWatch(lambda: self._commander.config).published
         self._socket = self._make_socket(config)
 
     def _make_hardware(self, config: Config, make_handle: HandleFactory) -> None:

@@ -1,6 +1,7 @@
 """Joining: config document, registry, connect (protocol 2 and 3). One try each; the caller repeats."""
 
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -36,6 +37,10 @@ class Settings:
     publish_rate_hz: float = 12.0
 
 
+def _nothing(card: dict[str, Any]) -> None:
+    """Nobody wants to know."""
+
+
 class Joiner:
     """Performs one whole join and leaves its results in the identity file."""
 
@@ -44,6 +49,8 @@ class Joiner:
         self._http = http
         self._file = identity
         self.api = Api(http, settings.api_base_url or identity.identity.api_base_url)
+        self.on_card: Callable[[dict[str, Any]], None] = _nothing
+        """Told the published card at each join."""
 
     async def join(self) -> None:
         """Raises NetworkError; Revoked when only a person can help."""
@@ -91,6 +98,9 @@ class Joiner:
         self._file.identity.billing_mode = mode
         listing = agent.get("listing") if isinstance(agent, dict) else ""
         self._file.identity.listing = listing if listing in ("public", "private") else ""
+        published = agent.get("card") if isinstance(agent, dict) else None
+        if isinstance(published, dict):
+            self.on_card(published)
 
     async def _connect(self) -> None:
         identity, settings = self._file.identity, self._settings

@@ -1,0 +1,134 @@
+"""The key that a person logged in with, in the file that the vendor's `blocks` command line uses too."""
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from device_agent.config.models import NetworkConfig
+from device_agent.config.secret import VARIABLE, api_key
+from device_agent.errors import ConfigError, Rejected
+
+SCHEMA_VERSION = 2
+KEY_MAX = 512
+_FILE_MAX_BYTES = 65_536
+# Go's zero time, which its JSON writes for "never".
+_NEVER = "0001-01-01"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """One login. `expires_at` is RFC 3339, empty for never."""
+
+    api_key: str = field(repr=False)
+    org_id: str = ""
+    org_name: str = ""
+    key_id: str = ""
+    expires_at: str = ""
+
+
+def credentials_path(environ: Mapping[str, str] = os.environ) -> Path:
+    """`blocks/credentials.json` in $XDG_CONFIG_HOME, else in ~/.config."""
+    home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".config")
+    return Path(home) / "blocks" / "credentials.json"
+
+
+def load(path: Path) -> Credentials | None:
+    """The stored login, None without one. Raises ConfigError where the file cannot serve."""
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            body = json.loads(file.read(_FILE_MAX_BYTES))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}): let this user read it, or log in again"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: run `device-agent login` again") from error
+    if mode & 0o077:
+        raise ConfigError(f"{path} may be used by others (mode {mode:04o}): run chmod 600 {path}")
+    return _checked(path, body)
+
+
+def _checked(path: Path, body: Any) -> Credentials:
+    version = body.get("schema_version") if isinstance(body, dict) else None
+    if not isinstance(version, int) or version < SCHEMA_VERSION:
+        raise ConfigError(f"{path} is from an older version: run `device-agent login` again")
+    if version > SCHEMA_VERSION:
+        raise ConfigError(f"{path} is from a newer version (schema {version}): upgrade device-agent")
+    texts = {name: body.get(name) or "" for name in ("api_key", "org_id", "org_name", "key_id", "expires_at")}
+    if not all(isinstance(text, str) for text in texts.values()) or not is_key(texts["api_key"]):
+        raise ConfigError(f"{path} is damaged: run `device-agent login` again")
+    if texts["expires_at"].startswith(_NEVER):
+        texts["expires_at"] = ""
+    return Credentials(**texts)
+
+
+def save(path: Path, login: Credentials) -> None:
+    """Replace the file as a whole, 0600 in a folder of 0700. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    body: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "api_key": login.api_key}
+    body |= {
+        name: value
+        for name in ("org_id", "org_name", "key_id", "expires_at")
+        if (value := getattr(login, name))
+    }
+    fresh = path.with_suffix(f".{os.getpid()}.new")
+    try:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(body, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
+
+
+def is_key(text: str) -> bool:
+    """Whether this can be an API key: one word of printable characters."""
+    return 0 < len(text) <= KEY_MAX and text.isascii() and text.isprintable() and " " not in text
+
+
+def key_and_source(
+    network: NetworkConfig, environ: Mapping[str, str] = os.environ
+) -> tuple[str, str, Credentials | None]:
+    """The key for a person's commands, where it is from, and the login if it is from there.
+
+    $BLOCKS_API_KEY, else the login, else the file that the daemon has it from.
+    Raises Rejected `not_allowed` where there is none, or where the login is over.
+    """
+    if environ.get(VARIABLE, "").strip():
+        return api_key(network, environ={VARIABLE: environ[VARIABLE]}), f"${VARIABLE}", None
+    path = credentials_path(environ)
+    login = load(path)
+    if login is not None:
+        if expired(login.expires_at):
+            raise Rejected(
+                "not_allowed",
+                f"the key in {path} was valid until {login.expires_at}: run `device-agent login` again",
+            )
+        return login.api_key, str(path), login
+    if network.api_key_file is not None:
+        return api_key(network, environ=environ), str(network.api_key_file), None
+    raise Rejected(
+        "not_allowed", f"nobody is logged in: run `device-agent login`, or give the key as ${VARIABLE}"
+    )
+
+
+def expired(expires_at: str) -> bool:
+    """Whether an RFC 3339 instant is over; one that cannot be read is for the service to judge."""
+    try:
+        at = datetime.fromisoformat(expires_at)
+    except ValueError:
+        return False
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)) <= datetime.now(UTC)

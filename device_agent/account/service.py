@@ -1,0 +1,193 @@
+"""The network's account API: one object for the few requests of one command."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from urllib.parse import quote
+
+from device_agent import __version__
+from device_agent.account.publication import Limits
+from device_agent.clock import SystemClock
+from device_agent.config.models import NetworkConfig
+from device_agent.errors import AgentError, NetworkError, ProtocolFault, Refused, Rejected, Unreachable
+from device_agent.network.blocks.http import Api, Http, printable
+from device_agent.network.blocks.join import CDM_LIMIT_S, DEFAULT_CDM_URL
+from device_agent.network.blocks.wire import PROTOCOL_VERSION
+from device_agent.network.link import Link
+
+LIMITS_LIMIT_S = 5.0
+AGENTS = "/api/v1/registry/agents"
+
+
+class Account:
+    """Raises Rejected `not_allowed` where the key is refused, AgentError with one sentence else."""
+
+    def __init__(self, api: Api, api_key: str, dashboard_url: str) -> None:
+        self._api = api
+        self._key = api_key
+        self.dashboard_url = dashboard_url
+
+    async def context(self) -> dict[str, str | int]:
+        """`orgId`, `orgName`, `agentCount` of the key's organisation, as far as the service tells."""
+        reply = await self._ask("GET", "/api/v1/registry/publish-context")
+        found: dict[str, str | int] = {
+            name: printable(reply[name]) for name in ("orgId", "orgName") if isinstance(reply.get(name), str)
+        }
+        if isinstance(reply.get("agentCount"), int):
+            found["agentCount"] = reply["agentCount"]
+        return found
+
+    async def limits(self) -> Limits:
+        """The bounds of prices; the documented ones where the service does not tell them."""
+        try:
+            reply = await self._api.request("GET", "/api/v1/pricing/limits", limit_s=LIMITS_LIMIT_S)
+            return Limits(
+                _money(reply, "minPricePerTask"),
+                _money(reply, "maxPricePerTask"),
+                _money(reply, "minPricePerMinute"),
+                _money(reply, "maxPricePerMinute"),
+                _count(reply, "maxFreeTasksAllowed"),
+                _count(reply, "maxFreeMinutesAllowed"),
+            )
+        except (NetworkError, ValueError):
+            return Limits()
+
+    async def agent(self, name: str) -> dict[str, Any] | None:
+        """The registry's entry of an agent; None where there is none that this key may see."""
+        try:
+            reply = await self._ask("GET", f"{AGENTS}?agentName={quote(name)}")
+        except Missing:
+            return None
+        found = reply.get("agent")
+        if not isinstance(found, dict):
+            raise AgentError(f"the registry's entry of {name} has a bad form: try again later")
+        return found
+
+    async def publish(self, body: Mapping[str, Any]) -> str:
+        """Publish or publish again; the agent's page."""
+        whole = {
+            **body,
+            "cliVersion": f"device-agent/{__version__}",
+            "protocolVersions": [PROTOCOL_VERSION],
+            "preferredProtocolVersion": PROTOCOL_VERSION,
+        }
+        reply = await self._ask("POST", AGENTS, whole)
+        agent = reply.get("agent")
+        url = reply.get("agentUrl") or (agent.get("url") if isinstance(agent, dict) else None)
+        return _web(url) or self.page(str(body["agentName"]))
+
+    async def unpublish(self, name: str) -> None:
+        """Delete an agent. Done only if the answer says so of this very agent."""
+        try:
+            reply = await self._ask("DELETE", f"{AGENTS}?agentName={quote(name)}")
+        except Missing:
+            raise AgentError(f"there is no agent {name} of this organisation") from None
+        if reply.get("agentName") != name or reply.get("status") != "deleted":
+            raise AgentError(f"the network did not say that {name} is deleted: look at {self.page(name)}")
+
+    async def invite(self, name: str, whom: Mapping[str, str]) -> dict[str, Any]:
+        """Invite `{"email"}` or `{"targetOrgSlug"}`: `inviteUrl` and `notified` where they are told."""
+        try:
+            reply = await self._ask("POST", f"/api/v1/agents/{quote(name)}/invitations", dict(whom))
+        except Missing:
+            raise AgentError(f"there is no agent {name} of this organisation: publish it first") from None
+        told: dict[str, Any] = {}
+        if url := _web(reply.get("inviteUrl")):
+            told["inviteUrl"] = url
+        if isinstance(reply.get("notified"), int):
+            told["notified"] = reply["notified"]
+        return told
+
+    def page(self, name: str) -> str:
+        """The agent's page on the dashboard."""
+        return f"{self.dashboard_url}/agents/{quote(name)}"
+
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            return await self._api.request(method, path, bearer=self._key, body=body)
+        except Refused as error:
+            if error.status == 404:
+                raise Missing(str(error)) from error
+            if error.status == 401:
+                text = "the API key is not valid (any more): run `device-agent login`"
+                raise Rejected("not_allowed", text) from error
+            if error.status == 403:
+                raise Rejected("not_allowed", str(error)) from error
+            raise AgentError(_told(error)) from error
+        except Unreachable as error:
+            raise AgentError(f"{error}: is there a network, and is {self._api.base_url} right?") from error
+
+
+class Missing(AgentError):
+    """HTTP 404."""
+
+
+def _told(error: Refused) -> str:
+    if error.code == "BillingModeInvalid":
+        return (
+            f"{error}; an agent that has a price stays paid: publish with --billing-mode paid and its prices"
+        )
+    return str(error)
+
+
+@asynccontextmanager
+async def account(network: NetworkConfig, api_key: str) -> AsyncIterator[Account]:
+    """An account that is ready to be asked. Raises AgentError where the network has no address for it."""
+    http = Http(Link(SystemClock()))
+    try:
+        document = await _document(http, network)
+        api = document.get("api")
+        base_url = os.environ.get("BLOCKS_BACKEND_URL") or network.api_base_url
+        base_url = base_url or _web(api.get("baseUrl") if isinstance(api, dict) else None)
+        if not base_url:
+            raise AgentError("the config document has no api.baseUrl: set network.api_base_url")
+        yield Account(Api(http, base_url), api_key, _dashboard(document, base_url))
+    finally:
+        await http.close()
+
+
+async def _document(http: Http, network: NetworkConfig) -> dict[str, Any]:
+    url = network.cdm_url or os.environ.get("BLOCKS_CDM_URL") or DEFAULT_CDM_URL
+    try:
+        return await Api(http, url).request("GET", "", limit_s=CDM_LIMIT_S)
+    except (Unreachable, Refused, ProtocolFault) as error:
+        if network.api_base_url or os.environ.get("BLOCKS_BACKEND_URL"):
+            return {}
+        raise AgentError(f"{url}: {error}: is there a network, and is network.cdm_url right?") from error
+
+
+def _dashboard(document: Mapping[str, Any], base_url: str) -> str:
+    """The vendor's variables, else the document's own address, else the API's origin, as the vendor does.
+
+    Unverified: the member `dashboard.baseUrl` of the config document; without it the API's origin serves.
+    """
+    own = document.get("dashboard")
+    told = _web(own.get("baseUrl")) if isinstance(own, dict) else ""
+    named = os.environ.get("BLOCKS_APP_BASE_URL") or os.environ.get("BLOCKS_DASHBOARD_URL")
+    return (named or told or base_url).rstrip("/")
+
+
+def _web(url: Any) -> str:
+    """An address of the web, fit for a terminal; else empty."""
+    if isinstance(url, str) and url.startswith(("https://", "http://")) and url == printable(url, 2000):
+        return url
+    return ""
+
+
+def _money(reply: Mapping[str, Any], name: str) -> Decimal:
+    try:
+        value = Decimal(str(reply[name]))
+    except (KeyError, InvalidOperation):
+        raise ValueError(name) from None
+    if not value.is_finite():
+        raise ValueError(name)
+    return value
+
+
+def _count(reply: Mapping[str, Any], name: str) -> int:
+    value = reply.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(name)
+    return value

@@ -1,0 +1,88 @@
+"""`invite`, `dashboard`: who else may call a private agent, and its page."""
+
+import argparse
+import asyncio
+import re
+from typing import Any
+
+from device_agent.account.credentials import key_and_source
+from device_agent.cli.asking import network_of
+from device_agent.cli.common import Exit, print_json
+from device_agent.config import NetworkConfig
+from device_agent.errors import AgentError, ConfigError
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    invite = subparsers.add_parser("invite", help="invite a person or an organisation to a private agent")
+    whom = invite.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--email", metavar="ADDRESS", type=_email, help="a person")
+    whom.add_argument("--org", metavar="SLUG", type=_slug, help="an organisation, by its short name")
+    invite.add_argument("--agent", metavar="NAME", help="else the configuration's")
+    invite.set_defaults(run=run_invite)
+    dashboard = subparsers.add_parser("dashboard", help="the address of the agent's page")
+    dashboard.add_argument("agent", metavar="NAME", nargs="?", help="else the configuration's")
+    dashboard.set_defaults(run=run_dashboard)
+    for parser in (invite, dashboard):
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _email(text: str) -> str:
+    if re.fullmatch(r"[^@\s]{1,200}@[^@\s]{1,200}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no e-mail address")
+    return text
+
+
+def _slug(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no short name of an organisation")
+    return text
+
+
+def _name(args: argparse.Namespace) -> tuple[str, NetworkConfig]:
+    config, network = network_of(args)
+    if args.agent is None and config is None:
+        raise ConfigError("there is no configuration to take the agent's name from: name it")
+    name = args.agent or (config.agent.name if config is not None else "")
+    if re.fullmatch(r"[a-zA-Z0-9_]+", name) is None:
+        raise AgentError(f"{name!r} is no name of an agent: letters, digits and _ only")
+    return name, network
+
+
+def run_invite(args: argparse.Namespace) -> int:
+    from device_agent.account.service import account
+
+    name, network = _name(args)
+    key, _, _ = key_and_source(network)
+    whom = {"email": args.email} if args.email else {"targetOrgSlug": args.org}
+
+    async def ask() -> dict[str, Any]:
+        async with account(network, key) as service:
+            return await service.invite(name, whom)
+
+    told = asyncio.run(ask())
+    if args.json:
+        print_json({"agent": name, **whom, **told})
+        return Exit.DONE
+    # Nobody was mailed: then the link is the invitation.
+    mailed = "" if told.get("notified") == 0 else "; the network tells them"
+    print(f"{args.email or args.org} is invited to {name}{mailed}")
+    if "inviteUrl" in told:
+        print(f"the link to pass on: {told['inviteUrl']}")
+    return Exit.DONE
+
+
+def run_dashboard(args: argparse.Namespace) -> int:
+    from device_agent.account.service import account
+
+    name, network = _name(args)
+
+    async def ask() -> str:
+        async with account(network, "") as service:
+            return service.page(name)
+
+    url = asyncio.run(ask())
+    if args.json:
+        print_json({"agent": name, "url": url})
+    else:
+        print(url)
+    return Exit.DONE
