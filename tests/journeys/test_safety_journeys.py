@@ -1,0 +1,210 @@
+"""Actuators under an owner, rivals, a wedged bus and a full disk; the board's record tells what they did."""
+
+import resource
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import CONFIG, LIMIT_S, World, pipe, stream, until
+
+from device_agent.cli import main
+from device_agent.testing.network import NetworkThread
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+VALVE, SAFE, ON = 27, 1, 0  # the valve is active low
+EXPANDER = """
+[devices.relays]
+driver = "mcp23017"
+bus = "i2c1"
+address = 0x20
+outputs = ["a0"]
+safe = false
+"""
+
+
+@pytest.fixture
+def begin(net: NetworkThread, tmp_path: Path) -> Iterator[Callable[..., World]]:
+    """A daemon at work, with more configuration before and after the usual one."""
+    worlds: list[World] = []
+
+    def make(more: str = "", stop_line: bool = False) -> World:
+        text = CONFIG.replace("[safety]\n", '[safety]\nstop_device = "door"\n') if stop_line else CONFIG
+        worlds.append(World(tmp_path, net, config=text, more=more))
+        worlds[-1].start()
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        # In order, so that the network does not send the next test's task to an instance that is gone.
+        if world.daemon.process.poll() is None:
+            world.daemon.stop()
+        world.close()
+
+
+def control(caller: Any) -> tuple[Any, Any]:
+    session = pipe(caller, {"streams": ["control"]})
+    heard = stream(session, "control")
+    heard.wait("control", about="session")
+    return session, heard
+
+
+def end(session: Any) -> None:
+    session.cancel()
+    session.wait_for_terminal(LIMIT_S)
+
+
+def valve(world: World) -> int:
+    return int(world.board.levels(VALVE)[-1])
+
+
+def cli(world: World, *words: str) -> int:
+    return main([*words, "--config", str(world.config)])
+
+
+def set_valve(heard: Any, id_: str, on: bool) -> dict[str, Any]:
+    return dict(heard.command(kind="set", id=id_, device="valve", values={"on": on}))
+
+
+def test_two_callers_compete(begin: Callable[..., World], caller: Callable[..., Any]) -> None:
+    world = begin()
+    first, alice = control(caller("alice"))
+    second, bob = control(caller("bob"))
+    assert set_valve(alice, "a1", True)["state"] == "done"
+    refused = set_valve(bob, "b1", False)
+    assert refused["error"]["code"] == "leased"
+    assert f"session {first.task_id[:8]}" in refused["error"]["message"]
+    assert " s without a command" in refused["error"]["message"]
+    assert valve(world) == ON
+    end(first)
+    until(lambda: valve(world) == SAFE, "the valve back at safe")
+    assert set_valve(bob, "b2", True)["state"] == "done"
+    end(second)
+    until(lambda: world.board.levels(VALVE)[-4:] == [ON, SAFE, ON, SAFE], "each session's own turn")
+
+
+def test_the_owner_takes_over_and_everybody_sees_it(begin: Callable[..., World], alice: Any) -> None:
+    world = begin(more="preempt = true\n")
+    session, heard = control(alice)
+    assert set_valve(heard, "1", True)["state"] == "done"
+    assert cli(world, "set", "valve", "on", "on", "--dry-run") == 0
+    before = len(world.board.levels(VALVE))
+    assert cli(world, "set", "valve", "on", "on") == 0
+    assert world.board.levels(VALVE)[before:] == [SAFE, ON]
+    seen = until(
+        lambda: (
+            [event["values"]["on"] for event in heard.of("reading", device="valve") if event["values"]][-3:]
+            == [True, False, True]
+        ),
+        "the hand-over in the caller's events",
+    )
+    assert seen
+    refused = set_valve(heard, "2", False)
+    assert refused["error"]["code"] == "leased"
+    assert "the owner" in refused["error"]["message"]
+    end(session)
+    assert valve(world) == ON
+
+
+def test_an_emergency_stop_is_ended_on_the_spot_alone(begin: Callable[..., World], alice: Any) -> None:
+    world = begin()
+    session, heard = control(alice)
+    assert set_valve(heard, "1", True)["state"] == "done"
+    assert cli(world, "estop") == 0
+    assert valve(world) == SAFE
+    ack = set_valve(heard, "2", True)
+    assert ack["error"]["code"] == "not_allowed"
+    assert "emergency stop" in ack["error"]["message"]
+    assert cli(world, "set", "valve", "on", "on") == 77
+    world.daemon.kill()
+    world.start()
+    assert world.daemon.ask("status")["emergency_stop"]["latched"]
+    assert set_valve(heard, "3", True)["error"]["code"] == "not_allowed"
+    assert cli(world, "release") == 0
+    assert set_valve(heard, "4", True)["state"] == "done"
+    end(session)
+
+
+def test_a_line_of_the_board_stops_everything(begin: Callable[..., World], alice: Any) -> None:
+    world = begin(stop_line=True)
+    session, heard = control(alice)
+    assert set_valve(heard, "1", True)["state"] == "done"
+    world.board.do("pin", "pins", "17", "high")
+    until(lambda: valve(world) == SAFE, "the valve at safe")
+    until(lambda: world.daemon.ask("status")["emergency_stop"]["latched"], "the latch")
+    assert cli(world, "release") == 77
+    world.board.do("pin", "pins", "17", "low")
+    until(lambda: world.daemon.device("door")["latest"]["values"]["active"] is False, "the line released")
+    assert set_valve(heard, "2", True)["error"]["code"] == "not_allowed"
+    assert cli(world, "release") == 0
+    assert set_valve(heard, "3", True)["state"] == "done"
+    end(session)
+
+
+def test_a_wedged_bus_delays_no_other_actuator(begin: Callable[..., World], alice: Any) -> None:
+    world = begin(more=EXPANDER)
+    text = world.config.read_text().replace(
+        'devices = ["valve", "door"', 'devices = ["relays", "valve", "door"'
+    )
+    world.config.write_text(text)
+    world.daemon.stop()
+    world.start()
+    session, heard = control(alice)
+    assert heard.command(kind="set", id="1", device="relays", values={"a0": True})["state"] == "done"
+    assert set_valve(heard, "2", True)["state"] == "done"
+    world.board.do("fault", "i2c1", "stuck")
+    session.cancel()
+    until(lambda: valve(world) == SAFE, "the valve at safe")
+    assert not world.daemon.device("relays").get("at_safe"), "the wedged one is not called safe"
+    world.board.do("heal")
+    until(lambda: world.daemon.device("relays").get("at_safe"), "the expander at safe after all")
+    session.wait_for_terminal(LIMIT_S)
+
+
+def test_a_full_disk_stops_no_actuator_and_loses_no_row(begin: Callable[..., World], alice: Any) -> None:
+    world = begin()
+    session, heard = control(alice)
+    pid = world.daemon.process.pid
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    # No file may grow beyond this, except that the daemon's own log still can for a while.
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (world.daemon.log_path.stat().st_size + 60_000, hard))
+    count = 0
+    while not world.daemon.logged("journal_not_written"):
+        assert set_valve(heard, f"c{count}", count % 2 == 0)["state"] == "done"
+        count += 1
+        assert count < 200, "the disk never was full"
+    assert set_valve(heard, "on", True)["state"] == "done"
+    assert valve(world) == ON
+    end(session)
+    until(lambda: valve(world) == SAFE, "the valve at safe")
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+    assert world.daemon.ask("set", device="valve", values={"on": False})["state"] == "done"
+    assert world.daemon.ask("verify")["ok"]
+    rows = world.daemon.ask("journal", limit=1000)
+    assert len([row for row in rows if row["what"].startswith("on=")]) == count + 2
+    assert cli(world, "journal", "--verify") == 0
+
+
+def test_the_journal_shows_and_proves_itself(
+    begin: Callable[..., World], alice: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = begin()
+    assert cli(world, "set", "valve", "on", "on") == 0
+    capsys.readouterr()
+    assert cli(world, "journal", "--limit", "5") == 0
+    shown = capsys.readouterr().out
+    assert "the owner, on the device" in shown
+    assert "on=True" in shown
+    assert cli(world, "journal", "--verify") == 0
+    world.daemon.stop()
+    assert cli(world, "journal", "--verify", "--json") == 0
+    with closing(sqlite3.connect(world.folder / "state" / "journal.db")) as db, db:
+        db.execute("UPDATE actuation SET who = 'nobody' WHERE what = 'on=True'")
+    assert cli(world, "journal", "--verify") == 1
+    assert "was changed by other hands" in capsys.readouterr().err
