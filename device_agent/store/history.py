@@ -8,7 +8,7 @@ import asyncio
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ import structlog
 
 from device_agent.clock import Clock
 from device_agent.records import Reading
-from device_agent.store.history_block import Block, block_of, folded
+from device_agent.store.history_block import Block, Sealed, block_of, folded, seal
 from device_agent.store.history_file import DAY_MS, FAST_MS, FRAME_MS, HistoryFile
 from device_agent.store.thread import StoreThread
 
@@ -53,7 +53,7 @@ class History:
         self._waiting: dict[str, list[Reading]] = {}
         self._undated: deque[Reading] = deque()
         self._fast: dict[str, list[Block]] = {}
-        self._unwritten: deque[Block] = deque()
+        self._unwritten: deque[Sealed] = deque()
         self._file: HistoryFile | None = None
         self._used_bytes = 0
         self._written_before = 0
@@ -132,14 +132,22 @@ class History:
             if device in fast:
                 fast[device] += blocks
             else:
-                self._unwritten.extend(blocks)
+                self._seal_here(blocks)
         for device, blocks in fast.items():
-            for _, group in groupby(blocks, _frame):
-                self._unwritten.append(_one(device, list(group)))
+            self._seal_here(_one(device, list(group)) for _, group in groupby(blocks, _frame))
         while len(self._unwritten) > UNWRITTEN_MAX:
             self.lost += self._unwritten.popleft().readings
         if self._unwritten and self._tried(lambda file: file.append(list(self._unwritten))):
             self._unwritten.clear()
+
+    def _seal_here(self, blocks: Iterable[Block]) -> None:
+        for block in blocks:
+            try:
+                self._unwritten.append(seal(block))
+            except ValueError as error:
+                # What a driver sent that no file can hold must not keep the rest from it.
+                self.lost += block.readings
+                log.warning("history_block_lost", error=str(error))
 
     def _thin_here(self) -> bool:
         # A clock that is not set would find everything young, or everything old.

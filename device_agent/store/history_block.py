@@ -101,6 +101,25 @@ def clip(block: Block, from_ms: int, to_ms: int) -> Block | None:
 # -- bytes ---------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A block as a row of the file: small enough to wait in memory for a disk that is full."""
+
+    device: str
+    step_ms: int
+    from_ms: int
+    readings: int
+    data: bytes
+
+
+def seal(block: Block) -> Sealed:
+    """Raises ValueError where something in it cannot be written."""
+    try:
+        return Sealed(block.device, block.step_ms, block.at[0], block.readings, encode(block))
+    except (OverflowError, TypeError) as error:
+        raise ValueError(f"a block of {block.device} cannot be written: {error}") from error
+
+
 def encode(block: Block) -> bytes:
     """The block without device and step, which are columns of the file. zlib's checksum guards it."""
     body: dict[str, Any] = {"p": block.points, "t": _differences(block.at), "v": _pack(block.values)}

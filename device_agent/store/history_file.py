@@ -6,11 +6,11 @@ Full resolution for a day, then one row a minute for a week, then one a quarter 
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from device_agent.store.history_block import Block, decode, encode, folded
+from device_agent.store.history_block import Block, Sealed, decode, folded, seal
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS device(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -76,7 +76,7 @@ class HistoryFile:
 
     # -- writing ----------------------------------------
 
-    def append(self, blocks: Sequence[Block]) -> None:
+    def append(self, blocks: Iterable[Sealed]) -> None:
         """One transaction, on the disk when it returns."""
         self._begin()
         try:
@@ -87,14 +87,14 @@ class HistoryFile:
             self._rollback()
             raise
 
-    def _insert(self, block: Block) -> None:
+    def _insert(self, block: Sealed) -> None:
         number = self._devices.get(block.device)
         if number is None:
             cursor = self._db.execute("INSERT INTO device(name) VALUES(?)", (block.device,))
             self._devices[block.device] = number = cursor.lastrowid
         self._db.execute(
             "INSERT INTO block(device, step_ms, from_ms, readings, data) VALUES(?, ?, ?, ?, ?)",
-            (number, block.step_ms, block.at[0], block.readings, encode(block)),
+            (number, block.step_ms, block.from_ms, block.readings, block.data),
         )
 
     def _begin(self) -> None:
@@ -189,7 +189,7 @@ class HistoryFile:
         try:
             self._db.executemany("DELETE FROM block WHERE n = ?", [(n,) for n in numbers])
             if block is not None:
-                self._insert(block)
+                self._insert(seal(block))
             self._commit()
         except BaseException:
             self._rollback()

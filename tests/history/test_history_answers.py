@@ -18,7 +18,7 @@ from device_agent.history.letters import plain
 from device_agent.history.query import Query
 from device_agent.network import Caller, Part, StartTask
 from device_agent.requests import RequestTask
-from device_agent.store.history_block import Block
+from device_agent.store.history_block import Block, seal
 from device_agent.store.history_file import HistoryFile
 
 T0 = 1_780_000_000_000 // 3_600_000 * 3_600_000
@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
         "climate", 0, ("temperature",), at, [[21.5] * 99 + [None]], flags={99: {"temperature": "no_answer"}}
     )
     meter = Block("meter", 0, ("on", "label"), at[:3], [[True, False, True], ["a,b", 'say "c"', "=d"]])
-    file.append([old, new, meter])
+    file.append(map(seal, (old, new, meter)))
     file.close()
     return tmp_path / "h.db"
 

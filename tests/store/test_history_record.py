@@ -105,7 +105,7 @@ async def test_age_thins_to_minutes_then_to_quarters_and_takes_away(make, clock)
 
 async def test_the_size_is_kept_and_resolution_goes_first(make, clock) -> None:
     history = make(max_bytes=256_000)
-    await live(history, clock, 24 * 4, 20, devices=6)
+    await live(history, clock, 24 * 4, 15, devices=8)
     files = [Path(f"{history.path}{suffix}") for suffix in ("", "-wal")]
     assert sum(file.stat().st_size for file in files if file.exists()) < 256_000
     rows = stored(history.path)
@@ -182,6 +182,16 @@ async def test_a_disk_that_takes_nothing_is_survived_and_counted(make, clock, tm
     await history.flush()
     assert len(stored(history.path)) == 3
     assert history.figures()["lost"] == 0
+    await history.close()
+
+
+async def test_what_no_file_can_hold_keeps_nothing_else_from_it(make, clock) -> None:
+    history = make()
+    history.add(Reading("climate", clock.now_ms(), {"odd": "\ud800", "huge": 10**400}))
+    history.add(reading(clock, 2.5, device="good"))
+    await history.flush()
+    assert history.figures()["lost"] == 1
+    assert [row.values for row in stored(history.path, "good")] == [{"temperature": 2.5}]
     await history.close()
 
 
