@@ -59,6 +59,7 @@ class Guard:
             "beat": self._beat,
             "keep": self._keep,
             "lost": self._lost,
+            "forget": self._forget,
             "noted": self._noted,
             "back": self._back,
             "bye": self._bye,
@@ -198,7 +199,7 @@ class Guard:
 
     def _keep(self, client: Channel, message: Message, fds: list[int]) -> None:
         """From now on this is the way to safe of that device; acts with `fd` take one each, in order."""
-        self._forget(message["device"])
+        self._forget(client, message, [])
         waiting = iter(fds)
         parts = [Part(act, next(waiting) if act["fd"] else -1) for act in message["acts"]]
         self._entries[message["device"]] = Entry(message["device"], message["place"], parts)
@@ -232,7 +233,7 @@ class Guard:
         del self._report[: message["count"]]
 
     def _back(self, client: Channel, message: Message, fds: list[int]) -> None:
-        """The daemon has made everything safe itself and goes on."""
+        """The daemon has noticed: it makes everything safe itself before anything else moves."""
         self._taken = False
         for entry in self._entries.values():
             entry.pending = ""
@@ -250,8 +251,9 @@ class Guard:
                     del self._entries[entry.device]
         self._crew.start()
 
-    def _forget(self, device: str) -> None:
-        entry = self._entries.pop(device, None)
+    def _forget(self, client: Channel, message: Message, fds: list[int]) -> None:
+        """The device is configured no more, or another way to safe is about to come."""
+        entry = self._entries.pop(message["device"], None)
         if entry is not None:
             entry.pending = ""
             entry.give_up(list(entry.parts))

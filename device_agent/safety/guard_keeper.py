@@ -34,8 +34,6 @@ BEATS = 4
 GUARD_LIMIT_S = 10.0
 AGAIN_FIRST_S = 0.2
 AGAIN_MAX_S = 10.0
-# How long everything may take to be safe again before the guard watches over the rest anew.
-RECOVER_LIMIT_S = 1.0
 LOST_LIMIT_S = 0.3
 # Below what one message may be (`guard.channel`).
 KEEP_MAX_BYTES = 100_000
@@ -77,7 +75,7 @@ class GuardKeeper(Standby):
         self._beats = self._beats_answered = 0
         self._unknown: set[str] = set()
         self._recovery = 0
-        self._stopped = False
+        self._started = self._stopped = False
         self.restarts = 0
         self.takeovers = 0
         for device in self._devices.values():
@@ -90,17 +88,22 @@ class GuardKeeper(Standby):
         self._beat_s = self._clock.monotonic_s()
         if not self._devices:
             return
+        self._started = True
         await self._connect()
         self._lives.keep("link", self._keep_link)
         self._lives.keep("pulse", self._pulse)
 
     async def follow(self, devices: Mapping[str, Device]) -> None:
         """The configuration changed: stand by these actuators from now on."""
-        idle = not self._devices
+        before = set(self._devices)
         self._devices = {name: device for name, device in devices.items() if device.is_actuator}
         for device in self._devices.values():
             device.standby = self
-        if idle:
+        for name in before - set(self._devices):
+            # Its line may be another device's now.
+            self._held.discard(name)
+            self._send({"op": "forget", "device": name})
+        if not self._started:
             await self.start()
 
     async def bye(self, made_safe: Mapping[str, bool]) -> None:
@@ -266,18 +269,15 @@ class GuardKeeper(Standby):
         self._beat_s = self._clock.monotonic_s()
         self._leases.clear()
         log.critical("actuators_unknown", why=why)
-        self._lives.spawn("recovery", self._make_safe(self._recovery, why))
+        # From here on it is our work again, and a hang in the middle of it the guard's.
+        self._send({"op": "back"})
+        for name in self._devices:
+            self._lives.spawn(f"safe {name}", self._make_safe(name, self._recovery, why))
 
-    async def _make_safe(self, recovery: int, why: str) -> None:
-        async def one(name: str) -> None:
-            await self._keeper.make_safe(name, why)
-            if recovery == self._recovery:
-                self._unknown.discard(name)
-
-        jobs = [self._lives.spawn(f"safe {name}", one(name)) for name in self._devices]
-        await asyncio.wait(jobs, timeout=RECOVER_LIMIT_S)
+    async def _make_safe(self, name: str, recovery: int, why: str) -> None:
+        await self._keeper.make_safe(name, why)
         if recovery == self._recovery:
-            self._send({"op": "back"})
+            self._unknown.discard(name)
 
     # -- standing by ----------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ async def find_or_start(folder: Path, hello: Message, log_style: str) -> tuple[G
     named = os.environ.get(GUARD_VARIABLE)
     if named:
         try:
-            return await _greeted(Path(named), hello)
+            return await _greeted(Path(named), hello, patient=True)
         except (GuardGone, OSError) as error:
             log.warning("guard_not_there", path=named, why=str(error), instead="one as a child of the daemon")
     path = folder / "guard.sock"
@@ -107,15 +107,15 @@ async def find_or_start(folder: Path, hello: Message, log_style: str) -> tuple[G
     return link, None
 
 
-async def _greeted(path: Path, hello: Message) -> tuple[GuardLink, Message | None]:
+async def _greeted(path: Path, hello: Message, *, patient: bool = False) -> tuple[GuardLink, Message | None]:
+    """`patient`: a service manager may be starting it anew at this moment."""
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + END_LIMIT_S
-    told_to_end = False
     while True:
         try:
             link = GuardLink(_connected(path), path, None)
         except OSError:
-            if told_to_end and loop.time() < ends_s:
+            if patient and loop.time() < ends_s:
                 await asyncio.sleep(0.05)
                 continue
             raise
@@ -128,7 +128,6 @@ async def _greeted(path: Path, hello: Message) -> tuple[GuardLink, Message | Non
                 return link, welcome
             log.warning("guard_of_another_version", path=str(path), protocol=welcome["protocol"])
             link.send({"op": "end"})
-            told_to_end = True
         except BaseException:
             link.close()
             raise

@@ -1,6 +1,7 @@
 """A real daemon dies, hangs, wakes, stops and starts; the board's record says what its guard did."""
 
 import itertools
+import signal
 
 import pytest
 from guard_world import (
@@ -79,7 +80,7 @@ def test_leases_end_with_a_takeover(new_scene) -> None:
     scene.wait_guard(bus="pins", line=VALVE)
     scene.thaw()
     until(lambda: scene.daemon.ask("status")["guard"]["takeovers"], "the takeover")
-    assert [e["device"] for e in scene.daemon.ask("status")["devices"] if e.get("at_safe") is False] == []
+    until(lambda: all(e.get("at_safe", True) for e in scene.daemon.ask("status")["devices"]), "all at safe")
 
 
 def test_an_orderly_stop_is_the_daemons_own_work(scene: Scene) -> None:
@@ -170,6 +171,28 @@ def test_an_unplugged_chip_is_let_go_and_guarded_again(scene: Scene) -> None:
     scene.drive(("valve",))
     scene.daemon.kill()
     scene.wait_guard(bus="pins", line=VALVE)
+
+
+def test_a_changed_configuration_is_followed(scene: Scene) -> None:
+    """The lamp moves to another line, and its old one becomes a device of its own."""
+    scene.drive(("lamp",))
+    text = scene.config.read_text()
+    fan = f'[devices.fan]\ndriver = "gpio-output"\nbus = "pins"\nline = {LAMP}\nsafe = true\n'
+    moved = text.replace(f"line = {LAMP}", "line = 5").replace("[devices.valve]", f"{fan}[devices.valve]")
+    scene.config.write_text(moved)
+    scene.daemon.process.send_signal(signal.SIGHUP)
+    scene.daemon.wait_logged("reloaded")
+    until(scene.online, "the devices after the change")
+    assert (scene.holders(LAMP), scene.holders(5)) == (["daemon", "guard"], ["daemon", "guard"])
+    scene.drive(("lamp",))
+    scene.config.write_text(text.replace("[devices.valve]", "[devices.tap]"))
+    scene.daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: len([e for e in scene.daemon.events() if e["event"] == "reloaded"]) == 2, "the change")
+    until(scene.online, "the devices after the change")
+    until(lambda: scene.holders(VALVE) == ["daemon", "guard"], "the tap on the valve's line")
+    assert scene.holders(5) == []
+    scene.daemon.kill()
+    until(lambda: scene.holders(VALVE) == scene.holders(LAMP) == ["guard"], "the guard alone")
 
 
 def test_a_guard_as_a_service_holds_the_lines_after_an_orderly_stop(new_scene, service: Service) -> None:

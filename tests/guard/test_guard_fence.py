@@ -1,0 +1,43 @@
+"""Nothing is driven by a daemon that stood still, or that has said goodbye to its guard."""
+
+from pathlib import Path
+
+import pytest
+
+from device_agent.errors import Rejected
+from device_agent.safety.guard_keeper import GuardKeeper
+from device_agent.safety.keeper import Keeper
+from device_agent.safety.leases import Leases
+from device_agent.store.journal import Journal
+from device_agent.store.thread import StoreThread
+from device_agent.testing.board import SteppedClock
+
+
+async def test_a_gap_and_a_goodbye_refuse_every_command(tmp_path: Path) -> None:
+    clock, thread = SteppedClock(), StoreThread()
+    journal = Journal(tmp_path / "journal.db", thread)
+    await journal.open()
+    guard = GuardKeeper(
+        {},
+        Keeper({}, journal, clock, lambda: None),
+        Leases(60),
+        journal,
+        clock,
+        folder=tmp_path,
+        timeout_s=1.0,
+        log_style="text",
+    )
+    await guard.start()
+    guard.check("valve")
+    clock.step(0.9)
+    guard.check("valve")
+    clock.step(0.2)
+    with pytest.raises(Rejected, match="stood still") as stood:
+        guard.check("valve")
+    assert stood.value.code == "too_soon"
+    await guard.bye({})
+    with pytest.raises(Rejected, match="stopping") as stopping:
+        guard.check("valve")
+    assert stopping.value.code == "device_offline"
+    await journal.close()
+    await thread.close()
