@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
+# Most tests wait for processes and sockets; more workers than cores only crowd them.
+JOBS   ?= 2
 RUN    := $(VENV)/bin/python -m
 GUARDS := $(addprefix tests/test_,layers.py sizes.py public_names.py lazy_imports.py no_paths.py)
 
@@ -28,7 +30,7 @@ demo: $(VENV)/installed
 	@$(RUN) device_agent demo
 
 test: $(VENV)/installed
-	$(RUN) pytest
+	$(RUN) pytest -n $(JOBS) --dist loadfile
 
 check: lint guards test
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,10 @@ def heard(outage: Any, alice: Any) -> Any:
 
 def test_a_refused_link_loses_nothing(outage: Any, heard: Listening) -> None:
     refuse(outage)
-    until(lambda: outage.daemon.ask("status")["outbox"]["events"] > 250, "a backlog of more than 5 s")
+    began_s = time.monotonic()
+    # What waited for more than 5 s is late.
+    until(lambda: time.monotonic() - began_s > 7, "seven seconds")
+    assert outage.daemon.ask("status")["outbox"]["events"] > 100
     accept(outage)
     caught_up(outage, heard)
     accounted(heard)
@@ -127,7 +131,7 @@ def test_a_relay_is_safe_soon_after_the_link_dies(outage: Any, heard: Listening)
     until(lambda: outage.board.levels(27)[-1] == 1, "the relay at its safe level")
     outage.net.call(outage.net.net.heal)
     ack = heard.command(kind="set", id="again", device="valve", values={"on": True})
-    assert ack["state"] == "done"
+    assert ack["state"] == "done", ack
 
 
 def a_random_hour(world: Any, heard: Listening, rng: random.Random, rounds: int) -> None:

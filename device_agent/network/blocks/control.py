@@ -50,6 +50,11 @@ class ControlChannel:
         self._state_changed = asyncio.Event()
         self._seen: dict[int, None] = {}
         self.subscribed = asyncio.Event()
+        # Set once there is a place in the channel to go on from: before that, what is sent to us is lost, and
+        # nobody may be told that we are here.
+        self._placed = asyncio.Event()
+        if file.identity.control_timetoken != "0":
+            self._placed.set()
 
     def use(self, client: Client) -> None:
         """Receive over this client from now on."""
@@ -131,6 +136,7 @@ class ControlChannel:
             await self._remembered()
         if identity.control_timetoken != batch.timetoken:
             identity.control_timetoken = batch.timetoken
+            self._placed.set()
             self._file.save()
 
     def _take(self, delivery: Delivery) -> None:
@@ -146,6 +152,7 @@ class ControlChannel:
         backoff = Backoff(self._link)
         while True:
             client = await self._ready()
+            await self._placed.wait()
             try:
                 await client.heartbeat(self._file.identity.control_channel, self._state(), PRESENCE_LIMIT_S)
             except NetworkError as error:
@@ -165,6 +172,7 @@ class ControlChannel:
             await asyncio.sleep(COALESCE_S)
             self._state_changed.clear()
             client = await self._ready()
+            await self._placed.wait()
             try:
                 await client.set_state(self._file.identity.control_channel, self._state(), PRESENCE_LIMIT_S)
                 backoff.reset()

@@ -1,6 +1,7 @@
 """The agent's membership: joined, or trying. Tasks come in here and go back through `BlocksTask`."""
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ RENEW_MIN_INTERVAL_S = 2.0
 REFUSALS_MAX = 32
 LEAVE_LIMIT_S = 2.0
 PROBE_IDLE_S = 0.5
+PROBE_DOWN_S = 3.0
 _NOBODY = Caller()
 
 
@@ -154,18 +156,20 @@ class BlocksNetwork:
         return max(RENEW_MIN_INTERVAL_S, min(life_s * RENEW_AT, life_s - RENEW_MARGIN_S))
 
     async def _probe(self) -> None:
-        """Ask for the time when nothing else has proved the link for too long."""
+        """Ask for the time when nothing else has proved the link for too long, and while it is down: whoever
+        hangs in a request of before is told when it is back."""
         while True:
             need_s = self.need_proof_s()
-            if need_s is None or self._control_client is None:
+            if self._control_client is None or (need_s is None and self.link.up):
                 await asyncio.sleep(PROBE_IDLE_S)
                 continue
-            if self.link.silent_s() > need_s / 3:
+            every_s = PROBE_DOWN_S if need_s is None else need_s / 3
+            if not self.link.up or self.link.silent_s() > every_s:
                 try:
-                    await self._control_client.ping(max(0.2, need_s / 3))
+                    await self._control_client.ping(max(0.2, every_s))
                 except NetworkError as error:
                     log.debug("probe_failed", error=str(error))
-            await asyncio.sleep(max(0.1, need_s / 6))
+            await asyncio.sleep(random.uniform(0.5, 1.0) * max(0.1, every_s / 2))
 
     async def _ask_renewal(self, why: str) -> None:
         if not self._renew_now.is_set():

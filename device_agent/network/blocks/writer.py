@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from device_agent.clock import Clock
-from device_agent.errors import NetworkError, TokenRefused
+from device_agent.errors import NetworkError, TokenRefused, Unreachable
 from device_agent.network import Cut, Lane, StreamSpec
 from device_agent.network.blocks.messages import (
     PARTS_MAX,
@@ -83,6 +83,7 @@ class Writer:
         self._lane = lane
         self._clock = clock
         self._pace = Pace(rate_hz, clock)
+        self._link = link
         self._backoff = Backoff(link)
         self._renew = renew
         self._last_number: int | None = None
@@ -143,9 +144,12 @@ class Writer:
                 left, begun_s = list(texts), self._clock.monotonic_s()
 
     async def _send(self, text: bytes) -> int:
-        return await self._client.publish(
-            self._channel, text, store=False, meta=stream_meta(self._client.uuid)
-        )
+        """A publish that hangs when the link comes back is given up: the same message goes again at once."""
+        publish = self._client.publish(self._channel, text, store=False, meta=stream_meta(self._client.uuid))
+        timetoken = await self._link.unless_back(publish)
+        if timetoken is None:
+            raise Unreachable(f"publish to {self._channel}: the link was lost while it was under way")
+        return timetoken
 
     async def _recover(self, error: BaseException) -> None:
         """Only waits and renews; the message stays the same."""
