@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import random
 import shutil
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,20 @@ class Caller:
         if cut.number >= self.expected:
             self.expected = cut.number + 1
             self.events += [json.loads(item) for item in cut.items]
+
+
+@pytest.fixture
+async def machines(tmp_path: Path) -> AsyncIterator[Callable[..., "Machine"]]:
+    """Makes machines and gives back what they hold."""
+    made: list[Machine] = []
+
+    def make(**options: Any) -> Machine:
+        made.append(Machine(tmp_path / "machine", **options))
+        return made[-1]
+
+    yield make
+    for machine in made:
+        await machine.end()
 
 
 class Machine:
@@ -93,13 +109,20 @@ class Machine:
         while self.lane.pending_events:
             await self.send(delivered=True, acknowledged=True)
 
+    async def end(self) -> None:
+        """Give back what a dead process would not have any more."""
+        await self.thread.run(self.lanes._file.close)
+        os.close(self.lanes._log._descriptor)
+        self.lanes._log._descriptor = -1
+        await self.thread.close()
+
     async def kill(self, folder: Path) -> None:
         """SIGKILL: disk and memory are as they are at this instant."""
         await self.thread.run(lambda: None)
         copies = folder / f"life-{self.clock.monotonic_s()}-{random.random()}"
         shutil.copytree(self.disk, copies / "disk")
         shutil.copytree(self.memory, copies / "memory")
-        await self.thread.run(self.lanes._file.close)
+        await self.end()
         self.disk, self.memory = copies / "disk", copies / "memory"
 
 
@@ -116,9 +139,11 @@ def accounted(caller: Caller, made: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_killed_processes_lose_nothing_and_repeat_nothing(tmp_path: Path, seed: int) -> None:
+async def test_killed_processes_lose_nothing_and_repeat_nothing(
+    tmp_path: Path, seed: int, machines: Callable[..., Machine]
+) -> None:
     rng = random.Random(seed)
-    machine = Machine(tmp_path / "machine")
+    machine = machines()
     await machine.boot(Rule())
     for _ in range(rng.randrange(30, 90)):
         match rng.choice("aaassstkw"):
@@ -141,9 +166,11 @@ async def test_killed_processes_lose_nothing_and_repeat_nothing(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("seed", range(15))
-async def test_orderly_restarts_lose_nothing_even_without_the_memory(tmp_path: Path, seed: int) -> None:
+async def test_orderly_restarts_lose_nothing_even_without_the_memory(
+    tmp_path: Path, seed: int, machines: Callable[..., Machine]
+) -> None:
     rng = random.Random(seed)
-    machine = Machine(tmp_path / "machine")
+    machine = machines()
     await machine.boot(Rule())
     for _ in range(12):
         machine.append(rng.choice([1, 50, 300]))
@@ -152,6 +179,7 @@ async def test_orderly_restarts_lose_nothing_even_without_the_memory(tmp_path: P
         await machine.tick()
         if rng.random() < 0.5:
             await machine.lanes.close()
+            await machine.thread.close()
             shutil.rmtree(machine.memory)
             machine.memory.mkdir()
             await machine.boot(Rule())
@@ -160,9 +188,11 @@ async def test_orderly_restarts_lose_nothing_even_without_the_memory(tmp_path: P
 
 
 @pytest.mark.parametrize("seed", range(15))
-async def test_a_power_cut_costs_one_interval_and_is_said(tmp_path: Path, seed: int) -> None:
+async def test_a_power_cut_costs_one_interval_and_is_said(
+    tmp_path: Path, seed: int, machines: Callable[..., Machine]
+) -> None:
     rng = random.Random(seed)
-    machine = Machine(tmp_path / "machine")
+    machine = machines()
     await machine.boot(Rule())
     machine.append(100)
     await machine.send(delivered=True, acknowledged=True)
@@ -188,8 +218,10 @@ async def test_a_power_cut_costs_one_interval_and_is_said(tmp_path: Path, seed: 
     assert min(seqs) > gap["to_seq"]
 
 
-async def test_what_is_acknowledged_in_time_never_touches_the_disk(tmp_path: Path) -> None:
-    machine = Machine(tmp_path / "machine")
+async def test_what_is_acknowledged_in_time_never_touches_the_disk(
+    tmp_path: Path, machines: Callable[..., Machine]
+) -> None:
+    machine = machines()
     await machine.boot(Rule())
     await machine.tick()
     before = machine.lanes.figures()["written_bytes"]
@@ -201,8 +233,10 @@ async def test_what_is_acknowledged_in_time_never_touches_the_disk(tmp_path: Pat
     accounted(machine.caller, 100)
 
 
-async def test_a_long_backlog_is_on_disk_and_not_in_memory(tmp_path: Path) -> None:
-    machine = Machine(tmp_path / "machine")
+async def test_a_long_backlog_is_on_disk_and_not_in_memory(
+    tmp_path: Path, machines: Callable[..., Machine]
+) -> None:
+    machine = machines()
     await machine.boot(Rule())
     for _ in range(40):
         machine.append(500)
@@ -220,8 +254,10 @@ async def test_a_long_backlog_is_on_disk_and_not_in_memory(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("overflow", ["drop-oldest", "thin", "refuse"])
-async def test_the_cap_holds_and_every_loss_is_said(tmp_path: Path, overflow: str) -> None:
-    machine = Machine(tmp_path / "machine", max_bytes=400_000)
+async def test_the_cap_holds_and_every_loss_is_said(
+    tmp_path: Path, overflow: str, machines: Callable[..., Machine]
+) -> None:
+    machine = machines(max_bytes=400_000)
     await machine.boot(Rule(overflow))
     for _ in range(30):
         machine.append(400)
@@ -249,8 +285,10 @@ async def test_the_cap_holds_and_every_loss_is_said(tmp_path: Path, overflow: st
     assert (unnumbered > 0) == (overflow == "refuse")
 
 
-async def test_a_damaged_file_is_set_aside_and_the_start_goes_on(tmp_path: Path) -> None:
-    machine = Machine(tmp_path / "machine")
+async def test_a_damaged_file_is_set_aside_and_the_start_goes_on(
+    tmp_path: Path, machines: Callable[..., Machine]
+) -> None:
+    machine = machines()
     (machine.disk / "outbox.db").write_bytes(b"this is no database" * 100)
     await machine.boot(Rule())
     assert list(machine.disk.glob("outbox.db.damaged-*"))
@@ -259,8 +297,8 @@ async def test_a_damaged_file_is_set_aside_and_the_start_goes_on(tmp_path: Path)
     assert len(machine.caller.events) == 3
 
 
-async def test_a_full_disk_is_survived_in_memory(tmp_path: Path) -> None:
-    machine = Machine(tmp_path / "machine")
+async def test_a_full_disk_is_survived_in_memory(tmp_path: Path, machines: Callable[..., Machine]) -> None:
+    machine = machines()
     await machine.boot(Rule())
     await machine.thread.run(lambda: machine.lanes._file.db.execute("PRAGMA max_page_count = 20"))
     for _ in range(5):
