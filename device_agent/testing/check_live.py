@@ -353,7 +353,7 @@ def _expect(bench: _Bench, error: type[AgentError], when: str) -> None:
 
 
 def _settled(bench: _Bench) -> dict[str, Any]:
-    """One reading and, for an actuator, what it makes happen; only what is the same twice, as time goes on."""
+    """One reading and, for an actuator, what it makes happen; only what is the same twice."""
     twice = []
     for _ in range(2):
         if isinstance(bench.device, Actuator):

@@ -39,7 +39,9 @@ class SteppedClock:
         with self.lock:
             target_s = self._monotonic_s + seconds
             while True:
-                dues = [(due_s, run) for next_due_s, run in self._watchers if (due_s := next_due_s()) is not None]
+                dues = [
+                    (due_s, run) for next_due_s, run in self._watchers if (due_s := next_due_s()) is not None
+                ]
                 due_s, run_due = min(dues, key=lambda due: due[0], default=(target_s, None))
                 if run_due is None or due_s > target_s:
                     self._monotonic_s = target_s
