@@ -21,6 +21,7 @@ from device_agent.testing.chips import GpioChip, RegisterChip, SerialChip
 SLEEP_MAX_S = 0.05
 # How long a simulated knob may take for one step of its quantity.
 TURN_S = 0.1
+THREAD_ENDS_S = 2.0
 DEVICE = "device"
 _BUSES = {
     "i2c": {"device": "simulated"},
@@ -43,8 +44,10 @@ def check_live(
     for rule in _RULES:
         with _Bench(rules, model, simulator, feed) as bench:
             rule(bench)
-    gc.collect()
-    left = [thread.name for thread in threading.enumerate() if thread not in threads]
+    new = [thread for thread in threading.enumerate() if thread not in threads]
+    for thread in new:
+        thread.join(THREAD_ENDS_S)
+    left = [thread.name for thread in new if thread.is_alive()]
     rules.require(not left, f"leaves threads behind: {', '.join(left)}")
     rules.require(_descriptors() <= descriptors, "leaves a file descriptor open after `close`")
 

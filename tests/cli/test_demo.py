@@ -125,7 +125,7 @@ def test_in_a_terminal_the_keys_work_and_q_ends_it(terminal: Terminal, short_fol
     terminal.wait("LINK CUT")
     terminal.wait(r"[3-9]\d waiting")
     terminal.resize(60, 18)
-    terminal.wait("network.*LINK CUT")
+    terminal.wait("device-agent demo")
     terminal.resize(120, 40)
     terminal.press("n")
     terminal.wait(r"(\d+) from the time without link")
