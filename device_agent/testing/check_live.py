@@ -21,7 +21,6 @@ from device_agent.testing.chips import GpioChip, RegisterChip, SerialChip
 SLEEP_MAX_S = 0.05
 # How long a simulated knob may take for one step of its quantity.
 TURN_S = 0.1
-THREAD_ENDS_S = 2.0
 DEVICE = "device"
 _BUSES = {
     "i2c": {"device": "simulated"},
@@ -46,7 +45,7 @@ def check_live(
             rule(bench)
     new = [thread for thread in threading.enumerate() if thread not in threads]
     for thread in new:
-        thread.join(THREAD_ENDS_S)
+        thread.join(2.0)  # one that is about to end
     left = [thread.name for thread in new if thread.is_alive()]
     rules.require(not left, f"leaves threads behind: {', '.join(left)}")
     rules.require(_descriptors() <= descriptors, "leaves a file descriptor open after `close`")
