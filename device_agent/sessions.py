@@ -35,7 +35,6 @@ log = structlog.get_logger("session")
 End = Literal["cancel", "expire", "terminate"]
 # A stream id's length on the network, and what it may be made of.
 STREAM_ID_MAX = 92
-SAFE_LIMIT_S = 5.0
 
 
 class PipeRequest(BaseModel):
