@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from device_agent import events
 from device_agent.clock import Clock
 from device_agent.device import Device
 from device_agent.events import Draft
-from device_agent.records import Reading, Status, Value
+from device_agent.records import Flag, Reading, Status, Value
 from device_agent.store.lane import Lane
 from device_agent.words import Rate
 
@@ -25,19 +25,29 @@ class Rule:
     dead_band: float | dict[str, float] = 0.0
     last_s: float | None = None
     last: Mapping[str, Value] | None = None
+    last_flags: Mapping[str, Flag] = field(default_factory=dict)
 
     def passes(self, reading: Reading) -> bool:
         """Whether this reading is due; remembers it if so."""
-        due = self.last_s is None or self.every_s is None or reading.at_once
+        due = self.last_s is None or self.every_s is None or reading.at_once or bool(reading.silence)
         if not due and self.last_s is not None and self.every_s is not None:
             due = reading.monotonic_s - self.last_s >= self.every_s * (1 - EARLY_SHARE)
         if not due or (self.on_change and self.last is not None and not self._changed(self.last, reading)):
             return False
-        self.last_s, self.last = reading.monotonic_s, reading.values
+        self.remember(reading)
         return True
 
+    def remember(self, reading: Reading) -> None:
+        """This reading went out."""
+        self.last_s, self.last, self.last_flags = reading.monotonic_s, reading.values, reading.flags
+
     def _changed(self, before: Mapping[str, Value], reading: Reading) -> bool:
-        return any(self._differs(name, before.get(name), value) for name, value in reading.values.items())
+        # A doubt that comes or goes is a change; but lines that take turns make each other's points stale.
+        return (
+            bool(reading.silence)
+            or _without_stale(reading.flags) != _without_stale(self.last_flags)
+            or any(self._differs(name, before.get(name), value) for name, value in reading.values.items())
+        )
 
     def _differs(self, name: str, old: Value, new: Value) -> bool:
         band = self.dead_band.get(name, 0.0) if isinstance(self.dead_band, dict) else self.dead_band
@@ -45,6 +55,10 @@ class Rule:
         if len(both) == 2:
             return abs(both[1] - both[0]) > band
         return old != new
+
+
+def _without_stale(flags: Mapping[str, Flag]) -> Mapping[str, Flag]:
+    return {name: flag for name, flag in flags.items() if flag is not Flag.STALE} if flags else flags
 
 
 class Channel:
@@ -95,8 +109,7 @@ class Channel:
         for name, device in self.devices.items():
             if device.latest is not None and device.online:
                 self.lane.append(events.reading(device.latest, self._clock.boot))
-                self._rules[name].last_s = device.latest.monotonic_s
-                self._rules[name].last = device.latest.values
+                self._rules[name].remember(device.latest)
             elif not device.online:
                 self.lane.append(events.status(device.present))
 
@@ -163,7 +176,7 @@ class Hub:
 
     def on_reading(self, reading: Reading) -> None:
         self.readings += 1
-        if self._record is not None:
+        if self._record is not None and reading.silence != "began":
             self._record(reading)
         channels = self._channels.get(reading.device)
         if channels:

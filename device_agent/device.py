@@ -4,6 +4,7 @@ A failing driver takes only itself down and is opened again, later each time. Lo
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,13 +12,13 @@ from typing import Any, Protocol
 
 import structlog
 
-from device_agent.belief import believable
 from device_agent.bus.core import Bus, BusState, Source
 from device_agent.bus.gpio import Edge
 from device_agent.clock import Clock
 from device_agent.driver import Actuator, Driver, DriverConfig, Listener, Sensor
 from device_agent.errors import BadReading, BusBusy, BusError, BusGone, DriverError, NoAnswer
 from device_agent.records import DeviceState, Flagged, Point, Reading, Status, Step, Value, Values
+from device_agent.stamping import Stamper
 from device_agent.standby import Standby
 
 log = structlog.get_logger("device")
@@ -73,7 +74,8 @@ class Device:
         self.reason = "absent"
         self.detail = "not opened yet"
         self.latest: Reading | None = None
-        self.points: dict[str, Point] = {point.name: point for point in driver_class.points_of(config)}
+        self._stamper = Stamper(name, driver_class, config, clock)
+        self.points: dict[str, Point] = self._stamper.points
         self.losses = 0
         self.on_lost: Callable[[Device], None] | None = None
         self.on_back: Callable[[Device], None] | None = None
@@ -137,6 +139,7 @@ class Device:
                 made = await self.bus.run(lambda: self.standby.open(self.name, driver), OPEN_TIMEOUT_S)
                 self.standby.opened(self.name, made)
                 self._driver = driver
+                self._stamper.trust.begin(self._clock.monotonic_s())
                 delay_s = REOPEN_FIRST_S
                 await self._work(driver)
             except (BusError, DriverError) as error:
@@ -244,7 +247,7 @@ class Device:
                 await asyncio.sleep(driver.settle_s)
             values = await self.bus.run(driver.read, self._timeout_s)
         self._online()
-        return self._stamp(values, self._clock.monotonic_s())
+        return self._stamper.measured(values, self._clock.monotonic_s())
 
     # -- told ----------------------------------------
 
@@ -267,24 +270,40 @@ class Device:
         try:
             self._online()
             self._emit_present(driver)
-            while True:
-                period_s = min([*filter(None, [self.period_s]), *self._demands.values()], default=None)
-                self._demand_changed.clear()
-                changed = asyncio.ensure_future(self._demand_changed.wait())
-                waits: list[asyncio.Future[Any]] = [broken, gone, changed]
-                done, _ = await asyncio.wait(waits, timeout=period_s, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
-                if broken in done:
-                    broken.result()
-                if gone in done:
-                    raise BusGone(f"bus {self.bus.name}: {self.bus.last_error or 'closed'}")
-                if not done:
-                    self._emit_present(driver)
+            await self._tell(driver, broken, gone)
         finally:
             gone.cancel()
             broken.cancel()
             loop.remove_reader(fd)
             source.close()
+
+    async def _tell(
+        self, driver: Listener[Any, Any], broken: asyncio.Future[None], gone: asyncio.Future[BusState]
+    ) -> None:
+        """Tell the present on the device's beat and, once, when the far end has been silent for too long."""
+        loop, trust = asyncio.get_running_loop(), self._stamper.trust
+        beat_s = loop.time()
+        while True:
+            period_s = min([*filter(None, [self.period_s]), *self._demands.values()], default=math.inf)
+            silent_s = math.inf if (due_s := trust.due_s()) is None else due_s - self._clock.monotonic_s()
+            wait_s = max(0.0, min(beat_s + period_s - loop.time(), silent_s))
+            self._demand_changed.clear()
+            changed = asyncio.ensure_future(self._demand_changed.wait())
+            waits: list[asyncio.Future[Any]] = [broken, gone, changed]
+            timeout_s = None if wait_s == math.inf else wait_s
+            try:
+                done, _ = await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                changed.cancel()
+            if broken in done:
+                broken.result()
+            if gone in done:
+                raise BusGone(f"bus {self.bus.name}: {self.bus.last_error or 'closed'}")
+            if trust.age(self._clock.monotonic_s()):
+                self._emit(replace(self._stamper.present(self._present_of(driver)), silence="began"))
+            elif loop.time() >= beat_s + period_s and not trust.silent:
+                beat_s = loop.time()
+                self._emit_present(driver)
 
     def _take(self, driver: Listener[Any, Any], source: Source) -> None:
         for chunk in source.drain():
@@ -292,33 +311,20 @@ class Device:
                 self._sink.on_bytes(self.name, chunk)
                 continue
             at_s = chunk.monotonic_s if isinstance(chunk, Edge) else self._clock.monotonic_s()
-            wall = self._wall(at_s)
+            wall = self._stamper.wall(at_s)
             for values in driver.feed(chunk):
-                self._emit(self._stamp(values, at_s, wall=wall))
+                self._emit(self._stamper.measured(values, at_s, wall))
+
+    def _present_of(self, driver: Listener[Any, Any]) -> Values | None:
+        return None if driver.bytes_side else driver.present(self._clock.monotonic_s())
 
     def _emit_present(self, driver: Listener[Any, Any]) -> None:
-        now_s = self._clock.monotonic_s()
-        values = None if driver.bytes_side else driver.present(now_s)
-        if values is not None:
-            self._emit(self._stamp(values, now_s))
-
-    # -- readings ----------------------------------------
+        if (values := self._present_of(driver)) is not None:
+            self._emit(self._stamper.present(values))
 
     def _emit(self, reading: Reading) -> None:
         self.latest = reading
         self._sink.on_reading(reading)
-
-    def _wall(self, monotonic_s: float) -> tuple[int, bool]:
-        """The wall clock at that instant, epoch milliseconds, and whether it can be right."""
-        age_ms = round((self._clock.monotonic_s() - monotonic_s) * 1000)
-        return self._clock.now_ms() - max(0, age_ms), self._clock.is_set()
-
-    def _stamp(
-        self, values: Values, monotonic_s: float, *, raw: bool = True, wall: tuple[int, bool] | None = None
-    ) -> Reading:
-        clean, flags = believable(self.points.values(), values, self.config if raw else None)
-        at_ms, clock_set = wall or self._wall(monotonic_s)
-        return Reading(self.name, at_ms, clean, flags, monotonic_s, clock_set)
 
     # -- questions and commands ----------------------------------------
 
@@ -334,10 +340,8 @@ class Device:
         driver = self._need()
         if isinstance(driver, Sensor):
             return await self._read_patiently(driver)
-        if isinstance(driver, Listener) and not driver.bytes_side:
-            values = driver.present(self._clock.monotonic_s())
-            if values is not None:
-                return self._stamp(values, self._clock.monotonic_s())
+        if isinstance(driver, Listener) and (values := self._present_of(driver)) is not None:
+            return self._stamper.present(values)
         if self.latest is not None:
             return self.latest
         raise NoAnswer(f"device {self.name} has said nothing yet")
@@ -389,6 +393,4 @@ class Device:
 
     def _note_written(self, driver: Driver[Any, Any], values: Mapping[str, Value]) -> None:
         """Callers see what a command changed at once, not at the next period."""
-        known: dict[str, Value | Flagged] = dict(self.latest.values) if self.latest is not None else {}
-        known.update({name: value for name, value in values.items() if name in self.points})
-        self._emit(replace(self._stamp(known, self._clock.monotonic_s(), raw=False), at_once=True))
+        self._emit(self._stamper.commanded(values, self.latest))

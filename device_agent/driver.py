@@ -8,7 +8,7 @@ Name the class in the entry point group `device_agent.drivers`.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -61,6 +61,10 @@ class NoBus(Handle):
     kind = "none"
 
 
+Limit = Annotated[float, Field(ge=0, le=31_536_000)]
+"""Seconds; 0 for no limit."""
+
+
 class DriverConfig(BaseModel):
     """Options that every device has; a driver's model adds its own (do not declare `driver: str` here)."""
 
@@ -74,6 +78,21 @@ class DriverConfig(BaseModel):
     )
     scale: dict[str, float] = Field({}, description="Calibration: the driver's value is multiplied by this.")
     offset: dict[str, float] = Field({}, description="Calibration: added after `scale`, in the point's unit.")
+    calibration: dict[str, Annotated[list[tuple[float, float]], Field(min_length=2, max_length=64)]] = Field(
+        {},
+        description="Instead of `scale` and `offset`: [the driver's value, the true one] pairs in rising "
+        "order; straight lines between them and beyond both ends.",
+    )
+    stale_after_s: Limit | dict[str, Limit] | None = Field(
+        None,
+        description="A device that speaks by itself: a point it has not said for so long is flagged `stale`; "
+        "0 for never.",
+    )
+    frozen_after_s: Limit | dict[str, Limit] | None = Field(
+        None,
+        description="A point whose measured value stays the same to the last digit for so long, and for 10 "
+        "readings, is flagged `frozen`; 0 for never.",
+    )
 
 
 class ActuatorConfig(DriverConfig):
@@ -169,6 +188,8 @@ class Listener(Driver[C, B]):
     """Is told. `feed` runs on the event loop: it is pure, quick, and touches no bus."""
 
     default_every_s: ClassVar[float | None] = None
+    default_stale_after_s: ClassVar[float | None] = None
+    """Silence after which the last values are flagged `stale`; None where a healthy far end may be silent."""
 
     def listen(self) -> "Source":
         """What to listen to; the bus itself unless overridden. Called after `open`, on the bus's thread."""

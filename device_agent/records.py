@@ -105,7 +105,9 @@ class Point:
     """One thing a device senses or sets.
 
     `low` and `high` bound what the chip can measure (a value outside gets the flag `out_of_range`);
-    `minimum` and `maximum` bound what may be written.
+    `minimum` and `maximum` bound what may be written. `still_s` is how long a healthy chip's value can stay
+    the same to the last digit (afterwards it is flagged `frozen`); None: for ever. It is for converters whose
+    noise is well above their last digit.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Point:
     minimum: float | None = None
     maximum: float | None = None
     description: str = ""
+    still_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,8 @@ class Reading:
     clock_set: bool = True
     at_once: bool = False
     """A command made it: it goes out now, not at the device's next turn."""
+    silence: Literal["", "began", "ended"] = ""
+    """A point became stale (nothing was measured: it is told again, with the flag), or is so no more."""
 
 
 @dataclass(frozen=True, slots=True)

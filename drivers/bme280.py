@@ -46,7 +46,14 @@ class Bme280(BoschSensor[Bme280Config]):
     ids = (0x60,)
     points = (
         Point("temperature", Unit.CELSIUS, low=-40, high=85, description="Air temperature."),
-        Point("pressure", Unit.HECTOPASCAL, low=300, high=1100, description="Air pressure, not reduced."),
+        Point(
+            "pressure",
+            Unit.HECTOPASCAL,
+            low=300,
+            high=1100,
+            description="Air pressure, not reduced.",
+            still_s=3600,
+        ),
         Point("humidity", Unit.PERCENT, low=0, high=100, description="Relative humidity."),
     )
 

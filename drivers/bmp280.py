@@ -34,7 +34,14 @@ class Bmp280(BoschSensor[Bmp280Config]):
         Point(
             "temperature", Unit.CELSIUS, low=-40, high=85, description="Of the chip, near that of the air."
         ),
-        Point("pressure", Unit.HECTOPASCAL, low=300, high=1100, description="Air pressure, not reduced."),
+        Point(
+            "pressure",
+            Unit.HECTOPASCAL,
+            low=300,
+            high=1100,
+            description="Air pressure, not reduced.",
+            still_s=3600,
+        ),
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

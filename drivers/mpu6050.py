@@ -95,7 +95,10 @@ class Mpu6050(Sensor[Mpu6050Config, I2cBus]):
         gyro = 32768 / GYRO_COUNTS_PER_DPS[config.gyro_range_dps]
         accel_unit, gyro_unit = Unit.METRE_PER_SECOND_SQUARED, Unit.DEGREE_PER_SECOND
         return (
-            *(Point(f"acceleration_{axis}", accel_unit, low=-accel, high=accel) for axis in AXES),
+            *(
+                Point(f"acceleration_{axis}", accel_unit, low=-accel, high=accel, still_s=3600)
+                for axis in AXES
+            ),
             *(Point(f"rotation_{axis}", gyro_unit, low=-gyro, high=gyro) for axis in AXES),
             Point("temperature", Unit.CELSIUS, low=-40, high=105, description="Of the chip."),
         )

@@ -41,6 +41,7 @@ class NmeaGpsConfig(DriverConfig):
 
 
 class NmeaGps(Listener[NmeaGpsConfig, SerialBus]):
+    default_stale_after_s = 10.0  # receivers speak every second unless told otherwise
     points = (
         Point("latitude", Unit.DEGREE, low=-90, high=90, description="North is positive."),
         Point("longitude", Unit.DEGREE, low=-180, high=180, description="East is positive."),

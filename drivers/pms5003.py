@@ -38,6 +38,7 @@ def _point(name: str) -> Point:
 class Pms5003(Listener[Pms5003Config, SerialBus]):
     """Told of each frame."""
 
+    default_stale_after_s = 10.0  # it speaks at least every 2.3 s
     points = tuple(
         _point(name) for name in sorted(NAMES[:6], key=lambda name: "cf1" in name) + list(NAMES[6:])
     )

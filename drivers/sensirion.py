@@ -53,7 +53,7 @@ class SensirionSensor(Sensor[C, I2cBus]):
 
     chip: ClassVar[str]
     points = (
-        Point("temperature", Unit.CELSIUS, low=-40, high=125, description="Air temperature."),
+        Point("temperature", Unit.CELSIUS, low=-40, high=125, description="Air temperature.", still_s=3600),
         Point("humidity", Unit.PERCENT, low=0, high=100, description="Relative humidity."),
     )
 

@@ -57,7 +57,8 @@ def reading(config: Config, device: str, stream: StreamConfig | None = None) -> 
 
 def _sensed(config: Config, device: str, point: Point, *, mean: bool) -> dict[str, Any]:
     own = config.devices[device]
-    whole = point.type == "integer" and not mean and point.name not in {*own.scale, *own.offset}
+    calibrated = {*own.scale, *own.offset, *own.calibration}
+    whole = point.type == "integer" and not mean and point.name not in calibrated
     kind = "integer" if whole else "number" if point.type == "integer" else point.type
     schema: dict[str, Any] = {"type": [kind, "null"]}
     if kind in ("number", "integer"):

@@ -101,12 +101,14 @@ def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if "const" in field:
         return f'"{field["const"]}"'
     match field.get("type"):
+        case "array" if "prefixItems" in field:
+            return f"[{', '.join(_type(one, schema) for one in field['prefixItems'])}]"
         case "array":
             return f"list of {_type(field.get('items', {}), schema)}"
         case "object":
             inner = field.get("additionalProperties")
             inner_words = _type(inner, schema) if isinstance(inner, Mapping) and inner else "any"
-            return "table" if inner_words in ("any", "table") else f"table of {inner_words}s"
+            return "table" if inner_words in ("any", "table") else f"table of {_several(inner_words)}"
         case "string":
             return "text"
         case "boolean":
@@ -114,6 +116,12 @@ def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         case "integer" | "number" as kind:
             return f"{kind}{_bounds(field)}"
     return "any"
+
+
+def _several(words: str) -> str:
+    """ "number ≥ 0" to "numbers ≥ 0"."""
+    kind, space, rest = words.partition(" ")
+    return f"{kind}s{space}{rest}" if kind.isalpha() else f"{words}s"
 
 
 def _bounds(field: Mapping[str, Any]) -> str:

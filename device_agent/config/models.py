@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from device_agent.belief import calibrated_points
 from device_agent.bus.config import BusConfig
 from device_agent.config.access import AccessConfig
 from device_agent.config.types import LocalPath, SizeBytes, Table
@@ -171,8 +172,9 @@ class Config:
     warnings: tuple[str, ...] = ()
 
     def points(self, device: str) -> tuple[Point, ...]:
-        """The points of one device as configured."""
-        return self.drivers[device].points_of(self.devices[device])
+        """The points of one device as configured and calibrated."""
+        config = self.devices[device]
+        return calibrated_points(self.drivers[device].points_of(config), config)
 
     def safe(self, device: str) -> dict[str, Value]:
         """The safe value of each writable point of one device; empty for what does not move."""

@@ -3,12 +3,13 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from device_agent.config.draft import DraftDevice
 from device_agent.config.explain import show
 from device_agent.config.types import NAME_MAX, WORD
-from device_agent.driver import Actuator, Point
+from device_agent.driver import Actuator, Listener, Point
 from device_agent.registry import nearest
 
 # Beyond this a calibration is a slip of the keyboard, and doubles begin to lose whole numbers.
@@ -93,7 +94,7 @@ def _interlocks(device: DraftDevice) -> Iterator[str]:
 
 
 def _by_point(device: DraftDevice) -> Iterator[str]:
-    """`dead_band`, `scale` and `offset` are tables by point; only numbers can be calibrated."""
+    """`dead_band`, `scale` and the like are tables by point; only numbers can be calibrated."""
     place, config = f"devices.{device.name}", device.config
     numbers = [point.name for point in device.points if point.type in ("number", "integer")]
     band = config.dead_band
@@ -112,6 +113,37 @@ def _by_point(device: DraftDevice) -> Iterator[str]:
     for where, number in band.items() if isinstance(band, dict) else [("", band)]:
         if not 0 <= number <= FACTOR_MAX:
             yield f"{place}.dead_band{'.' if where else ''}{where} = {number:g} must be at least 0"
+    yield from _tables(device, numbers)
+    yield from _limits_in_time(device, numbers)
+
+
+def _tables(device: DraftDevice, numbers: list[str]) -> Iterator[str]:
+    config = device.config
+    yield from _unknown_points(device, "calibration", config.calibration, numbers)
+    for point, pairs in config.calibration.items():
+        place = f"devices.{device.name}.calibration.{point}"
+        if any(after[0] <= before[0] for before, after in pairwise(pairs)):
+            yield f"{place}: the first numbers of its pairs must rise: put the pairs in order, each once"
+        if any(abs(number) > FACTOR_MAX for pair in pairs for number in pair):
+            yield f"{place}: its numbers must be between -{FACTOR_MAX:g} and {FACTOR_MAX:g}"
+        if point in config.scale or point in config.offset:
+            yield f"{place} stands beside `scale` or `offset` of that point: keep the one or the other"
+
+
+def _limits_in_time(device: DraftDevice, numbers: list[str]) -> Iterator[str]:
+    """`stale_after_s` is for what speaks by itself, `frozen_after_s` for numbers that are measured."""
+    config, everything = device.config, [point.name for point in device.points]
+    for key, limit, known in (
+        ("stale_after_s", config.stale_after_s, everything),
+        ("frozen_after_s", config.frozen_after_s, numbers),
+    ):
+        if isinstance(limit, dict):
+            yield from _unknown_points(device, key, limit, known)
+    if config.stale_after_s is not None and not issubclass(device.driver, Listener):
+        yield (
+            f'devices.{device.name}.stale_after_s: driver "{device.driver_name}" is asked for each reading, '
+            "so none is old: remove it"
+        )
 
 
 def _unknown_points(

@@ -164,6 +164,28 @@ def test_everything_that_moves_has_a_safe_value(problems, text, sentences):
         ("dead_band = -1", ".dead_band = -1 must be at least 0"),
         ("dead_band = { count = -2 }", ".dead_band.count = -2 must be at least 0"),
         ("every_s = 0", ".every_s = 0 must be at least 0.01"),
+        (
+            "calibration = { alert = [[0, 0], [1, 1]] }",
+            ".calibration.alert is not such a point of this device: use temperature, count",
+        ),
+        (
+            "calibration = { temperature = [[5, 0], [1, 1]] }",
+            ".calibration.temperature: the first numbers of its pairs must rise: put the pairs in order, "
+            "each once",
+        ),
+        (
+            "scale = { count = 2 }\ncalibration = { count = [[0, 0], [1, 1]] }",
+            ".calibration.count stands beside `scale` or `offset` of that point: keep the one or the other",
+        ),
+        (
+            "frozen_after_s = { alert = 60 }",
+            ".frozen_after_s.alert is not such a point of this device: use temperature, count",
+        ),
+        ("frozen_after_s = -1", ".frozen_after_s = -1 must be at least 0 or must be a table"),
+        (
+            "stale_after_s = 60",
+            '.stale_after_s: driver "thermo" is asked for each reading, so none is old: remove it',
+        ),
     ],
 )
 def test_calibration_is_by_point(problems, options, sentence):

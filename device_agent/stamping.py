@@ -1,0 +1,62 @@
+"""From what a driver returns to a Reading: calibrated, checked, with its time and its doubts."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from device_agent.belief import believable, calibrated_points
+from device_agent.clock import Clock
+from device_agent.driver import Driver, DriverConfig
+from device_agent.records import Flagged, Point, Reading, Value, Values
+from device_agent.trust import Trust
+
+Wall = tuple[int, bool]
+"""Epoch milliseconds, and whether the clock can be right."""
+
+
+class Stamper:
+    """Of one device, whose `points` it names. Belongs to the event loop."""
+
+    def __init__(
+        self, device: str, driver: type[Driver[Any, Any]], config: DriverConfig, clock: Clock
+    ) -> None:
+        points = calibrated_points(driver.points_of(config), config)
+        self.points: dict[str, Point] = {point.name: point for point in points}
+        self.trust = Trust(self.points, driver, config)
+        self._device = device
+        self._config = config
+        self._clock = clock
+
+    def wall(self, monotonic_s: float) -> Wall:
+        """The wall clock at that instant."""
+        age_ms = round((self._clock.monotonic_s() - monotonic_s) * 1000)
+        return self._clock.now_ms() - max(0, age_ms), self._clock.is_set()
+
+    def measured(self, values: Values, at_s: float, wall: Wall | None = None) -> Reading:
+        """The chip has just said this."""
+        clean, flags = believable(self.points.values(), values, self._config)
+        heard_again = self.trust.measured(clean, flags, at_s)
+        at_ms, clock_set = wall or self.wall(at_s)
+        silence: Literal["", "ended"] = "ended" if heard_again else ""
+        return Reading(self._device, at_ms, clean, flags, at_s, clock_set, silence=silence)
+
+    def present(self, values: Values | None) -> Reading:
+        """What the device said last, now; with the time at which it said it where that is too long ago."""
+        now_s = self._clock.monotonic_s()
+        clean, flags = believable(self.points.values(), values or {}, self._config)
+        self.trust.flag(clean, flags)
+        heard_s = self.trust.heard_s()
+        at_s = heard_s if self.trust.silent and values is not None and heard_s is not None else now_s
+        at_ms, clock_set = self.wall(at_s)
+        return Reading(self._device, at_ms, clean, flags, at_s, clock_set)
+
+    def commanded(self, values: Mapping[str, Value], latest: Reading | None) -> Reading:
+        """What a command has set, beside what is known of the other points."""
+        known: dict[str, Value | Flagged] = {}
+        if latest is not None:
+            flags = latest.flags
+            known = {n: Flagged(v, flags[n]) if n in flags else v for n, v in latest.values.items()}
+        known.update({name: value for name, value in values.items() if name in self.points})
+        now_s = self._clock.monotonic_s()
+        clean, doubts = believable(self.points.values(), known, None)
+        at_ms, clock_set = self.wall(now_s)
+        return Reading(self._device, at_ms, clean, doubts, now_s, clock_set, at_once=True)

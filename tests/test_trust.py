@@ -1,0 +1,254 @@
+"""Readings that can be trusted: calibrated, in range, and flagged when they are too old or too still."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from device_agent.belief import interpolated
+from device_agent.bus.config import BusConfig
+from device_agent.bus.core import Bus
+from device_agent.channels import Rule
+from device_agent.clock import SystemClock
+from device_agent.device import Device
+from device_agent.driver import DriverConfig, Listener, Point, Sensor, SerialBus
+from device_agent.records import Flag, Flagged, Reading
+from device_agent.stamping import Stamper
+from device_agent.supervisor import BusKeeper
+from device_agent.testing.board import Board, SteppedClock, open_handle
+from drivers.bme280 import Bme280, Bme280Config
+from drivers.pms5003 import Pms5003, Pms5003Config
+from drivers.serial_lines import SerialLines, SerialLinesConfig
+
+LIMIT_S = 10.0
+
+
+class Probe(Sensor[DriverConfig, SerialBus]):
+    points = (
+        Point("level", low=0, high=100, still_s=60),
+        Point("raw", low=-1, high=1),
+        Point("wet", type="boolean"),
+    )
+
+
+class Talker(Listener[DriverConfig, SerialBus]):
+    points = (Point("a"), Point("b"))
+    default_stale_after_s = 10.0
+
+
+def stamper(driver: type[Any], clock: SteppedClock | None = None, **options: Any) -> Stamper:
+    made = Stamper("probe", driver, DriverConfig(**options), clock or SteppedClock())
+    made.trust.begin(0.0)
+    return made
+
+
+# -- calibration -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "true"), [(0, 10), (5, 15), (10, 20), (15, 40), (20, 60), (-10, 0), (30, 100)]
+)
+def test_a_table_is_straight_lines_that_go_on_beyond_its_ends(value: float, true: float) -> None:
+    assert interpolated([(0, 10), (10, 20), (20, 60)], value) == true
+
+
+def test_bounds_follow_the_calibration() -> None:
+    """A humidity of 100 % that reads half a percent low is no nonsense, and the card says the same range."""
+    made = stamper(Probe, offset={"level": 0.5}, calibration={"raw": [(-1, 20), (1, 4)]})
+    reading = made.measured({"level": 100.0, "raw": 0.5, "wet": True}, 1.0)
+    assert reading.values == {"level": 100.5, "raw": 8.0, "wet": True}
+    assert not reading.flags
+    assert (made.points["level"].low, made.points["level"].high) == (0.5, 100.5)
+    assert (made.points["raw"].low, made.points["raw"].high) == (4, 20)
+    reading = made.measured({"level": 100.1, "raw": float("nan"), "wet": Flagged(None, Flag.CHECKSUM)}, 2.0)
+    assert set(reading.values.values()) == {None}
+    assert reading.flags == {"level": "out_of_range", "raw": "out_of_range", "wet": "checksum"}
+
+
+# -- too still ---------------------------------------------------------------------------------------------
+
+
+def flags_of(made: Stamper, values: list[float | None], every_s: float) -> list[Flag | None]:
+    return [
+        made.measured({"level": value, "raw": 0.5, "wet": True}, number * every_s).flags.get("level")
+        for number, value in enumerate(values)
+    ]
+
+
+def test_what_never_changes_is_no_measurement() -> None:
+    flags = flags_of(stamper(Probe), [20.0] * 15, 6.0)
+    assert flags == [None] * 10 + [Flag.FROZEN] * 5, "after 60 s, and not before"
+
+
+def test_a_slow_beat_alone_freezes_nothing() -> None:
+    flags = flags_of(stamper(Probe), [20.0] * 12, 3600.0)
+    assert flags == [None] * 9 + [Flag.FROZEN] * 3, "ten readings at least"
+
+
+def test_the_last_digit_is_enough_to_be_alive() -> None:
+    made = stamper(Probe)
+    assert set(flags_of(made, [20.0, 20.000001] * 20, 6.0)) == {None}
+    reading = made.measured({"level": 20.0, "raw": 0.5, "wet": True}, 1e6)
+    assert not reading.flags, "a boolean and a point without a limit may be still for ever"
+
+
+def test_the_configuration_decides_by_point() -> None:
+    assert set(flags_of(stamper(Probe, frozen_after_s=0), [20.0] * 50, 6.0)) == {None}
+    assert set(flags_of(stamper(Probe, frozen_after_s={"level": 0}), [20.0] * 50, 6.0)) == {None}
+    made = stamper(Probe, frozen_after_s={"raw": 30})
+    assert Flag.FROZEN in flags_of(made, [20.0] * 15, 6.0)
+    assert made.trust.frozen == {"level", "raw"}
+
+
+# -- too old -----------------------------------------------------------------------------------------------
+
+
+def test_silence_is_told_by_point_and_ends_with_the_next_word() -> None:
+    made = stamper(Talker)
+    made.measured({"a": 1, "b": 2}, 5.0)
+    assert made.measured({"a": 3, "b": Flagged(2, Flag.STALE)}, 9.0).silence == ""
+    assert made.trust.due_s() == 15.0
+    assert not made.trust.age(14.9)
+    assert made.trust.age(15.0)
+    assert not made.trust.age(15.1), "once"
+    assert not made.trust.silent
+    reading = made.present({"a": 3, "b": 2})
+    assert (reading.values, reading.flags) == ({"a": 3, "b": 2}, {"b": Flag.STALE})
+    back = made.measured({"a": 3, "b": 2}, 20.0)
+    assert (back.silence, back.flags) == ("ended", {})
+
+
+def test_an_asked_device_is_never_stale() -> None:
+    made = stamper(Probe)
+    assert made.trust.due_s() is None
+    assert not made.trust.age(1e9)
+
+
+def test_a_change_of_doubt_passes_where_only_changes_do() -> None:
+    rule = Rule(on_change=True)
+
+    def reading(flags: dict[str, Flag] | None = None, **more: Any) -> Reading:
+        return Reading("scale", 0, {"weight": 1.0}, flags or {}, **more)
+
+    assert rule.passes(reading())
+    assert not rule.passes(reading())
+    assert rule.passes(reading({"weight": Flag.FROZEN}))
+    assert not rule.passes(reading({"weight": Flag.FROZEN}))
+    assert rule.passes(reading())
+    assert not rule.passes(reading({"weight": Flag.STALE})), "another line's turn"
+    assert rule.passes(reading({"weight": Flag.STALE}, silence="began"))
+    assert rule.passes(reading(silence="ended"))
+
+
+# -- on a board --------------------------------------------------------------------------------------------
+
+
+class Heard:
+    """A sink that keeps all."""
+
+    def __init__(self) -> None:
+        self.readings: list[Reading] = []
+        self.statuses: list[Any] = []
+        self._news = asyncio.Event()
+
+    def on_reading(self, reading: Reading) -> None:
+        self.readings.append(reading)
+        self._news.set()
+
+    def on_status(self, status: Any) -> None:
+        self.statuses.append(status)
+        self._news.set()
+
+    def on_bytes(self, device: str, data: bytes) -> None: ...
+
+    async def wait(self, fits: Callable[[Reading], Any]) -> Reading:
+        async with asyncio.timeout(LIMIT_S):
+            while not (found := [reading for reading in self.readings if fits(reading)]):
+                self._news.clear()
+                await self._news.wait()
+        return found[0]
+
+    async def wait_online(self) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            while not self.statuses:
+                self._news.clear()
+                await self._news.wait()
+        assert self.statuses[0].state == "online", self.statuses
+
+
+@asynccontextmanager
+async def at_work(driver: type[Any], config: DriverConfig, kind: str, **bus: Any) -> AsyncIterator[Any]:
+    bus_config: BusConfig = TypeAdapter(BusConfig).validate_python({"kind": kind, **bus})
+    with Board({"bus": bus_config}, {"device": (driver, config)}) as board:
+        clock, sink = SystemClock(), Heard()
+        keeper = BusKeeper(Bus("bus", open_handle("bus", bus_config, board=board)), clock)
+        device = Device("device", driver, config, keeper.bus, clock, sink)
+        lives = [asyncio.ensure_future(life.run()) for life in (keeper, device)]
+        try:
+            await sink.wait_online()
+            yield board, device, sink
+        finally:
+            for life in lives:
+                life.cancel()
+            await asyncio.wait(lives)
+            await keeper.bus.close()
+            keeper.bus.stop()
+
+
+async def test_a_scale_that_fell_silent() -> None:
+    config = SerialLinesConfig(
+        bus="bus",
+        pattern="W (?P<weight>[0-9.]+)",
+        points={"weight": {"unit": "g"}},
+        every_s=0.05,
+        stale_after_s=0.3,
+    )
+    async with at_work(SerialLines, config, "serial", port="simulated") as (board, device, sink):
+        nothing = await sink.wait(lambda reading: reading.flags)
+        assert (nothing.values, nothing.flags) == ({"weight": None}, {"weight": "stale"}), "from the start"
+        board.feed("bus", b"W 12.5\n")
+        fresh = await sink.wait(lambda reading: reading.values["weight"] == 12.5)
+        assert (fresh.flags, fresh.silence) == ({}, "ended")
+        old = await sink.wait(lambda reading: reading.values["weight"] == 12.5 and reading.flags)
+        assert old.flags == {"weight": "stale"}
+        assert abs(old.at_ms - fresh.at_ms) <= 2, "with the time at which it was measured"
+        told = len(sink.readings)
+        asked = await device.read_now()
+        assert (asked.values, asked.flags) == ({"weight": 12.5}, {"weight": "stale"})
+        assert abs(asked.at_ms - fresh.at_ms) <= 2
+        await asyncio.sleep(0.2)
+        assert len(sink.readings) == told, "once, and not again on each beat"
+        board.feed("bus", b"W 12.5\n")
+        await sink.wait(lambda reading: reading.silence == "ended" and reading is not fresh)
+        assert not (await device.read_now()).flags
+        assert [status.state for status in sink.statuses] == ["online"], "silence is no loss of the device"
+
+
+async def test_a_sensor_that_speaks_by_itself_is_watched_unasked() -> None:
+    config = Pms5003Config(bus="bus", stale_after_s=1.5)
+    async with at_work(Pms5003, config, "serial", port="simulated") as (board, _, sink):
+        await sink.wait(lambda reading: reading.values["pm10"] is not None and not reading.flags)
+        board.fault("bus", "nack")
+        old = await sink.wait(lambda reading: reading.flags.get("pm10") == "stale")
+        assert old.values["pm10"] is not None
+        assert set(old.flags.values()) == {"stale"}
+        board.heal()
+        await sink.wait(lambda reading: reading.silence == "ended")
+    assert Pms5003.default_stale_after_s
+
+
+async def test_a_frozen_chip_answers_and_is_not_believed() -> None:
+    config = Bme280Config(bus="bus", every_s=0.02, frozen_after_s={"pressure": 0.3})
+    async with at_work(Bme280, config, "i2c", device="simulated") as (board, device, sink):
+        board.fault("bus", "frozen", device="device")
+        board.set("device", temperature=35.0, pressure=990.0)
+        frozen = await sink.wait(lambda reading: reading.flags)
+        assert frozen.flags == {"pressure": "frozen"}
+        assert frozen.values["pressure"] is not None, "it goes out, with its doubt"
+        assert (await device.read_now()).flags == {"pressure": "frozen"}
+        board.heal()
+        await sink.wait(lambda reading: reading.values["temperature"] == pytest.approx(35, abs=0.1))
+        assert not (await device.read_now()).flags
