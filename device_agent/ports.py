@@ -178,6 +178,10 @@ class Port:
 
     async def _command(self, word: Set | Do, item: Inbound) -> None:
         try:
+            if not self.attached:
+                # The session ended between the command's arrival and its turn: it drives nothing any more.
+                log.info("command_after_the_end", stream=self.spec.name, id=word.id)
+                return
             who, strangers = self._sender(item)
             link = next(iter(self.attached.values()))[0]
             server_ms = link.server_ms()
@@ -190,7 +194,10 @@ class Port:
             self._room.release()
 
     def _sender(self, item: Inbound) -> tuple[Actor, list[Actor]]:
-        """Who sent this, and who else might have: on a shared stream the sender's name proves nothing."""
+        """Who sent this, and who else might have: on a shared stream the sender's name proves nothing.
+
+        Somebody must be attached.
+        """
         actors = [actor for _, actor, _ in self.attached.values()]
         named = [actor for actor in actors if item.sender.startswith(f"{actor.caller.user}-stream-")]
         who = named[0] if named else actors[0]

@@ -1,0 +1,61 @@
+"""A command that is still to have its turn when its session ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from safety_world import ALICE, Ground, Relay, actor, until
+
+from device_agent.channels import Hub
+from device_agent.config.models import StreamConfig
+from device_agent.network import Inbound, StartTask, StreamSpec
+from device_agent.ports import Port
+
+SPEC = StreamSpec("orders", "t1-1", "inbound", "events", "dedicated")
+
+
+class Wire:
+    """The stream and the task of a session: `send` is the caller's."""
+
+    spec = SPEC
+    start = StartTask("t1", "pipe", ALICE, "org_a")
+
+    def __init__(self) -> None:
+        self._items: asyncio.Queue[Inbound] = asyncio.Queue()
+
+    def send(self, id_: str) -> None:
+        command = {"kind": "set", "id": id_, "device": "up", "values": {"on": True}}
+        self._items.put_nowait(Inbound(command, 0.0, "alice-stream-0001"))
+
+    async def inbound(self) -> AsyncIterator[Inbound]:
+        while True:
+            yield await self._items.get()
+
+    async def close(self, *, end: bool) -> None:
+        await asyncio.sleep(0.05)  # the way to the network and back: meanwhile the loop goes on
+
+    async def open_stream(self, *_: object, **__: object) -> "Wire":
+        return self
+
+    def server_ms(self) -> float:
+        return 0.0
+
+
+async def test_a_command_whose_session_has_ended_drives_nothing(tmp_path: Path) -> None:
+    async with Ground(tmp_path) as ground:
+        wire = Wire()
+        config = StreamConfig(direction="inbound", devices=["up"])
+        up = {"up": ground.devices["up"]}
+        port = Port(SPEC, config, up, None, Hub(ground.clock), ground.commander, ground.clock)
+        await port.attach(wire, actor(ALICE), announced=False, streams=["orders"], until_ms=None)
+        wire.send("first")
+        await until(lambda: Relay.told)
+        moved = len(Relay.told)
+        lives = port._lives
+        known = len(lives)
+        wire.send("second")
+        while len(lives) == known:  # noqa: ASYNC110 - up to the very step in which the command is taken in
+            await asyncio.sleep(0)
+        await port.detach("t1", end=True)
+        assert len(Relay.told) == moved
+        assert not lives.failures
