@@ -108,7 +108,7 @@ class Agent:
         self._emergency_stop = EmergencyStop(
             config.safety, self._latch, self._devices, self._keeper, self._journal, self._clock
         )
-        sink = self._emergency_stop.tap(self._hub)
+        sink = self._emergency_stop.tap(self._keeper.tap(self._hub))
         self._hardware = Hardware(config, make_handle, sink, self._clock, self._devices)
         for device in self._devices.values():
             self._keeper.adopt(device)
@@ -257,6 +257,7 @@ class Agent:
         """Hardware first, politeness last."""
         self._notifier.tell("STOPPING=1")
         log.info("stopping", exit_code=self._exit_code)
+        self._keeper.stopping = True
         made_safe = await self._keeper.all_safe("stop", SAFE_LIMIT_S)
         for name, safe in made_safe.items():
             if not safe:

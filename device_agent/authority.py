@@ -40,6 +40,11 @@ def may(access: AccessConfig, right: Right, actor: Actor, device: str) -> bool:
     return actor.holder == LOCAL or access.allows(right, device, actor.identities, actor.kind)
 
 
+def knows(access: AccessConfig, actor: Actor, device: str) -> bool:
+    """Whether the device exists for this actor."""
+    return may(access, "read", actor, device) or may(access, "drive", actor, device)
+
+
 def rank(access: AccessConfig, actors: Iterable[Actor], device: str) -> int:
     """The worst rank among these; the owner on the device is above all with -1."""
     return max(-1 if one.holder == LOCAL else access.rank(device, one.identities) for one in actors)
@@ -49,7 +54,7 @@ def known_device(
     access: AccessConfig, actor: Actor, name: str, devices: Mapping[str, Device], bounds: Collection[str]
 ) -> Device:
     """The device of this name. Raises Rejected `unknown_device`, in the same words if it is hidden."""
-    known = [one for one in bounds if may(access, "read", actor, one) or may(access, "drive", actor, one)]
+    known = [one for one in bounds if knows(access, actor, one)]
     if name not in known or name not in devices:
         raise Rejected("unknown_device", f"there is no device {name!r} here; there are: {_names(known)}")
     return devices[name]

@@ -11,11 +11,20 @@ from typing import Any
 
 import structlog
 
-from device_agent.authority import Actor, check_drive, check_points, known_device, may, rank
+from device_agent.authority import Actor, check_drive, check_points, known_device, knows, may, rank
 from device_agent.clock import Clock
 from device_agent.config import Config
 from device_agent.device import Device
-from device_agent.errors import AgentError, BusBusy, BusError, BusFaulted, BusTimeout, DriverError, Rejected
+from device_agent.errors import (
+    AgentError,
+    BusBusy,
+    BusError,
+    BusFaulted,
+    BusTimeout,
+    DriverError,
+    Interlocked,
+    Rejected,
+)
 from device_agent.records import Action, Step, Value
 from device_agent.safety.keeper import Keeper
 from device_agent.safety.latch import Latch
@@ -108,7 +117,8 @@ class Commander:
             deadline_s = arrived_s + command.ttl_ms / 1000
 
             def may_begin() -> None:
-                self.latch.check()
+                self._keeper.may_move()
+                self._still_there(actor)
                 self._in_time(deadline_s, command)
 
             may_begin()
@@ -116,7 +126,6 @@ class Commander:
         except Rejected as rejected:
             attempt.fail("rejected", rejected.code, rejected.message)
         except asyncio.CancelledError:
-            # Its session or the process ends: nobody knows how far it came, and safe states follow.
             attempt.fail("unknown", "internal", "the session ended while the command was carried out")
             raise
         finally:
@@ -143,15 +152,29 @@ class Commander:
                     # Noted before it moves: a session that ends meanwhile must bring it back.
                     self._keeper.driven(name, order.actor.holder)
                 await self._perform(attempt, order, may_begin)
+            except asyncio.CancelledError:
+                # Its task, session or the process ends, and nobody knows how far it came.
+                if attempt.commanded is not None:
+                    self._in_doubt(order, "was cut off")
+                raise
             finally:
                 self._keeper.settle(name)
 
+    def _still_there(self, actor: Actor) -> None:
+        if actor.holder in self._ended:
+            raise Rejected("not_allowed", "the session that sent this has ended")
+
     def session_ends(self, holder: str) -> None:
-        """Its leases end, and what it still has in the queue is refused."""
-        self.leases.release(holder)
+        """What it still has in the queue is refused, and its leases end."""
         self._ended[holder] = None
+        self.leases.release(holder)
         if len(self._ended) > ENDED_MAX:
             self._ended.pop(next(iter(self._ended)))
+
+    def request_ends(self, holder: str) -> None:
+        """Its leases end; what it set stays, within its limits."""
+        self.leases.release(holder)
+        self._keeper.leaves_as_it_is(holder)
 
     def would(self, command: Command, actor: Actor) -> dict[str, Any]:
         """What `execute` would answer now; nothing moves and nothing is remembered.
@@ -161,7 +184,7 @@ class Commander:
         attempt = _Attempt()
         try:
             order = self._checked(command, actor, None, (), None)
-            self.latch.check()
+            self._keeper.may_move()
             ousts = self._checked_moment(order, claim=False)
             attempt.commanded = order.values if order.values is not None else order.args
         except Rejected as rejected:
@@ -208,8 +231,7 @@ class Commander:
     def _checked_moment(self, order: "_Order", *, claim: bool = True) -> bool:
         """Raises Rejected. True: it may go on after `_hand_over`, and is checked again then."""
         device, now_s = order.device, self._clock.monotonic_s()
-        if order.actor.holder in self._ended:
-            raise Rejected("not_allowed", "the session that sent this has ended")
+        self._still_there(order.actor)
         if not device.online:
             raise Rejected("device_offline", f"device {device.name} is {device.state} ({device.reason})")
         if order.moves:
@@ -217,12 +239,25 @@ class Commander:
             if self.config.access.preempt and self.leases.ousted_by(name, holder, order.rank, now_s):
                 return True
             self.leases.check(name, holder, now_s)
+            if self.leases.holder(name, now_s) is None and self._keeper.left_away_by_other(name, holder):
+                return True
         if order.values is not None:
-            self._keeper.check(device.name, order.values, claim=claim)
+            self._check_limits(order, order.values, claim=claim)
         return False
 
+    def _check_limits(self, order: "_Order", values: Mapping[str, Value], *, claim: bool = True) -> None:
+        name = order.device.name
+        try:
+            self._keeper.check(name, values, claim=claim)
+        except Interlocked as fault:
+            access = self.config.access
+            if all(knows(access, actor, fault.other) for actor in order.actors):
+                raise
+            # The other device does not exist for this caller.
+            raise Rejected("interlocked", f"{name} is interlocked: the device forbids it now") from None
+
     async def _hand_over(self, order: "_Order") -> None:
-        """The device goes to whom the owner ranks higher, by way of its safe state."""
+        """The device goes to another driver, by way of its safe state."""
         self._take(order)
         await self._keeper.make_safe(order.device.name, f"handed over to {order.actor.label}")
 
@@ -257,12 +292,15 @@ class Commander:
             log.exception("driver_failed", device=device.name)
             attempt.fail("failed", "internal", f"{type(error).__name__} in the driver")
         if attempt.state != "done":
-            # It may have happened, in part or in whole.
-            if order.moves and device.is_actuator:
-                self._keeper.doubt(device.name)
-                self._keeper.spawn_safe(device.name, f"a command came out as {attempt.state}")
+            self._in_doubt(order, f"came out as {attempt.state}")
         elif order.moves:
             self._take(order)
+
+    def _in_doubt(self, order: "_Order", how: str) -> None:
+        """It may have happened, in part or in whole."""
+        if order.moves and order.device.is_actuator:
+            self._keeper.doubt(order.device.name)
+            self._keeper.spawn_safe(order.device.name, f"a command {how}")
 
     async def _write(
         self, attempt: _Attempt, device: Device, values: Mapping[str, Value], may_begin: Callable[[], None]
@@ -284,7 +322,7 @@ class Commander:
         for step in steps:
             check_points(self.config.access, order.actors, order.device.name, step.values)
         first, rest = steps[0], steps[1:]
-        self._keeper.check(order.device.name, first.values)
+        self._check_limits(order, first.values)
         await self._write(attempt, order.device, first.values, may_begin)
         if rest and first.for_s is not None:
             self._keeper.start_plan(order.device, rest, first.for_s)

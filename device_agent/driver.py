@@ -95,6 +95,15 @@ class DriverConfig(BaseModel):
     )
 
 
+class Within(BaseModel):
+    """Bounds of a number, both included."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+
 class ActuatorConfig(DriverConfig):
     """Options of everything that moves. `safe` is required: a value for all points, or a table by point."""
 
@@ -107,6 +116,9 @@ class ActuatorConfig(DriverConfig):
     max_cycles_per_hour: int | None = Field(None, ge=1, le=3600, description="How often it may leave `safe`.")
     interlock: list[str] = Field(
         [], max_length=8, description="Groups of which one member may be on at once."
+    )
+    only_while: dict[str, dict[str, Value | Within]] = Field(
+        {}, max_length=8, description="Points of other devices, and what they must read while it is on."
     )
 
 

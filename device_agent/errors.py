@@ -103,6 +103,14 @@ class Rejected(AgentError):
         self.message = message
 
 
+class Interlocked(Rejected):
+    """Another device forbids it. The message names it, which not every caller may hear."""
+
+    def __init__(self, message: str, other: str) -> None:
+        super().__init__("interlocked", message)
+        self.other = other
+
+
 # --- storage -------------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,7 @@ class Reloader:
             self._keeper.adopt(self._hardware.devices[name])
         for name in change.removed:
             self._keeper.forget(name)
+        self._keeper.watch()
         self._commander.config = config
         self._tasks.take(config, gone=gone, fresh=fresh)
         self._config = config

@@ -99,7 +99,7 @@ class RequestTask:
         except AgentError as error:
             result = {"state": "failed", "error": {"code": "internal", "message": str(error)}}
         finally:
-            self._commander.leases.release(self.actor.holder)
+            self._commander.request_ends(self.actor.holder)
         result = {"op": op, **result}
         try:
             await self._deliver(result)
@@ -220,11 +220,16 @@ class RequestTask:
     # -- set, do, describe ----------------------------------------
 
     async def _command(self, command: Set | Do, for_s: float | None) -> dict[str, Any]:
-        ack = await self._commander.execute(command, self.actor, age_ms=0.0, for_s=for_s)
+        ack = await self._commander.execute(command, self.actor, age_ms=self._age_ms(), for_s=for_s)
         result: dict[str, Any] = {"state": ack["state"], "ack": ack}
         if "error" in ack:
             result["error"] = ack["error"]
         return result
+
+    def _age_ms(self) -> float | None:
+        """How long ago it was asked: what waited out an outage must not move anything now."""
+        server_ms, sent_ms = self.link.server_ms(), self.link.start.sent_ms
+        return None if server_ms is None or sent_ms is None else max(0.0, server_ms - sent_ms)
 
     def _describe(self) -> list[dict[str, Any]]:
         return [describe(device) for name, device in self._devices.items() if self._may_read(name)]

@@ -177,12 +177,12 @@ class Tasks:
     # -- what the safety side asks ----------------------------------------
 
     def graces(self) -> dict[str, float]:
-        """Actuators away from safe that sessions drive, with the seconds each may be without link."""
+        """Actuators away from safe that sessions drove last, with the seconds each may be without link."""
         found: dict[str, float] = {}
         for session in self.sessions.values():
-            for name, grace_s in session.grace().items():
-                found[name] = min(found.get(name, float("inf")), grace_s)
-        return {name: found[name] for name in self._keeper.away(found)}
+            driven, graces = self._keeper.driven_by(session.actor.holder), session.grace()
+            found |= {name: graces[name] for name in driven if name in graces}
+        return found
 
     async def pause(self) -> None:
         """The process ends: sessions stay for the next one."""

@@ -20,7 +20,7 @@ from device_agent.bus.config import (
 from device_agent.config.access_checks import access_and_stop
 from device_agent.config.draft import Draft, DraftDevice
 from device_agent.config.explain import show
-from device_agent.config.safety_checks import actuators_and_calibration
+from device_agent.config.safety_checks import actuators_and_calibration, conditions
 from device_agent.config.stream_checks import stream_warnings, streams
 from device_agent.config.types import NAME_MAX, WORD
 from device_agent.registry import nearest
@@ -43,6 +43,7 @@ def cross_checks(draft: Draft) -> Iterator[str]:
     yield from _one_bus_per_medium(draft)
     yield from streams(draft)
     yield from access_and_stop(draft)
+    yield from conditions(draft)
     yield from _socket_path(draft)
 
 

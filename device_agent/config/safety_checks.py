@@ -3,13 +3,14 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from device_agent.config.draft import DraftDevice
+from device_agent.config.draft import Draft, DraftDevice
 from device_agent.config.explain import show
 from device_agent.config.types import NAME_MAX, WORD
-from device_agent.driver import Actuator, Listener, Point
+from device_agent.driver import Actuator, Listener, Point, Within
 from device_agent.registry import nearest
 
 # Beyond this a calibration is a slip of the keyboard, and doubles begin to lose whole numbers.
@@ -22,6 +23,44 @@ def actuators_and_calibration(device: DraftDevice) -> Iterator[str]:
     yield from _safe_values(device)
     yield from _interlocks(device)
     yield from _by_point(device)
+
+
+def conditions(draft: Draft) -> Iterator[str]:
+    """Every `only_while` that names what is not there, or asks for what cannot be."""
+    for device in draft.devices.values():
+        for other, points in getattr(device.config, "only_while", {}).items():
+            place = f"devices.{device.name}.only_while.{other}"
+            if other == device.name:
+                yield f"{place} is the device itself: name another one"
+            elif other not in draft.device_names:
+                guess = nearest(other, draft.device_names)
+                yield f"{place} is not declared: " + (
+                    f'did you mean "{guess}"?' if guess else "add the device"
+                )
+            elif other in draft.devices:
+                yield from _condition(place, draft.devices[other], points)
+
+
+def _condition(place: str, other: DraftDevice, points: Mapping[str, Any]) -> Iterator[str]:
+    known = {point.name: point for point in other.points}
+    if not points:
+        yield f"{place} has no point: add one, or remove the table"
+    for name, wanted in points.items():
+        point = known.get(name)
+        if point is None:
+            guess = nearest(name, known)
+            hint = f'did you mean "{guess}"?' if guess else f"use {', '.join(known) or 'another device'}"
+            yield f"{place}.{name} is no point of {other.name}: {hint}"
+        elif isinstance(wanted, Within):
+            low, high = wanted.minimum, wanted.maximum
+            if point.type not in ("number", "integer"):
+                yield f"{place}.{name} has bounds, but is no number: write the value that it must have"
+            elif low is None and high is None:
+                yield f"{place}.{name} has no bound: add minimum, maximum or both"
+            elif low is not None and high is not None and low > high:
+                yield f"{place}.{name}: minimum and maximum are {low:g} and {high:g}: swap them"
+        elif wish := wrong_value(replace(point, minimum=None, maximum=None), wanted):
+            yield f"{place}.{name} = {show(wanted)} {wish}, as it reads no other"
 
 
 def wrong_value(point: Point, value: Any) -> str:

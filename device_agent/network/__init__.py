@@ -34,7 +34,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class StartTask:
-    """What a caller asked for, checked for form. `expires_at_ms` is the network's clock, pipe tasks only."""
+    """What a caller asked for, checked for form. `expires_at_ms` is the network's clock, pipe tasks only.
+
+    `sent_ms` is when it was sent, by the transport's own time stamp in the same clock.
+    """
 
     task_id: str
     kind: TaskKind
@@ -45,6 +48,7 @@ class StartTask:
     duration_min: int | None = None
     expires_at_ms: int | None = None
     write_token: str = field(default="", repr=False)
+    sent_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

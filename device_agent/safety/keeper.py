@@ -4,16 +4,17 @@ Who may drive is the commander's affair; what happens after is decided here, und
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
 
 from device_agent.clock import Clock
-from device_agent.device import Device, Written
-from device_agent.errors import BusError, DriverError, Rejected
+from device_agent.device import Device, Sink, Written
+from device_agent.errors import BusError, DriverError, Interlocked, Rejected
 from device_agent.lives import Lives
 from device_agent.records import Step, Value
+from device_agent.safety.conditions import Conditions, Tap
 from device_agent.safety.limits import Interlocks, Limits
 from device_agent.store.journal import Journal
 from device_agent.store.turns import Turn
@@ -30,11 +31,13 @@ class Keeper:
     def __init__(
         self, devices: Mapping[str, Device], journal: Journal, clock: Clock, may_move: Callable[[], None]
     ) -> None:
-        """`may_move` runs on a bus's thread right before a plan's step; it raises Rejected if not."""
+        """`may_move` raises Rejected while nothing may move (the emergency stop)."""
         self._devices = devices
         self._journal = journal
         self._clock = clock
-        self._may_move = may_move
+        self._obey_stop = may_move
+        self.stopping = False
+        """Set before the last safe state: nothing that still waits may move anything after it."""
         self._lives = Lives("safety")
         self._driven_by: dict[str, str] = {}
         self._being_made_safe: set[str] = set()
@@ -42,6 +45,7 @@ class Keeper:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._plans: dict[str, asyncio.Task[Any]] = {}
         self._interlocks = Interlocks()
+        self._conditions = Conditions(devices)
         self._left: dict[str, Limits] = {}
         self.limits: dict[str, Limits] = {}
         for device in devices.values():
@@ -88,6 +92,12 @@ class Keeper:
 
     # -- driving ----------------------------------------
 
+    def may_move(self) -> None:
+        """Raises Rejected while nothing may move, whoever asks; also on a bus's thread."""
+        self._obey_stop()
+        if self.stopping:
+            raise Rejected("device_offline", "the agent is stopping: everything is safe and stays so")
+
     def turn(self, device: str) -> asyncio.Lock:
         """Commands of one device go one after the other."""
         return self._turns[device]
@@ -99,6 +109,8 @@ class Keeper:
         """
         if device in self.limits:
             self.limits[device].check(values, self._clock.monotonic_s())
+            if self.limits[device].leaves_safe(values):
+                self._conditions.check(device)
             if claim:
                 self.limits[device].claim(values)
 
@@ -120,6 +132,7 @@ class Keeper:
         """These values were set."""
         if device in self.limits:
             self._note(device, self.limits[device].applied(values, self._clock.monotonic_s()))
+            self.watch([device])
 
     def doubt(self, device: str) -> None:
         """Something may have moved, in part or in whole: away, until it is known to be safe."""
@@ -131,11 +144,37 @@ class Keeper:
             self._journal.turned(self._clock.boot, turns)
             self._arm(device)
 
+    def tap(self, sink: Sink) -> Sink:
+        """The devices' sink, so that a condition that ends is seen before anybody else hears of it."""
+        return Tap(sink, lambda name: self.watch(self._conditions.depend_on(name)))
+
+    def watch(self, names: Iterable[str] | None = None) -> None:
+        """Those of these (of all without names) that are away although a condition does not hold: safe."""
+        for name in self.away(self.limits if names is None else names):
+            try:
+                self._conditions.check(name)
+            except Interlocked as broken:
+                self.spawn_safe(name, broken.message)
+
     def driven(self, device: str, holder: str) -> None:
         """Who drove it last: the end of that session brings it back to safe."""
         self._driven_by[device] = holder
 
-    def away(self, devices: Collection[str]) -> list[str]:
+    def left_away_by_other(self, device: str, holder: str) -> bool:
+        """Whether somebody else who is still there drove it last, and left it away from safe."""
+        driver = self._driven_by.get(device)
+        return driver is not None and driver != holder and bool(self.away([device]))
+
+    def driven_by(self, holder: str) -> list[str]:
+        """What this one drove last and is away from safe."""
+        return self.away([name for name, who in self._driven_by.items() if who == holder])
+
+    def leaves_as_it_is(self, holder: str) -> None:
+        """Who drove is gone and what it set stays, within its limits."""
+        for name in [name for name, who in self._driven_by.items() if who == holder]:
+            del self._driven_by[name]
+
+    def away(self, devices: Iterable[str]) -> list[str]:
         """Which of these are not at their safe values."""
         return [name for name in devices if name in self.limits and self.limits[name].away]
 
@@ -159,14 +198,20 @@ class Keeper:
             async with self._turns[device.name]:
                 try:
                     self.check(device.name, step.values)
-                    written = await device.write(step.values, may_begin=self._may_move)
+                    written = await device.write(step.values, may_begin=self.may_move)
                     self.applied(device.name, {**step.values, **written.read_back})
+                    self._journal_plan(device.name, step)
                 except (Rejected, BusError, DriverError) as error:
                     log.error("plan_stopped", device=device.name, error=str(error))
                     await self.make_safe(device.name, f"plan stopped: {error}")
                     return
             if step.for_s is not None:
                 await asyncio.sleep(step.for_s)
+
+    def _journal_plan(self, device: str, step: Step) -> None:
+        what = ", ".join(f"{name}={value!r}" for name, value in step.values.items())
+        now_ms = self._clock.now_ms()
+        self._journal.actuation(now_ms, "device-agent", device, what[:500], "done", "goes on after a command")
 
     # -- safe ----------------------------------------
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from device_agent.driver import DriverConfig
-from device_agent.errors import Rejected
+from device_agent.errors import Interlocked, Rejected
 from device_agent.records import Point, Value
 from device_agent.store.turns import Turn
 
@@ -86,6 +86,10 @@ class Limits:
 
     # -- before ----------------------------------------
 
+    def leaves_safe(self, values: Mapping[str, Value]) -> bool:
+        """Whether any of these is not a safe value."""
+        return any(value != self._safe[name] for name, value in values.items())
+
     def check(self, values: Mapping[str, Value], now_s: float) -> None:
         """Raises Rejected with the rule and the wait that remains. The safe value is always allowed."""
         for name, value in values.items():
@@ -99,10 +103,10 @@ class Limits:
         for group in self._groups:
             other = self._interlocks.holder(group, self._device)
             if other is not None:
-                raise Rejected(
-                    "interlocked",
+                raise Interlocked(
                     f"{self._device}.{name} is interlocked with {other} (group {group}), which is not at its "
                     f"safe value; set {other} safe first",
+                    other,
                 )
         if state.left_safe_s is not None:
             return
@@ -145,7 +149,7 @@ class Limits:
 
     def claim(self, values: Mapping[str, Value]) -> None:
         """A checked write is about to begin: from now on its interlocks hold, until `settle`."""
-        if any(value != self._safe[name] for name, value in values.items()):
+        if self.leaves_safe(values):
             for group in self._groups:
                 self._interlocks.note(group, self._device, True)
 

@@ -1,5 +1,6 @@
 """Bad networks and killed processes: a caller that stays gets every event once, in order, none missing."""
 
+import json
 import os
 import random
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import LIMIT_S, Listening, World, pipe, stream, until
+from world import AGENT, LIMIT_S, Listening, World, pipe, stream, until
 
 from device_agent.testing.network import NetworkThread
 
@@ -123,6 +124,29 @@ def test_commands_that_waited_out_an_outage_never_fire(outage: Any, heard: Liste
     ack = heard.wait("ack", id="late")
     assert (ack["state"], ack["error"]["code"]) == ("rejected", "expired")
     assert 0 not in outage.board.levels(27)
+
+
+def test_a_request_that_waited_out_an_outage_moves_nothing(outage: Any, heard: Listening, alice: Any) -> None:
+    refuse(outage)
+    body = json.dumps({"op": "set", "device": "valve", "values": {"on": True}})
+    part = {"partId": "request", "contentType": "application/json", "text": body}
+    session = alice.send_message(agent_name=AGENT, request_parts=[part])
+    asked_s = time.monotonic()
+    until(lambda: time.monotonic() - asked_s > 6, "longer than a command lives")
+    accept(outage)
+    assert "expired" in session.wait_for_terminal(LIMIT_S)["error"]
+    assert 0 not in outage.board.levels(27)
+
+
+def test_the_owner_drives_without_a_link(outage: Any, heard: Listening) -> None:
+    """What a session's grace ends is what that session drove."""
+    refuse(outage)
+    until(lambda: not outage.daemon.ask("status")["link"]["up"], "the loss")
+    silent_s = time.monotonic()
+    assert outage.daemon.ask("set", device="valve", values={"on": True})["state"] == "done"
+    until(lambda: time.monotonic() - silent_s > 3, "twice the grace of the stream")
+    assert outage.board.levels(27)[-1] == 0
+    accept(outage)
 
 
 def test_a_relay_is_safe_soon_after_the_link_dies(outage: Any, heard: Listening) -> None:

@@ -119,7 +119,7 @@ class Ground:
         self.stop = EmergencyStop(
             self.config.safety, self.latch, self.devices, self.keeper, self.journal, self.clock
         )
-        sink = self.stop.tap(self)
+        sink = self.stop.tap(self.keeper.tap(self))
         self._buses = {name: Bus(name, NoBus()) for name in self.config.devices}
         for name, options in self.config.devices.items():
             self.devices[name] = Device(

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,8 @@ class BlocksNetwork:
             targeted = delivery.meta.get("instance") == self.file.identity.instance_id
             match control:
                 case Begin():
-                    self._on_start(control, targeted)
+                    start = replace(control.start, sent_ms=delivery.sent_ms)
+                    self._on_start(replace(control, start=start), targeted)
                 case StartRefused():
                     start = StartTask(control.task_id, "request", _NOBODY, control.org)
                     self._refuse(start, control, targeted)

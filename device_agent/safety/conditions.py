@@ -1,0 +1,83 @@
+"""What must be so elsewhere while an actuator is away from safe: "only while the lid is closed".
+
+Judged by the newest reading of the other device, before anything moves and whenever something is read. What
+cannot be read does not hold.
+"""
+
+from collections.abc import Callable, Mapping
+
+from device_agent.device import Device, Sink
+from device_agent.driver import Within
+from device_agent.errors import Interlocked
+from device_agent.records import Reading, Status, Value
+
+
+class Conditions:
+    """The `only_while` of all actuators."""
+
+    def __init__(self, devices: Mapping[str, Device]) -> None:
+        self._devices = devices
+
+    def check(self, name: str) -> None:
+        """Raises Interlocked with the first condition of this device that does not hold."""
+        for other, points in getattr(self._devices[name].config, "only_while", {}).items():
+            for point, wanted in points.items():
+                if fault := self._fault(other, point, wanted):
+                    rule = f"{name} may leave its safe value only while {other}.{point} is {_words(wanted)}"
+                    raise Interlocked(f"{rule}; it {fault}", other)
+
+    def depend_on(self, other: str) -> list[str]:
+        """The actuators that have a condition on this device."""
+        return [
+            name
+            for name, device in self._devices.items()
+            if other in getattr(device.config, "only_while", {})
+        ]
+
+    def _fault(self, other: str, point: str, wanted: Value | Within) -> str:
+        device = self._devices.get(other)
+        if device is None or not device.online or device.latest is None:
+            return "cannot be read now"
+        value = device.latest.values.get(point)
+        if value is None:
+            return "cannot be read now"
+        return "" if _holds(value, wanted) else f"is {_words(value)}"
+
+
+class Tap:
+    """A sink with an ear for what others depend on: `heard` gets the name of each device that has news."""
+
+    def __init__(self, sink: Sink, heard: Callable[[str], None]) -> None:
+        self._sink = sink
+        self._heard = heard
+
+    def on_reading(self, reading: Reading) -> None:
+        self._heard(reading.device)
+        self._sink.on_reading(reading)
+
+    def on_status(self, status: Status) -> None:
+        self._heard(status.device)
+        self._sink.on_status(status)
+
+    def on_bytes(self, device: str, data: bytes) -> None:
+        self._sink.on_bytes(device, data)
+
+
+def _holds(value: Value, wanted: Value | Within) -> bool:
+    if not isinstance(wanted, Within):
+        return value == wanted
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    low, high = wanted.minimum, wanted.maximum
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def _words(wanted: Value | Within) -> str:
+    if isinstance(wanted, Within):
+        bounds = [
+            f"{word} {bound:g}"
+            for word, bound in (("at least", wanted.minimum), ("at most", wanted.maximum))
+            if bound is not None
+        ]
+        return " and ".join(bounds) or "any number"
+    return {True: "true", False: "false"}[wanted] if isinstance(wanted, bool) else str(wanted)
