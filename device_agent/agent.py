@@ -139,6 +139,7 @@ class Agent:
             self._guard,
             self._historian,
             self._emergency_stop,
+            self._hardware,
         )
         return ControlSocket(config.state.runtime_directory / "control.sock", owner.handlers())
 

@@ -4,19 +4,27 @@ A failing driver takes only itself down and is opened again, later each time. Lo
 """
 
 import asyncio
-import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 
-from device_agent.bus.core import Bus, BusState, Source
-from device_agent.bus.gpio import Edge
+from device_agent.bus.core import Bus, BusState
 from device_agent.clock import Clock
 from device_agent.driver import Actuator, Driver, DriverConfig, Listener, Sensor
-from device_agent.errors import BadReading, BusBusy, BusError, BusGone, DriverError, NoAnswer
+from device_agent.errors import (
+    BadReading,
+    BusBusy,
+    BusError,
+    BusFaulted,
+    BusGone,
+    BusTimeout,
+    DriverError,
+    NoAnswer,
+)
+from device_agent.listening import Listening, present_of
 from device_agent.records import DeviceState, Flagged, Point, Reading, Status, Step, Value, Values
 from device_agent.stamping import Stamper
 from device_agent.standby import Standby
@@ -117,6 +125,11 @@ class Device:
     def online(self) -> bool:
         return self.state is DeviceState.ONLINE
 
+    @property
+    def fastest_s(self) -> float | None:
+        """Seconds between readings as configured or, sooner, as a session wants them."""
+        return min([*filter(None, [self.period_s]), *self._demands.values()], default=None)
+
     def demand(self, who: str, every_s: float | None) -> None:
         """A session wants readings this often (None: no wish any more)."""
         if every_s is None:
@@ -140,6 +153,8 @@ class Device:
                 self.standby.opened(self.name, made)
                 self._driver = driver
                 self._stamper.trust.begin(self._clock.monotonic_s())
+                if not isinstance(driver, Sensor | Listener):
+                    self.bus.well()
                 delay_s = REOPEN_FIRST_S
                 await self._work(driver)
             except (BusError, DriverError) as error:
@@ -154,9 +169,19 @@ class Device:
                     await self.standby.closed(self.name)
                 finally:
                     self.bus.let_go()
-            if self.bus.state is BusState.OPEN:
-                await asyncio.sleep(self._rng.uniform(0.5, 1.0) * delay_s)
+            if await self._wait_on_bus(self._rng.uniform(0.5, 1.0) * delay_s):
                 delay_s = min(REOPEN_MAX_S, delay_s * 2)
+            else:
+                delay_s = REOPEN_FIRST_S  # what was done about the bus deserves a try at once
+
+    async def _wait_on_bus(self, delay_s: float) -> bool:
+        """False as soon as the bus is not open."""
+        try:
+            async with asyncio.timeout(delay_s):
+                await self.bus.until(BusState.FAULTED, BusState.CLOSED)
+        except TimeoutError:
+            return True
+        return False
 
     async def _close(self, driver: Driver[Any, Any]) -> None:
         try:
@@ -172,14 +197,14 @@ class Device:
 
     async def _work(self, driver: Driver[Any, Any]) -> None:
         if isinstance(driver, Listener):
-            await self._listen(driver)
+            await Listening(driver, self, self._stamper, self._clock).run(self._sink, self._demand_changed)
         elif isinstance(driver, Sensor):
             await self._poll(driver)
         else:
-            self._online()
+            self.now_online()
             await self.bus.until(BusState.FAULTED, BusState.CLOSED)
 
-    def _online(self) -> None:
+    def now_online(self) -> None:
         if not self.online:
             self.state, self.reason, self.detail = DeviceState.ONLINE, "", ""
             log.info("device_online", device=self.name)
@@ -190,11 +215,19 @@ class Device:
 
     def _lost(self, error: BaseException, reason: str) -> None:
         was_online, before = self.online, self.reason
+        if self._said and not was_online and isinstance(error, (BusBusy, BusFaulted)):
+            return  # the bus that could not be used tells less than what was said before
         absent = reason in ("absent", "unplugged", "timeout", "bus_fault", "busy", "permission")
         self.state = DeviceState.OFFLINE if absent else DeviceState.FAULT
         self.reason, self.detail = reason, str(error)
         if isinstance(error, BusGone):
             self.bus.fault(error)
+        elif isinstance(error, BusTimeout) or (
+            isinstance(error, BusError)
+            and reason == "bus_fault"
+            and not isinstance(error, (BusBusy, BusFaulted))
+        ):
+            self.bus.ill(error)
         if was_online or reason != before or not self._said:
             self._said = True
             self.losses += was_online
@@ -208,8 +241,8 @@ class Device:
     async def _poll(self, driver: Sensor[Any, Any]) -> None:
         next_s = self._clock.monotonic_s()
         while True:
-            self._emit(await self._read_patiently(driver))
-            period_s = min([self.period_s or 10.0, *self._demands.values()])
+            self.emit(await self._read_patiently(driver))
+            period_s = self.fastest_s or 10.0
             now_s = self._clock.monotonic_s()
             # Missed turns are not made up for: one reading now, then on the same beat.
             next_s = max(next_s + period_s, now_s)
@@ -227,15 +260,18 @@ class Device:
             for wait in waits:
                 wait.cancel()
         if waits[0] in done:
-            raise BusGone(f"bus {self.bus.name}: {self.bus.last_error or 'closed'}")
+            raise self.bus.loss()
 
     async def _read_patiently(self, driver: Sensor[Any, Any]) -> Reading:
         for tries_left in range(READ_TRIES - 1, -1, -1):
             try:
-                return await self._read_once(driver)
+                reading = await self._read_once(driver)
+                self.bus.retries_helped += tries_left < READ_TRIES - 1
+                return reading
             except (NoAnswer, BadReading, BusBusy):
                 if not tries_left:
                     raise
+                self.bus.retries += 1
                 await asyncio.sleep(RETRY_PAUSE_S)
         raise AssertionError("unreachable")
 
@@ -246,83 +282,12 @@ class Device:
                 await self.bus.run(driver.trigger, self._timeout_s)
                 await asyncio.sleep(driver.settle_s)
             values = await self.bus.run(driver.read, self._timeout_s)
-        self._online()
+        self.bus.well()
+        self.now_online()
         return self._stamper.measured(values, self._clock.monotonic_s())
 
-    # -- told ----------------------------------------
-
-    async def _listen(self, driver: Listener[Any, Any]) -> None:
-        source: Source = await self.bus.run(driver.listen, OPEN_TIMEOUT_S)
-        loop = asyncio.get_running_loop()
-        broken: asyncio.Future[None] = loop.create_future()
-
-        def readable() -> None:
-            try:
-                self._take(driver, source)
-            except Exception as error:  # noqa: BLE001 - any failure ends this listening, in `broken`
-                loop.remove_reader(fd)
-                if not broken.done():
-                    broken.set_exception(error)
-
-        fd = source.fileno()
-        loop.add_reader(fd, readable)
-        gone = asyncio.ensure_future(self.bus.until(BusState.FAULTED, BusState.CLOSED))
-        try:
-            self._online()
-            self._emit_present(driver)
-            await self._tell(driver, broken, gone)
-        finally:
-            gone.cancel()
-            broken.cancel()
-            loop.remove_reader(fd)
-            source.close()
-
-    async def _tell(
-        self, driver: Listener[Any, Any], broken: asyncio.Future[None], gone: asyncio.Future[BusState]
-    ) -> None:
-        """Tell the present on the device's beat and, once, when the far end has been silent for too long."""
-        loop, trust = asyncio.get_running_loop(), self._stamper.trust
-        beat_s = loop.time()
-        while True:
-            period_s = min([*filter(None, [self.period_s]), *self._demands.values()], default=math.inf)
-            silent_s = math.inf if (due_s := trust.due_s()) is None else due_s - self._clock.monotonic_s()
-            wait_s = max(0.0, min(beat_s + period_s - loop.time(), silent_s))
-            self._demand_changed.clear()
-            changed = asyncio.ensure_future(self._demand_changed.wait())
-            waits: list[asyncio.Future[Any]] = [broken, gone, changed]
-            timeout_s = None if wait_s == math.inf else wait_s
-            try:
-                done, _ = await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                changed.cancel()
-            if broken in done:
-                broken.result()
-            if gone in done:
-                raise BusGone(f"bus {self.bus.name}: {self.bus.last_error or 'closed'}")
-            if trust.age(self._clock.monotonic_s()):
-                self._emit(replace(self._stamper.present(self._present_of(driver)), silence="began"))
-            elif loop.time() >= beat_s + period_s and not trust.silent:
-                beat_s = loop.time()
-                self._emit_present(driver)
-
-    def _take(self, driver: Listener[Any, Any], source: Source) -> None:
-        for chunk in source.drain():
-            if driver.bytes_side:
-                self._sink.on_bytes(self.name, chunk)
-                continue
-            at_s = chunk.monotonic_s if isinstance(chunk, Edge) else self._clock.monotonic_s()
-            wall = self._stamper.wall(at_s)
-            for values in driver.feed(chunk):
-                self._emit(self._stamper.measured(values, at_s, wall))
-
-    def _present_of(self, driver: Listener[Any, Any]) -> Values | None:
-        return None if driver.bytes_side else driver.present(self._clock.monotonic_s())
-
-    def _emit_present(self, driver: Listener[Any, Any]) -> None:
-        if (values := self._present_of(driver)) is not None:
-            self._emit(self._stamper.present(values))
-
-    def _emit(self, reading: Reading) -> None:
+    def emit(self, reading: Reading) -> None:
+        """This is the device's newest reading."""
         self.latest = reading
         self._sink.on_reading(reading)
 
@@ -340,7 +305,7 @@ class Device:
         driver = self._need()
         if isinstance(driver, Sensor):
             return await self._read_patiently(driver)
-        if isinstance(driver, Listener) and (values := self._present_of(driver)) is not None:
+        if isinstance(driver, Listener) and (values := present_of(driver, self._clock)) is not None:
             return self._stamper.present(values)
         if self.latest is not None:
             return self.latest
@@ -393,4 +358,4 @@ class Device:
 
     def _note_written(self, driver: Driver[Any, Any], values: Mapping[str, Value]) -> None:
         """Callers see what a command changed at once, not at the next period."""
-        self._emit(self._stamper.commanded(values, self.latest))
+        self.emit(self._stamper.commanded(values, self.latest))

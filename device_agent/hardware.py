@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -12,6 +13,7 @@ from device_agent.config import Config
 from device_agent.device import Device, Sink
 from device_agent.driver import NoBus
 from device_agent.lives import Lives
+from device_agent.recovery import Ladder, PowerPin
 from device_agent.supervisor import BusKeeper
 
 log = structlog.get_logger("hardware")
@@ -52,10 +54,35 @@ class Hardware:
         self._sink = sink
         self._clock = clock
         self._lives: dict[str, Lives] = {}
-        for name, bus in config.buses.items():
-            self.keepers[name] = BusKeeper(Bus(name, make_handle(name, bus)), clock)
+        self._power: dict[str, PowerPin] = {}
+        for name in config.buses:
+            self._add_bus(name, config)
         for name in config.devices:
             self.devices[name] = self._device(name, config)
+
+    def _add_bus(self, name: str, config: Config) -> None:
+        """After the buses of the pins by which it is recovered."""
+        if name in self.keepers:
+            return
+        options = config.buses[name]
+        bus = Bus(name, self._make_handle(name, options))
+        pins = {
+            pins: self._pins(getattr(options, pins).bus, config)
+            for pins in ("clear", "power")
+            if getattr(options, pins, None) is not None
+        }
+        if "power" in pins:
+            self._power[name] = PowerPin(options.power, pins["power"])  # type: ignore[union-attr, arg-type]
+        ladder = Ladder(bus, self._clock, options, pins=pins.get("clear"), power=self._power.get(name))
+        self.keepers[name] = BusKeeper(bus, self._clock, ladder)
+
+    def _pins(self, name: str, config: Config) -> Bus:
+        self._add_bus(name, config)
+        return self.keepers[name].bus
+
+    def figures(self) -> list[dict[str, Any]]:
+        """Each bus, for `status`."""
+        return [keeper.figures() for name, keeper in self.keepers.items() if name in self._config.buses]
 
     def _device(self, name: str, config: Config) -> Device:
         options = config.devices[name]
@@ -73,12 +100,17 @@ class Hardware:
 
     def start(self) -> None:
         """Open everything; each bus and device lives by itself."""
-        for name, keeper in self.keepers.items():
-            self._keep(f"bus {name}", keeper)
+        for name in self.keepers:
+            self._start_bus(name)
         for name, device in self.devices.items():
             self._keep(f"device {name}", device)
 
-    def _keep(self, name: str, what: BusKeeper | Device) -> None:
+    def _start_bus(self, name: str) -> None:
+        self._keep(f"bus {name}", self.keepers[name])
+        if name in self._power:
+            self._keep(f"power {name}", self._power[name])
+
+    def _keep(self, name: str, what: BusKeeper | Device | PowerPin) -> None:
         lives = self._lives[name] = Lives("hardware")
         lives.keep(name, what.run)
 
@@ -111,7 +143,7 @@ class Hardware:
     @staticmethod
     def _facts(config: Config, name: str) -> tuple[object, ...]:
         options = config.devices[name]
-        bus = None if options.bus is None else config.buses[options.bus]
+        bus = None if options.bus is None else _with_pins(options.bus, config)
         return config.drivers[name], options, bus
 
     async def remove(self, names: list[str]) -> None:
@@ -124,14 +156,13 @@ class Hardware:
 
     async def adopt(self, config: Config, names: list[str]) -> None:
         """Take the new configuration: buses first, then these devices."""
-        for name in [
-            name for name in self._config.buses if self._config.buses[name] != config.buses.get(name)
-        ]:
-            await self._give_back(name)
-        for name, bus in config.buses.items():
-            if name not in self.keepers:
-                self.keepers[name] = BusKeeper(Bus(name, self._make_handle(name, bus)), self._clock)
-                self._keep(f"bus {name}", self.keepers[name])
+        for name in self._config.buses:
+            if name not in config.buses or _with_pins(name, self._config) != _with_pins(name, config):
+                await self._give_back(name)
+        for name in config.buses:
+            self._add_bus(name, config)
+            if f"bus {name}" not in self._lives:
+                self._start_bus(name)
         self._config = config
         for name in names:
             self.devices[name] = self._device(name, config)
@@ -140,10 +171,19 @@ class Hardware:
             self._keep(f"device {name}", self.devices[name])
 
     async def _give_back(self, name: str) -> None:
+        await self._end(f"power {name}")
+        self._power.pop(name, None)
         await self._end(f"bus {name}")
         keeper = self.keepers.pop(name)
         await keeper.bus.close()
         keeper.bus.stop()
+
+
+def _with_pins(name: str, config: Config) -> tuple[BusConfig, ...]:
+    """A bus's table, and those of the pins by which it is recovered: with these it changes too."""
+    bus = config.buses[name]
+    used = [getattr(bus, pins, None) for pins in ("clear", "power")]
+    return bus, *(config.buses[pins.bus] for pins in used if pins is not None)
 
 
 def _own(device: str) -> str:

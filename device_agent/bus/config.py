@@ -11,9 +11,38 @@ class _BusConfig(BaseModel):
     timeout_s: float = Field(2.0, ge=0.05, le=30, description="Longest time one job may take on this bus.")
 
 
-class I2cBusConfig(_BusConfig):
+class PowerConfig(BaseModel):
+    """A GPIO line that switches the supply of what sits on a bus. Wire it so that undriven means on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    bus: str = Field(description='A bus of kind "gpio".')
+    line: int | str = Field(description="Its offset or name.")
+    active_low: bool = False
+    off_s: float = Field(1.0, ge=0.05, le=60, description="How long the supply is taken away.")
+
+
+class ClearConfig(BaseModel):
+    """The GPIO lines behind an I2C bus, by which a chip that holds SDA is clocked free."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bus: str = Field(description='A bus of kind "gpio".')
+    scl: int | str
+    sda: int | str
+
+
+class _RecoverableConfig(_BusConfig):
+    """What may be done about a bus that does not come back by being opened again."""
+
+    rebind: bool = Field(False, description="Take the kernel's driver off the hardware and put it back.")
+    power: PowerConfig | None = Field(None, description="Switch the devices' supply off and on, as the last.")
+
+
+class I2cBusConfig(_RecoverableConfig):
     kind: Literal["i2c"]
     device: str = Field(pattern=r"^(/dev/.+|[^/]+)$", description='"/dev/i2c-1", or an adapter\'s name.')
+    clear: ClearConfig | None = Field(None, description="Nine clock pulses for a chip that holds SDA low.")
 
 
 class GpioBusConfig(_BusConfig):
@@ -41,7 +70,7 @@ class UsbIdentity(BaseModel):
     location: str | None = Field(None, description='Topology such as "1-1.3", for adapters without a serial.')
 
 
-class SerialBusConfig(_BusConfig):
+class SerialBusConfig(_RecoverableConfig):
     kind: Literal["serial"]
     port: str | UsbIdentity = Field(description='"/dev/serial/by-id/…", or a table with vid, pid and serial.')
     baud: int = Field(9600, ge=50, le=4_000_000)
@@ -63,7 +92,7 @@ class MqttBusConfig(_BusConfig):
     keepalive_s: int = Field(15, ge=5, le=3600)
 
 
-class SpiBusConfig(_BusConfig):
+class SpiBusConfig(_RecoverableConfig):
     """One chip select. The chip's own limit holds besides `max_speed_hz`."""
 
     kind: Literal["spi"]
@@ -72,7 +101,7 @@ class SpiBusConfig(_BusConfig):
     mode: Literal[0, 1, 2, 3] = 0
 
 
-class OneWireBusConfig(_BusConfig):
+class OneWireBusConfig(_RecoverableConfig):
     kind: Literal["w1"]
     directory: str = Field(
         "/sys/bus/w1/devices", pattern="^/", description="Where the kernel lists 1-Wire devices."

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from device_agent.bus.recipe import Recipe, Steps
-from device_agent.errors import BusBusy, BusError, BusFaulted, BusTimeout
+from device_agent.errors import BusBusy, BusError, BusFaulted, BusGone, BusTimeout
 
 T = TypeVar("T")
 
@@ -22,6 +22,8 @@ CLOSE_LIMIT_S = 2.0
 # Jobs that wait for one bus. Devices have one job each under way, commands one a device: 64 is never reached
 # unless something is wrong, and then refusing is right.
 JOBS_MAX = 64
+# Users lost in a row to trouble of the bus itself, with nothing that worked in between.
+ILL_MAX = 3
 
 
 class Source(Protocol):
@@ -47,6 +49,14 @@ class Handle:
 
     def close(self) -> None:
         """Give it back; safe to call twice and after a failed `open`."""
+
+    def detach(self) -> None:
+        """Take the kernel's driver off the hardware; only while closed. Raises BusDenied, BusError."""
+        raise BusError(f"a bus of kind {self.kind!r} has no driver of the kernel to take off")
+
+    def attach(self) -> None:
+        """Put the kernel's driver back. Raises as `detach`."""
+        raise BusError(f"a bus of kind {self.kind!r} has no driver of the kernel to put back")
 
     def listen(self) -> Source:
         """Everything that arrives on the medium, where it is one stream."""
@@ -101,6 +111,14 @@ class Bus:
         self.faults = 0
         self.last_error = ""
         self.users = 0
+        self.retries = 0
+        """Questions that were asked again at once, and of these the ones that were answered then."""
+        self.retries_helped = 0
+        self.on_well: Callable[[], None] | None = None
+        """Called when something on the bus works for the first time after it was opened."""
+        self._ill = 0
+        self._proven = False
+        self._trouble: BaseException | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting = 0
         self._stuck: _Job | None = None
@@ -115,6 +133,7 @@ class Bus:
             self._thread = threading.Thread(target=self._work, name=f"bus-{self.name}", daemon=True)
             self._thread.start()
         await self._submit(self.handle.open, OPEN_LIMIT_S)
+        self._proven, self._trouble = False, None
         self._enter(BusState.OPEN)
 
     async def close(self) -> None:
@@ -135,13 +154,50 @@ class Bus:
         if self.state is BusState.OPEN:
             self.faults += 1
             self.last_error = str(error)
+            self._trouble = error
             self._enter(BusState.FAULTED)
+
+    def well(self) -> None:
+        """Something on the bus has just worked."""
+        self._ill = 0
+        if not self._proven:
+            self._proven = True
+            if self.on_well is not None:
+                self.on_well()
+
+    def ill(self, error: BusError) -> None:
+        """A user was lost to trouble of the bus itself. As nothing else works either, the bus is faulted."""
+        if self._stuck is None:
+            self._ill += 1
+            if self._ill >= ILL_MAX:
+                self._ill = 0
+                self.fault(BusFaulted(f"nothing works on bus {self.name} any more: {error}"))
+
+    def loss(self) -> BusError:
+        """Why the bus is not open, for those who used it."""
+        text = f"bus {self.name}: {self.last_error or 'closed'}"
+        return BusFaulted(text) if isinstance(self._trouble, BusFaulted) else BusGone(text)
+
+    @property
+    def proven(self) -> bool:
+        """Whether anything on the bus worked since it was opened."""
+        return self._proven
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait or are under way, at most `JOBS_MAX`."""
+        return self._waiting
 
     async def until(self, *states: BusState) -> BusState:
         """Wait for one of the states. No limit of its own: the caller owns the wait."""
         while self.state not in states:
             await self._changed.wait()
         return self.state
+
+    async def until_stuck(self, stuck: bool) -> None:
+        """Wait until the thread hangs, or no more does. No limit of its own: the caller owns the wait."""
+        while self.stuck is not stuck:
+            await self._changed.wait()
 
     def let_go(self) -> None:
         """A user has closed what it took: after a loss the medium is closed when the last one did."""
@@ -205,8 +261,10 @@ class Bus:
                 return job.future.result()  # type: ignore[no-any-return]
             if job.abandon():
                 self._stuck = job
+                self._proven = False
                 self.faults += 1
                 self.last_error = f"a call took longer than {timeout_s:g} s"
+                self._signal()
                 raise BusTimeout(f"bus {self.name}: no answer within {timeout_s:g} s") from None
             raise BusBusy(f"bus {self.name}: occupied for {timeout_s:g} s, the job did not begin") from error
         except asyncio.CancelledError:

@@ -15,6 +15,7 @@ from typing import Any
 
 from device_agent.bus.config import I2cBusConfig
 from device_agent.bus.i2c import I2cBus
+from device_agent.bus.rebind import Rebinder
 from device_agent.bus.recipe import Recipe, Steps
 from device_agent.bus.system import denied, listed
 from device_agent.errors import BusError, BusGone, BusHeld, BusTimeout, NoAnswer
@@ -43,6 +44,7 @@ class LinuxI2c(I2cBus):
 
     def __init__(self, name: str, config: I2cBusConfig) -> None:
         self.name = name
+        self._rebinder = Rebinder(name)
         self.config = config
         self.path = config.device
         self._smbus: Any = None
@@ -78,6 +80,12 @@ class LinuxI2c(I2cBus):
         smbus, self._smbus = self._smbus, None
         if smbus is not None:
             smbus.close()
+
+    def detach(self) -> None:
+        self._rebinder.detach(self.path, SYSFS / os.path.basename(os.path.realpath(self.path)))
+
+    def attach(self) -> None:
+        self._rebinder.attach(self.path)
 
     def _find(self) -> str:
         wanted = self.config.device

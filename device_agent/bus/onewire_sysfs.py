@@ -9,6 +9,7 @@ from pathlib import Path
 
 from device_agent.bus.config import OneWireBusConfig
 from device_agent.bus.onewire import OneWireBus
+from device_agent.bus.rebind import Rebinder
 from device_agent.bus.system import denied
 from device_agent.errors import BusError, BusGone, NoAnswer
 
@@ -31,8 +32,10 @@ class SysfsOneWire(OneWireBus):
 
     def __init__(self, name: str, config: OneWireBusConfig) -> None:
         self.name = name
+        self._rebinder = Rebinder(name)
         self.directory = Path(config.directory)
         self._open = False
+        self._master = ""
 
     def open(self) -> None:
         if not self.directory.is_dir():
@@ -44,6 +47,17 @@ class SysfsOneWire(OneWireBus):
 
     def close(self) -> None:
         self._open = False
+
+    def detach(self) -> None:
+        """The first master's driver, as w1-gpio or a DS2482."""
+        masters = sorted(self.directory.glob("w1_bus_master*"))
+        if not masters:
+            raise BusGone(f"bus {self.name}: {self.directory} has no 1-Wire master")
+        self._rebinder.detach(str(masters[0]), masters[0].resolve().parent)
+        self._master = str(masters[0])
+
+    def attach(self) -> None:
+        self._rebinder.attach(self._master)
 
     def devices(self) -> tuple[str, ...]:
         self._check_open()

@@ -10,10 +10,12 @@ import select
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from device_agent.bus.config import SerialBusConfig, UsbIdentity
 from device_agent.bus.core import Source
+from device_agent.bus.rebind import Rebinder
 from device_agent.bus.recipe import Recipe, Steps
 from device_agent.bus.serial import SerialBus
 from device_agent.bus.system import denied, holder, listed
@@ -24,6 +26,7 @@ CHUNK_BYTES = 4096
 # What one `drain` takes at most: at 4 Mbaud 160 ms worth, so that one port cannot hold the event loop.
 DRAIN_BYTES = 65_536
 
+TTYS = Path("/sys/class/tty")
 _PARITY = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
 
 
@@ -32,6 +35,7 @@ class SerialPort(SerialBus):
 
     def __init__(self, name: str, config: SerialBusConfig) -> None:
         self.name = name
+        self._rebinder = Rebinder(name)
         self.config = config
         self.path = config.port if isinstance(config.port, str) else ""
         self._port: Any = None
@@ -71,6 +75,14 @@ class SerialPort(SerialBus):
         if port is not None:
             with self._mapped():
                 port.close()
+
+    def detach(self) -> None:
+        """The whole USB adapter: it comes back as if plugged in anew. A UART on the board is left alone."""
+        node = os.path.realpath(self.path)
+        self._rebinder.detach(node, TTYS / os.path.basename(node) / "device", usb=True)
+
+    def attach(self) -> None:
+        self._rebinder.attach(self.path)
 
     @property
     def _limit_s(self) -> float:

@@ -10,12 +10,15 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from device_agent.bus.config import SpiBusConfig
+from device_agent.bus.rebind import Rebinder
 from device_agent.bus.spi import SpiBus
 from device_agent.bus.system import denied
 from device_agent.errors import BusError, BusGone
 
+SYSFS = Path("/sys/bus/spi/devices")
 SPI_IOC_WR_MODE = 0x4001_6B01
 SPI_IOC_WR_BITS_PER_WORD = 0x4001_6B03
 SPI_IOC_WR_MAX_SPEED_HZ = 0x4004_6B04
@@ -31,6 +34,7 @@ class LinuxSpi(SpiBus):
 
     def __init__(self, name: str, config: SpiBusConfig) -> None:
         self.name = name
+        self._rebinder = Rebinder(name)
         self.config = config
         self._fd = -1
 
@@ -60,6 +64,14 @@ class LinuxSpi(SpiBus):
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def detach(self) -> None:
+        """The controller with all its chip selects."""
+        name = os.path.basename(self.config.device).replace("spidev", "spi")
+        self._rebinder.detach(self.config.device, (SYSFS / name).resolve().parent)
+
+    def attach(self) -> None:
+        self._rebinder.attach(self.config.device)
 
     def transfer(self, data: bytes, *, max_speed_hz: int | None = None) -> bytes:
         speed_hz = min(self.config.max_speed_hz, max_speed_hz or self.config.max_speed_hz)

@@ -132,7 +132,25 @@ def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
     for session in status["sessions"]:
         streams = ", ".join(session["streams"])
         lines.append([(f"  {clean(session['task'])}  {streams}, {session['remaining_s']} s left", "")])
-    return lines + _devices(status["devices"])
+    return lines + _buses(status.get("buses", ())) + _devices(status["devices"])
+
+
+def _buses(buses: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
+    """Those that are in trouble, or were: which steps were taken, and how many helped."""
+    lines: list[list[Span]] = []
+    for bus in buses:
+        steps = [
+            f"{step} {figures['tried']} ({figures['helped']} helped)"
+            for step, figures in bus["recovery"].items()
+            if figures["tried"]
+        ]
+        state = "stuck" if bus.get("stuck") else bus["state"]
+        if state == "open" and not steps:
+            continue
+        why = "" if state == "open" else clean(bus.get("last_error", ""))
+        name: Span = (f"bus      {bus['bus']} ", "")
+        lines.append([name, (state, "" if state == "open" else "red"), (f"  {', '.join(steps)}  {why}", "")])
+    return lines
 
 
 def _devices(devices: Sequence[Mapping[str, Any]]) -> list[list[Span]]:

@@ -20,6 +20,7 @@ from device_agent.bus.config import (
 from device_agent.config.access_checks import access_and_stop
 from device_agent.config.draft import Draft, DraftDevice
 from device_agent.config.explain import show
+from device_agent.config.recovery_checks import recovery, recovery_lines
 from device_agent.config.safety_checks import actuators_and_calibration, conditions
 from device_agent.config.stream_checks import stream_warnings, streams
 from device_agent.config.types import NAME_MAX, WORD
@@ -39,6 +40,7 @@ def cross_checks(draft: Draft) -> Iterator[str]:
         yield from _device_bus(draft, device)
         yield from _points(device)
         yield from actuators_and_calibration(device)
+    yield from recovery(draft)
     yield from _one_owner_per_claim(draft)
     yield from _one_bus_per_medium(draft)
     yield from streams(draft)
@@ -51,6 +53,7 @@ def warnings(draft: Draft) -> Iterator[str]:
     """What is allowed and probably not meant."""
     yield from stream_warnings(draft)
     used = {device.config.bus for device in draft.devices.values()}
+    used |= {pins for bus in draft.buses.values() for _, pins, _ in recovery_lines(bus)}
     for name in draft.buses.keys() - used:
         yield f"buses.{name} has no device: remove it, or name it in one"
     if not draft.devices:
@@ -98,6 +101,12 @@ def _points(device: DraftDevice) -> Iterator[str]:
 
 def _one_owner_per_claim(draft: Draft) -> Iterator[str]:
     owners: dict[tuple[str, str], str] = {}
+    for name, config in draft.buses.items():
+        for key, pins, line in recovery_lines(config):
+            if pins in draft.buses:
+                claim, place = _same_line(draft.buses[pins], f"line {line}"), f"buses.{name}.{key}"
+                if (owner := owners.setdefault((pins, claim), place)) != place:
+                    yield f"{place} and {owner} both use {claim} of bus {pins}: give one another"
     tenants: dict[str, list[DraftDevice]] = {}
     for device in draft.devices.values():
         bus = device.config.bus
@@ -106,10 +115,10 @@ def _one_owner_per_claim(draft: Draft) -> Iterator[str]:
         if draft.buses[bus].kind == "serial":
             tenants.setdefault(bus, []).append(device)
         for claim in dict.fromkeys(_same_line(draft.buses[bus], claim) for claim in device.claims):
-            owner = owners.setdefault((bus, claim), device.name)
-            if owner != device.name and claim != "port":
-                names = f"devices.{device.name} and devices.{owner}"
-                yield f"{names} both use {claim} of bus {bus}: give one another"
+            place = f"devices.{device.name}"
+            owner = owners.setdefault((bus, claim), place)
+            if owner != place and claim != "port":
+                yield f"{place} and {owner} both use {claim} of bus {bus}: give one another"
     for bus, devices in tenants.items():
         # Units with addresses of their own (Modbus) share a port; everything else wants it alone.
         if len(devices) > 1 and not all(device.claims and "port" not in device.claims for device in devices):

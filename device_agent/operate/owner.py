@@ -12,6 +12,7 @@ from device_agent.commander import Commander
 from device_agent.config import Config
 from device_agent.device import Device
 from device_agent.errors import Rejected
+from device_agent.hardware import Hardware
 from device_agent.history.ask import Historian, HistoryQuestion
 from device_agent.network import Caller
 from device_agent.network.blocks.network import BlocksNetwork
@@ -48,6 +49,7 @@ class Owner:
         guard: GuardKeeper,
         historian: Historian,
         stop: EmergencyStop,
+        hardware: Hardware,
     ) -> None:
         self._config = config
         self._devices = devices
@@ -60,6 +62,7 @@ class Owner:
         self._guard = guard
         self._historian = historian
         self._stop = stop
+        self._hardware = hardware
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -114,6 +117,7 @@ class Owner:
             "history": None if history is None else history.figures(),
             "guard": self._guard.status(),
             "emergency_stop": self._stop.status(),
+            "buses": self._hardware.figures(),
             "devices": devices,
         }
 

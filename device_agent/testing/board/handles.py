@@ -75,6 +75,12 @@ class _Simulated:
             self._link.close()
             self._link = None
 
+    def detach(self) -> None:
+        """A board has no driver to take off; the step is taken all the same."""
+
+    def attach(self) -> None:
+        """As `detach`."""
+
     def _call(self, op: str, *args: Any) -> Any:
         if self._link is None:
             raise BusGone(f"bus {self.name} is not open")

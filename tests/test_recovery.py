@@ -1,0 +1,342 @@
+"""The ladder by which a bus is brought back: steps limited and counted, and nobody else's concern."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent import supervisor
+from device_agent.bus import rebind
+from device_agent.bus.clear import clear_i2c
+from device_agent.bus.gpio import GpioBus
+from device_agent.bus.rebind import Rebinder
+from device_agent.clock import SystemClock
+from device_agent.config import load
+from device_agent.errors import BusError, BusGone, BusTimeout, ConfigError
+from device_agent.hardware import Hardware
+from device_agent.records import Reading, Status
+from device_agent.testing.board import Board, open_handle
+from device_agent.testing.board.handles import SimulatedI2c
+
+LIMIT_S = 20.0
+CONFIG = """
+[agent]
+name = "greenhouse"
+[buses.i2c1]
+kind = "i2c"
+device = "/dev/i2c-1"
+timeout_s = 0.2
+{recovery}
+[buses.i2c2]
+kind = "i2c"
+device = "/dev/i2c-2"
+[buses.pins]
+kind = "gpio"
+chip = "pinctrl-bcm2835"
+[devices.climate]
+driver = "bme280"
+bus = "i2c1"
+every_s = 0.05
+[devices.light]
+driver = "bh1750"
+bus = "i2c1"
+address = 0x23
+every_s = 0.05
+[devices.other]
+driver = "tmp117"
+bus = "i2c2"
+address = 0x48
+every_s = 0.1
+"""
+POWER = 'power = { bus = "pins", line = 22, off_s = 0.05 }\n'
+
+
+class WedgedI2c(SimulatedI2c):
+    """A bus whose lines are held: each transfer times out until something is done about it."""
+
+    wedged = False
+    detached = 0
+
+    def transfer(self, address: int, write: bytes, read_size: int = 0) -> bytes:
+        if self.wedged:
+            raise BusTimeout(f"bus {self.name}: the bus timed out; SDA or SCL may be held low")
+        return super().transfer(address, write, read_size)
+
+    def detach(self) -> None:
+        self.detached += 1
+        self.wedged = False
+
+
+class Rig:
+    """Hardware at work on a board, with everything that it said."""
+
+    def __init__(self, folder: Path, recovery: str) -> None:
+        path = folder / "agent.toml"
+        path.write_text(CONFIG.format(recovery=recovery))
+        self.config = load(path)
+        devices = {n: (self.config.drivers[n], options) for n, options in self.config.devices.items()}
+        self.board = Board(self.config.buses, devices)
+        self.readings: list[Reading] = []
+        self.statuses: list[Status] = []
+        self.handles: dict[str, Any] = {}
+        self.hardware = Hardware(self.config, self._handle, self, SystemClock(), {})
+
+    def _handle(self, name: str, config: Any) -> Any:
+        made = WedgedI2c(name, self.board, "daemon") if name == "i2c1" else None
+        self.handles[name] = made or open_handle(name, config, board=self.board)
+        return self.handles[name]
+
+    def on_reading(self, reading: Reading) -> None:
+        self.readings.append(reading)
+
+    def on_status(self, status: Status) -> None:
+        self.statuses.append(status)
+
+    def on_bytes(self, device: str, data: bytes) -> None: ...
+
+    def steps(self, bus: str = "i2c1") -> dict[str, Any]:
+        return next(f for f in self.hardware.figures() if f["bus"] == bus)["recovery"]  # type: ignore[no-any-return]
+
+    def said(self, device: str) -> list[tuple[str, str]]:
+        return [(status.state, status.reason) for status in self.statuses if status.device == device]
+
+    def power(self) -> list[int]:
+        return [entry["level"] for entry in self.board.record.entries if entry.get("line") == 22]
+
+    async def until(self, condition: Callable[[], Any], what: str) -> None:
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                while not condition():  # noqa: ASYNC110 - what is awaited happens in many places
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            raise AssertionError(f"{what}: {self.hardware.figures()} {self.statuses}") from None
+
+    async def all_online(self) -> None:
+        await self.until(lambda: all(d.online for d in self.hardware.devices.values()), "all online")
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Callable[[str], Any]:
+    @asynccontextmanager
+    async def make(recovery: str) -> AsyncIterator[Rig]:
+        made = Rig(tmp_path, recovery)
+        made.hardware.start()
+        try:
+            await made.all_online()
+            yield made
+        finally:
+            made.board.heal()
+            await made.hardware.close()
+            made.board.close()
+
+    return make
+
+
+async def test_a_question_is_asked_again_before_anything_is_lost(rig: Any) -> None:
+    async with rig("") as at:
+        at.board.fault("i2c1", "nack", for_s=0.08, device="light")
+        await at.until(lambda: at.steps()["retry"]["helped"], "a retry that helped")
+        assert at.steps()["retry"]["tried"] >= at.steps()["retry"]["helped"]
+        assert at.steps()["reopen"]["tried"] == 0
+        assert at.said("climate") == [("online", "")]
+
+
+async def test_an_unplugged_adapter_is_opened_again(rig: Any) -> None:
+    async with rig("") as at:
+        at.board.fault("i2c1", "unplug")
+        await at.until(lambda: len(at.said("climate")) == 2 and len(at.said("light")) == 2, "both lost")
+        await at.until(lambda: at.steps()["reopen"]["tried"] >= 2, "tries")
+        at.board.heal()
+        await at.all_online()
+        for device in ("climate", "light"):
+            assert at.said(device) == [("online", ""), ("offline", "unplugged"), ("online", "")]
+        assert at.said("other") == [("online", "")], "another bus has nothing to do with it"
+        assert at.steps()["reopen"]["helped"] == 1
+        assert set(at.steps()) == {"retry", "reopen"}, "only what the configuration allows"
+
+
+async def test_held_lines_are_freed_by_a_fresh_start_of_the_controller(rig: Any) -> None:
+    async with rig("rebind = true\n" + POWER) as at:
+        assert at.power() == [1], "power on from the start"
+        at.handles["i2c1"].wedged = True
+        await at.until(lambda: at.steps()["rebind"]["helped"], "the controller started anew")
+        await at.all_online()
+        steps = at.steps()
+        assert (steps["reopen"]["tried"], steps["reopen"]["helped"]) == (3, 0), "the gentle step first"
+        assert steps["rebind"] == {"tried": 1, "helped": 1, "failed": 0}
+        assert steps["power"]["tried"] == 0
+        assert at.handles["i2c1"].detached == 1
+        for device in ("climate", "light"):
+            (_, (state, reason), *rest) = at.said(device)
+            assert state == "offline"
+            assert reason in ("timeout", "bus_fault")
+            assert rest == [("online", "")], "lost once, back once"
+        assert at.said("other") == [("online", "")]
+
+
+async def test_power_is_the_last_step_and_is_spared(rig: Any) -> None:
+    async with rig('clear = { bus = "pins", scl = 3, sda = 2 }\n' + POWER) as at:
+        at.board.pin("pins", 3, True)
+        at.board.pin("pins", 2, False)  # a chip that no clock pulse frees
+        handle = at.handles["i2c1"]
+        type(handle).detach, keep = lambda self: None, type(handle).detach
+        try:
+            handle.wedged = True
+            await at.until(lambda: at.power()[-2:] == [0, 1], "power off and on")
+            handle.wedged = False
+            await at.all_online()
+            await at.until(lambda: at.steps()["power"]["helped"], "the count")
+        finally:
+            type(handle).detach = keep
+        clear = at.steps()["clear"]
+        assert (clear["tried"], clear["failed"]) == (2, 2)
+        assert "held low after 9 clock pulses" in clear["error"]
+        assert at.power() == [1, 0, 1]
+
+
+async def test_a_call_that_hangs_is_freed_by_taking_the_power(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "FREE_LIMIT_S", 0.3)
+    async with rig(POWER) as at:
+        at.board.fault("i2c1", "stuck")
+        await at.until(lambda: at.power()[-2:] == [0, 1], "power off and on")
+        assert next(f for f in at.hardware.figures() if f["bus"] == "i2c1")["stuck"]
+        at.board.heal()
+        await at.all_online()
+        assert at.steps()["power"]["helped"] == 1
+        assert at.said("other") == [("online", "")]
+        assert len(at.said("climate")) == 3, at.said("climate")
+
+
+async def test_one_chip_that_times_out_does_not_fault_the_bus(rig: Any) -> None:
+    async with rig("rebind = true") as at:
+        handle, real = at.handles["i2c1"], at.handles["i2c1"].transfer
+
+        def one_is_ill(address: int, write: bytes, read_size: int = 0) -> bytes:
+            if address == 0x23:
+                raise BusTimeout("this chip stretches the clock for ever")
+            return bytes(real(address, write, read_size))
+
+        handle.transfer = one_is_ill
+        await at.until(lambda: at.said("light")[-1] == ("offline", "timeout"), "the light lost")
+        mark = len(at.readings)
+        await at.until(
+            lambda: len([r for r in at.readings[mark:] if r.device == "climate"]) > 30, "the climate"
+        )
+        assert at.steps()["reopen"]["tried"] == 0
+        assert at.said("climate") == [("online", "")]
+        del handle.transfer
+        await at.all_online()
+
+
+# -- the steps themselves ----------------------------------------------------------------------------------
+
+
+class HeldLines(GpioBus):
+    """SCL (3) and SDA (2) with a chip on them that lets go of SDA after so many pulses."""
+
+    def __init__(self, pulses: int, *, clock_held: bool = False) -> None:
+        self.left = pulses
+        self.driven: dict[int | str, bool] = {}
+        self.clock_held = clock_held
+        self.history: list[tuple[int | str, bool]] = []
+
+    def input(self, line: int | str, **options: Any) -> Any:
+        return _Line(self, line)
+
+    def output(self, line: int | str, *, active: bool, **options: Any) -> Any:
+        assert options == {"drive": "open-drain"}, "nobody may drive an I2C line high"
+        made = _Line(self, line)
+        made.write(active)
+        return made
+
+
+class _Line:
+    def __init__(self, bus: HeldLines, line: int | str) -> None:
+        self._bus, self._line = bus, line
+
+    def write(self, active: bool) -> None:
+        bus = self._bus
+        if self._line == 3 and active and not bus.driven.get(3, True):
+            bus.left -= 1
+        bus.driven[self._line] = active
+        bus.history.append((self._line, active))
+
+    def read(self) -> bool:
+        bus = self._bus
+        held = bus.clock_held if self._line == 3 else bus.left > 0
+        return bus.driven.get(self._line, True) and not held
+
+    def close(self) -> None:
+        self._bus.driven.pop(self._line, None)
+
+
+def no_sleep(_: float) -> None:
+    """A fake has no time."""
+
+
+@pytest.mark.parametrize("pulses", [0, 1, 5, 9])
+def test_a_chip_is_clocked_free_with_as_many_pulses_as_it_takes(pulses: int) -> None:
+    lines = HeldLines(pulses)
+    assert clear_i2c(lines, 3, 2, no_sleep) == pulses
+    assert lines.history[-2:] == [(2, False), (2, True)], "SDA rises while SCL is high: a stop"
+    assert lines.history.count((3, False)) == pulses
+    assert not lines.driven, "all lines given back"
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (HeldLines(99), r"SDA \(line 2\) is held low after 9 clock pulses"),
+        (HeldLines(0, clock_held=True), r"SCL \(line 3\) is held low"),
+    ],
+)
+def test_lines_that_stay_low_are_said(lines: HeldLines, words: str) -> None:
+    with pytest.raises(BusError, match=words):
+        clear_i2c(lines, 3, 2, no_sleep)
+    assert not lines.driven
+
+
+def test_a_driver_is_taken_off_and_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebind, "DEVICES", tmp_path / "devices")
+    driver = tmp_path / "drivers" / "i2c-bcm2835"
+    driver.mkdir(parents=True)
+    (driver / "unbind").touch()
+    (driver / "bind").touch()
+    adapter = tmp_path / "devices" / "platform" / "fe804000.i2c" / "i2c-1"
+    adapter.mkdir(parents=True)
+    (adapter.parent / "driver").symlink_to(driver)
+    node = tmp_path / "i2c-1"
+    node.touch()
+    rebinder = Rebinder("i2c1")
+    rebinder.attach(str(node))
+    assert not (driver / "bind").read_text(), "what was not taken off is not put back"
+    rebinder.detach(str(node), adapter)
+    assert (driver / "unbind").read_text() == "fe804000.i2c"
+    rebinder.attach(str(node))
+    assert (driver / "bind").read_text() == "fe804000.i2c"
+    with pytest.raises(BusGone, match="no USB device that could enumerate anew"):
+        rebinder.detach(str(node), adapter, usb=True)
+
+
+@pytest.mark.parametrize(
+    ("recovery", "words"),
+    [
+        ('power = { bus = "pin", line = 22 }', 'buses.i2c1.power.bus = "pin" is not declared: add'),
+        ('power = { bus = "i2c2", line = 22 }', 'buses.i2c1.power.bus = "i2c2" is of kind "i2c": name one'),
+        (
+            'power = { bus = "pins", line = 3 }\nclear = { bus = "pins", scl = "GPIO3", sda = 2 }',
+            "buses.i2c1.power.line and buses.i2c1.clear.scl both use line 3 of bus pins",
+        ),
+    ],
+)
+def test_the_lines_are_checked(tmp_path: Path, recovery: str, words: str) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(CONFIG.format(recovery=recovery))
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert any(words in problem for problem in caught.value.problems), caught.value.problems
