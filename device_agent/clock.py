@@ -1,15 +1,34 @@
 """Time, passed in and never patched: the wall clock for stamps, the monotonic clock for every duration.
 
-A board without a battery starts in 1970 (or at its last shutdown) until NTP answers; durations and
-deadlines therefore never use the wall clock.
+A board without a battery starts in 1970, or at its last shutdown, until somebody tells it the time. Until
+then `now_ms` counts from the start of the machine: such stamps are all on one line, are told at once from
+true ones, and become true by one addition when the time is known.
 """
 
+import contextlib
+import json
 import time
 from pathlib import Path
 from typing import Protocol
 
-# The day this release was made: a wall clock before it cannot be right.
+# The day this release was made: a wall clock before it cannot be right, and no machine runs for so long.
 EARLIEST_TRUE_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+# How often the machine is asked whether its clock is set: until it is, and then.
+LOOK_S = 1.0
+LOOK_SET_S = 10.0
+# A wall clock that differs by more from what was learned has been set by somebody who knows less.
+AGREES_MS = 2_000
+# What is learned again and differs by less is the noise of a round trip.
+NOISE_MS = 100
+# Who knows the time, best last. A lesser one is heard when the better one has been silent for an hour.
+SOURCES = ("earlier", "device", "network")
+SILENT_S = 3600.0
+TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
+
+
+def undated(at_ms: float) -> bool:
+    """Whether a stamp counts from the start of the machine, because nobody knew the time."""
+    return at_ms < EARLIEST_TRUE_MS
 
 
 class Clock(Protocol):
@@ -18,30 +37,152 @@ class Clock(Protocol):
     boot: str
     """Short identity of this start of the machine; new at each boot."""
 
+    @property
+    def source(self) -> str:
+        """Who tells the time: `system`, `network`, `device`, `earlier` (in this boot), or empty: nobody."""
+
     def now_ms(self) -> int:
-        """Wall clock, epoch milliseconds. May jump, may be wrong: see `is_set`."""
+        """Epoch milliseconds when the time is known; before that, milliseconds since the machine started."""
 
     def monotonic_s(self) -> float:
         """CLOCK_MONOTONIC in seconds: never jumps, restarts at boot, the kernel's clock for GPIO edges."""
 
     def is_set(self) -> bool:
-        """Whether the wall clock can be right (it is not before this release was made)."""
+        """Whether the time is known."""
+
+    def offset_ms(self) -> int | None:
+        """What to add to an undated stamp of this boot; None while the time is not known."""
+
+    def learn(self, epoch_ms: float, at_s: float, source: str) -> None:
+        """Somebody else (`SOURCES`) says that it was `epoch_ms` when the monotonic clock stood at `at_s`."""
 
 
 class SystemClock:
-    """The machine's own clocks."""
+    """The machine's own clocks, and what others say where the machine's wall clock cannot be believed."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Path | None = None) -> None:
+        """`memory`: a file that outlives the process and not the boot, for what was learned."""
         self.boot = _boot_id()
+        self._memory = memory
+        self._learned_ms: float | None = None
+        self._learned_from = SOURCES[0]
+        self._learned_s = 0.0
+        self._saved_ms: float | None = None
+        self._looked_s = float("-inf")
+        self._trusted = False
+        self._recall()
 
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+    # -- the machine, which tests replace ----------------------------------------
+
+    def _wall_ms(self) -> float:
+        return time.time_ns() / 1e6
 
     def monotonic_s(self) -> float:
         return time.monotonic()
 
+    def _machine_knows(self) -> bool | None:
+        return machine_knows()
+
+    # -- what the runtime asks ----------------------------------------
+
+    def now_ms(self) -> int:
+        return round(self.monotonic_s() * 1000) + (self.offset_ms() or 0)
+
     def is_set(self) -> bool:
-        return self.now_ms() >= EARLIEST_TRUE_MS
+        return self.offset_ms() is not None
+
+    def offset_ms(self) -> int | None:
+        now_s = self.monotonic_s()
+        system_ms = self._wall_ms() - now_s * 1000
+        if self._believes(now_s, system_ms):
+            if self._learned_from == SOURCES[0]:
+                # Should the wall clock jump to where it cannot be right, this is what it said before.
+                self._keep(system_ms, now_s, SOURCES[0])
+            return round(system_ms)
+        return None if self._learned_ms is None else round(self._learned_ms)
+
+    @property
+    def source(self) -> str:
+        now_s = self.monotonic_s()
+        if self._believes(now_s, self._wall_ms() - now_s * 1000):
+            return "system"
+        return "" if self._learned_ms is None else self._learned_from
+
+    def learn(self, epoch_ms: float, at_s: float, source: str) -> None:
+        if undated(epoch_ms):
+            return
+        worse = SOURCES.index(source) < SOURCES.index(self._learned_from)
+        if worse and at_s - self._learned_s < SILENT_S:
+            return
+        learned_ms = epoch_ms - at_s * 1000
+        same = source == self._learned_from and self._learned_ms is not None
+        if same and abs(learned_ms - (self._learned_ms or 0.0)) < NOISE_MS:
+            self._learned_s = at_s
+            return
+        self._keep(learned_ms, at_s, source)
+
+    # -- whom to believe ----------------------------------------
+
+    def _believes(self, now_s: float, system_ms: float) -> bool:
+        """Whether the wall clock is right: the machine knows, or it agrees with what was learned."""
+        if undated(system_ms + now_s * 1000):
+            return False
+        if now_s - self._looked_s >= (LOOK_SET_S if self._trusted else LOOK_S):
+            self._looked_s = now_s
+            knows = self._machine_knows()
+            # Told by a time service, it needs no witness; a clock that merely runs on gives way to one.
+            alone = self._learned_ms is None or self._learned_from == SOURCES[0]
+            self._trusted = knows is True or (knows is None and alone)
+        return self._trusted or (
+            self._learned_ms is not None and abs(system_ms - self._learned_ms) < AGREES_MS
+        )
+
+    def _keep(self, learned_ms: float, at_s: float, source: str) -> None:
+        if source != self._learned_from:
+            self._looked_s = float("-inf")
+        self._learned_ms, self._learned_from, self._learned_s = learned_ms, source, at_s
+        if self._saved_ms is None or abs(learned_ms - self._saved_ms) > NOISE_MS:
+            self._saved_ms = learned_ms
+            self._remember()
+
+    def _remember(self) -> None:
+        if self._memory is not None:
+            with contextlib.suppress(OSError):  # a full disk: the next process asks again
+                self._memory.write_text(json.dumps({"boot": self.boot, "offset_ms": self._learned_ms}))
+
+    def _recall(self) -> None:
+        if self._memory is None:
+            return
+        try:
+            known = json.loads(self._memory.read_text(encoding="utf-8"))
+            if known["boot"] == self.boot:
+                self._learned_ms = self._saved_ms = float(known["offset_ms"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # nothing was learned in this boot
+
+
+def machine_knows(root: Path = Path("/")) -> bool | None:
+    """Whether the machine's wall clock is right. True: a time service says so. None: it runs on by itself
+    (from a battery, or from the host of a virtual machine). False: a board that may have started anywhere."""
+    if (root / "run/systemd/timesync/synchronized").exists() or (root == Path("/") and _synchronized()):
+        return True
+    for rtc in root.glob("sys/class/rtc/rtc*/hctosys"):
+        with contextlib.suppress(OSError):
+            if rtc.read_text(encoding="ascii").strip() == "1":
+                return None  # the kernel took the time from it at the start
+    # What has a device tree and no such clock is a board; a PC has a battery, a container a host.
+    return False if (root / "proc/device-tree").exists() else None
+
+
+def _synchronized() -> bool:
+    """The kernel's own word (`adjtimex`, which needs no right to be asked; a sandbox may forbid it)."""
+    import ctypes
+
+    try:
+        # Only the answer counts; the room is for the largest form the structure has anywhere.
+        return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(1024))) not in (-1, TIME_ERROR)
+    except (AttributeError, OSError):
+        return False
 
 
 def _boot_id() -> str:

@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from device_agent.clock import undated
 from device_agent.records import Reading, Status, Value
 
 LATE = b',"late":true}'
+UNSET = b',"clock":"unset"'
+# The members of an event that hold an instant.
+INSTANTS = ("at", "from_at", "to_at")
 
 
 class Draft(NamedTuple):
@@ -25,6 +29,15 @@ class Draft(NamedTuple):
 
     def numbered(self, seq: int) -> bytes:
         return b'%s"seq":%d%s' % (self.head, seq, self.tail)
+
+    def undated(self, boot: str) -> "Draft":
+        """Marked as made while the time was not known. A reading brings its marks along."""
+        if self.kind == "reading":
+            return self
+        # About a session it is known already.
+        known = self.kind == "control" and b'"boot":' in self.tail
+        mark = b"" if known else b',"boot":' + encode(boot)
+        return self._replace(tail=self.tail[:-1] + mark + UNSET + b"}")
 
 
 # `json.dumps` would make an encoder for each event; what events hold is flat, so no circle is looked for.
@@ -52,7 +65,7 @@ def reading(item: Reading, boot: str) -> Draft:
     """One reading; `clock` and `flags` only where they are not as usual."""
     tail = _reading_of(item.device, boot) + encode(item.values)
     if not item.clock_set:
-        tail += b',"clock":"unset"'
+        tail += UNSET
     if item.flags:
         tail += b',"flags":' + encode(item.flags)
     return Draft(b'{"kind":"reading","at":%d,' % item.at_ms, tail + b"}", "reading", item.at_ms, item.device)
@@ -63,7 +76,27 @@ def thinned(
 ) -> Draft:
     """One event that stands for several readings: means in `values`, the rest in `thinned`."""
     members = {"device": device, "boot": boot, "values": values, "thinned": summary}
+    if undated(at_ms):
+        members["clock"] = "unset"
     return _draft("reading", at_ms, members, device)
+
+
+def dated(data: bytes, boot: str, offset_ms: int) -> bytes:
+    """The bytes of an event that was made before the time was known, with the true time; unchanged where it
+    has one, or where it comes of another start of the machine, whose time nobody will ever know."""
+    if UNSET not in data:
+        return data
+    event = json.loads(data)
+    if event.get("clock") != "unset" or event.get("boot") != boot:
+        return data
+    del event["clock"]
+    if event["kind"] != "reading" and event.get("about") != "session":
+        del event["boot"]
+    for holder in (event, event.get("thinned") or {}):
+        for name in INSTANTS:
+            if isinstance(holder.get(name), int) and undated(holder[name]):
+                holder[name] += offset_ms
+    return encode(event)
 
 
 def status(item: Status) -> Draft:

@@ -29,7 +29,8 @@ class Stamper:
     def wall(self, monotonic_s: float) -> Wall:
         """The wall clock at that instant."""
         age_ms = round((self._clock.monotonic_s() - monotonic_s) * 1000)
-        return self._clock.now_ms() - max(0, age_ms), self._clock.is_set()
+        offset_ms = self._clock.offset_ms()
+        return round(self._clock.monotonic_s() * 1000) - max(0, age_ms) + (offset_ms or 0), offset_ms is not None
 
     def measured(self, values: Values, at_s: float, wall: Wall | None = None) -> Reading:
         """The chip has just said this."""

@@ -1,10 +1,12 @@
 """One event on its way out, in memory and on disk."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from device_agent import events
+from device_agent.clock import undated
 
 # What an event costs in memory beyond its bytes: the object and its place in a queue.
 OVERHEAD_BYTES = 120
@@ -52,11 +54,23 @@ class Range:
     to_at: int
 
 
-def item(event: Event, late: bool) -> bytes:
-    """The very bytes that go out."""
+def items(some: Sequence[tuple[Event, bool]], boot: str, offset_ms: int | None) -> tuple[bytes, ...]:
+    """The very bytes that go out, of events that are late or not; `offset_ms` dates what `boot` left undated."""
+    return tuple(_item(dated(event, boot, offset_ms), late) for event, late in some)
+
+
+def _item(event: Event, late: bool) -> bytes:
     if not late or event.seq is None:
         return event.data
     return event.data[:-1] + events.LATE
+
+
+def dated(event: Event, boot: str, offset_ms: int | None) -> Event:
+    """With the true time, if it was made before that was known and it is known now."""
+    if offset_ms is None or event.seq is None or not undated(event.at_ms):
+        return event
+    data = events.dated(event.data, boot, offset_ms)
+    return event if data is event.data else replace(event, data=data, at_ms=event.at_ms + offset_ms)
 
 
 def range_of(some: list[Event]) -> Range:

@@ -9,11 +9,11 @@ from collections import deque
 from typing import Any, Literal
 
 from device_agent import events
-from device_agent.clock import Clock
+from device_agent.clock import Clock, undated
 from device_agent.events import Draft
 from device_agent.network import Cut
 from device_agent.store.backlog import Backlog, Owner
-from device_agent.store.event import Event, Kept, Range, item, range_of
+from device_agent.store.event import Event, Kept, Range, dated, items, range_of
 from device_agent.store.outbox_file import ChannelRow
 
 Overflow = Literal["drop-oldest", "thin", "refuse"]
@@ -59,6 +59,7 @@ class Lane:
         self._memory_bytes = 0
         self._cut: Cut | None = None
         self._cut_events: list[tuple[Event, bool]] = []
+        self._cut_offset_ms: int | None = None
         self._lost: list[Range] = []
         self._lost_reason = ""
         self._sent: deque[Event] = deque()
@@ -89,6 +90,8 @@ class Lane:
             self._queue(Event(self._owner.next_id(), data, None, self._clock.now_ms(), "bytes", "", now_s))
 
     def _put(self, draft: Draft) -> None:
+        if undated(draft.at_ms):
+            draft = draft.undated(self._clock.boot)
         seq = self.next_seq
         self.next_seq += 1
         self._reserve()
@@ -198,7 +201,9 @@ class Lane:
         if not chosen:
             return None
         self._cut_events = chosen
-        self._cut = Cut(self._number, tuple(item(e, late) for e, late in chosen), self._clock.now_ms())
+        self._cut_offset_ms = self._clock.offset_ms()
+        out = items(chosen, self._clock.boot, self._cut_offset_ms)
+        self._cut = Cut(self._number, out, self._clock.now_ms())
         self._number += 1
         self._reserve()
         if (record := self.cut_under_way()) is not None:
@@ -316,7 +321,8 @@ class Lane:
                 dropped.append(self._drop_oldest(queue))
                 size += dropped[-1].cost_bytes
         if dropped:
-            self._note_lost(range_of(dropped), "overflow")
+            clock = (self._clock.boot, self._clock.offset_ms())
+            self._note_lost(range_of([dated(event, *clock) for event in dropped]), "overflow")
 
     def _drop_oldest(self, queue: deque[Event]) -> Event:
         event = queue.popleft()
@@ -353,14 +359,16 @@ class Lane:
         self._owner.note_cost(size)
         self._ready.set()
 
-    def restore_cut(self, number: int, ts_ms: int, items: list[tuple[Event, bool]]) -> None:
-        """The message that was under way: the same number with the same content."""
-        self._cut_events = items
-        self._cut = Cut(number, tuple(item(event, late) for event, late in items), ts_ms)
+    def restore_cut(
+        self, number: int, ts_ms: int, some: list[tuple[Event, bool]], boot: str, offset_ms: int | None
+    ) -> None:
+        """The message that was under way: the same number with the same content, its times included."""
+        self._cut_events, self._cut_offset_ms = some, offset_ms
+        self._cut = Cut(number, items(some, boot, offset_ms), ts_ms)
         self._number = max(self._number, number + 1)
-        on_disk = [event for event, _ in items if event.kept is Kept.ON_DISK]
+        on_disk = [event for event, _ in some if event.kept is Kept.ON_DISK]
         self._late.not_spilled(on_disk)
-        self._owner.note_cost(sum(event.cost_bytes for event, _ in items if event not in on_disk))
+        self._owner.note_cost(sum(event.cost_bytes for event, _ in some if event not in on_disk))
         self._ready.set()
 
     def restore_acked(self, some: list[Event]) -> None:
@@ -374,7 +382,8 @@ class Lane:
         if self._cut is None:
             return None
         refs = [[event.id, late] for event, late in self._cut_events]
-        return ["c", self.channel, self._cut.number, self._cut.ts_ms, refs]
+        clock = (self._clock.boot, self._cut_offset_ms)
+        return ["c", self.channel, self._cut.number, self._cut.ts_ms, refs, *clock]
 
     # -- end ----------------------------------------
 

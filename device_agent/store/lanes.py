@@ -16,7 +16,7 @@ import structlog
 from device_agent.clock import Clock
 from device_agent.network.blocks.messages import FIRST_NUMBER
 from device_agent.store.crash_log import CrashLog
-from device_agent.store.event import Event, Kept, Range, range_of
+from device_agent.store.event import Event, Kept, Range, dated, range_of
 from device_agent.store.lane import Lane, Overflow
 from device_agent.store.outbox_file import ChannelRow, Commit, OutboxFile
 from device_agent.store.thin import cost_bytes, thin
@@ -162,7 +162,10 @@ class Lanes:
         lane.restore_acked([stored[id_] for id_ in done if id_ in stored])
         if under_way is not None:
             found = [(stored.get(ref[0]) or fresh.get(ref[0]), bool(ref[1])) for ref in under_way[4]]
-            lane.restore_cut(under_way[2], under_way[3], [(e, late) for e, late in found if e is not None])
+            there = [(event, late) for event, late in found if event is not None]
+            # An older release wrote no clock with it: nothing was undated then.
+            boot, offset_ms = under_way[5:7] or (self._clock.boot, None)
+            lane.restore_cut(under_way[2], under_way[3], there, boot, offset_ms)
             for ref in under_way[4]:
                 fresh.pop(ref[0], None)
         lane.restore_events([event for id_, event in sorted(fresh.items()) if id_ not in stored])
@@ -279,7 +282,11 @@ class Lanes:
     ) -> list[Event] | None:
         # Rows whose deletion is on its way are there and yet gone.
         doomed = {event.id for some in (self._gone, self._deleting) for _, event in some}
-        return await self._try(lambda: self._file.load(channel, span, limit_bytes, skip | doomed))
+        found = await self._try(lambda: self._file.load(channel, span, limit_bytes, skip | doomed))
+        if found is None:
+            return None
+        clock = (self._clock.boot, self._clock.offset_ms())
+        return [dated(event, *clock) for event in found]
 
     async def _replace(self, channel: str, old: list[Event], new: list[Event]) -> bool:
         def job() -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from device_agent import events
+from device_agent.clock import undated
 from device_agent.store.event import Event, Kept
 
 # So many readings of a device become one.
@@ -73,7 +74,9 @@ def thin(old: Sequence[Event]) -> list[Event]:
             continue
         mine = groups.setdefault(event.device, [])
         boot = str(reading.get("boot", ""))
-        if not mine or filled[event.device] >= MERGE or mine[-1].boot != boot:
+        # A mean over two starts of the machine, or over readings with and without a time, has no time itself.
+        other = mine and (mine[-1].boot != boot or undated(mine[-1].last.at_ms) != undated(event.at_ms))
+        if not mine or filled[event.device] >= MERGE or other:
             mine.append(_Group(event, boot))
             filled[event.device] = 0
         mine[-1].add(event, reading)
