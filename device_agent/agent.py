@@ -32,6 +32,7 @@ from device_agent.store.history import History
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
 from device_agent.store.thread import StoreThread
+from device_agent.timekeeping import Timekeeper
 
 log = structlog.get_logger("agent")
 
@@ -108,7 +109,8 @@ class Agent:
         self._emergency_stop = EmergencyStop(
             config.safety, self._latch, self._devices, self._keeper, self._journal, self._clock
         )
-        sink = self._emergency_stop.tap(self._keeper.tap(self._hub))
+        self._timekeeper = Timekeeper(self._devices, self._journal, self._clock)
+        sink = self._timekeeper.tap(self._emergency_stop.tap(self._keeper.tap(self._hub)))
         self._hardware = Hardware(config, make_handle, sink, self._clock, self._devices)
         for device in self._devices.values():
             self._keeper.adopt(device)
@@ -189,6 +191,7 @@ class Agent:
         if self._history is not None:
             self._lives.keep("history", self._history.run)
         self._lives.keep("watch", self._watch)
+        self._lives.keep("clock", self._timekeeper.run)
         self._lives.spawn("ready", self._say_ready())
         try:
             await self._stopping.wait()
@@ -270,6 +273,7 @@ class Agent:
         await self._bounded("socket", self._socket.close(), 1.0)
         await self._guard.bye(made_safe)
         await self._emergency_stop.close()
+        await self._timekeeper.close()
         await self._keeper.close()
         await self._lives.close()
         await self._hardware.close()

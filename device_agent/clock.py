@@ -130,9 +130,8 @@ class SystemClock:
         if now_s - self._looked_s >= (LOOK_SET_S if self._trusted else LOOK_S):
             self._looked_s = now_s
             knows = self._machine_knows()
-            # Told by a time service, it needs no witness; a clock that merely runs on gives way to one.
-            alone = self._learned_ms is None or self._learned_from == SOURCES[0]
-            self._trusted = knows is True or (knows is None and alone)
+            # Told by a time service it needs no witness; running on by itself it gives way to the network.
+            self._trusted = knows is True or (knows is None and self._learned_from != SOURCES[-1])
         return self._trusted or (
             self._learned_ms is not None and abs(system_ms - self._learned_ms) < AGREES_MS
         )
@@ -163,7 +162,7 @@ class SystemClock:
 
 def machine_knows(root: Path = Path("/")) -> bool | None:
     """Whether the machine's wall clock is right. True: a time service says so. None: it runs on by itself
-    (from a battery, or from the host of a virtual machine). False: a board that may have started anywhere."""
+    (on a battery, or a host's). False: a board that may have started anywhere."""
     if (root / "run/systemd/timesync/synchronized").exists() or (root == Path("/") and _synchronized()):
         return True
     for rtc in root.glob("sys/class/rtc/rtc*/hctosys"):

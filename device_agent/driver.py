@@ -136,6 +136,8 @@ class Driver(Generic[C, B]):
     simulator: ClassVar[Callable[..., Any] | None] = None
     """From the configuration to a simulated chip; see `device_agent.testing`."""
     default_every_s: ClassVar[float | None] = 10.0
+    serves_as_clock: ClassVar[bool] = False
+    """Whether its point `time` (epoch seconds) may be the runtime's clock, which `set_time` sets."""
     bytes_side: ClassVar[bool] = False
     """Whether the device is one stream of bytes: its Listener chunks go out as they are, `write_bytes` in."""
     settle_s: float = 0.0

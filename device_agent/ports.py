@@ -64,6 +64,7 @@ class Port:
         self.opening = 1 if spec.affinity == "dedicated" else 0
         """Sessions that are about to attach."""
         self.refused = 0
+        self._collecting = False
         self._hub = hub
         self._commander = commander
         self._clock = clock
@@ -90,25 +91,30 @@ class Port:
             self.opening -= 1
         first = not self.attached
         self.attached[link.start.task_id] = (link, actor, stream)
-        if first:
-            self._connect(stream)
+        self.collect()
+        if first and self.spec.direction != "outbound":
+            self._lives.spawn(f"inbound {self.spec.name}", self._listen(stream))
         if self.channel is not None and not announced:
             self.channel.begin(streams=streams, until_ms=until_ms)
 
-    def _connect(self, stream: Stream) -> None:
+    def collect(self) -> None:
+        """Queue what the devices say from now on. A session that goes on after a restart does so at once:
+        there may be no network to open the stream for hours."""
+        if self._collecting:
+            return
+        self._collecting = True
         if self.channel is not None:
             self._hub.add(self.channel)
         elif self.lane is not None:
             for name in self.devices:
                 self._hub.add_bytes(name, self.lane)
-        if self.spec.direction != "outbound":
-            self._lives.spawn(f"inbound {self.spec.name}", self._listen(stream))
 
     async def detach(self, task_id: str, *, end: bool) -> bool:
         """A session leaves; True if it was the last one. With `end` nothing more comes for anybody."""
         link_actor_stream = self.attached.pop(task_id, None)
         last = not self.attached
         if last:
+            self._collecting = False
             if self.channel is not None:
                 self._hub.remove(self.channel)
             elif self.lane is not None:

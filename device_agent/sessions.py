@@ -177,8 +177,13 @@ class PipeSession:
         opened = list(chosen)
         until_ms = self.start.expires_at_ms
         for name, stream in chosen.items():
-            port = await self._port(name, stream)
-            self.ports[name] = port
+            self.ports[name] = port = await self._port(name, stream)
+            if name in self._announced:
+                port.collect()
+        goes_on = all(name in self._announced for name in chosen)
+        if goes_on:
+            self._apply(request)
+        for name, port in self.ports.items():
             opening = asyncio.ensure_future(
                 port.attach(
                     self.link,
@@ -189,16 +194,24 @@ class PipeSession:
                 )
             )
             await self._or_end(opening)
+            if self.ended.done():
+                return
             if name not in self._announced:
                 self._announced.append(name)
                 self._journal.note_session(self.start.task_id, {"announced": self._announced})
-        self._apply(request)
+        if not goes_on:
+            self._apply(request)
 
     async def _or_end(self, opening: "asyncio.Future[None]") -> None:
-        """Wait for a stream, unless the session ends first."""
+        """Wait for a stream, unless the session ends first: its time runs out without a network too."""
         waits: list[asyncio.Future[Any]] = [opening, self.ended]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            while not (opening.done() or self.ended.done()):
+                limit_s = min(60.0, self.remaining_s())
+                if limit_s <= 0:
+                    self.end("expire")
+                    break
+                await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
             if opening.done():
                 opening.result()
         finally:

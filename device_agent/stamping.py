@@ -30,7 +30,9 @@ class Stamper:
         """The wall clock at that instant."""
         age_ms = round((self._clock.monotonic_s() - monotonic_s) * 1000)
         offset_ms = self._clock.offset_ms()
-        return round(self._clock.monotonic_s() * 1000) - max(0, age_ms) + (offset_ms or 0), offset_ms is not None
+        return round(self._clock.monotonic_s() * 1000) - max(0, age_ms) + (
+            offset_ms or 0
+        ), offset_ms is not None
 
     def measured(self, values: Values, at_s: float, wall: Wall | None = None) -> Reading:
         """The chip has just said this."""

@@ -54,6 +54,7 @@ class Ds3231(Sensor[Ds3231Config, I2cBus]):
     """`time` is UTC as long as whoever sets it sets UTC, as this driver and Linux do."""
 
     default_every_s = 60.0
+    serves_as_clock = True
     points = (
         Point("time", Unit.SECOND, description="Epoch, whole seconds; null when not to be trusted."),
         Point("temperature", Unit.CELSIUS, low=-40, high=85, description="Of the chip, renewed every 64 s."),

@@ -6,10 +6,25 @@ point carries its `unit` (UCUM) as an annotation.
 
 from typing import Any
 
-from device_agent.card.parts import AT, DIALECT, ERROR, LATE, SEQ, STATUS_REASONS, described, event, object_of
+from device_agent.card.parts import (
+    AT,
+    BOOT,
+    CLOCK,
+    DIALECT,
+    ERROR,
+    LATE,
+    SEQ,
+    STATUS_REASONS,
+    described,
+    event,
+    object_of,
+)
 from device_agent.config import Config, StreamConfig
 from device_agent.driver import Point
 from device_agent.records import Flag
+
+# Members that any event may carry.
+UNUSUAL = {"boot": BOOT, "clock": CLOCK, "late": LATE}
 
 
 def outbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
@@ -36,12 +51,9 @@ def reading(config: Config, device: str, stream: StreamConfig | None = None) -> 
         "device": {"const": device},
         "at": AT,
         "seq": SEQ,
-        "boot": {"type": "string", "description": "New at each start of the machine."},
+        "boot": BOOT,
         "values": object_of(values, required=list(values)),
-        "clock": {
-            "const": "unset",
-            "description": "The machine's clock was not set: `at` is not to be trusted.",
-        },
+        "clock": CLOCK,
         "flags": {
             "type": "object",
             "description": "Why a value is missing or doubtful, by point.",
@@ -90,7 +102,7 @@ def _status(stream: StreamConfig) -> dict[str, Any]:
         "seq": SEQ,
         "state": {"enum": ["online", "offline", "fault"]},
         "reason": {"enum": list(STATUS_REASONS)},
-        "late": LATE,
+        **UNUSUAL,
     }
     return event(
         "Health of a device",
@@ -112,7 +124,7 @@ def _gap(stream: StreamConfig) -> dict[str, Any]:
         "count": {"type": "integer", "minimum": 0},
         "device": {"enum": list(stream.devices)},
         "reason": {"enum": ["overflow", "thinned", "power_cut", "device_lost"]},
-        "late": LATE,
+        **UNUSUAL,
     }
     required = ("at", "seq", "from_seq", "to_seq", "from_at", "to_at", "count", "reason")
     return event("Events that will not come", members, required=required)
@@ -135,7 +147,7 @@ def ack(*, numbered: bool = True) -> dict[str, Any]:
         "verified": {"type": "boolean", "description": "True only after it was read back."},
         "error": ERROR,
         "repeated": {"const": True, "description": "This id was answered before: nothing moved now."},
-        "late": LATE,
+        **UNUSUAL,
     }
     if numbered:
         return event("Answer to a command", members, required=("id", "at", "seq", "state"))
@@ -157,10 +169,9 @@ def _control() -> dict[str, Any]:
             "devices": {"type": "array"},
             "streams": {"type": "array"},
             "until": {"type": ["integer", "null"], "description": "Epoch milliseconds of the session's end."},
-            "boot": {"type": "string"},
             "ok": {"type": "boolean"},
             "error": ERROR,
-            "late": LATE,
+            **UNUSUAL,
         },
     }
 

@@ -38,6 +38,11 @@ ERROR_CODES = (
 TTL_DEFAULT_MS = 5000
 
 AT = {"type": "integer", "description": "Epoch milliseconds of the measurement, not of sending."}
+CLOCK = {
+    "const": "unset",
+    "description": "The time was not known: `at` counts milliseconds from the start of the machine, `boot`.",
+}
+BOOT = {"type": "string", "description": "New at each start of the machine."}
 SEQ = {"type": "integer", "minimum": 1, "description": "Numbers the events of this channel without holes."}
 LATE = {"const": True, "description": "Sent after its time, from the buffer."}
 ERROR = {

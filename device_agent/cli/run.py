@@ -14,7 +14,7 @@ from typing import Any
 from device_agent.agent import Agent, prepare_directories
 from device_agent.bus.factory import make_handle
 from device_agent.cli.common import config_path
-from device_agent.clock import SystemClock
+from device_agent.clock import Clock, SystemClock
 from device_agent.config import Config, load
 from device_agent.config.secret import api_key
 from device_agent.errors import ConfigError
@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
             f"state.directory: {error.filename} cannot be made ({error.strerror}): "
             "make it for this user, or name another directory"
         ) from error
-    return asyncio.run(_run(config, key, _handles(args.simulate, path), args.log))
+    return asyncio.run(
+        _run(config, key, _handles(args.simulate, path), _clock(args.simulate, config), args.log)
+    )
 
 
 def _handles(simulate: bool, path: Path) -> HandleFactory:
@@ -56,8 +58,18 @@ def _handles(simulate: bool, path: Path) -> HandleFactory:
     return partial(open_handle, board=ensure_board(path))
 
 
-async def _run(config: Config, key: str, handles: HandleFactory, log_style: str) -> int:
-    agent = Agent(config, key, SystemClock(), handles, Notifier(), log_style=log_style)
+def _clock(simulate: bool, config: Config) -> Clock:
+    """The machine's; in a simulation one that goes wrong as the file `$DEVICE_AGENT_CLOCK` says."""
+    memory, wrong = config.state.runtime_directory / "clock.json", os.environ.get("DEVICE_AGENT_CLOCK")
+    if not simulate or not wrong:
+        return SystemClock(memory)
+    from device_agent.testing.clock import ShiftedClock
+
+    return ShiftedClock(Path(wrong), memory)
+
+
+async def _run(config: Config, key: str, handles: HandleFactory, clock: Clock, log_style: str) -> int:
+    agent = Agent(config, key, clock, handles, Notifier(), log_style=log_style)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)

@@ -89,6 +89,8 @@ class Link:
             self._offset_ms = server_ms - (sent_s + received_s) * 500
             self._offset_rtt_ms = rtt_ms
             self._offset_at_s = received_s
+            middle_s = (sent_s + received_s) / 2
+            self._clock.learn(server_ms, middle_s, "network")
 
     def server_ms(self) -> float | None:
         """The network's clock now, epoch milliseconds; None before the first sample."""

@@ -104,6 +104,7 @@ class Owner:
                 "losses": network.link.losses,
                 "trouble": network.trouble,
             },
+            "clock": {"set": network.clock.is_set(), "source": network.clock.source},
             "sessions": [
                 {
                     "task": task_id,

@@ -53,9 +53,16 @@ class Range:
     from_at: int
     to_at: int
 
+    def known(self, offset_ms: int | None) -> "Range":
+        """With true times, where it was noted before the time was known: events that never had a number."""
+        if offset_ms is None or self.from_seq is not None or not undated(self.from_at):
+            return self
+        to_at = self.to_at + offset_ms if undated(self.to_at) else self.to_at
+        return replace(self, from_at=self.from_at + offset_ms, to_at=to_at)
+
 
 def items(some: Sequence[tuple[Event, bool]], boot: str, offset_ms: int | None) -> tuple[bytes, ...]:
-    """The very bytes that go out, of events that are late or not; `offset_ms` dates what `boot` left undated."""
+    """The very bytes that go out, of events that are late or not; `offset_ms` dates what has no time."""
     return tuple(_item(dated(event, boot, offset_ms), late) for event, late in some)
 
 
@@ -73,12 +80,13 @@ def dated(event: Event, boot: str, offset_ms: int | None) -> Event:
     return event if data is event.data else replace(event, data=data, at_ms=event.at_ms + offset_ms)
 
 
-def range_of(some: list[Event]) -> Range:
+def range_of(some: list[Event], boot: str, offset_ms: int | None) -> Range:
     """What these events amount to; a `gap` among them hands on what it was to say."""
+    now_dated = [dated(event, boot, offset_ms) for event in some]
     numbers = [event.seq for event in some if event.seq is not None]
-    times = [event.at_ms for event in some]
+    times = [event.at_ms for event in now_dated]
     count = 0
-    for event in some:
+    for event in now_dated:
         said = json.loads(event.data) if event.kind == "gap" else {}
         count += said.get("count", 1)
         numbers += [said[name] for name in ("from_seq", "to_seq") if said.get(name) is not None]

@@ -96,11 +96,10 @@ class History:
         await self._thread.run(lambda: self._write_here(waiting))
 
     def _date(self) -> None:
-        now_ms, now_s = self._clock.now_ms(), self._clock.monotonic_s()
+        offset_ms = self._clock.offset_ms() or 0
         undated, self._undated = self._undated, deque()
         for reading in undated:
-            age_ms = round((now_s - reading.monotonic_s) * 1000)
-            self.add(replace(reading, at_ms=now_ms - age_ms, clock_set=True))
+            self.add(replace(reading, at_ms=reading.at_ms + offset_ms, clock_set=True))
 
     async def close(self) -> None:
         """Write what is there and close the file."""

@@ -6,6 +6,7 @@ is acknowledged. Only the two ends of a long backlog are in memory; the middle i
 
 import asyncio
 from collections import deque
+from dataclasses import replace
 from typing import Any, Literal
 
 from device_agent import events
@@ -13,7 +14,7 @@ from device_agent.clock import Clock, undated
 from device_agent.events import Draft
 from device_agent.network import Cut
 from device_agent.store.backlog import Backlog, Owner
-from device_agent.store.event import Event, Kept, Range, dated, items, range_of
+from device_agent.store.event import Event, Kept, Range, items, range_of
 from device_agent.store.outbox_file import ChannelRow
 
 Overflow = Literal["drop-oldest", "thin", "refuse"]
@@ -146,7 +147,7 @@ class Lane:
 
     def _say_what_was_lost(self) -> None:
         some, self._lost = self._lost, []
-        for lost in some:
+        for lost in (each.known(self._clock.offset_ms()) for each in some):
             self._put(
                 events.gap(
                     self._clock.now_ms(),
@@ -251,15 +252,7 @@ class Lane:
         """
         again = [event for event in self._sent if event.seq is not None and event.seq >= from_seq]
         for event in again:
-            copy = Event(
-                self._owner.next_id(),
-                event.data,
-                event.seq,
-                event.at_ms,
-                event.kind,
-                event.device,
-                float("-inf"),
-            )
+            copy = replace(event, id=self._owner.next_id(), appended_s=float("-inf"), kept=Kept.NOWHERE)
             self._owner.note_cost(copy.cost_bytes)
             self._memory_bytes += copy.cost_bytes
             self._late.head.append(copy)
@@ -321,8 +314,7 @@ class Lane:
                 dropped.append(self._drop_oldest(queue))
                 size += dropped[-1].cost_bytes
         if dropped:
-            clock = (self._clock.boot, self._clock.offset_ms())
-            self._note_lost(range_of([dated(event, *clock) for event in dropped]), "overflow")
+            self._note_lost(range_of(dropped, self._clock.boot, self._clock.offset_ms()), "overflow")
 
     def _drop_oldest(self, queue: deque[Event]) -> Event:
         event = queue.popleft()

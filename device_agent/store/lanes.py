@@ -263,16 +263,17 @@ class Lanes:
     async def _drop(self, lane: Lane, span: tuple[int, int], target_bytes: int) -> None:
         old = await self._load(lane.channel, span, target_bytes, lane.held_ids()) or []
         if old and await self._replace(lane.channel, old, []):
-            lane.removed(range_of(old), 0, "overflow")
+            lane.removed(range_of(old, self._clock.boot, self._clock.offset_ms()), 0, "overflow")
 
     async def _thin(self, lane: Lane, span: tuple[int, int]) -> None:
         old = await self._load(lane.channel, span, THIN_BYTES, lane.held_ids()) or []
-        new = thin(old)
+        clock = (self._clock.boot, self._clock.offset_ms())
+        new = thin([dated(event, *clock) for event in old])
         if cost_bytes(new) > 0.9 * cost_bytes(old):
             await self._drop(lane, span, int(self.max_bytes * ROOM_SHARE))
             return
         if await self._replace(lane.channel, old, new):
-            whole = range_of(old)
+            whole = range_of(old, *clock)
             rows = len(old) - len(new)
             gone = Range(rows, rows, whole.bytes, whole.from_seq, whole.to_seq, whole.from_at, whole.to_at)
             lane.removed(gone, cost_bytes(new), "thinned")
@@ -282,11 +283,7 @@ class Lanes:
     ) -> list[Event] | None:
         # Rows whose deletion is on its way are there and yet gone.
         doomed = {event.id for some in (self._gone, self._deleting) for _, event in some}
-        found = await self._try(lambda: self._file.load(channel, span, limit_bytes, skip | doomed))
-        if found is None:
-            return None
-        clock = (self._clock.boot, self._clock.offset_ms())
-        return [dated(event, *clock) for event in found]
+        return await self._try(lambda: self._file.load(channel, span, limit_bytes, skip | doomed))
 
     async def _replace(self, channel: str, old: list[Event], new: list[Event]) -> bool:
         def job() -> bool:

@@ -1,5 +1,6 @@
-"""Clocks for tests: one that is stepped by hand, for the runtime and a simulated board at once, and one whose
-wall clock is wrong as a file says, for a whole daemon."""
+"""Clocks for tests: one that is stepped by hand, for the runtime and a simulated board at once; and one
+whose wall clock is wrong as a file says, for a whole daemon.
+"""
 
 import json
 import threading
@@ -10,8 +11,8 @@ from device_agent.clock import EARLIEST_TRUE_MS, SystemClock
 
 
 class ShiftedClock(SystemClock):
-    """The machine's clocks, with a wall clock that goes wrong by `shift_s` of a JSON file; `knows` there says
-    what the machine thinks of it (`device_agent.clock.machine_knows`). Looked at again whenever it changes."""
+    """The machine's clocks, with a wall clock that is wrong by `shift_s` of a JSON file; `knows` there says
+    what the machine thinks of it (`device_agent.clock.machine_knows`). Read again when it changes."""
 
     def __init__(self, file: Path, memory: Path | None = None) -> None:
         self._file = file

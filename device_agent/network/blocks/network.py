@@ -150,22 +150,23 @@ class BlocksNetwork:
     def _token_life_s(self) -> float:
         assert self._control_client is not None
         expires_ms = self._control_client.token_expires_ms(self.file.identity.control_token)
-        server_ms = self.link.server_ms() or float(self.clock.now_ms())
-        if expires_ms is None:
+        server_ms = self.link.server_ms() or (self.clock.now_ms() if self.clock.is_set() else None)
+        if expires_ms is None or server_ms is None:
             return RENEW_UNKNOWN_S
         life_s = (expires_ms - server_ms) / 1000
         return max(RENEW_MIN_INTERVAL_S, min(life_s * RENEW_AT, life_s - RENEW_MARGIN_S))
 
     async def _probe(self) -> None:
-        """Ask for the time when nothing else has proved the link for too long, and while it is down: whoever
-        hangs in a request of before is told when it is back."""
+        """Ask for the time until it is known, when nothing else has proved the link for too long, and while
+        it is down: whoever hangs in a request of before is told when it is back."""
         while True:
             need_s = self.need_proof_s()
-            if self._control_client is None or (need_s is None and self.link.up):
+            timeless = self.link.server_ms() is None
+            if self._control_client is None or (need_s is None and self.link.up and not timeless):
                 await asyncio.sleep(PROBE_IDLE_S)
                 continue
             every_s = PROBE_DOWN_S if need_s is None else need_s / 3
-            if not self.link.up or self.link.silent_s() > every_s:
+            if timeless or not self.link.up or self.link.silent_s() > every_s:
                 try:
                     await self._control_client.ping(max(0.2, every_s))
                 except NetworkError as error:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from device_agent.clock import Clock
-from device_agent.errors import NetworkError, TokenRefused, Unreachable
+from device_agent.errors import NetworkError, Refused, TokenRefused, Unreachable
 from device_agent.network import Cut, Lane, StreamSpec
 from device_agent.network.blocks.messages import (
     PARTS_MAX,
@@ -29,6 +29,7 @@ GROUP_FRESH_S = 20.0
 # Parts of one group under way at once (the official writer's own figure).
 PARTS_IN_FLIGHT = 8
 END_TRIES = 3
+TIME_LIMIT_S = 5.0
 
 
 class Pace:
@@ -92,6 +93,7 @@ class Writer:
 
     async def run(self) -> None:
         """Publish what the lane holds, for ever."""
+        await self._know_the_time()
         while True:
             await self._lane.until_ready()
             parts = self._pace.allowed(PARTS_MAX) if self._lane.pending_bytes > items_limit_bytes(1) else 1
@@ -104,6 +106,18 @@ class Writer:
             self._lane.ack(cut)
             self._last_number = cut.number
             self.messages += 1
+
+    async def _know_the_time(self) -> None:
+        """What was made before the time was known gets it before it goes out: the network knows it."""
+        while not self._clock.is_set():
+            try:
+                await self._client.ping(TIME_LIMIT_S)
+                break  # if it does not know a true time either, the events say that they have none
+            except Refused:
+                break
+            except NetworkError as error:
+                await self._backoff.wait(error)
+        self._backoff.reset()
 
     async def end(self, next_number: int) -> None:
         """Tell readers that nothing more comes; they also see it by the task's end, so a few tries do."""
