@@ -43,6 +43,9 @@ CLOSE_TIMEOUT_S = 2.0
 FASTEST_S = 0.05
 
 
+NOT_OPENED = "not opened yet"
+
+
 class Sink(Protocol):
     """Where a device's news go; plain calls on the event loop that return at once."""
 
@@ -80,7 +83,7 @@ class Device:
         self.bus = bus
         self.state = DeviceState.OFFLINE
         self.reason = "absent"
-        self.detail = "not opened yet"
+        self.detail = NOT_OPENED
         self.latest: Reading | None = None
         self._stamper = Stamper(name, driver_class, config, clock)
         self.points: dict[str, Point] = self._stamper.points

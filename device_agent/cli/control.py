@@ -1,11 +1,12 @@
 """`read`, `set`, `do`, `safe`, `estop`, `release`: through the running daemon's control socket.
 
-`read`, `set` and `do` use the hardware directly where no daemon runs; it has one owner at a time.
+`read`, `set`, `do` and `safe` use the hardware directly where no daemon runs; it has one owner at a time.
 """
 
 import argparse
 import json
 import logging
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -73,23 +74,27 @@ def ask_daemon(config: Config, question: Mapping[str, Any]) -> Any:
     return answer["result"]
 
 
-def _ask(config: Config, question: Mapping[str, Any]) -> Any:
-    """Through the daemon, else directly on the hardware."""
+def _without_log() -> None:
+    """One question needs no log; what went wrong is in the answer."""
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+def _read(config: Config, device: str) -> Any:
+    """Through the daemon, else directly from the hardware."""
     try:
-        return ask_daemon(config, question)
+        return ask_daemon(config, {"op": "read", "device": device})
     except Unavailable:
-        import structlog
+        from device_agent.operate.direct import read_directly
 
-        from device_agent.operate.direct import answer_directly
-
-        # One question needs no log; what went wrong is in the answer.
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-        return answer_directly(config, question)
+        _without_log()
+        return read_directly(config, device)
 
 
 def run_read(args: argparse.Namespace) -> int:
     config = load(config_path(args))
-    reading = _ask(config, {"op": "read", "device": args.device})
+    reading = _read(config, args.device)
     if args.json:
         print_json(reading)
         return Exit.DONE
@@ -125,7 +130,30 @@ def _drive(args: argparse.Namespace, question: Mapping[str, Any]) -> int:
     if args.dry_run:
         # Only the daemon knows who drives, and since when.
         return _show_ack(ask_daemon(config, {**question, "dry_run": True}), as_json=args.json)
-    return _show_ack(_ask(config, question), as_json=args.json)
+    try:
+        return _show_ack(ask_daemon(config, question), as_json=args.json)
+    except Unavailable:
+        return _drive_directly(config, question, as_json=args.json)
+
+
+def _drive_directly(config: Config, question: Mapping[str, Any], *, as_json: bool) -> int:
+    """Held in the foreground: without a daemon nobody else watches what was moved."""
+    from device_agent.operate.bench import drive_directly
+
+    told = False
+
+    def held(ack: Mapping[str, Any]) -> None:
+        nonlocal told
+        told = True
+        _show_ack(ack, as_json=as_json)
+        sys.stdout.flush()
+        limit_s = getattr(config.devices[str(question["device"])], "max_on_s", None)
+        limit = "" if limit_s is None else f", at most {limit_s:g} s"
+        print(f"no daemon runs: held until Ctrl-C{limit}, then safe", file=sys.stderr, flush=True)
+
+    _without_log()
+    ack = drive_directly(config, question, held)
+    return Exit.DONE if told else _show_ack(ack, as_json=as_json)
 
 
 def run_safe(args: argparse.Namespace) -> int:
@@ -146,7 +174,16 @@ def run_release(args: argparse.Namespace) -> int:
 
 
 def _make_safe(args: argparse.Namespace, op: str) -> int:
-    done = ask_daemon(load(config_path(args)), {"op": op})
+    config = load(config_path(args))
+    try:
+        done = ask_daemon(config, {"op": op})
+    except Unavailable:
+        if op != "safe":
+            raise
+        from device_agent.operate.bench import safe_directly
+
+        _without_log()
+        done = safe_directly(config)
     if args.json:
         print_json(done)
     elif not done:

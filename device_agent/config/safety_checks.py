@@ -33,7 +33,7 @@ def conditions(draft: Draft) -> Iterator[str]:
             if other == device.name:
                 yield f"{place} is the device itself: name another one"
             elif other not in draft.device_names:
-                guess = nearest(other, draft.device_names)
+                guess = nearest(other, list(draft.device_names))
                 yield f"{place} is not declared: " + (
                     f'did you mean "{guess}"?' if guess else "add the device"
                 )
@@ -48,7 +48,7 @@ def _condition(place: str, other: DraftDevice, points: Mapping[str, Any]) -> Ite
     for name, wanted in points.items():
         point = known.get(name)
         if point is None:
-            guess = nearest(name, known)
+            guess = nearest(name, list(known))
             hint = f'did you mean "{guess}"?' if guess else f"use {', '.join(known) or 'another device'}"
             yield f"{place}.{name} is no point of {other.name}: {hint}"
         elif isinstance(wanted, Within):

@@ -13,7 +13,7 @@ from device_agent.guard.channel import bound
 from device_agent.guard.log import Log
 from device_agent.guard.process import Guard
 
-USAGE = "usage: python -m device_agent.guard --socket PATH [--listen-fd N] [--log text|json]\n"
+USAGE = "usage: python -m device_agent.guard --socket PATH [--listen-fd N] [--log text|json|quiet]\n"
 """`--listen-fd`: an open socket that listens at PATH, from a daemon whose child this is."""
 
 

@@ -5,12 +5,18 @@ import time
 
 
 class Log:
-    """`style` is text or json. Made by hand: the json module alone is larger than the guard."""
+    """`style` is text, json, or quiet: text, and nothing while all is well.
+
+    Made by hand: the json module alone is larger than the guard.
+    """
 
     def __init__(self, style: str) -> None:
         self._json = style == "json"
+        self._quiet = style == "quiet"
 
     def __call__(self, level: str, event: str, **members: object) -> None:
+        if self._quiet and level == "info":
+            return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self._json:
             pairs = {"event": event, **members, "level": level, "time": now}

@@ -116,6 +116,15 @@ class GuardKeeper(Standby):
             self._send({"op": "bye", "safe": safe})
             self._part("the daemon ends")
 
+    async def until_gone(self, limit_s: float) -> None:
+        """After `bye`: a child that has nothing left to do has ended when this returns."""
+        ends_s = self._clock.monotonic_s() + limit_s
+        while self._clock.monotonic_s() < ends_s:
+            self._ended = [process for process in self._ended if process.poll() is None]
+            if not self._ended:
+                return
+            await asyncio.sleep(0.01)
+
     def status(self) -> dict[str, Any]:
         """For the owner."""
         link = self._link

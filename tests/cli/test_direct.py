@@ -1,8 +1,11 @@
-"""`read`, `set` and `do` where no daemon runs, on a pseudo-terminal as serial port."""
+"""`set` where no daemon runs, on a pseudo-terminal as serial port; `tests/guard/test_bench.py` has the rest."""
 
 import json
 import os
 import pty
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,11 +85,22 @@ def bench(tmp_path: Path) -> Iterator[tuple[str, Far]]:
     os.close(far)
 
 
-def test_a_serial_device_is_set_without_a_daemon(bench: tuple[str, Far], capsys: Any) -> None:
+def test_a_serial_device_is_held_without_a_daemon(bench: tuple[str, Far]) -> None:
     path, heard = bench
-    assert main(["--config", path, "set", "scale", "setpoint", "120", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["applied"] == {"setpoint": 120}
-    assert heard.wait(b"SP 120")
+    command = [sys.executable, "-m", "device_agent", "--config", path]
+    with subprocess.Popen(
+        [*command, "set", "scale", "setpoint", "120", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        assert b"held until Ctrl-C" in process.stderr.readline()
+        assert heard.wait(b"SP 120")
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert json.loads(out)["applied"] == {"setpoint": 120}
+    assert heard.wait(b"SP 120\nSP 0\n")
 
 
 def test_its_range_holds_without_a_daemon_too(bench: tuple[str, Far], capsys: Any) -> None:
@@ -96,6 +110,6 @@ def test_its_range_holds_without_a_daemon_too(bench: tuple[str, Far], capsys: An
     assert b"501" not in heard.data
 
 
-def test_a_pin_needs_a_process_that_holds_it(bench: tuple[str, Far], capsys: Any) -> None:
+def test_a_chip_that_is_not_there_is_named(bench: tuple[str, Far], capsys: Any) -> None:
     assert main(["--config", bench[0], "set", "valve", "on", "true"]) == 1
-    assert "only while a process holds it" in capsys.readouterr().err
+    assert "no-such-chip" in capsys.readouterr().err
