@@ -171,6 +171,7 @@ class Agent:
         self._lives.spawn("reload", self._reload())
 
     async def _reload(self) -> None:
+        self._network.try_again()
         async with self._reloading:
             if await self._reloader.reload():
                 await self._guard.follow(self._devices)

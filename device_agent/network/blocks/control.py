@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from device_agent.errors import NetworkError, TokenRefused
+from device_agent.errors import NetworkError, TokenRefused, Unreachable
 from device_agent.network.blocks.identity import IdentityFile
 from device_agent.network.blocks.pubsub import Batch, Client, Delivery
 from device_agent.network.link import Backoff, Link
@@ -20,6 +20,7 @@ log = structlog.get_logger("control")
 POLL_LIMIT_S = 20.0
 HEARTBEAT_S = 9.0
 PRESENCE_LIMIT_S = 5.0
+PROOF_LIMIT_S = 5.0
 # Presence changes that come together (a task with three streams) are told once.
 COALESCE_S = 0.05
 # A control message that came twice is told by its timetoken; the network caches 100.
@@ -38,6 +39,7 @@ class ControlChannel:
         handle: Callable[[Delivery], None],
         renew: Callable[[str], Awaitable[None]],
         remembered: Callable[[], Awaitable[None]],
+        opened: Callable[[], None],
     ) -> None:
         self._file = file
         self._link = link
@@ -45,6 +47,7 @@ class ControlChannel:
         self._handle = handle
         self._renew = renew
         self._remembered = remembered
+        self._opened = opened
         self._client: Client | None = None
         self._replaced = asyncio.Event()
         self._state_changed = asyncio.Event()
@@ -80,12 +83,16 @@ class ControlChannel:
         """Long-poll for ever."""
         backoff = Backoff(self._link)
         region: str | None = None
+        proof_due = True
         while True:
             client = await self._ready()
             try:
+                if proof_due:
+                    await self._prove(client)
                 batch = await self._poll(client, region)
             except TokenRefused as refused:
                 self.subscribed.clear()
+                proof_due = True
                 await self._renew(str(refused))
                 await backoff.wait(refused, self._replaced)
                 continue
@@ -93,15 +100,31 @@ class ControlChannel:
                 if self.subscribed.is_set():
                     log.warning("control_channel_lost", error=str(error))
                     self.subscribed.clear()
+                proof_due = True
                 await backoff.wait(error)
                 continue
             backoff.reset()
+            proof_due = batch is None
             if batch is not None:
-                if not self.subscribed.is_set():
-                    log.info("control_channel_open")
-                    self.subscribed.set()
                 region = batch.region
                 await self._take_all(batch)
+
+    async def _prove(self, client: Client) -> None:
+        """A long-poll that ends without news proves nothing: ask where the channel stands, which is answered
+        at once, over the same way and with the same token as messages come. Who gets no answer is deaf."""
+        identity = self._file.identity
+        channel = identity.control_channel
+        answer = await self._link.unless_back(client.subscribe(channel, "0", None, limit_s=PROOF_LIMIT_S))
+        if answer is None:
+            raise Unreachable(f"subscribe to {channel}: not answered within {PROOF_LIMIT_S:g} s")
+        if not self._placed.is_set():
+            identity.control_timetoken = answer.timetoken
+            self._placed.set()
+            self._file.save()
+        if not self.subscribed.is_set():
+            log.info("control_channel_open")
+            self.subscribed.set()
+            self._opened()
 
     async def _poll(self, client: Client, region: str | None) -> Batch | None:
         """One long-poll; None when it brought nothing, or when there is another client to ask."""
@@ -152,7 +175,8 @@ class ControlChannel:
         backoff = Backoff(self._link)
         while True:
             client = await self._ready()
-            await self._placed.wait()
+            # Who does not hear must not look present: tasks would be sent to nobody.
+            await self.subscribed.wait()
             try:
                 await client.heartbeat(self._file.identity.control_channel, self._state(), PRESENCE_LIMIT_S)
             except NetworkError as error:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
+from device_agent.errors import NetworkError, ProtocolFault, Refused
 from device_agent.network.blocks.http import Http
 from device_agent.network.blocks.join import Joiner
 from device_agent.network.link import Backoff
@@ -34,10 +34,9 @@ class Upload:
 class Uploads:
     """Sends files for tasks. The backend announces them to the caller; we must not."""
 
-    def __init__(self, http: Http, joiner: Joiner, identity_token: Any) -> None:
+    def __init__(self, http: Http, joiner: Joiner) -> None:
         self._http = http
         self._joiner = joiner
-        self._token = identity_token
 
     async def upload(self, file: Upload, before: Callable[[], Awaitable[None]] | None = None) -> None:
         """Returns when the backend confirmed. Raises Refused after many refusals.
@@ -79,14 +78,7 @@ class Uploads:
         return upload_id
 
     async def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            reply = await self._joiner.api.request("POST", path, bearer=self._token(), body=body)
-        except TokenRefused as refused:
-            if refused.status != 401:
-                raise
-            reply = await self._joiner.api.request(
-                "POST", path, bearer=await self._joiner.refresh_access(), body=body
-            )
+        reply = await self._joiner.call(path, body)
         if reply.get("error"):
             raise Refused(f"{path}: {reply['error']}", 200)
         return reply

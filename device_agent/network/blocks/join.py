@@ -9,7 +9,7 @@ from urllib.parse import quote
 import structlog
 
 from device_agent import __version__
-from device_agent.errors import NetworkError, ProtocolFault
+from device_agent.errors import NetworkError, ProtocolFault, TokenRefused
 from device_agent.network.blocks.http import Api, Http
 from device_agent.network.blocks.identity import IdentityFile
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
@@ -138,6 +138,25 @@ class Joiner:
         identity.environment = "playground" if identity.billing_mode == "free" else "network"
         keys = identity.playground_keys if identity.environment == "playground" else identity.network_keys
         identity.publish_key, identity.subscribe_key = keys
+
+    async def call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A request to the backend as this agent; an access token that ran out is replaced once."""
+        bearer = self._file.identity.access_token
+        try:
+            return await self.api.request("POST", path, bearer=bearer, body=body)
+        except TokenRefused as refused:
+            if refused.status != 401:
+                raise
+            return await self.api.request("POST", path, bearer=await self.refresh_access(), body=body)
+
+    async def has_ended(self, task_id: str) -> str:
+        """The terminal state of a task that has ended; empty for one that has not. Raises NetworkError."""
+        question = {"jsonrpc": "2.0", "id": task_id, "method": "GetTask", "params": {"taskId": task_id}}
+        reply = await self.call("/api/v1/rpc", question)
+        found = reply.get("result")
+        task = found.get("task", found) if isinstance(found, dict) else None
+        state = task.get("state") if isinstance(task, dict) else None
+        return state if state in ("completed", "failed", "canceled") else ""
 
     async def refresh_access(self) -> str:
         """A new access token for the backend API, after a 401; a refused refresh leads to a new connect."""

@@ -1,6 +1,7 @@
 """The agent's membership: joined, or trying. Tasks come in here and go back through `BlocksTask`."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -60,7 +61,7 @@ class BlocksNetwork:
         self.file = IdentityFile(state_dir / "identity.json", settings.agent_name)
         self.http = Http(self.link)
         self.joiner = Joiner(settings, self.http, self.file)
-        self.uploads = Uploads(self.http, self.joiner, lambda: self.file.identity.access_token)
+        self.uploads = Uploads(self.http, self.joiner)
         self.lives = Lives("network")
         self.shared = SharedStreams()
         self.joined = asyncio.Event()
@@ -73,6 +74,7 @@ class BlocksNetwork:
         self._tasks: dict[str, BlocksTask] = {}
         self._started_ms = clock.now_ms()
         self._renew_now = asyncio.Event()
+        self._again = asyncio.Event()
         self._joined_at_s = 0.0
         self._refusing = 0
         self._resumed = False
@@ -83,6 +85,7 @@ class BlocksNetwork:
             handle=self._on_delivery,
             renew=self._ask_renewal,
             remembered=runtime.remembered,
+            opened=self._opened,
         )
 
     # -- life -----------------------------------------------------------------------------------------------
@@ -111,8 +114,11 @@ class BlocksNetwork:
                 await self.joiner.join()
             except Revoked as error:
                 self.trouble = str(error)
+                self.joined.clear()
                 log.error("not_allowed", error=str(error), again_in_s=REVOKED_RETRY_S)
-                await asyncio.sleep(REVOKED_RETRY_S)
+                self._again.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._again.wait(), REVOKED_RETRY_S)
                 continue
             except NetworkError as error:
                 if self.trouble != str(error):
@@ -136,6 +142,10 @@ class BlocksNetwork:
             self._resume_tasks()
         else:
             log.info("token_renewed")
+
+    def try_again(self) -> None:
+        """The owner says that what kept the agent out is mended: ask now."""
+        self._again.set()
 
     async def _until_renewal(self) -> None:
         try:
@@ -216,6 +226,13 @@ class BlocksNetwork:
             self._control_client.token = token
             self.control.token_renewed()
 
+    def _outlives(self, token: str) -> bool:
+        """Whether a token that came with a task is newer than ours: the task may have waited for long."""
+        theirs, ours = (
+            self.control_client.token_expires_ms(each) for each in (token, self.file.identity.control_token)
+        )
+        return theirs is None or ours is None or theirs > ours
+
     def _switch(self, environment: str, token: str) -> None:
         identity = self.file.identity
         keys = identity.network_keys if environment == "network" else identity.playground_keys
@@ -269,7 +286,7 @@ class BlocksNetwork:
 
     def _on_start(self, begin: Begin, targeted: bool) -> None:
         start = begin.start
-        if begin.control_token:
+        if begin.control_token and self._outlives(begin.control_token):
             self._use_control_token(begin.control_token)
         if self._runtime.knows(start.task_id):
             log.info("task_known_already", task=start.task_id)
@@ -328,6 +345,24 @@ class BlocksNetwork:
         finally:
             self._tasks.pop(task.start.task_id, None)
             self.control.state_changed()
+
+    def _opened(self) -> None:
+        """Control messages come again; what was said meanwhile may have passed by (the cache is short)."""
+        if self._tasks:
+            self.lives.spawn("missed", self._honour_missed(list(self._tasks)))
+
+    async def _honour_missed(self, task_ids: list[str]) -> None:
+        """End what the network has ended without us."""
+        await self.joined.wait()
+        for task_id in task_ids:
+            try:
+                state = await self.joiner.has_ended(task_id)
+            except NetworkError as error:
+                log.info("task_not_looked_up", task=task_id, error=str(error))
+                continue
+            if state and task_id in self._tasks:
+                log.info("task_ended_meanwhile", task=task_id, state=state)
+                self._runtime.end(task_id, "expire" if state == "completed" else "cancel")
 
     def _resume_tasks(self) -> None:
         if self._resumed:

@@ -10,12 +10,16 @@ import json
 from collections import deque
 from typing import Any
 
+import structlog
+
 from device_agent.clock import Clock
 from device_agent.errors import NetworkError, Refused, TokenRefused
 from device_agent.network import StartTask, TerminalState
 from device_agent.network.blocks.pubsub import Client
 from device_agent.network.blocks.wire import PROTOCOL_VERSION, event_meta, task_channel, task_event
 from device_agent.network.link import Backoff, Link
+
+log = structlog.get_logger("task")
 
 # A caller that has just sent its message may not listen yet for about two round trips (protocol 13). What
 # must not be missed waits this long after the task began; `running` goes out at once.
@@ -164,6 +168,9 @@ class TaskEvents:
                 refusals += isinstance(error, Refused)
                 if refusals >= REFUSALS_MAX:
                     self.given_up += 1
+                    log.error(
+                        "task_event_given_up", task=self._start.task_id, type=event["type"], error=str(error)
+                    )
                     return
                 await self._backoff.wait(error)
             else:
