@@ -1,4 +1,4 @@
-"""A microcontroller that speaks in frames: COBS, so that 0 ends each, a CRC-16, and a msgpack map in it.
+"""A microcontroller that speaks in frames: COBS or SLIP, with a CRC-16, and a msgpack map in each.
 
     far end → host   {"temperature": 21.5, "lamp": false}     whenever it likes, any of its points
     host → far end   {"lamp": true}                           what is to be set
@@ -14,14 +14,14 @@ from pydantic import Field
 
 from device_agent.driver import Actuator, DriverError, Flag, Flagged, Listener, Point, SerialBus, Value
 from drivers.configured import MISSING, ConfiguredPoints, parser_of
+from drivers.frames import FRAMINGS, Framing
 
 NOT_READY = Flagged(None, Flag.NOT_READY)
-END = b"\0"
-CRC_BYTES = 2
 
 
 class FramedMsgpackConfig(ConfiguredPoints):
     driver: Literal["framed-msgpack"] = "framed-msgpack"
+    framing: Literal["cobs", "slip"] = Field("cobs", description="How frames are told apart on the wire.")
     max_frame_bytes: int = Field(
         512, ge=16, le=65_536, description="A longer frame is noise and passed over."
     )
@@ -34,6 +34,7 @@ class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsg
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._parsers = {name: parser_of(options) for name, options in self.config.points.items()}
+        self._framing = FRAMINGS[self.config.framing]
         self._begin()
         self.frames_bad = 0
 
@@ -70,7 +71,7 @@ class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsg
     # -- in -----------------------------------------------------------------------------------------------
 
     def feed(self, chunk: bytes) -> list[dict[str, Value | Flagged]]:
-        *frames, rest = (self._rest + chunk).split(END)
+        *frames, rest = (self._rest + chunk).split(self._framing.end)
         limit = self.config.max_frame_bytes
         readings = []
         for frame in frames:
@@ -87,7 +88,7 @@ class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsg
 
     def _values(self, frame: bytes) -> dict[str, Value | Flagged] | None:
         try:
-            document = decoded(frame)
+            document = decoded(frame, self._framing)
         except ValueError:
             self.frames_bad += 1
             return None
@@ -116,12 +117,12 @@ class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsg
         """All in one frame. The far end says by itself what became of it; here it is not known yet."""
         points = self.config.points
         wire = {n: v if isinstance(v, bool) else points[n].to_wire(v) for n, v in values.items()}
-        frame = encoded(wire)
+        frame = encoded(wire, self._framing)
         if len(frame) - 1 > self.config.max_frame_bytes:
             raise DriverError(
                 f"{', '.join(values)}: a frame of {len(frame)} bytes is above `max_frame_bytes`"
             )
-        self.bus.write(END + frame)  # ends whatever the far end has heard until now
+        self.bus.write(self._framing.end + frame)  # ends whatever the far end has heard until now
         self._sent |= values
         return {}
 
@@ -129,59 +130,18 @@ class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsg
 # --- frames ----------------------------------------------------------------------------------------------
 
 
-def encoded(document: Mapping[str, Any]) -> bytes:
-    """One frame with its ending 0."""
+def encoded(document: Mapping[str, Any], framing: Framing) -> bytes:
+    """One frame with its ending."""
     payload: bytes = msgpack.packb(document, use_single_float=False)
-    return stuffed(payload + crc16(payload).to_bytes(CRC_BYTES, "big")) + END
+    return framing.framed(payload)
 
 
-def decoded(frame: bytes) -> dict[str, Any]:
-    """The map in a frame without its ending 0. Raises ValueError for anything else."""
-    data = unstuffed(frame)
-    payload, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
-    if len(data) <= CRC_BYTES or crc16(payload).to_bytes(CRC_BYTES, "big") != crc:
-        raise ValueError("wrong checksum")
+def decoded(frame: bytes, framing: Framing) -> dict[str, Any]:
+    """The map in a frame without its ending. Raises ValueError for anything else."""
     try:
-        document = msgpack.unpackb(payload)
-    except (msgpack.UnpackException, ValueError, RecursionError) as error:
+        document = msgpack.unpackb(framing.payload(frame))
+    except (msgpack.UnpackException, RecursionError) as error:
         raise ValueError(f"no msgpack: {error}") from error
     if not isinstance(document, dict):
         raise ValueError("no map")
     return document
-
-
-def stuffed(data: bytes) -> bytes:
-    """COBS (Cheshire and Baker, 1999): a length before each run that holds no 0, at most 254 bytes long."""
-    out = bytearray()
-    for run in data.split(END):
-        while len(run) >= 254:
-            out += b"\xff" + run[:254]
-            run = run[254:]
-        out += bytes((len(run) + 1,)) + run
-    return bytes(out)
-
-
-def unstuffed(frame: bytes) -> bytes:
-    """Raises ValueError where a length points beyond the end."""
-    out = bytearray()
-    at = 0
-    while at < len(frame):
-        size = frame[at]
-        run = frame[at + 1 : at + size]
-        if size == 0 or len(run) != size - 1:
-            raise ValueError("no COBS frame")
-        at += size
-        out += run
-        if size < 255 and at < len(frame):
-            out.append(0)
-    return bytes(out)
-
-
-def crc16(data: bytes) -> int:
-    """Polynomial 0x1021, from all ones, highest bit first (CRC-16/IBM-3740)."""
-    crc = 0xFFFF
-    for byte in data:
-        crc ^= byte << 8
-        for _ in range(8):
-            crc = (crc << 1 ^ 0x1021 if crc & 0x8000 else crc << 1) & 0xFFFF
-    return crc

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from device_agent.testing.chips import Physical, SerialChip
 from drivers.configured import parser_of
 from drivers.framed_msgpack import decoded, encoded
+from drivers.frames import FRAMINGS
 
 if TYPE_CHECKING:
     from drivers.framed_msgpack import FramedMsgpackConfig
@@ -21,13 +22,14 @@ class SimulatedController(SerialChip):
             {name: options.safe or empty[options.type] for name, options in config.points.items()}
         )
         self._points = config.points
+        self._framing = FRAMINGS[config.framing]
         self._received = b""
 
     def outputs(self) -> dict[str, Physical]:
         return {name: value for name, value in self._quantities.items() if self._points[name].write}
 
     def report(self) -> bytes:
-        return encoded({name: self._wire(name) for name in self._points})
+        return encoded({name: self._wire(name) for name in self._points}, self._framing)
 
     def _wire(self, name: str) -> Any:
         value = self._quantities[name]
@@ -37,10 +39,10 @@ class SimulatedController(SerialChip):
         self.say(self.report())
 
     def receive(self, data: bytes) -> None:
-        *frames, self._received = (self._received + data).split(b"\0")
+        *frames, self._received = (self._received + data).split(self._framing.end)
         for frame in frames:
             try:
-                document = decoded(frame)
+                document = decoded(frame, self._framing)
             except ValueError:
                 continue
             for name, raw in document.items():

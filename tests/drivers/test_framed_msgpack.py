@@ -14,15 +14,8 @@ import pytest
 
 from device_agent.driver import DriverError, Flag, Flagged
 from device_agent.testing import check_driver
-from drivers.framed_msgpack import (
-    FramedMsgpack,
-    FramedMsgpackConfig,
-    crc16,
-    decoded,
-    encoded,
-    stuffed,
-    unstuffed,
-)
+from drivers.framed_msgpack import FramedMsgpack, FramedMsgpackConfig, decoded, encoded
+from drivers.frames import FRAMINGS, Framing, cobs, crc16, slip, uncobs, unslip
 
 POINTS = {
     "temperature": {"unit": "Cel"},
@@ -45,13 +38,18 @@ class Wire:
         self.sent.append(data)
 
 
+COBS = FRAMINGS["cobs"]
+BOTH = pytest.mark.parametrize("framing", ["cobs", "slip"])
+
+
 def controller(points: dict | None = None, **options) -> FramedMsgpack:
     config = FramedMsgpackConfig.model_validate({"points": points or POINTS, **options})
     return FramedMsgpack(config, Wire())  # type: ignore[arg-type]
 
 
-def test_contract():
-    check_driver(FramedMsgpack, {"points": POINTS})
+@BOTH
+def test_contract(framing):
+    check_driver(FramedMsgpack, {"points": POINTS, "framing": framing})
 
 
 def test_the_checksums_known_value():
@@ -70,22 +68,39 @@ def test_the_checksums_known_value():
     ],
 )
 def test_stuffing_by_the_paper(data, frame):
-    assert stuffed(bytes.fromhex(data)) == bytes.fromhex(frame)
-    assert unstuffed(bytes.fromhex(frame)) == bytes.fromhex(data)
+    assert cobs(bytes.fromhex(data)) == bytes.fromhex(frame)
+    assert uncobs(bytes.fromhex(frame)) == bytes.fromhex(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "frame"),
+    [("", ""), ("11 c0 22", "11 db dc 22"), ("db", "db dd"), ("db dc c0", "db dd dc db dc")],
+)
+def test_slip_by_its_rfc(data, frame):
+    assert slip(bytes.fromhex(data)) == bytes.fromhex(frame)
+    assert unslip(bytes.fromhex(frame)) == bytes.fromhex(data)
+
+
+@pytest.mark.parametrize("frame", [b"\xdb", b"\xdb\x11", b"\x11\xdb\xdb\xdc"])
+def test_what_is_no_slip_frame(frame):
+    with pytest.raises(ValueError, match="no SLIP frame"):
+        unslip(frame)
 
 
 @pytest.mark.parametrize("size", [253, 254, 255, 256, 508, 509, 1000])
 def test_long_runs(size):
     for data in (bytes(range(1, 256)) * 4, b"\x07" * 2000, b"\0" * 2000, os.urandom(2000)):
-        frame = stuffed(data[:size])
+        frame = cobs(data[:size])
         assert 0 not in frame
-        assert unstuffed(frame) == data[:size]
+        assert uncobs(frame) == data[:size]
+        assert unslip(slip(data[:size])) == data[:size]
+        assert b"\xc0" not in slip(data[:size])
 
 
 @pytest.mark.parametrize("frame", [b"\x05\x11", b"\x02", b"\x01\x00", b"\xff"])
 def test_what_is_no_frame(frame):
     with pytest.raises(ValueError, match="no COBS frame"):
-        unstuffed(frame)
+        uncobs(frame)
 
 
 @pytest.mark.parametrize(
@@ -94,31 +109,35 @@ def test_what_is_no_frame(frame):
 )
 def test_what_is_no_map(payload):
     with pytest.raises(ValueError):
-        decoded(stuffed(payload + crc16(payload).to_bytes(2, "big")))
+        decoded(COBS.framed(payload)[:-1], COBS)
 
 
 def test_points():
     driver = controller()
-    frame = encoded({"temperature": 21.5, "count": 3, "lamp": True, "other": [1]})
+    frame = encoded({"temperature": 21.5, "count": 3, "lamp": True, "other": [1]}, COBS)
     not_ready = Flagged(None, Flag.NOT_READY)
     assert driver.feed(frame) == [{"temperature": 21.5, "count": 3, "lamp": True, "dimmer": not_ready}]
     stale = {"count": Flagged(3, Flag.STALE), "lamp": Flagged(True, Flag.STALE), "dimmer": 0.25}
-    assert driver.feed(encoded({"dimmer": 0.25, "temperature": -4})) == [{"temperature": -4.0, **stale}]
+    assert driver.feed(encoded({"dimmer": 0.25, "temperature": -4}, COBS)) == [{"temperature": -4.0, **stale}]
     assert driver.present(0.0) == {"temperature": -4.0, "count": 3, "lamp": True, "dimmer": 0.25}
-    nan = encoded({"temperature": float("nan"), "count": None, "lamp": "x", "dimmer": True})
+    nan = encoded({"temperature": float("nan"), "count": None, "lamp": "x", "dimmer": True}, COBS)
     assert set(driver.feed(nan)[0].values()) == {Flagged(None, Flag.NO_ANSWER)}
 
 
-def test_every_damaged_frame_is_noticed_and_costs_no_other():
-    good = encoded({"temperature": 1.5, "count": 2})
-    expected = controller().feed(good)
+@BOTH
+def test_every_damaged_frame_is_noticed_and_costs_no_other(framing):
+    how = FRAMINGS[framing]
+    # Its checksum, and what has to be escaped, are among the bytes
+    good = encoded({"temperature": 1.5, "count": 0xC0, "dimmer": 0xDB}, how)
+    expected = controller(framing=framing).feed(good)
+    assert expected[0]["count"] == 0xC0
     for place in range(len(good)):
         for bit in range(8):
             bad = bytearray(good)
             bad[place] ^= 1 << bit
-            driver = controller()
+            driver = controller(framing=framing)
             # A flipped end joins two frames: then the second is lost with the first.
-            assert driver.feed(bytes(bad) + b"\0" + good) == expected, (place, bit)
+            assert driver.feed(bytes(bad) + how.end + good) == expected, (place, bit)
             assert driver.frames_bad >= 1
 
 
@@ -128,16 +147,20 @@ def test_noise_never_raises_and_never_fills_the_memory():
     for _ in range(200):
         driver.feed(chance.randbytes(chance.randrange(300)).replace(b"\0", b"\x01"))
         assert len(driver._rest) <= 64
-    assert driver.feed(b"\0" + encoded({"count": 9}))[0]["count"] == 9
+    assert driver.feed(b"\0" + encoded({"count": 9}, COBS))[0]["count"] == 9
 
 
-def test_writing_is_one_frame():
-    driver = controller()
+@BOTH
+def test_writing_is_one_frame(framing):
+    driver, how = controller(framing=framing), FRAMINGS[framing]
     assert driver.write({"lamp": True, "dimmer": 0.5}) == {}
     (sent,) = driver.bus.sent
-    assert sent[:1] == sent[-1:] == b"\0"
-    assert 0 not in sent[1:-1]
-    assert decoded(sent[1:-1]) == {"lamp": True, "dimmer": 0.5}
+    assert sent[:1] == sent[-1:] == how.end
+    assert how.end not in sent[1:-1]
+    assert decoded(sent[1:-1], how) == {"lamp": True, "dimmer": 0.5}
+
+
+def test_a_frame_that_is_too_long_is_refused():
     with pytest.raises(DriverError, match="max_frame_bytes"):
         controller({"text": {"type": "string", "write": True, "safe": ""}}).write({"text": "x" * 600})
 
@@ -145,12 +168,13 @@ def test_writing_is_one_frame():
 def test_scale_is_turned_round():
     driver = controller({"t": {"write": True, "safe": 20, "scale": 0.1, "offset": 5}})
     driver.write({"t": 20.3})
-    assert decoded(driver.bus.sent[0][1:-1]) == {"t": 153}
-    assert driver.feed(encoded({"t": 153}))[0]["t"] == pytest.approx(20.3)
+    assert decoded(driver.bus.sent[0][1:-1], COBS) == {"t": 153}
+    assert driver.feed(encoded({"t": 153}, COBS))[0]["t"] == pytest.approx(20.3)
 
 
-def test_the_controller_on_the_board(bench):
-    it = bench(FramedMsgpack, "meter", points=POINTS)
+@BOTH
+def test_the_controller_on_the_board(bench, framing):
+    it = bench(FramedMsgpack, "meter", points=POINTS, framing=framing)
     it.driver.open()
     source = it.driver.listen()
     it.driver.write({"lamp": True})
@@ -166,8 +190,8 @@ def test_the_controller_on_the_board(bench):
 # --- the sketch ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["cobs", "slip"])
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed (apt-get install g++)")
     built = tmp_path_factory.mktemp("sketch") / "controller"
@@ -179,6 +203,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "c++",
         *strict,
         f"-I{headers}",
+        f"-DSLIP={request.param == 'slip':d}",
         "-include",
         "Arduino.h",
         str(SKETCH),
@@ -187,13 +212,14 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    return built
+    return built, request.param
 
 
 class Sketch:
     """The sketch as a process, with a driver at its other end."""
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, framing: str) -> None:
+        self.framing: Framing = FRAMINGS[framing]
         self.process = subprocess.Popen(
             [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
         )
@@ -203,7 +229,7 @@ class Sketch:
             "lamp": {"type": "boolean", "write": True, "safe": False},
             "dimmer": {"write": True, "minimum": 0, "maximum": 1, "safe": 0},
         }
-        self.driver = controller(points)
+        self.driver = controller(points, framing=framing)
         self.driver.bus.write = self.process.stdin.write
 
     def until(self, **wanted) -> dict:
@@ -227,8 +253,8 @@ class Sketch:
 
 
 @pytest.fixture
-def sketch(program: Path) -> Iterator[Sketch]:
-    running = Sketch(program)
+def sketch(program: tuple[Path, str]) -> Iterator[Sketch]:
+    running = Sketch(*program)
     yield running
     running.close()
     assert running.process.returncode == 0
@@ -269,18 +295,18 @@ def test_the_sketch_obeys(sketch, dimmer):
 @pytest.mark.parametrize("single", [False, True])
 def test_the_sketch_knows_every_number_of_msgpack(sketch, value, expected, single):
     payload = msgpack.packb({"dimmer": value, "lamp": True}, use_single_float=single)
-    sketch.driver.bus.write(stuffed(payload + crc16(payload).to_bytes(2, "big")) + b"\0")
+    sketch.driver.bus.write(sketch.framing.framed(payload))
     assert sketch.until(lamp=True)["dimmer"] == expected
 
 
 def test_the_sketch_survives_noise(sketch):
     chance = random.Random(7)
-    good = encoded({"lamp": False})
+    good = encoded({"lamp": False}, sketch.framing)
     for place in range(len(good) - 1):
-        bad = bytearray(encoded({"lamp": True}))
+        bad = bytearray(encoded({"lamp": True}, sketch.framing))
         bad[place] ^= 1 << chance.randrange(8)
-        sketch.driver.bus.write(bytes(bad) + b"\0")
-    sketch.driver.bus.write(bytes(chance.randrange(1, 256) for _ in range(3000)) + b"\0")
+        sketch.driver.bus.write(bytes(bad) + sketch.framing.end)
+    sketch.driver.bus.write(bytes(chance.randrange(1, 256) for _ in range(3000)) + sketch.framing.end)
     for payload in (
         b"\x81",
         b"\x8f\xa4lamp",
@@ -289,6 +315,6 @@ def test_the_sketch_survives_noise(sketch):
         b"\x80",
         b"\xa4lamp",
     ):
-        sketch.driver.bus.write(stuffed(payload + crc16(payload).to_bytes(2, "big")) + b"\0")
+        sketch.driver.bus.write(sketch.framing.framed(payload))
     sketch.driver.write({"dimmer": 1})
     assert sketch.until(dimmer=1.0)["lamp"] is False

@@ -15,9 +15,16 @@
  *   lamp    = { type = "boolean", write = true, safe = false }
  *   dimmer  = { write = true, minimum = 0, maximum = 1, safe = 0 }
  *
- * A frame is a msgpack map and its CRC-16, made free of zeros by COBS, and a zero. Nothing here waits, so
- * that loop() goes round whatever the line does. Add a point: say it in sayPoints(), obey it in setPoint().
+ * A frame is a msgpack map and its CRC-16, made free of zeros by COBS, and a zero; or, with `framing = "slip"`
+ * and SLIP 1 below, escaped by SLIP and ended by 0xC0. Nothing here waits, so that loop() goes round whatever
+ * the line does. Add a point: say it in sayPoints(), obey it in setPoint().
  */
+
+#ifndef SLIP
+#define SLIP 0
+#endif
+const byte END = SLIP ? 0xC0 : 0;
+const byte ESCAPE = 0xDB, ESCAPED_END = 0xDC, ESCAPED_ESCAPE = 0xDD;
 
 const unsigned long BAUD = 115200;
 const unsigned long EVERY_MS = 500;
@@ -85,11 +92,15 @@ void beginMap(int points) {
   put(0x80 | points); /* up to 15 */
 }
 
-void sendMap() {
-  if (outSize > OUT_MAX - 2) return; /* too long: better nothing than half of it */
-  unsigned int crc = crc16(out, outSize);
-  put(crc >> 8);
-  put(crc & 0xFF);
+void sendSlip() {
+  for (int at = 0; at < outSize; at++) {
+    bool special = out[at] == END || out[at] == ESCAPE;
+    if (special) Serial.write(ESCAPE);
+    Serial.write(special ? (out[at] == END ? ESCAPED_END : ESCAPED_ESCAPE) : out[at]);
+  }
+}
+
+void sendCobs() {
   int start = 0;
   for (int at = 0; at <= outSize; at++) {
     if (at == outSize || out[at] == 0) {
@@ -98,17 +109,25 @@ void sendMap() {
       start = at + 1;
     }
   }
-  Serial.write((byte)0);
 }
 
-/* --- in: bytes until a zero, then the map in them --------------------------------------------------------- */
+void sendMap() {
+  if (outSize > OUT_MAX - 2) return; /* too long: better nothing than half of it */
+  unsigned int crc = crc16(out, outSize);
+  put(crc >> 8);
+  put(crc & 0xFF);
+  if (SLIP) sendSlip(); else sendCobs();
+  Serial.write(END);
+}
+
+/* --- in: bytes until the end of a frame, then the map in them ------------------------------------------- */
 
 const int IN_MAX = 200;
 byte in[IN_MAX];
 int inSize = 0;
 
-/* Takes COBS away in place. Returns the payload's size without its CRC, -1 for what is no frame. */
-int unframe(byte *data, int size) {
+/* Each takes its framing away in place. Returns the size of what was framed, -1 for what is no frame. */
+int uncobs(byte *data, int size) {
   int from = 0, to = 0;
   while (from < size) {
     int run = data[from++];
@@ -116,6 +135,25 @@ int unframe(byte *data, int size) {
     for (int left = run - 1; left > 0; left--) data[to++] = data[from++];
     if (run < 255 && from < size) data[to++] = 0;
   }
+  return to;
+}
+
+int unslip(byte *data, int size) {
+  int to = 0;
+  for (int from = 0; from < size; from++) {
+    byte next = data[from];
+    if (next == ESCAPE) {
+      if (++from == size || (data[from] != ESCAPED_END && data[from] != ESCAPED_ESCAPE)) return -1;
+      next = data[from] == ESCAPED_END ? END : ESCAPE;
+    }
+    data[to++] = next;
+  }
+  return to;
+}
+
+/* Returns the payload's size without its CRC, -1 for what is no frame. */
+int unframe(byte *data, int size) {
+  int to = SLIP ? unslip(data, size) : uncobs(data, size);
   if (to < 3) return -1;
   unsigned int crc = (unsigned int)data[to - 2] << 8 | data[to - 1];
   return crc16(data, to - 2) == crc ? to - 2 : -1;
@@ -194,7 +232,7 @@ void obey(const byte *data, int size) {
 void hear() {
   while (Serial.available() > 0) {
     byte next = Serial.read();
-    if (next != 0) {
+    if (next != END) {
       if (inSize <= IN_MAX) inSize++;
       if (inSize <= IN_MAX) in[inSize - 1] = next;
       continue;
