@@ -73,6 +73,12 @@ def check_drive(access: AccessConfig, actors: Iterable[Actor], device: str) -> N
         raise Rejected("not_allowed", f"the owner's access rules do not let you drive {device}")
 
 
+def check_look(access: AccessConfig, actors: Iterable[Actor], device: str) -> None:
+    """Raises Rejected `not_allowed` unless all of them may read the device."""
+    if not all(may(access, "read", actor, device) for actor in actors):
+        raise Rejected("not_allowed", f"the owner's access rules do not let you read {device}")
+
+
 def check_points(
     access: AccessConfig, actors: Collection[Actor], device: str, values: Mapping[str, Value | None]
 ) -> None:

@@ -11,7 +11,16 @@ from typing import Any
 
 import structlog
 
-from device_agent.authority import Actor, check_drive, check_points, known_device, knows, may, rank
+from device_agent.authority import (
+    Actor,
+    check_drive,
+    check_look,
+    check_points,
+    known_device,
+    knows,
+    may,
+    rank,
+)
 from device_agent.clock import Clock
 from device_agent.config import Config
 from device_agent.device import Device
@@ -25,7 +34,8 @@ from device_agent.errors import (
     Interlocked,
     Rejected,
 )
-from device_agent.records import Action, Step, Value
+from device_agent.order import Order, action_of, check_taken
+from device_agent.records import File, Step, Value
 from device_agent.safety.keeper import Keeper
 from device_agent.safety.latch import Latch
 from device_agent.safety.leases import Leases
@@ -95,12 +105,14 @@ class Commander:
         devices: Collection[str] | None = None,
         strangers: Collection[Actor] = (),
         for_s: float | None = None,
+        take: Callable[[File], None] | None = None,
     ) -> dict[str, Any]:
         """Carry out one command and return the members of its ack (without `at` and `seq`).
 
         `age_ms` is how old it was when it came, by the transport's clock (None: that clock is not known yet).
         `devices` bounds what this stream may name. `strangers` are others who might have sent it: on a shared
         stream nobody can tell, so all of them need the right. `for_s` puts a set back to safe after that.
+        `take` is given the file that an action made; without it such an action is refused.
         """
         arrived_s = self._clock.monotonic_s() - (age_ms or 0.0) / 1000
         key = actor.journal_key
@@ -110,19 +122,16 @@ class Commander:
         attempt = _Attempt()
         try:
             order = self._checked(command, actor, devices, strangers, for_s)
-            if age_ms is None:
+            check_taken(order, take)
+            if age_ms is None and not order.looks:
                 raise Rejected(
                     "clock_unset", "the network's time, and so the command's age, is not known yet"
                 )
-            deadline_s = arrived_s + command.ttl_ms / 1000
-
-            def may_begin() -> None:
-                self._keeper.may_move()
-                self._still_there(actor)
-                self._in_time(deadline_s, command)
-
+            may_begin = self._beginning(order, command, arrived_s + command.ttl_ms / 1000)
             may_begin()
-            await self._in_turn(attempt, order, command, may_begin)
+            given = await self._in_turn(attempt, order, command, may_begin)
+            if given is not None and take is not None:
+                take(given)
         except Rejected as rejected:
             attempt.fail("rejected", rejected.code, rejected.message)
         except asyncio.CancelledError:
@@ -135,8 +144,8 @@ class Commander:
         return ack
 
     async def _in_turn(
-        self, attempt: _Attempt, order: "_Order", command: Command, may_begin: Callable[[], None]
-    ) -> None:
+        self, attempt: _Attempt, order: Order, command: Command, may_begin: Callable[[], None]
+    ) -> File | None:
         """One command of a device after the other, each durable in the Journal before anything moves."""
         key = order.actor.journal_key
         name = order.device.name
@@ -151,7 +160,7 @@ class Commander:
                 if order.moves:
                     # Noted before it moves: a session that ends meanwhile must bring it back.
                     self._keeper.driven(name, order.actor.holder)
-                await self._perform(attempt, order, may_begin)
+                return await self._perform(attempt, order, may_begin)
             except asyncio.CancelledError:
                 # Its task, session or the process ends, and nobody knows how far it came.
                 if attempt.commanded is not None:
@@ -184,7 +193,8 @@ class Commander:
         attempt = _Attempt()
         try:
             order = self._checked(command, actor, None, (), None)
-            self._keeper.may_move()
+            if not order.looks:
+                self._keeper.may_move()
             ousts = self._checked_moment(order, claim=False)
             attempt.commanded = order.values if order.values is not None else order.args
         except Rejected as rejected:
@@ -205,21 +215,33 @@ class Commander:
         devices: Collection[str] | None,
         strangers: Collection[Actor],
         for_s: float | None,
-    ) -> "_Order":
+    ) -> Order:
         access, actors = self.config.access, (actor, *strangers)
         bounds = devices if devices is not None else self._devices
         device = known_device(access, actor, command.device, self._devices, bounds)
-        check_drive(access, actors, device.name)
+        looks = not isinstance(command, Set) and action_of(device, command.action).looks
+        (check_look if looks else check_drive)(access, actors, device.name)
         place = rank(access, actors, device.name)
         if isinstance(command, Set):
             values = checked_values(command.values, device.points, device.name)
             check_points(access, actors, device.name, values)
-            return _Order(device, actor, place, actors, values, None, {}, for_s)
-        action = _action_of(device, command.action)
+            return Order(device, actor, place, actors, values, None, {}, for_s)
+        action = action_of(device, command.action)
         args = checked_args(action, command.args)
         if action.moves:
             check_points(access, actors, device.name, dict.fromkeys(device.safe_values))
-        return _Order(device, actor, place, actors, None, action, args, for_s)
+        return Order(device, actor, place, actors, None, action, args, for_s)
+
+    def _beginning(self, order: Order, command: Command, deadline_s: float) -> Callable[[], None]:
+        """What is checked again right before it happens, on the bus's thread. Raises Rejected."""
+
+        def may_begin() -> None:
+            self._still_there(order.actor)
+            if not order.looks:
+                self._keeper.may_move()
+                self._in_time(deadline_s, command)
+
+        return may_begin
 
     def _in_time(self, deadline_s: float, command: Command) -> None:
         late_ms = (self._clock.monotonic_s() - deadline_s) * 1000
@@ -228,7 +250,7 @@ class Commander:
                 "expired", f"came {late_ms:.0f} ms after its ttl_ms of {command.ttl_ms} had run out"
             )
 
-    def _checked_moment(self, order: "_Order", *, claim: bool = True) -> bool:
+    def _checked_moment(self, order: Order, *, claim: bool = True) -> bool:
         """Raises Rejected. True: it may go on after `_hand_over`, and is checked again then."""
         device, now_s = order.device, self._clock.monotonic_s()
         self._still_there(order.actor)
@@ -245,7 +267,7 @@ class Commander:
             self._check_limits(order, order.values, claim=claim)
         return False
 
-    def _check_limits(self, order: "_Order", values: Mapping[str, Value], *, claim: bool = True) -> None:
+    def _check_limits(self, order: Order, values: Mapping[str, Value], *, claim: bool = True) -> None:
         name = order.device.name
         try:
             self._keeper.check(name, values, claim=claim)
@@ -256,33 +278,33 @@ class Commander:
             # The other device does not exist for this caller.
             raise Rejected("interlocked", f"{name} is interlocked: the device forbids it now") from None
 
-    async def _hand_over(self, order: "_Order") -> None:
+    async def _hand_over(self, order: Order) -> None:
         """The device goes to another driver, by way of its safe state."""
         self._take(order)
         await self._keeper.make_safe(order.device.name, f"handed over to {order.actor.label}")
 
-    def _take(self, order: "_Order") -> None:
+    def _take(self, order: Order) -> None:
         actor = order.actor
         now_s = self._clock.monotonic_s()
         self.leases.take(order.device.name, actor.holder, actor.label, now_s, order.rank)
 
     # -- doing ----------------------------------------
 
-    async def _perform(self, attempt: _Attempt, order: "_Order", may_begin: Callable[[], None]) -> None:
-        device = order.device
+    async def _perform(self, attempt: _Attempt, order: Order, may_begin: Callable[[], None]) -> File | None:
+        device, given = order.device, None
         try:
             if order.values is not None:
                 await self._write(attempt, device, order.values, may_begin)
                 if order.for_s is not None:
                     self._keeper.start_plan(device, [Step(device.safe_values)], order.for_s)
             else:
-                await self._act(attempt, order, may_begin)
+                given = await self._act(attempt, order, may_begin)
         except BusTimeout as error:
             attempt.fail("unknown", "bus_timeout", str(error))
             log.error("outcome_unknown", device=device.name, error=str(error))
         except (BusBusy, BusFaulted) as error:
             attempt.fail("failed", "bus_timeout", str(error))  # it never began
-            return
+            return None
         except (BusError, DriverError) as error:
             offline = getattr(error, "reason", "") in ("unplugged", "absent")
             attempt.fail("failed", "device_offline" if offline else "internal", str(error))
@@ -295,8 +317,9 @@ class Commander:
             self._in_doubt(order, f"came out as {attempt.state}")
         elif order.moves:
             self._take(order)
+        return given
 
-    def _in_doubt(self, order: "_Order", how: str) -> None:
+    def _in_doubt(self, order: Order, how: str) -> None:
         """It may have happened, in part or in whole."""
         if order.moves and order.device.is_actuator:
             self._keeper.doubt(order.device.name)
@@ -314,11 +337,13 @@ class Commander:
             read = ", ".join(f"{name} = {written[name]!r}" for name in wrong)
             attempt.fail("failed", "internal", f"{device.name} read back {read} after it was set")
 
-    async def _act(self, attempt: _Attempt, order: "_Order", may_begin: Callable[[], None]) -> None:
+    async def _act(self, attempt: _Attempt, order: Order, may_begin: Callable[[], None]) -> File | None:
         assert order.action is not None
         steps = await order.device.do(order.action.name, order.args, may_begin=may_begin)
+        if isinstance(steps, File):
+            return steps
         if not steps:
-            return
+            return None
         for step in steps:
             check_points(self.config.access, order.actors, order.device.name, step.values)
         first, rest = steps[0], steps[1:]
@@ -326,6 +351,7 @@ class Commander:
         await self._write(attempt, order.device, first.values, may_begin)
         if rest and first.for_s is not None:
             self._keeper.start_plan(order.device, rest, first.for_s)
+        return None
 
     def _record(self, command: Command, actor: Actor, attempt: _Attempt) -> None:
         if isinstance(command, Set):
@@ -339,32 +365,6 @@ class Commander:
         log.info(
             "command", who=actor.label, device=command.device, what=what[:200], state=attempt.state, rule=rule
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """A checked command: values to set, or an action to carry out."""
-
-    device: Device
-    actor: Actor
-    rank: int
-    actors: tuple[Actor, ...]
-    values: dict[str, Value] | None
-    action: Action | None
-    args: dict[str, Value]
-    for_s: float | None
-
-    @property
-    def moves(self) -> bool:
-        return self.action is None or self.action.moves
-
-
-def _action_of(device: Device, name: str) -> Action:
-    actions = {action.name: action for action in device.driver_class.actions}
-    if name not in actions:
-        known = ", ".join(sorted(actions)) or "none"
-        raise Rejected("invalid_value", f"{device.name} has no action {name!r}; it has: {known}")
-    return actions[name]
 
 
 def _same(read: Value, wanted: Value) -> bool:

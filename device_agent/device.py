@@ -25,9 +25,10 @@ from device_agent.errors import (
     NoAnswer,
 )
 from device_agent.listening import Listening, present_of
-from device_agent.records import DeviceState, Flagged, Point, Reading, Status, Step, Value, Values
+from device_agent.records import DeviceState, File, Flagged, Point, Reading, Status, Step, Value, Values
 from device_agent.stamping import Stamper
 from device_agent.standby import Standby
+from device_agent.watchers import Watchers, while_watched
 
 log = structlog.get_logger("device")
 
@@ -91,6 +92,7 @@ class Device:
         self.on_lost: Callable[[Device], None] | None = None
         self.on_back: Callable[[Device], None] | None = None
         self.standby = Standby()
+        self.watchers = Watchers()
         self._clock = clock
         self._sink = sink
         self._timeout_s = timeout_s
@@ -199,8 +201,11 @@ class Device:
             log.exception("driver_failed_to_close", device=self.name)
 
     async def _work(self, driver: Driver[Any, Any]) -> None:
-        if isinstance(driver, Listener):
-            await Listening(driver, self, self._stamper, self._clock).run(self._sink, self._demand_changed)
+        if isinstance(driver, Listener) and driver.on_demand:
+            self.now_online()
+            await while_watched(self.watchers, self.bus, driver, self._listen, self._close)
+        elif isinstance(driver, Listener):
+            await self._listen(driver)
         elif isinstance(driver, Sensor):
             await self._poll(driver)
         else:
@@ -238,6 +243,9 @@ class Device:
             self._sink.on_status(Status(self.name, self._clock.now_ms(), self.state, reason, str(error)))
         if was_online and self.on_lost is not None:
             self.on_lost(self)
+
+    async def _listen(self, driver: Listener[Any, Any]) -> None:
+        await Listening(driver, self, self._stamper, self._clock).run(self._sink, self._demand_changed)
 
     # -- asked ----------------------------------------
 
@@ -335,14 +343,15 @@ class Device:
 
     async def do(
         self, action: str, args: Mapping[str, Value], *, may_begin: Callable[[], None]
-    ) -> list[Step]:
+    ) -> list[Step] | File:
         """Carry out an action; the steps it returns are the caller's to carry out. Raises as `write`."""
         driver = self._need()
 
-        def job() -> list[Step]:
+        def job() -> list[Step] | File:
             self.standby.check(self.name)
             may_begin()
-            return list(driver.do(action, args) or ())
+            given = driver.do(action, args) or ()
+            return given if isinstance(given, File) else list(given)
 
         return await self.bus.run(job, self._timeout_s)
 

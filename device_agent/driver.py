@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_ori
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from device_agent.bus.core import Handle, Source
+from device_agent.bus.core import Handle, NoBus, Source
 from device_agent.bus.gpio import Edge, GpioBus
 from device_agent.bus.i2c import I2cBus
 from device_agent.bus.mqtt import MqttBus, MqttMessage
@@ -20,7 +20,7 @@ from device_agent.bus.onewire import OneWireBus
 from device_agent.bus.serial import SerialBus
 from device_agent.bus.spi import SpiBus
 from device_agent.errors import BadReading, ChipReset, DriverError, NoAnswer, WrongChip
-from device_agent.records import Action, Argument, Flag, Flagged, Point, Step, Unit, Value, Values
+from device_agent.records import Action, Argument, File, Flag, Flagged, Point, Step, Unit, Value, Values
 
 __all__ = [
     "Action",
@@ -33,6 +33,7 @@ __all__ = [
     "DriverConfig",
     "DriverError",
     "Edge",
+    "File",
     "Flag",
     "Flagged",
     "GpioBus",
@@ -53,12 +54,6 @@ __all__ = [
     "Values",
     "WrongChip",
 ]
-
-
-class NoBus(Handle):
-    """The bus of a driver that needs none, such as `host`."""
-
-    kind = "none"
 
 
 Limit = Annotated[float, Field(ge=0, le=31_536_000)]
@@ -140,6 +135,10 @@ class Driver(Generic[C, B]):
     """Whether its point `time` (epoch seconds) may be the runtime's clock, which `set_time` sets."""
     bytes_side: ClassVar[bool] = False
     """Whether the device is one stream of bytes: its Listener chunks go out as they are, `write_bytes` in."""
+    on_demand: ClassVar[bool] = False
+    """Whether a bytes side is listened to only while somebody takes its bytes, as with a camera."""
+    call_limit_s: ClassVar[float] = 2.0
+    """How long one call of a driver without a bus may take; on a bus the limit is the bus's."""
     settle_s: float = 0.0
     """Seconds between `trigger` and `read`, waited off the bus. At most 50 ms may be slept inside a call."""
 
@@ -178,8 +177,11 @@ class Driver(Generic[C, B]):
     def close(self) -> None:
         """Release what `open` took. May be called twice, and after a failed `open`."""
 
-    def do(self, action: str, args: Mapping[str, Value]) -> Iterable[Step] | None:
-        """Carry out an action here, or return the steps that the runtime shall carry out under its limits."""
+    def do(self, action: str, args: Mapping[str, Value]) -> Iterable[Step] | File | None:
+        """Carry out an action here, or return the steps that the runtime shall carry out under its limits.
+
+        One with `gives` returns its File.
+        """
         raise DriverError(f"{type(self).__name__} has no action {action!r}")
 
     def write_bytes(self, data: bytes) -> None:

@@ -11,17 +11,13 @@ from device_agent.bus.core import Bus, Handle
 from device_agent.clock import Clock
 from device_agent.config import Config
 from device_agent.device import Device, Sink
-from device_agent.driver import NoBus
 from device_agent.lives import Lives
 from device_agent.recovery import Ladder, PowerPin
 from device_agent.supervisor import BusKeeper
 
 log = structlog.get_logger("hardware")
 
-HandleFactory = Callable[[str, BusConfig], Handle]
-
-# A driver without a bus reads files; it has a thread of its own all the same, for it may block.
-NO_BUS_TIMEOUT_S = 2.0
+HandleFactory = Callable[[str, BusConfig | None], Handle]
 
 
 @dataclass(slots=True)
@@ -87,8 +83,10 @@ class Hardware:
     def _device(self, name: str, config: Config) -> Device:
         options = config.devices[name]
         if options.bus is None:
-            keeper = self.keepers[_own(name)] = BusKeeper(Bus(name, NoBus()), self._clock)
-            timeout_s = NO_BUS_TIMEOUT_S
+            # It has a thread of its own all the same, for it may block.
+            handle = self._make_handle(name, None)
+            keeper = self.keepers[_own(name)] = BusKeeper(Bus(name, handle), self._clock)
+            timeout_s = config.drivers[name].call_limit_s
         else:
             keeper = self.keepers[options.bus]
             timeout_s = config.buses[options.bus].timeout_s

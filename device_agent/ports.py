@@ -108,6 +108,7 @@ class Port:
         elif self.lane is not None:
             for name in self.devices:
                 self._hub.add_bytes(name, self.lane)
+                self.devices[name].watchers.add(self.lane.channel)
 
     async def detach(self, task_id: str, *, end: bool) -> bool:
         """A session leaves; True if it was the last one. With `end` nothing more comes for anybody."""
@@ -120,6 +121,7 @@ class Port:
             elif self.lane is not None:
                 for name in self.devices:
                     self._hub.remove_bytes(name, self.lane)
+                    self.devices[name].watchers.remove(self.lane.channel)
             if self.lane is not None and end and not self.shared:
                 self.lane.close()
         if link_actor_stream is not None:
@@ -134,6 +136,8 @@ class Port:
             del self.devices[name]
             if device is not None:
                 self.devices[name] = device
+                if self.channel is None and self.lane is not None and self._collecting:
+                    device.watchers.add(self.lane.channel)
             if self.channel is not None:
                 self.channel.replace(name, device)
 

@@ -138,12 +138,19 @@ class Argument:
 @dataclass(frozen=True, slots=True)
 class Action:
     """Something a device does that is more than setting a point. `moves`: it drives an actuator, so the
-    lease, the limits and the right to drive apply."""
+    lease, the limits and the right to drive apply. `gives` is the MIME type of the file that comes of it: who
+    asks gets it as an artifact, and where nothing moves the right to read is enough."""
 
     name: str
     arguments: tuple[Argument, ...] = ()
     moves: bool = True
     description: str = ""
+    gives: str = ""
+
+    @property
+    def looks(self) -> bool:
+        """It only fetches something, as a read does."""
+        return bool(self.gives) and not self.moves
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +171,15 @@ class Step:
 
     values: Mapping[str, Value]
     for_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """What an action gives: a picture, a log."""
+
+    name: str
+    mime_type: str
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from device_agent.commander import Commander
 from device_agent.config import Config
 from device_agent.device import Device
 from device_agent.errors import AgentError, BusError, DriverError, NetworkError, Rejected
-from device_agent.history.ask import Answer, Historian, HistoryQuestion
+from device_agent.history.ask import Historian, HistoryQuestion
 from device_agent.network import TaskLink
-from device_agent.records import Reading
+from device_agent.records import File, Reading
 from device_agent.words import Do, Set, sentence
 
 log = structlog.get_logger("request")
@@ -83,7 +83,8 @@ class RequestTask:
         self._devices = devices
         self._commander = commander
         self._historian = historian
-        self._readings: Answer | None = None
+        self._more: tuple[str, File] | None = None
+        """What comes with the result, and as which output."""
 
     async def run(self) -> None:
         """Answer the question: artifact first, then the terminal."""
@@ -117,11 +118,12 @@ class RequestTask:
         await self.link.artifact(body, "application/json", output_id="result", file_name="result.json")
 
     async def _deliver(self, result: dict[str, Any]) -> None:
-        """The result, and the readings after it; it says `done` only once the network has both."""
-        readings, said = self._readings, False
-        if readings is None:
+        """The result, and the readings or file after it; it says `done` only once the network has both."""
+        said = False
+        if self._more is None:
             await self._say(result)
             return
+        output_id, file = self._more
 
         async def say() -> None:
             nonlocal said
@@ -130,16 +132,12 @@ class RequestTask:
 
         try:
             await self.link.artifact(
-                readings.data,
-                readings.mime_type,
-                output_id="history",
-                file_name=readings.file_name,
-                before=say,
+                file.data, file.mime_type, output_id=output_id, file_name=file.name, before=say
             )
         except NetworkError as error:
             if said:
                 raise
-            fault = {"code": "internal", "message": f"the readings could not be delivered: {error}"}
+            fault = {"code": "internal", "message": f"the {output_id} could not be delivered: {error}"}
             result |= {"state": "failed", "error": fault}
             await self._say(result)
 
@@ -180,8 +178,9 @@ class RequestTask:
                     None,
                 )
             case HistoryQuestion():
-                self._readings = await self._historian.answer(question, self._may_read)
-                return {"state": "done", **self._readings.result}
+                answer = await self._historian.answer(question, self._may_read)
+                self._more = "history", File(answer.file_name, answer.mime_type, answer.data)
+                return {"state": "done", **answer.result}
             case _:
                 return {"state": "done", "devices": self._describe()}
 
@@ -220,7 +219,9 @@ class RequestTask:
     # -- set, do, describe ----------------------------------------
 
     async def _command(self, command: Set | Do, for_s: float | None) -> dict[str, Any]:
-        ack = await self._commander.execute(command, self.actor, age_ms=self._age_ms(), for_s=for_s)
+        ack = await self._commander.execute(
+            command, self.actor, age_ms=self._age_ms(), for_s=for_s, take=self._take_file
+        )
         result: dict[str, Any] = {"state": ack["state"], "ack": ack}
         if "error" in ack:
             result["error"] = ack["error"]
@@ -230,6 +231,9 @@ class RequestTask:
         """How long ago it was asked: what waited out an outage must not move anything now."""
         server_ms, sent_ms = self.link.server_ms(), self.link.start.sent_ms
         return None if server_ms is None or sent_ms is None else max(0.0, server_ms - sent_ms)
+
+    def _take_file(self, file: File) -> None:
+        self._more = "file", file
 
     def _describe(self) -> list[dict[str, Any]]:
         return [describe(device) for name, device in self._devices.items() if self._may_read(name)]
@@ -266,6 +270,7 @@ def describe(device: Device) -> dict[str, Any]:
         {
             "name": action.name,
             "moves": action.moves,
+            **({"gives": action.gives} if action.gives else {}),
             "arguments": [
                 {"name": a.name, "type": a.type, "unit": a.unit, "required": a.required}
                 for a in action.arguments

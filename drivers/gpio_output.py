@@ -89,7 +89,7 @@ class GpioOutput(Sensor[GpioOutputConfig, GpioBus], Actuator[GpioOutputConfig, G
 
     def do(self, action: str, args: Mapping[str, Value]) -> Iterable[Step] | None:
         if action != "pulse":
-            return super().do(action, args)
+            super().do(action, args)
         for_s = args["for_s"]
         if not isinstance(for_s, int | float):
             raise DriverError(f"pulse needs for_s as a number of seconds, not {for_s!r}")

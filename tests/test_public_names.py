@@ -17,6 +17,7 @@ PROMISED = {
         "DriverConfig",
         "DriverError",
         "Edge",
+        "File",
         "Flag",
         "Flagged",
         "GpioBus",

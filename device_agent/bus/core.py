@@ -67,6 +67,15 @@ class Handle:
         raise BusError(f"the guard cannot use this bus of kind {self.kind!r}")
 
 
+class NoBus(Handle):
+    """The bus of a driver that needs none, such as `host`. `simulated`: nothing real is to be touched."""
+
+    kind = "none"
+
+    def __init__(self, *, simulated: bool = False) -> None:
+        self.simulated = simulated
+
+
 class BusState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"

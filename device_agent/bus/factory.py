@@ -9,12 +9,17 @@ from device_agent.bus.config import (
     SerialBusConfig,
     SpiBusConfig,
 )
-from device_agent.bus.core import Handle
+from device_agent.bus.core import Handle, NoBus
 
 
-def make_handle(name: str, config: BusConfig) -> Handle:
-    """The handle of this bus, not yet opened: nothing is touched and no hardware library loaded."""
+def make_handle(name: str, config: BusConfig | None) -> Handle:
+    """The handle of this bus, not yet opened: nothing is touched and no hardware library loaded.
+
+    `config` is None for a device that has no bus.
+    """
     match config:
+        case None:
+            return NoBus()
         case I2cBusConfig():
             from device_agent.bus.i2c_linux import LinuxI2c
 

@@ -16,7 +16,8 @@ def inbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
     """What a caller may send on this events stream."""
     forms = [set_command(config, name) for name in stream.devices if writable(config, name)]
     for name in stream.devices:
-        forms += [_do_command(name, action) for action in config.drivers[name].actions]
+        # What gives a file is for request tasks: no event can carry it.
+        forms += [_do_command(name, one) for one in config.drivers[name].actions if not one.gives]
     if stream.affinity == "dedicated":
         forms += _session_words(stream)
     return {

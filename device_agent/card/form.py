@@ -11,6 +11,7 @@ from device_agent.driver import Point
 INPUT_ID = "request"
 RESULT_ID = "result"
 HISTORY_ID = "history"
+FILE_ID = "file"
 
 
 def request_schema(config: Config) -> dict[str, Any]:
@@ -90,6 +91,21 @@ def outputs(config: Config) -> list[dict[str, Any]]:
                 "id": HISTORY_ID,
                 "description": "The readings of op history: JSON, or CSV or PNG as `format` asks.",
                 "contentType": "application/json",
+                "guaranteed": False,
+            }
+        )
+    gives = {
+        action.gives: f"{name}.{action.name}"
+        for name, driver in config.drivers.items()
+        for action in driver.actions
+        if action.gives
+    }
+    if gives:
+        entries.append(
+            {
+                "id": FILE_ID,
+                "description": f"What these actions of op do give: {', '.join(sorted(gives.values()))}.",
+                "contentType": next(iter(gives)) if len(gives) == 1 else "application/octet-stream",
                 "guaranteed": False,
             }
         )

@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from device_agent.cli.common import (
@@ -37,6 +38,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     do.add_argument("device", metavar="DEVICE")
     do.add_argument("action", metavar="ACTION")
     do.add_argument("args", metavar="NAME=VALUE", nargs="*")
+    do.add_argument("--out", metavar="FILE", type=Path, help="where the file that comes of it goes")
     do.set_defaults(run=run_do)
     safe = subparsers.add_parser("safe", help="put every actuator in its safe state")
     safe.set_defaults(run=run_safe)
@@ -122,21 +124,33 @@ def run_do(args: argparse.Namespace) -> int:
             raise Rejected("invalid_value", f"{word!r} is not NAME=VALUE")
         named[name] = parse_value(value)
     question = {"op": "do", "device": args.device, "action": args.action, "args": named}
-    return _drive(args, question)
+    return _drive(args, question, args.out)
 
 
-def _drive(args: argparse.Namespace, question: Mapping[str, Any]) -> int:
+def _drive(args: argparse.Namespace, question: Mapping[str, Any], out: Path | None = None) -> int:
     config = load(config_path(args))
     if args.dry_run:
         # Only the daemon knows who drives, and since when.
         return _show_ack(ask_daemon(config, {**question, "dry_run": True}), as_json=args.json)
     try:
-        return _show_ack(ask_daemon(config, question), as_json=args.json)
+        ack = ask_daemon(config, question)
     except Unavailable:
-        return _drive_directly(config, question, as_json=args.json)
+        return _drive_directly(config, question, out, as_json=args.json)
+    return _show_ack(_saved(ack, out), as_json=args.json)
 
 
-def _drive_directly(config: Config, question: Mapping[str, Any], *, as_json: bool) -> int:
+def _saved(ack: Mapping[str, Any], out: Path | None) -> dict[str, Any]:
+    """Writes the file that came of an action, under its own name where no other is wished."""
+    if "file" not in ack:
+        return dict(ack)
+    file = ack["file"]
+    path = out or Path(Path(file["name"]).name)
+    path.write_bytes(file["data"])
+    saved = {"name": str(path), "mime_type": file["mime_type"], "size_bytes": len(file["data"])}
+    return {**ack, "file": saved}
+
+
+def _drive_directly(config: Config, question: Mapping[str, Any], out: Path | None, *, as_json: bool) -> int:
     """Held in the foreground: without a daemon nobody else watches what was moved."""
     from device_agent.operate.bench import drive_directly
 
@@ -145,7 +159,7 @@ def _drive_directly(config: Config, question: Mapping[str, Any], *, as_json: boo
     def held(ack: Mapping[str, Any]) -> None:
         nonlocal told
         told = True
-        _show_ack(ack, as_json=as_json)
+        _show_ack(_saved(ack, out), as_json=as_json)
         sys.stdout.flush()
         limit_s = getattr(config.devices[str(question["device"])], "max_on_s", None)
         limit = "" if limit_s is None else f", at most {limit_s:g} s"
@@ -153,7 +167,7 @@ def _drive_directly(config: Config, question: Mapping[str, Any], *, as_json: boo
 
     _without_log()
     ack = drive_directly(config, question, held)
-    return Exit.DONE if told else _show_ack(ack, as_json=as_json)
+    return Exit.DONE if told else _show_ack(_saved(ack, out), as_json=as_json)
 
 
 def run_safe(args: argparse.Namespace) -> int:
@@ -204,6 +218,8 @@ def _show_ack(ack: Mapping[str, Any], *, as_json: bool) -> int:
             print("would be done" + (", after a hand-over by way of safe" if ack.get("hand_over") else ""))
             return Exit.DONE
         applied = ", ".join(f"{name} = {shown(value)}" for name, value in ack.get("applied", {}).items())
+        if "file" in ack:
+            applied = f"{ack['file']['name']}, {ack['file']['size_bytes']} bytes"
         print(f"done: {applied or 'carried out'}{' (read back)' if ack.get('verified') else ''}")
     if ack["state"] == "done":
         return Exit.DONE

@@ -42,7 +42,7 @@ def stream_warnings(draft: Draft) -> Iterator[str]:
         yield 'there is no stream for pipe tasks: add [streams.NAME], or set agent.task_kinds = ["request"]'
     carried = {device for stream in draft.streams.values() for device in stream.devices}
     for device in draft.devices.values():
-        if device.has_bytes and device.name not in carried:
+        if device.has_bytes and not device.driver.actions and device.name not in carried:
             yield f'devices.{device.name} is in no stream: add one with format = "bytes"'
 
 
@@ -59,7 +59,7 @@ def _devices(draft: Draft, place: str, stream: StreamConfig) -> Iterator[str]:
             yield f"{where} is named twice: remove one"
         elif stream.format == "events" and name in draft.devices:
             device = draft.devices[name]
-            if not device.points and not device.driver.actions:
+            if not device.points and all(action.gives for action in device.driver.actions):
                 yield f'{where} has no points for events: use a stream with format = "bytes"'
 
 

@@ -8,7 +8,6 @@ from device_agent.bus.factory import make_handle
 from device_agent.clock import SystemClock
 from device_agent.config import Config
 from device_agent.device import Device
-from device_agent.driver import NoBus
 from device_agent.errors import NoAnswer, Rejected
 from device_agent.records import Reading, Status
 from device_agent.requests import as_json
@@ -42,14 +41,17 @@ def read_directly(config: Config, name: str) -> dict[str, Any]:
 
 async def _answer(config: Config, name: str) -> dict[str, Any]:
     options = config.devices[name]
-    handle = NoBus() if options.bus is None else make_handle(options.bus, config.buses[options.bus])
+    handle = make_handle(options.bus or name, None if options.bus is None else config.buses[options.bus])
     bus = Bus(options.bus or name, handle)
     sink = _Quiet()
-    device = Device(name, config.drivers[name], options, bus, SystemClock(), sink)
+    limit_s = (
+        config.drivers[name].call_limit_s if options.bus is None else config.buses[options.bus].timeout_s
+    )
+    device = Device(name, config.drivers[name], options, bus, SystemClock(), sink, timeout_s=limit_s)
     await bus.open()
     life = asyncio.ensure_future(device.run())
     try:
-        async with asyncio.timeout(ANSWER_LIMIT_S):
+        async with asyncio.timeout(ANSWER_LIMIT_S + limit_s):
             while not device.online:
                 await sink.changed.wait()
                 sink.changed.clear()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from device_agent.authority import LOCAL, Actor
@@ -10,6 +11,7 @@ from device_agent.device import Device
 from device_agent.errors import Rejected
 from device_agent.network import Caller
 from device_agent.operate.control_socket import Handler
+from device_agent.records import File
 from device_agent.requests import as_json
 from device_agent.safety.keeper import Keeper
 from device_agent.safety.stop import EmergencyStop
@@ -61,7 +63,9 @@ class Hands:
         word = parse(event)
         if question.get("dry_run"):
             return self._commander.would(word, OWNER)  # type: ignore[arg-type]
-        return await self._commander.execute(word, OWNER, age_ms=0.0)  # type: ignore[arg-type]
+        given: list[File] = []
+        ack = await self._commander.execute(word, OWNER, age_ms=0.0, take=given.append)  # type: ignore[arg-type]
+        return {**ack, "file": asdict(given[0])} if given else ack
 
     async def safe(self, question: Mapping[str, Any]) -> dict[str, bool]:
         """Every actuator to its safe state, now."""

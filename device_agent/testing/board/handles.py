@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.bus.config import BusConfig, SpiBusConfig
-from device_agent.bus.core import Handle, Source
+from device_agent.bus.core import Handle, NoBus, Source
 from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine, PwmOutput
 from device_agent.bus.i2c import I2cBus
 from device_agent.bus.mqtt import MqttBus, MqttMessage
@@ -26,11 +26,14 @@ Place = Board | Path | str
 """Where a board is: the object itself, or the path of its socket."""
 
 
-def open_handle(name: str, config: BusConfig, *, board: Place, by: str = "daemon") -> Handle:
+def open_handle(name: str, config: BusConfig | None, *, board: Place, by: str = "daemon") -> Handle:
     """The simulated handle of one configured bus, to be opened by its owner as a real one is.
 
     `by` is who the record says it was. Touches nothing yet: `open` raises BusGone if no board is there.
+    `config` is None for a device that has no bus.
     """
+    if config is None:
+        return NoBus(simulated=True)
     if isinstance(config, SpiBusConfig):
         return SimulatedSpi(name, board, by, config.max_speed_hz)
     return _HANDLES[config.kind](name, board, by)

@@ -1,0 +1,48 @@
+"""A checked command, on its way through the commander."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from device_agent.authority import Actor
+from device_agent.device import Device
+from device_agent.errors import Rejected
+from device_agent.records import Action, File, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A checked command: values to set, or an action to carry out."""
+
+    device: Device
+    actor: Actor
+    rank: int
+    actors: tuple[Actor, ...]
+    values: dict[str, Value] | None
+    action: Action | None
+    args: dict[str, Value]
+    for_s: float | None
+
+    @property
+    def moves(self) -> bool:
+        return self.action is None or self.action.moves
+
+    @property
+    def looks(self) -> bool:
+        return self.action is not None and self.action.looks
+
+
+def check_taken(order: Order, take: Callable[[File], None] | None) -> None:
+    """Raises Rejected for a file that nobody would get."""
+    if order.action is not None and order.action.gives and take is None:
+        raise Rejected(
+            "invalid_value",
+            f"{order.action.name} gives a file, which no event can carry: ask for it in a request task",
+        )
+
+
+def action_of(device: Device, name: str) -> Action:
+    actions = {action.name: action for action in device.driver_class.actions}
+    if name not in actions:
+        known = ", ".join(sorted(actions)) or "none"
+        raise Rejected("invalid_value", f"{device.name} has no action {name!r}; it has: {known}")
+    return actions[name]
