@@ -55,6 +55,7 @@ hil: $(VENV)/installed
 hil-vm:
 	@test -x '$(RIG)/run.sh' || { echo 'name the folder of the virtual rig: make hil-vm RIG=DIR'; exit 2; }
 	'$(RIG)/run.sh' --project . --env DEVICE_AGENT_RIG=rigsim -- python -m pytest tests/kernel
+	'$(RIG)/run.sh' --project . --timeout 900 --env DEVICE_AGENT_WIRED=tests/contract/rig.virtual.toml -- python -m pytest tests/contract/test_places.py
 	'$(RIG)/run.sh' --project . --timeout 1800 --env DEVICE_AGENT_SLOWNESS=8 -- python -m pytest hil --rig hil/rig.virtual.toml
 
 wheel: $(VENV)/installed

@@ -6,20 +6,38 @@
 It drives the driver directly on a simulated board with a clock of its own: no daemon, no hardware, no wait.
 """
 
+import gc
 import math
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 
-from device_agent.driver import Action, Actuator, Driver, DriverConfig, NoBus, Point, Unit, Value
+from device_agent.driver import (
+    Action,
+    Actuator,
+    Driver,
+    DriverConfig,
+    Flagged,
+    NoBus,
+    Point,
+    Sensor,
+    Unit,
+    Value,
+)
 from device_agent.testing.chips import Chip, RegisterChip
 
 AnyDriver = type[Driver[Any, Any]]
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 BUS = "bus"
+# Threads that are about to end are given this long together.
+END_LIMIT_S = 2.0
 
 
 def check_driver(
@@ -49,6 +67,39 @@ def check_driver(
     simulator = _simulator(rules, registers, chip)
     if driver.Bus.kind != NoBus.kind:
         check_live(rules, model, simulator, feed)
+    else:
+        _check_alone(rules, model)
+
+
+def _check_alone(rules: "Rules", model: DriverConfig) -> None:
+    """A driver without a bus: on this very machine, for nothing of it is simulated."""
+    with leaving_nothing(rules):
+        device = rules.driver(model, NoBus())
+        device.close()  # never opened
+        for _ in range(2):
+            device.open()
+            if isinstance(device, Sensor):
+                device.trigger()
+                time.sleep(device.settle_s)
+                rules.check_reading({point.name: point for point in device.points}, device.read())
+            device.close()
+            device.close()
+
+
+@contextmanager
+def leaving_nothing(rules: "Rules") -> Iterator[None]:
+    """What is done within leaves no thread and no file descriptor behind."""
+    gc.collect()
+    threads, descriptors = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
+    yield
+    new = [thread for thread in threading.enumerate() if thread not in threads]
+    deadline_s = time.monotonic() + END_LIMIT_S
+    for thread in new:
+        thread.join(max(0.0, deadline_s - time.monotonic()))
+    left = [thread.name for thread in new if thread.is_alive()]
+    rules.require(not left, f"leaves threads behind: {', '.join(left)}")
+    now = len(os.listdir("/proc/self/fd"))
+    rules.require(now <= descriptors, "leaves a file descriptor open after `close`")
 
 
 def _simulator(
@@ -186,6 +237,15 @@ class Rules:
                     safe.get(point.name) is not None, f"has no safe value for writable point {point.name}"
                 )
                 self.check_value(point, safe[point.name], "its safe value", written=True)
+
+    def check_reading(self, points: Mapping[str, Point], reading: Mapping[str, Value | Flagged]) -> None:
+        """A reading has every point, no other, and values of their types."""
+        missing, strange = sorted(points.keys() - reading.keys()), sorted(reading.keys() - points.keys())
+        self.require(not missing, f"gives a reading without {', '.join(missing)}: every point is in each")
+        self.require(not strange, f"gives a reading with {', '.join(strange)}, which is none of its points")
+        for name, value in reading.items():
+            plain = value.value if isinstance(value, Flagged) else value
+            self.check_value(points[name], plain, "the value")
 
     def check_value(self, point: Point, value: Value, what: str, *, written: bool = False) -> None:
         """A value fits its point's type; with `written` also its range."""
