@@ -155,6 +155,48 @@ def test_a_removed_adapter_is_gone_and_comes_back(rig, i2c):
     assert i2c.read_u8(0x76, 0xD0) == 0x60
 
 
+def test_the_adapters_driver_is_taken_off_and_put_back(rig, i2c):
+    node = i2c.path
+    i2c.close()
+    i2c.detach()
+    assert not os.path.exists(node)
+    with pytest.raises(BusGone):
+        i2c.open()
+    i2c.attach()
+    i2c.open()
+    rig.make_bme280(rig.i2c)
+    rig.i2c.present(0x76)
+    assert i2c.read_u8(0x76, 0xD0) == 0x60
+
+
+def test_who_holds_the_adapter_is_said_instead_of_waiting(i2c):
+    i2c.close()
+    with open(i2c.path) as node:
+        holder = subprocess.Popen(["sleep", "60"], stdin=node)
+    try:
+        with pytest.raises(BusHeld, match=f"open by sleep .process {holder.pid}."):
+            i2c.detach()
+    finally:
+        holder.kill()
+        holder.wait()
+    assert os.path.exists(i2c.path)
+
+
+def test_taking_it_off_without_the_right_says_what_is_missing(rig):
+    printed = as_nobody(f"""
+from device_agent.bus.config import I2cBusConfig
+from device_agent.bus.i2c_linux import LinuxI2c
+i2c = LinuxI2c("i2c", I2cBusConfig(kind="i2c", device="/dev/i2c-{rig.i2c.bus}"))
+try:
+    i2c.detach()
+except Exception as error:
+    print(type(error).__name__, error)
+""")
+    assert "BusDenied" in printed, printed
+    assert "udev rule" in printed
+    assert os.path.exists(f"/dev/i2c-{rig.i2c.bus}")
+
+
 def test_permission_names_the_group(rig):
     printed = as_nobody(f"""
 from device_agent.bus.config import I2cBusConfig

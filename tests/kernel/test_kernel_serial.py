@@ -75,6 +75,21 @@ def test_a_scale_that_is_pulled_out_and_put_back(rig, usb):
         assert read_lines(driver, source, 1) == [7.0]
 
 
+def test_an_adapter_enumerates_anew(rig, usb):
+    """As if pulled out and put back, by the kernel's own driver; a UART on the board is left alone."""
+    usb.close()
+    usb.detach()
+    assert rig.port("usb") is None
+    usb.attach()
+    usb.open()
+    with rig.far_end("usb") as far:
+        usb.write(b"hello")
+        assert far.read(5, 10.0) == b"hello"
+    uart = SerialPort("uart", SerialBusConfig(kind="serial", port="/dev/ttyS1"))
+    with pytest.raises(BusGone, match="no USB device"):
+        uart.detach()
+
+
 def test_identity_and_holder(rig, usb):
     described = SerialBusConfig.model_validate({"kind": "serial", "port": {**FTDI, "serial": "none such"}})
     with pytest.raises(BusGone, match=re.escape(usb.path)):
