@@ -139,6 +139,9 @@ class Driver(Generic[C, B]):
     """Whether a bytes side is listened to only while somebody takes its bytes, as with a camera."""
     call_limit_s: ClassVar[float] = 2.0
     """How long one call of a driver without a bus may take; on a bus the limit is the bus's."""
+    obeys_any_write: ClassVar[bool] = False
+    """Whether any byte written to the chip is a command, even the number of a register (PCF8574): then `scan`
+    writes nothing at the addresses that it may have."""
     settle_s: float = 0.0
     """Seconds between `trigger` and `read`, waited off the bus. At most 50 ms may be slept inside a call."""
 
@@ -170,6 +173,15 @@ class Driver(Generic[C, B]):
         """What the device owns alone on its bus, such as ("address 0x76",) or ("line 17",)."""
         address = getattr(config, "address", None)
         return () if address is None else (f"address {address:#04x}",)
+
+    @classmethod
+    def identify(cls, bus: B, place: Any) -> str:
+        """What is at a place (I2C: an address that answers; 1-Wire: a sensor's id), asked by `scan`.
+
+        Returns the chip and how one knows, such as "BME280, chip id 0x60"; "" where it cannot be told. Raises
+        WrongChip for another one. Changes nothing: whatever else may sit there gets the same bytes.
+        """
+        return ""
 
     def open(self) -> None:
         """Identify and configure the chip. Also called after a fault: assume no state. Raises WrongChip."""

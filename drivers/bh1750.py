@@ -70,6 +70,7 @@ class Bh1750Config(DriverConfig):
 class Bh1750(Sensor[Bh1750Config, I2cBus]):
     """One-time measurements: the chip powers down in between."""
 
+    obeys_any_write = True
     points = (Point("illuminance", Unit.LUX, low=0, high=121_557, description="As the human eye sees it."),)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

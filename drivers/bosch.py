@@ -78,15 +78,25 @@ class BoschSensor(Sensor[C, I2cBus]):
         )
         self._config = IIR[config.iir] << 2
 
+    @classmethod
+    def identify(cls, bus: I2cBus, place: int) -> str:
+        found = cls._checked_id(bus, place)
+        return f"{cls.chip}, chip id {found:#04x}"
+
+    @classmethod
+    def _checked_id(cls, bus: I2cBus, address: int) -> int:
+        found = bus.read_u8(address, CHIP_ID)
+        if found not in cls.ids:
+            known = FAMILY.get(found, f"no {cls.chip}")
+            wanted = " or ".join(f"{one:#04x}" for one in cls.ids)
+            raise WrongChip(f"chip id {found:#04x} at {address:#04x}, not {wanted}: this is {known}")
+        return found
+
     # -- life ---------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         address, bus = self.config.address, self.bus
-        found = bus.read_u8(address, CHIP_ID)
-        if found not in self.ids:
-            known = FAMILY.get(found, f"no {self.chip}")
-            wanted = " or ".join(f"{one:#04x}" for one in self.ids)
-            raise WrongChip(f"chip id {found:#04x} at {address:#04x}, not {wanted}: this is {known}")
+        self._checked_id(bus, address)
         bus.write_u8(address, RESET, RESET_WORD)
         self._await_calibration()
         self._read_calibration()

@@ -21,11 +21,12 @@ from device_agent.driver import (
     Sensor,
     Unit,
     Value,
+    WrongChip,
 )
 
 FILE = "w1_slave"
-# Families whose scratchpad is the same: DS18B20, DS1822, DS28EA00.
-FAMILIES = ("28", "22", "42")
+# Families whose scratchpad is the same.
+FAMILIES = {"28": "DS18B20", "22": "DS1822", "42": "DS28EA00"}
 POWER_ON_C = 85.0
 STEPS_PER_DEGREE = 16
 SCRATCHPAD = re.compile(r"\s*((?:[0-9a-f]{2} ){9}): crc=[0-9a-f]{2} (YES|NO)")
@@ -52,6 +53,13 @@ class Ds18b20(Sensor[Ds18b20Config, OneWireBus]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._id = self.config.id or ""
+
+    @classmethod
+    def identify(cls, bus: OneWireBus, place: str) -> str:
+        family = place.partition("-")[0]
+        if family not in FAMILIES:
+            raise WrongChip(f"{place} is of family {family}: no thermometer like the DS18B20")
+        return f"{FAMILIES[family]}, family {family}"
 
     @classmethod
     def claims(cls, config: Ds18b20Config) -> tuple[str, ...]:

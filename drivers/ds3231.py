@@ -75,9 +75,17 @@ class Ds3231(Sensor[Ds3231Config, I2cBus]):
 
         return SimulatedDs3231(config.address)
 
-    def open(self) -> None:
-        address = self.config.address
-        found = self.bus.read(address, TIME, ALL_SIZE)
+    @classmethod
+    def identify(cls, bus: I2cBus, place: int) -> str:
+        found = cls._checked(bus, place)
+        if epoch_of(found[:7]) is None:
+            raise WrongChip(f"what the registers at {place:#04x} show is no time: this is no DS3231")
+        return "DS3231, by its registers: a time, and zeros where there must be"
+
+    @staticmethod
+    def _checked(bus: I2cBus, address: int) -> bytes:
+        """All registers. The chip has no id: bits that read as zero have to do."""
+        found = bus.read(address, TIME, ALL_SIZE)
         wrong = [register for register, mask in ZERO_BITS.items() if found[register] & mask]
         if wrong or not any(found):
             register = wrong[0] if wrong else TIME
@@ -85,6 +93,11 @@ class Ds3231(Sensor[Ds3231Config, I2cBus]):
                 f"no DS3231 at {address:#04x}: register {register:#04x} is {found[register]:#04x}; "
                 "another chip answers, or the wiring is bad"
             )
+        return found
+
+    def open(self) -> None:
+        address = self.config.address
+        found = self._checked(self.bus, address)
         if found[CONTROL] & EOSC:
             self.bus.write_u8(address, CONTROL, found[CONTROL] & ~EOSC)
 

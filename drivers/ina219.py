@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from device_agent.driver import Flagged, Value, WrongChip
+from device_agent.driver import Flagged, I2cBus, Value, WrongChip
 from drivers.power_monitor import (
     BUS,
     CONFIG,
@@ -17,6 +17,7 @@ from drivers.power_monitor import (
 )
 
 POWER_ON = 0x399F  # section 8.6.2, config register
+VOID = 1 << 14
 OTHERS = {
     0x4127: 'an INA226 or INA230: use driver "ina226"',
     0x6127: "an INA3221 or INA209",
@@ -68,6 +69,14 @@ class Ina219(PowerMonitor[Ina219Config]):
         from drivers.simulated.ina219 import SimulatedIna219
 
         return SimulatedIna219(config)
+
+    @classmethod
+    def identify(cls, bus: I2cBus, place: int) -> str:
+        """There is no id, and a reset is not ours to give here: only a bit that reads as zero tells others."""
+        found = bus.read_u16(place, CONFIG)
+        if found & VOID or found in OTHERS:
+            raise WrongChip(f"config register {found:#06x} at {place:#04x}: this is no INA219")
+        return ""
 
     def open(self) -> None:
         address = self.config.address

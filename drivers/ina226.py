@@ -66,14 +66,19 @@ class Ina226(PowerMonitor[Ina226Config]):
 
         return SimulatedIna226(config)
 
-    def open(self) -> None:
-        address = self.config.address
-        maker, die = self.bus.read_u16(address, MANUFACTURER), self.bus.read_u16(address, DIE)
+    @classmethod
+    def identify(cls, bus: I2cBus, place: int) -> str:
+        maker, die = bus.read_u16(place, MANUFACTURER), bus.read_u16(place, DIE)
         if maker != TEXAS_INSTRUMENTS or die >> 4 != INA226_DIE:
             raise WrongChip(
-                f"manufacturer {maker:#06x} and die id {die:#06x} at {address:#04x}, not "
+                f"manufacturer {maker:#06x} and die id {die:#06x} at {place:#04x}, not "
                 f"{TEXAS_INSTRUMENTS:#06x} and {INA226_DIE:#05x}0: this is no INA226"
             )
+        return f"INA226, die id {die:#06x}"
+
+    def open(self) -> None:
+        address = self.config.address
+        self.identify(self.bus, address)
         self.bus.write_u16(address, CONFIG, RESET)
         self._configure()
 

@@ -109,15 +109,24 @@ class Mpu6050(Sensor[Mpu6050Config, I2cBus]):
 
         return SimulatedMpu6050(config.address)
 
-    def open(self) -> None:
-        address = self.config.address
-        found = self.bus.read_u8(address, WHO_AM_I)
+    @classmethod
+    def identify(cls, bus: I2cBus, place: int) -> str:
+        found = cls._checked_id(bus, place)
+        return f"{'MPU-6050' if IDS[found] is MPU6050 else 'relative of the MPU-6050'}, WHO_AM_I {found:#04x}"
+
+    @staticmethod
+    def _checked_id(bus: I2cBus, address: int) -> int:
+        found = bus.read_u8(address, WHO_AM_I)
         if found not in IDS:
             known = "no chip that answers sensibly; check the wiring" if found in (0, 0xFF) else "no MPU-6050"
             raise WrongChip(
                 f"WHO_AM_I {found:#04x} at {address:#04x}, not 0x68 or a relative: this is {known}"
             )
-        self._temperature = IDS[found]
+        return found
+
+    def open(self) -> None:
+        address = self.config.address
+        self._temperature = IDS[self._checked_id(self.bus, address)]
         self.bus.write_u8(address, PWR_MGMT_1, DEVICE_RESET)
         for _ in range(RESET_TRIES):
             self.sleep(RESET_POLL_S)

@@ -14,6 +14,7 @@ from device_agent.driver import (
     Point,
     Sensor,
     Value,
+    WrongChip,
 )
 
 MODE1, MODE2, LED0, PRE_SCALE = 0x00, 0x01, 0x06, 0xFE
@@ -23,6 +24,9 @@ RESTART, EXTCLK, AUTO_INCREMENT, SLEEP = 1 << 7, 1 << 6, 1 << 5, 1 << 4
 # Section 7.3.2, MODE2
 INVERTED, TOTEM_POLE = 1 << 4, 1 << 2
 
+# Section 7.3.6 and 7.3.7: three groups and all, at power-on. From 0x70 on a number would switch a multiplexer.
+GROUPS, GROUP_ADDRESSES = 0x02, b"\xe2\xe4\xe8\xe0"
+MULTIPLEXERS = 0x70
 STEPS = 4096
 FULL = 0x1000  # bit 4 of the high byte of ON or OFF; full-off goes before full-on
 OSCILLATOR_HZ = 25_000_000
@@ -85,6 +89,16 @@ class Pca9685(Sensor[Pca9685Config, I2cBus], Actuator[Pca9685Config, I2cBus]):
         from drivers.simulated.pca9685 import SimulatedPca9685
 
         return SimulatedPca9685(config.address, config.channels)
+
+    @classmethod
+    def identify(cls, bus: I2cBus, place: int) -> str:
+        """By the addresses of its groups, which hardly anybody changes."""
+        if place >= MULTIPLEXERS:
+            return ""
+        found = bytes(bus.read_u8(place, GROUPS + number) for number in range(4))
+        if found != GROUP_ADDRESSES:
+            raise WrongChip(f"registers 2 to 5 at {place:#04x} are {found.hex(' ')}: this is no PCA9685")
+        return f"PCA9685, group addresses {found.hex(' ')}"
 
     # -- life ---------------------------------------------------------------------------------------------
 

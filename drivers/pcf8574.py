@@ -34,6 +34,8 @@ class Pcf8574Config(ExpanderConfig):
 class Pcf8574(Expander[Pcf8574Config]):
     """The latch cannot be read, so it is kept here and starts from its power-on value."""
 
+    obeys_any_write = True
+
     @staticmethod
     def simulator(config: Pcf8574Config) -> Any:
         from drivers.simulated.pcf8574 import SimulatedPcf8574

@@ -1,5 +1,6 @@
 """What Sensirion's humidity sensors share: words with checksums, and a result that is given only once."""
 
+import time
 from typing import Any, ClassVar, TypeVar
 
 from device_agent.driver import (
@@ -16,6 +17,7 @@ from device_agent.driver import (
 )
 
 FULL_SCALE = 65535
+COMMAND_S = 0.001  # least time between a command and the next word
 # The same wrong bytes this often in a row are no noise: another chip answers.
 IDENTIFY_TRIES = 3
 
@@ -101,6 +103,13 @@ class SensirionSensor(Sensor[C, I2cBus]):
         self.bus.transfer(self.config.address, command)
         self.sleep(wait_s)
         return self.bus.transfer(self.config.address, b"", size)
+
+
+def answer_of(bus: I2cBus, address: int, command: bytes, size: int) -> list[int | None]:
+    """The words that answer a command which changes nothing, for who only wants to know who is there."""
+    bus.transfer(address, command)
+    time.sleep(COMMAND_S)
+    return words_of(bus.transfer(address, b"", size))
 
 
 def _flagged(raw: int | None, value: float) -> Any:

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from device_agent.driver import BadReading, ChipReset
-from drivers.sensirion import FULL_SCALE, SensirionConfig, SensirionSensor, words_of
+from device_agent.driver import BadReading, ChipReset, I2cBus, WrongChip
+from drivers.sensirion import COMMAND_S, FULL_SCALE, SensirionConfig, SensirionSensor, answer_of, words_of
 
 # Section 4, tables 9 to 19
 MEASURE = {"high": b"\x24\x00", "medium": b"\x24\x0b", "low": b"\x24\x16"}
@@ -17,11 +17,11 @@ SOFT_RESET = b"\x30\xa2"
 READ_STATUS = b"\xf3\x2d"
 CLEAR_STATUS = b"\x30\x41"
 RESET_DETECTED = 1 << 4
+RESERVED = 0b0101_0011_1110_1100
 
 # Table 4, maxima at the lowest supply voltage
 MEASURE_S = {"high": 0.0155, "medium": 0.0065, "low": 0.0045}
 RESET_S = 0.0015
-COMMAND_S = 0.001  # section 4: least time between a command and the next one
 
 
 class Sht3xConfig(SensirionConfig):
@@ -44,6 +44,13 @@ class Sht3x(SensirionSensor[Sht3xConfig]):
         from drivers.simulated.sht3x import SimulatedSht3x
 
         return SimulatedSht3x(config.address)
+
+    @classmethod
+    def identify(cls, bus: I2cBus, place: int) -> str:
+        (status,) = answer_of(bus, place, READ_STATUS, 3)
+        if status is None or status & RESERVED:
+            raise WrongChip(f"what answers at {place:#04x} is no status of an SHT3x")
+        return f"SHT3x, status {status:#06x} with its checksum"
 
     def open(self) -> None:
         # The program before may have left it measuring by itself, deaf to all but this

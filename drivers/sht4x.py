@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from drivers.sensirion import FULL_SCALE, SensirionConfig, SensirionSensor
+from device_agent.driver import I2cBus, WrongChip
+from drivers.sensirion import COMMAND_S, FULL_SCALE, SensirionConfig, SensirionSensor, answer_of
 
 # Section 4.5, command overview
 MEASURE = {"high": b"\xfd", "medium": b"\xf6", "low": b"\xe0"}
@@ -14,7 +15,6 @@ SOFT_RESET = b"\x94"
 # Table 5, maxima
 MEASURE_S = {"high": 0.0083, "medium": 0.0045, "low": 0.0016}
 RESET_S = 0.001
-COMMAND_S = 0.001
 
 
 class Sht4xConfig(SensirionConfig):
@@ -37,6 +37,13 @@ class Sht4x(SensirionSensor[Sht4xConfig]):
         from drivers.simulated.sht4x import SimulatedSht4x
 
         return SimulatedSht4x(config.address)
+
+    @classmethod
+    def identify(cls, bus: I2cBus, place: int) -> str:
+        high, low = answer_of(bus, place, READ_SERIAL, 6)
+        if high is None or low is None:
+            raise WrongChip(f"what answers at {place:#04x} is no serial number of an SHT4x")
+        return f"SHT4x, serial number {high:04x}{low:04x} with its checksums"
 
     def open(self) -> None:
         self.bus.transfer(self.config.address, SOFT_RESET)  # also ends a heater pulse under way

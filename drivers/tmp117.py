@@ -57,12 +57,17 @@ class Tmp117(Sensor[Tmp117Config, I2cBus]):
 
         return SimulatedTmp117(config.address)
 
-    def open(self) -> None:
-        address = self.config.address
-        found = self.bus.read_u16(address, DEVICE_ID)
+    @classmethod
+    def identify(cls, bus: I2cBus, place: int) -> str:
+        found = bus.read_u16(place, DEVICE_ID)
         if found & 0xFFF != DID:  # the four bits above are the revision
             known = OTHER_IDS.get(found & 0xFFF, "no TMP117")
-            raise WrongChip(f"device id {found:#06x} at {address:#04x}, not 0x?117: this is {known}")
+            raise WrongChip(f"device id {found:#06x} at {place:#04x}, not 0x?117: this is {known}")
+        return f"TMP117, device id {found:#06x}"
+
+    def open(self) -> None:
+        address = self.config.address
+        self.identify(self.bus, address)
         # Brings limits and offset back from the chip's own memory, whoever changed them
         self.bus.write_u16(address, CONFIGURATION, SOFT_RESET)
         self._await_memory()

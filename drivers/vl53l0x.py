@@ -79,6 +79,13 @@ class Vl53l0x(Sensor[Vl53l0xConfig, I2cBus]):
 
         return SimulatedVl53l0x(config.address)
 
+    @classmethod
+    def identify(cls, bus: I2cBus, place: int) -> str:
+        found = bus.read(place, MODEL_ID, 2)
+        if found != MODEL:
+            raise WrongChip(f"model id {found.hex(' ')} at {place:#04x}, not ee aa: this is no VL53L0X")
+        return f"VL53L0X, model id {found.hex(' ')}"
+
     # -- life ---------------------------------------------------------------------------------------------
 
     def open(self) -> None:

@@ -87,7 +87,7 @@ def test_the_verbs_of_a_driver():
         for shape in (Driver, Sensor, Listener, Actuator)
     }
     assert verbs == {
-        "Driver": {"points_of", "claims", "open", "close", "do", "write_bytes"},
+        "Driver": {"points_of", "claims", "identify", "open", "close", "do", "write_bytes"},
         "Sensor": {"trigger", "read"},
         "Listener": {"listen", "feed", "present"},
         "Actuator": {"safe_of", "write", "safe"},
