@@ -72,7 +72,7 @@ class Ina219(PowerMonitor[Ina219Config]):
 
     @classmethod
     def identify(cls, bus: I2cBus, place: int) -> str:
-        """There is no id, and a reset is not ours to give here: only a bit that reads as zero tells others."""
+        """There is no id, and a reset is not ours to give here: only a void bit tells others."""
         found = bus.read_u16(place, CONFIG)
         if found & VOID or found in OTHERS:
             raise WrongChip(f"config register {found:#06x} at {place:#04x}: this is no INA219")

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from device_agent.driver import Flagged, Value, WrongChip
+from device_agent.driver import Flagged, I2cBus, Value, WrongChip
 from drivers.power_monitor import (
     BUS,
     CONFIG,

@@ -24,7 +24,7 @@ RESTART, EXTCLK, AUTO_INCREMENT, SLEEP = 1 << 7, 1 << 6, 1 << 5, 1 << 4
 # Section 7.3.2, MODE2
 INVERTED, TOTEM_POLE = 1 << 4, 1 << 2
 
-# Section 7.3.6 and 7.3.7: three groups and all, at power-on. From 0x70 on a number would switch a multiplexer.
+# Section 7.3.6 and 7.3.7: three groups and all, at power-on. From 0x70 on it switches multiplexers.
 GROUPS, GROUP_ADDRESSES = 0x02, b"\xe2\xe4\xe8\xe0"
 MULTIPLEXERS = 0x70
 STEPS = 4096

@@ -14,6 +14,8 @@ class I2cBus(Handle):
     """
 
     kind: ClassVar[str] = "i2c"
+    plain: bool = True
+    """Whether the adapter carries any transfer; False: what SMBus can express. Known once it is open."""
 
     @abstractmethod
     def transfer(self, address: int, write: bytes, read_size: int = 0) -> bytes:

@@ -75,6 +75,7 @@ class LinuxI2c(I2cBus):
                 ) from error
             raise BusError(f"bus {self.name}: {self.path} cannot be opened: {error.strerror}") from error
         self._smbus = smbus
+        self.plain = bool(smbus.funcs & FUNC_I2C)
 
     def close(self) -> None:
         smbus, self._smbus = self._smbus, None

@@ -23,6 +23,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "run": Command("run", "the daemon"),
     "demo": Command("demo", "see it work: no configuration, no hardware, no network"),
+    "init": Command("init", "make a configuration, led through it"),
+    "scan": Command("scan", "find buses, chips and ports"),
+    "doctor": Command("doctor", "what is missing on this machine, and the remedy"),
     "check": Command("check", "validate the configuration without touching hardware"),
     "card": Command("card", "print the agent card that would be published"),
     "drivers": Command("drivers", "installed drivers: options, points, units"),
