@@ -1,0 +1,40 @@
+"""One thing that `doctor` has to say, and what all checks are given."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from device_agent.config import Config
+from device_agent.discovery.system import System, User
+
+Level = Literal["ok", "note", "question", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A `problem` counts for the exit code; a `question` waits for an answer; a `note` is good to know."""
+
+    level: Level
+    what: str
+    where: str = ""
+    why: str = ""
+    remedy: str = ""
+    """The command to type, or the part to solder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is examined: a machine, the user that runs the daemon, the configuration if there is one."""
+
+    system: System
+    user: User
+    config: Config | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+    reach: Callable[[str], str] | None = None
+    """Whether a URL can be reached: "" or what went wrong. None: not to be tried."""
+    now_ms: Callable[[], int] = lambda: 0
+    daemon_runs: bool = False
+
+
+def ok(what: str, where: str = "") -> Finding:
+    return Finding("ok", what, where)

@@ -1,0 +1,186 @@
+"""The machine itself: clock, storage, supply, hardware watchdog, random numbers."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from device_agent.clock import EARLIEST_TRUE_MS
+from device_agent.doctor.buses import config_txt, is_pi
+from device_agent.doctor.finding import Finding, Patient, ok
+
+UNDER_VOLTAGE, THROTTLED = 1 << 0, 1 << 2
+EVER = 16  # the same bits, shifted: since the start
+FREE_MIN_BYTES = 200_000_000
+FREE_MIN_SHARE = 0.05
+ENTROPY_MIN_BITS = 128
+CARD = re.compile(r"/dev/mmcblk\d")
+IN_MEMORY = ("tmpfs", "ramfs")
+
+
+def check(patient: Patient) -> Iterator[Finding]:
+    yield from _clock(patient)
+    yield from _state(patient)
+    yield from _supply(patient)
+    yield from _watchdog(patient)
+    entropy = patient.system.text("/proc/sys/kernel/random/entropy_avail")
+    if entropy.isdigit() and int(entropy) < ENTROPY_MIN_BITS:
+        why = "TLS and identities wait for random numbers at the start"
+        remedy = "sudo apt install rng-tools-debian"
+        yield Finding("problem", f"the kernel has {entropy} bits of entropy", "", why, remedy)
+
+
+def _clock(patient: Patient) -> Iterator[Finding]:
+    system = patient.system
+    if patient.now_ms() < EARLIEST_TRUE_MS:
+        why = "readings get wrong times, and TLS refuses every certificate"
+        yield Finding(
+            "problem", "the clock is not set", "", why, "sudo timedatectl set-ntp true; or add a DS3231"
+        )
+        return
+    kept = system.exists("/run/systemd/timesync/synchronized")
+    kept = kept or "NTPSynchronized=yes" in system.run(("timedatectl", "show"))
+    if kept:
+        yield ok("the clock is kept by NTP")
+    else:
+        why = "without it the clock drifts by seconds a day, and is wrong after a power cut"
+        yield Finding("problem", "nobody keeps the clock", "", why, "sudo timedatectl set-ntp true")
+    if not system.find("/dev/rtc*") and is_pi(patient):
+        why = "after a power cut without network the clock stands still until NTP answers"
+        remedy = f"a DS3231 on I2C, and dtoverlay=i2c-rtc,ds3231 in {config_txt(patient)}"
+        yield Finding("note", "this board has no battery-backed clock", "", why, remedy)
+
+
+# -- storage ------------------------------------------------------------------------------------------------
+
+
+def mount_of(patient: Patient, path: Path) -> tuple[str, str, str, frozenset[str]]:
+    """Source, mount point, type and options of the file system that holds the path."""
+    best = ("", "", "", frozenset[str]())
+    for line in patient.system.text("/proc/mounts").splitlines():
+        words = line.split()
+        if len(words) >= 4:
+            point = words[1].replace("\\040", " ")
+            if path.is_relative_to(point) and len(point) >= len(best[1]):
+                best = (words[0], point, words[2], frozenset(words[3].split(",")))
+    return best
+
+
+def _state(patient: Patient) -> Iterator[Finding]:
+    if patient.config is None:
+        return
+    state = patient.config.state
+    yield from _writable(patient, state.directory)
+    source, point, kind, options = mount_of(patient, state.directory)
+    where = f"{state.directory} on {point or '?'}"
+    if kind in IN_MEMORY:
+        why = "a power cut takes outbox, journal and identity with it"
+        yield Finding(
+            "problem", "the state directory is in memory", where, why, "set state.directory to a disk"
+        )
+    if "ro" in options:
+        remedy = f"sudo mount -o remount,rw {point}; and look for the cause with dmesg"
+        yield Finding("problem", "the file system is read-only", where, "nothing can be kept", remedy)
+    on_card = CARD.match(source) or source == "/dev/root"
+    if on_card and not options & {"noatime", "relatime"}:
+        remedy = f"add noatime to the options of {point} in /etc/fstab, then sudo mount -o remount {point}"
+        yield Finding("problem", "each reading of a file writes to the card", where, "it wears out", remedy)
+    if options & {"nobarrier", "barrier=0"}:
+        remedy = f"take {', '.join(options & {'nobarrier', 'barrier=0'})} out of /etc/fstab"
+        why = "a power cut can destroy the outbox and the journal"
+        yield Finding("problem", "flushes do not reach the disk", where, why, remedy)
+    if source and mount_of(patient, state.runtime_directory)[2] not in IN_MEMORY:
+        why = "what is not yet committed wears the card, instead of lying in memory"
+        remedy = (
+            'set state.runtime_directory = "/run/device-agent", or run it as a service (systemd/README.md)'
+        )
+        yield Finding("note", "the runtime directory is on a disk", str(state.runtime_directory), why, remedy)
+    yield from _room(patient, state.directory)
+
+
+def _nearest(patient: Patient, path: Path) -> Path:
+    """The path or the nearest folder above it that is there."""
+    at = patient.system.path(str(path))
+    while not at.exists() and at != at.parent:
+        at = at.parent
+    return at
+
+
+def _writable(patient: Patient, path: Path) -> Iterator[Finding]:
+    place, user = patient.system.path(str(path)), patient.user
+    if user.uid == 0:
+        return
+    at = _nearest(patient, path)
+    status = at.stat()
+    shift = 6 if status.st_uid == user.uid else 3 if status.st_gid in user.groups else 0
+    if status.st_mode >> shift & 0o3 != 0o3:
+        remedy = f"sudo install -d -m 700 -o {user.name} {path}; or set state.directory to a folder of yours"
+        why = "the daemon cannot start without it"
+        yield Finding("problem", f"user {user.name} cannot write {path}", "state.directory", why, remedy)
+    elif at == place and status.st_mode & 0o077:
+        why = "others can read the identity and the journal"
+        yield Finding("problem", f"others may look into {path}", "state.directory", why, f"chmod 700 {path}")
+
+
+def _room(patient: Patient, path: Path) -> Iterator[Finding]:
+    config = patient.config
+    if config is None:
+        return
+    disk = os.statvfs(_nearest(patient, path))
+    free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    wanted = config.outbox.max_bytes + (config.history.max_bytes if config.history.enabled else 0)
+    wanted = max(wanted, FREE_MIN_BYTES)
+    if free < wanted or free < size * FREE_MIN_SHARE:
+        why = f"outbox and history may take {wanted / 1e6:.0f} MB, and a full disk stops other programs"
+        remedy = "sudo apt clean; sudo journalctl --vacuum-size=100M; or lower outbox.max_bytes"
+        yield Finding("problem", f"{free / 1e6:.0f} MB are free", str(path), why, remedy)
+    else:
+        yield ok(f"{free / 1e6:.0f} MB are free", str(path))
+
+
+# -- supply and watchdog ------------------------------------------------------------------------------------
+
+
+def _supply(patient: Patient) -> Iterator[Finding]:
+    system = patient.system
+    text = system.text("/sys/devices/platform/soc/soc:firmware/get_throttled")
+    text = text or system.run(("vcgencmd", "get_throttled")).strip().rpartition("=")[2]
+    try:
+        word = int(text, 16)
+    except ValueError:
+        return
+    why = "sensors give wrong values, USB adapters disappear, and cards get damaged"
+    remedy = "the board's own power supply, a short thick cable, fewer USB devices"
+    for shift, when in ((0, "now"), (EVER, "since the start")):
+        if word >> shift & UNDER_VOLTAGE:
+            yield Finding("problem", f"the supply voltage is too low ({when})", "power", why, remedy)
+            return
+    if word & THROTTLED or word >> EVER & THROTTLED:
+        why = "the processor was slowed down because of heat"
+        yield Finding("problem", "the processor is throttled", "cooling", why, "a heat sink or a fan")
+    else:
+        yield ok("supply and temperature are good")
+
+
+def _watchdog(patient: Patient) -> Iterator[Finding]:
+    system = patient.system
+    if not system.find("/dev/watchdog*"):
+        remedy = (
+            f"write dtparam=watchdog=on into {config_txt(patient)}" if is_pi(patient) else "modprobe softdog"
+        )
+        why = "a kernel that hangs stays so, with outputs as they were, until somebody comes"
+        yield Finding("problem", "there is no hardware watchdog", "/dev/watchdog", why, remedy)
+        return
+    texts = [system.text("/etc/systemd/system.conf")]
+    for folder in ("/usr/lib/systemd", "/lib/systemd", "/run/systemd", "/etc/systemd"):
+        texts += [system.text(path) for path in system.find(f"{folder}/system.conf.d/*.conf")]
+    values = re.findall(r"^\s*RuntimeWatchdogSec\s*=\s*(\S+)", "\n".join(texts), re.MULTILINE)
+    if values and values[-1] not in ("0", "off", "infinity"):
+        yield ok(f"systemd feeds the hardware watchdog (RuntimeWatchdogSec={values[-1]})")
+        return
+    why = "a kernel that hangs is not reset: outputs keep their last level"
+    remedy = (
+        "printf '[Manager]\\nRuntimeWatchdogSec=15\\n' | sudo tee /etc/systemd/system.conf.d/watchdog.conf; "
+        "sudo systemctl daemon-reexec (make the folder first: sudo mkdir -p /etc/systemd/system.conf.d)"
+    )
+    yield Finding("problem", "nobody feeds the hardware watchdog", "/etc/systemd/system.conf", why, remedy)
