@@ -31,7 +31,7 @@ def register(subparsers: Any) -> None:
         "doctor",
         help="what is missing on this machine, and the remedy",
         description="Examine buses, rights, clock, storage, supply, watchdog, service, key and network; ask "
-        "about each actuator what software cannot see. Changes nothing but the answers, which it keeps in the "
+        "about each actuator what software cannot see. Changes nothing but the answers, kept in the "
         "state directory. Exit code 0: nothing is wrong (notes and open questions may remain); 1: something "
         "is.",
     )

@@ -75,7 +75,7 @@ _TOLD = {
     "i2c": (
         "Does something reset the chip of {place} when the processor is dead (RESET, or supply)?",
         "a chip on I2C keeps its last level when the processor or the wire dies; nobody can tell it {values}",
-        "wire its RESET (or its supply) to the board's reset; switch on the hardware watchdog; pull-resistors "
+        "wire its RESET (or its supply) to the board's reset; switch on the hardware watchdog; resistors "
         "for the time in which its pins are inputs",
     ),
     "serial": (
