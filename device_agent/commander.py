@@ -6,7 +6,7 @@ here: sessions, requests, the command line.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -34,8 +34,8 @@ from device_agent.errors import (
     Interlocked,
     Rejected,
 )
-from device_agent.order import Order, action_of, check_taken
-from device_agent.records import File, Step, Value
+from device_agent.order import Order, Send, action_of, check_files
+from device_agent.records import SEND_FILE, File, Step, Value
 from device_agent.safety.keeper import Keeper
 from device_agent.safety.latch import Latch
 from device_agent.safety.leases import Leases
@@ -106,6 +106,7 @@ class Commander:
         strangers: Collection[Actor] = (),
         for_s: float | None = None,
         take: Callable[[File], None] | None = None,
+        send: Send | None = None,
     ) -> dict[str, Any]:
         """Carry out one command and return the members of its ack (without `at` and `seq`).
 
@@ -113,6 +114,7 @@ class Commander:
         `devices` bounds what this stream may name. `strangers` are others who might have sent it: on a shared
         stream nobody can tell, so all of them need the right. `for_s` puts a set back to safe after that.
         `take` is given the file that an action made; without it such an action is refused.
+        `send` passes on the file that came with the command.
         """
         arrived_s = self._clock.monotonic_s() - (age_ms or 0.0) / 1000
         key = actor.journal_key
@@ -121,8 +123,8 @@ class Commander:
             return {**first, "repeated": True}
         attempt = _Attempt()
         try:
-            order = self._checked(command, actor, devices, strangers, for_s)
-            check_taken(order, take)
+            order = replace(self._checked(command, actor, devices, strangers, for_s), send=send)
+            check_files(order, take)
             if age_ms is None and not order.looks:
                 raise Rejected(
                     "clock_unset", "the network's time, and so the command's age, is not known yet"
@@ -339,6 +341,10 @@ class Commander:
 
     async def _act(self, attempt: _Attempt, order: Order, may_begin: Callable[[], None]) -> File | None:
         assert order.action is not None
+        if order.action is SEND_FILE and order.send is not None:
+            may_begin()
+            await order.send(order.device)
+            return None
         steps = await order.device.do(order.action.name, order.args, may_begin=may_begin)
         if isinstance(steps, File):
             return steps

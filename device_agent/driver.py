@@ -20,7 +20,19 @@ from device_agent.bus.onewire import OneWireBus
 from device_agent.bus.serial import SerialBus
 from device_agent.bus.spi import SpiBus
 from device_agent.errors import BadReading, ChipReset, DriverError, NoAnswer, WrongChip
-from device_agent.records import Action, Argument, File, Flag, Flagged, Point, Step, Unit, Value, Values
+from device_agent.records import (
+    SEND_FILE,
+    Action,
+    Argument,
+    File,
+    Flag,
+    Flagged,
+    Point,
+    Step,
+    Unit,
+    Value,
+    Values,
+)
 
 __all__ = [
     "Action",
@@ -134,7 +146,8 @@ class Driver(Generic[C, B]):
     serves_as_clock: ClassVar[bool] = False
     """Whether its point `time` (epoch seconds) may be the runtime's clock, which `set_time` sets."""
     bytes_side: ClassVar[bool] = False
-    """Whether the device is one stream of bytes: its Listener chunks go out as they are, `write_bytes` in."""
+    """Whether the device is one stream of bytes: its Listener chunks go out as they are, `write_bytes` in;
+    files that callers send go the same way (action `send_file`)."""
     on_demand: ClassVar[bool] = False
     """Whether a bytes side is listened to only while somebody takes its bytes, as with a camera."""
     call_limit_s: ClassVar[float] = 2.0
@@ -182,6 +195,16 @@ class Driver(Generic[C, B]):
         WrongChip for another one. Changes nothing: whatever else may sit there gets the same bytes.
         """
         return ""
+
+    @classmethod
+    def takes_bytes(cls) -> bool:
+        """Whether its bytes side goes inwards too."""
+        return cls.bytes_side and cls.write_bytes is not Driver.write_bytes
+
+    @classmethod
+    def all_actions(cls) -> tuple[Action, ...]:
+        """What callers may ask for: its own, and what comes with a bytes side."""
+        return (*cls.actions, *((SEND_FILE,) if cls.takes_bytes() else ()))
 
     def open(self) -> None:
         """Identify and configure the chip. Also called after a fault: assume no state. Raises WrongChip."""

@@ -138,3 +138,10 @@ def ack(at_ms: int, members: Mapping[str, Any], *, repeated: bool = False) -> Dr
 
 def control(at_ms: int, about: str, members: Mapping[str, Any]) -> Draft:
     return _draft("control", at_ms, {"about": about, **members})
+
+
+def progress(at_ms: int, message: str, share: float | None = None) -> Draft:
+    """How far a request's work has come; `share` is what is done of it, 0 to 1."""
+    return _draft(
+        "progress", at_ms, {"message": message} if share is None else {"message": message, "share": share}
+    )

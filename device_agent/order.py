@@ -1,12 +1,15 @@
 """A checked command, on its way through the commander."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from device_agent.authority import Actor
 from device_agent.device import Device
 from device_agent.errors import Rejected
-from device_agent.records import Action, File, Value
+from device_agent.records import SEND_FILE, Action, File, Value
+
+Send = Callable[[Device], Awaitable[None]]
+"""Passes the file that came with a command to the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class Order:
     action: Action | None
     args: dict[str, Value]
     for_s: float | None
+    send: "Send | None" = None
 
     @property
     def moves(self) -> bool:
@@ -31,8 +35,13 @@ class Order:
         return self.action is not None and self.action.looks
 
 
-def check_taken(order: Order, take: Callable[[File], None] | None) -> None:
-    """Raises Rejected for a file that nobody would get."""
+def check_files(order: Order, take: Callable[[File], None] | None) -> None:
+    """Raises Rejected for a file that nobody would get, one that is missing, and one too many."""
+    if order.action is SEND_FILE and order.send is None:
+        raise Rejected("invalid_value", "send_file needs a file: ask by a request task with a part 'file'")
+    if order.action is not SEND_FILE and order.send is not None:
+        name = order.action.name if order.action is not None else "set"
+        raise Rejected("invalid_value", f"file: {name} takes no file")
     if order.action is not None and order.action.gives and take is None:
         raise Rejected(
             "invalid_value",
@@ -41,7 +50,7 @@ def check_taken(order: Order, take: Callable[[File], None] | None) -> None:
 
 
 def action_of(device: Device, name: str) -> Action:
-    actions = {action.name: action for action in device.driver_class.actions}
+    actions = {action.name: action for action in device.driver_class.all_actions()}
     if name not in actions:
         known = ", ".join(sorted(actions)) or "none"
         raise Rejected("invalid_value", f"{device.name} has no action {name!r}; it has: {known}")

@@ -153,6 +153,12 @@ class Action:
         return bool(self.gives) and not self.moves
 
 
+SEND_FILE = Action(
+    "send_file", description="Send the request's input part `file` to the device, byte by byte."
+)
+"""What every device with a bytes side can do besides its own actions; the runtime carries it out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flagged:
     """A value with a doubt. `value` is None where nothing may be believed."""

@@ -1,68 +1,36 @@
 """Request tasks: one question, answered with a `result` artifact and a terminal (design section 5)."""
 
 import asyncio
-import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from device_agent.authority import Actor, check_read, may
+from device_agent.card import FILE_ID, FILE_MAX_BYTES, HISTORY_ID, INPUT_ID
+from device_agent.clock import Clock
 from device_agent.commander import Commander
 from device_agent.config import Config
+from device_agent.delivery import Deliveries, Parcel, Piece
 from device_agent.device import Device
-from device_agent.errors import AgentError, BusError, DriverError, NetworkError, Rejected
+from device_agent.errors import AgentError, BusError, DriverError, NetworkError, Refused, Rejected
 from device_agent.history.ask import Historian, HistoryQuestion
-from device_agent.network import TaskLink
+from device_agent.network import Part, TaskLink
+from device_agent.order import Send
+from device_agent.progress import Progress
+from device_agent.questions import DoQuestion, ReadQuestion, SetQuestion, asked
 from device_agent.records import File, Reading
-from device_agent.words import Do, Set, sentence
+from device_agent.sessions import stream_id
+from device_agent.store.lanes import Lanes
+from device_agent.words import Do, Set
 
 log = structlog.get_logger("request")
 
 # A device that does not answer must not hold a request, which a person waits for (W18).
 READ_LIMIT_S = 15.0
-
-
-class _Question(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class ReadQuestion(_Question):
-    """Present readings of these devices, of all without a list."""
-
-    op: Literal["read"]
-    devices: list[str] | None = Field(None, min_length=1, max_length=256)
-
-
-class SetQuestion(_Question):
-    """Set points; with `for_s` they go back to safe after that time."""
-
-    op: Literal["set"]
-    device: str = Field(min_length=1, max_length=64)
-    values: dict[str, Any] = Field(min_length=1, max_length=64)
-    for_s: float | int | None = Field(None, gt=0, le=86_400)
-
-
-class DoQuestion(_Question):
-    """Carry out an action."""
-
-    op: Literal["do"]
-    device: str = Field(min_length=1, max_length=64)
-    action: str = Field(min_length=1, max_length=64)
-    args: dict[str, Any] = Field({}, max_length=64)
-
-
-class DescribeQuestion(_Question):
-    """What devices there are, with points, units and ranges."""
-
-    op: Literal["describe"]
-
-
-Question = Annotated[
-    ReadQuestion | SetQuestion | DoQuestion | DescribeQuestion | HistoryQuestion, Field(discriminator="op")
-]
-_ADAPTER: TypeAdapter[Any] = TypeAdapter(Question)
+# A slow port takes this much within its bus's time limit; a cancel waits for no more than that.
+SEND_BYTES = 256
+RESERVE_S = 10.0
 
 
 class RequestTask:
@@ -75,6 +43,9 @@ class RequestTask:
         devices: Mapping[str, Device],
         commander: Commander,
         historian: Historian,
+        deliveries: Deliveries,
+        lanes: Lanes,
+        clock: Clock,
     ) -> None:
         self.link = link
         task_id = link.start.task_id
@@ -83,106 +54,89 @@ class RequestTask:
         self._devices = devices
         self._commander = commander
         self._historian = historian
-        self._more: tuple[str, File] | None = None
-        """What comes with the result, and as which output."""
+        self._deliveries = deliveries
+        self._progress = Progress(link, lanes, clock, stream_id(link.start, 0))
+        self._pieces: list[Piece] = []
+        self._op = "unknown"
 
     async def run(self) -> None:
-        """Answer the question: artifact first, then the terminal."""
-        op = "unknown"
+        """Answer the question: artifacts first, then the terminal."""
+        await self._progress.open()
+        result = await self._result()
+        self._progress.say(result["state"], last=True)
+        await self.deliver(Parcel(result, self._pieces))
+
+    async def deliver(self, parcel: Parcel) -> None:
+        """What is left of the answer, perhaps from an earlier process, and the terminal."""
         try:
-            question = self._question()
-            op = question.op
-            result = await self._answer(question)
+            await self._deliveries.send(self.link, parcel, self._progress.say)
+        except NetworkError as error:
+            self.link.terminal("failed", error=f"internal: the result could not be delivered: {error}")
+            return
+        finally:
+            await self._progress.close()
+        if parcel.result["state"] == "done":
+            self.link.terminal("completed")
+        else:
+            fault = parcel.result.get("error") or {"code": "internal", "message": parcel.result["state"]}
+            self.link.terminal("failed", error=f"{fault['code']}: {fault['message']}")
+
+    async def _result(self) -> dict[str, Any]:
+        limit_s = self._config.agent.max_running_s - self._reserve_s()
+        time = asyncio.timeout(limit_s)
+        try:
+            async with time:
+                question, part = asked(self.link.start.parts, self._inputs())
+                self._op = question.op
+                result = await self._answer(question, part)
         except Rejected as rejected:
             result = {"state": "rejected", "error": {"code": rejected.code, "message": rejected.message}}
         except (BusError, DriverError) as error:
             result = {"state": "failed", "error": {"code": "device_offline", "message": str(error)}}
-        except AgentError as error:
-            result = {"state": "failed", "error": {"code": "internal", "message": str(error)}}
+        except (AgentError, OSError) as error:
+            if time.expired():
+                # A driver that hangs holds its bus, never the task (W18).
+                result = self._too_long(limit_s)
+            else:
+                result = {"state": "failed", "error": {"code": "internal", "message": str(error)}}
         finally:
             self._commander.request_ends(self.actor.holder)
-        result = {"op": op, **result}
-        try:
-            await self._deliver(result)
-        except NetworkError as error:
-            self.link.terminal("failed", error=f"internal: the result could not be delivered: {error}")
-            return
-        if result["state"] == "done":
-            self.link.terminal("completed")
-        else:
-            fault = result.get("error") or {"code": "internal", "message": result["state"]}
-            self.link.terminal("failed", error=f"{fault['code']}: {fault['message']}")
+        return {"op": self._op, **result}
 
-    async def _say(self, result: Mapping[str, Any]) -> None:
-        body = json.dumps(result, separators=(",", ":"), allow_nan=False).encode()
-        await self.link.artifact(body, "application/json", output_id="result", file_name="result.json")
+    def _reserve_s(self) -> float:
+        """The network ends the task at `max_running_s`; the answer is to be out before that."""
+        return min(RESERVE_S, self._config.agent.max_running_s / 4)
 
-    async def _deliver(self, result: dict[str, Any]) -> None:
-        """The result, and the readings or file after it; it says `done` only once the network has both."""
-        said = False
-        if self._more is None:
-            await self._say(result)
-            return
-        output_id, file = self._more
+    def _too_long(self, limit_s: float) -> dict[str, Any]:
+        message = f"the work was not done within {limit_s:g} s (by agent.max_running_s)"
+        state = "unknown" if self._op in ("set", "do") else "failed"
+        return {"state": state, "error": {"code": "internal", "message": message}}
 
-        async def say() -> None:
-            nonlocal said
-            said = True
-            await self._say(result)
+    def _inputs(self) -> list[str]:
+        takes = any(device.driver_class.takes_bytes() for device in self._devices.values())
+        return [INPUT_ID, FILE_ID] if takes else [INPUT_ID]
 
-        try:
-            await self.link.artifact(
-                file.data, file.mime_type, output_id=output_id, file_name=file.name, before=say
-            )
-        except NetworkError as error:
-            if said:
-                raise
-            fault = {"code": "internal", "message": f"the {output_id} could not be delivered: {error}"}
-            result |= {"state": "failed", "error": fault}
-            await self._say(result)
-
-    def _question(self) -> Any:
-        parts = self.link.start.parts
-        if not parts:
-            raise Rejected("invalid_value", "the input part 'request' is missing")
-        for part in parts:
-            if part.part_id != "request":
-                raise Rejected("invalid_value", f"there is no input {part.part_id!r}; there is: request")
-        if len(parts) > 1:
-            raise Rejected("invalid_value", "the input part 'request' came more than once")
-        if parts[0].text is None:
-            raise Rejected("invalid_value", "the input part 'request' is a file; it takes JSON text")
-        try:
-            return _ADAPTER.validate_json(parts[0].text)
-        except ValidationError as error:
-            raise Rejected("invalid_value", f"request: {sentence(error)}") from None
-
-    async def _answer(self, question: Any) -> dict[str, Any]:
+    async def _answer(self, question: Any, part: Part | None) -> dict[str, Any]:
         match question:
             case ReadQuestion():
                 return await self._read(question)
             case SetQuestion():
-                return await self._command(
-                    Set(kind="set", id=self._id(), device=question.device, values=question.values),
-                    question.for_s,
-                )
+                command = Set(kind="set", id=self._id(), device=question.device, values=question.values)
+                with self._progress.during(f"setting {question.device}"):
+                    return await self._command(command, question.for_s)
             case DoQuestion():
-                return await self._command(
-                    Do(
-                        kind="do",
-                        id=self._id(),
-                        device=question.device,
-                        action=question.action,
-                        args=question.args,
-                    ),
-                    None,
-                )
+                return await self._do(question, part)
             case HistoryQuestion():
-                answer = await self._historian.answer(question, self._may_read)
-                self._more = "history", File(answer.file_name, answer.mime_type, answer.data)
-                return {"state": "done", **answer.result}
+                return await self._history(question)
             case _:
                 return {"state": "done", "devices": self._describe()}
+
+    async def _history(self, question: HistoryQuestion) -> dict[str, Any]:
+        out = self._deliveries.folder(self.link.start.task_id) / HISTORY_ID
+        with self._progress.during("reading the record"):
+            answer = await self._historian.answer(question, self._may_read, out=out)
+        self._pieces = [Piece(HISTORY_ID, answer.file_name, answer.mime_type, answer.data)]
+        return {"state": "done", **answer.result}
 
     def _id(self) -> str:
         """A task is asked for once, so its id serves as the command's."""
@@ -196,7 +150,8 @@ class RequestTask:
             check_read(name, self._devices, self._may_read)
         if question.devices is None:
             names = [name for name in names if not self._devices[name].driver_class.bytes_side]
-        answers = await asyncio.gather(*(self._read_one(name) for name in names))
+        with self._progress.during("reading"):
+            answers = await asyncio.gather(*(self._read_one(name) for name in names))
         readings = [as_json(answer) for answer in answers if isinstance(answer, Reading)]
         faults = [answer for answer in answers if isinstance(answer, str)]
         if faults and (not readings or question.devices is not None):
@@ -218,9 +173,45 @@ class RequestTask:
 
     # -- set, do, describe ----------------------------------------
 
-    async def _command(self, command: Set | Do, for_s: float | None) -> dict[str, Any]:
+    async def _do(self, question: DoQuestion, part: Part | None) -> dict[str, Any]:
+        command = Do(
+            kind="do", id=self._id(), device=question.device, action=question.action, args=question.args
+        )
+        send: Send | None = None
+        if part is not None:
+            # Its file may be long under way; what it waits for has a limit of its own.
+            command = command.model_copy(update={"ttl_ms": self._config.agent.max_running_s * 1000})
+            send = await self._incoming(command, part)
+        with self._progress.during(f"{question.action} of {question.device}"):
+            return await self._command(command, None, send)
+
+    async def _incoming(self, command: Do, part: Part) -> Send:
+        """The caller's file, fetched; what is left is to send it. Nothing is fetched for nothing."""
+        check = self._commander.would(command, self.actor)
+        if "error" in check:
+            raise Rejected(check["error"]["code"], check["error"]["message"])
+        path = self._deliveries.folder(self.link.start.task_id) / FILE_ID
+        try:
+            with self._progress.during("fetching the file"):
+                await self.link.fetch(part, path, FILE_MAX_BYTES)
+        except Refused as refused:
+            raise Rejected("invalid_value", f"{FILE_ID}: {refused}") from None
+
+        async def send(device: Device) -> None:
+            size_bytes, sent_bytes = path.stat().st_size, 0
+            with path.open("rb") as file:
+                while chunk := file.read(SEND_BYTES):
+                    await device.send_bytes(chunk)
+                    sent_bytes += len(chunk)
+                    self._progress.say(f"sent {sent_bytes} of {size_bytes} bytes", sent_bytes / size_bytes)
+
+        return send
+
+    async def _command(
+        self, command: Set | Do, for_s: float | None, send: Send | None = None
+    ) -> dict[str, Any]:
         ack = await self._commander.execute(
-            command, self.actor, age_ms=self._age_ms(), for_s=for_s, take=self._take_file
+            command, self.actor, age_ms=self._age_ms(), for_s=for_s, take=self._take_file, send=send
         )
         result: dict[str, Any] = {"state": ack["state"], "ack": ack}
         if "error" in ack:
@@ -233,7 +224,7 @@ class RequestTask:
         return None if server_ms is None or sent_ms is None else max(0.0, server_ms - sent_ms)
 
     def _take_file(self, file: File) -> None:
-        self._more = "file", file
+        self._pieces = [Piece(FILE_ID, file.name, file.mime_type, file.data)]
 
     def _describe(self) -> list[dict[str, Any]]:
         return [describe(device) for name, device in self._devices.items() if self._may_read(name)]
@@ -276,7 +267,7 @@ def describe(device: Device) -> dict[str, Any]:
                 for a in action.arguments
             ],
         }
-        for action in device.driver_class.actions
+        for action in device.driver_class.all_actions()
     ]
     described: dict[str, Any] = {"device": device.name, "state": device.state, "points": points}
     if actions:

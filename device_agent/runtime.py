@@ -10,6 +10,7 @@ from device_agent.channels import Hub
 from device_agent.clock import Clock
 from device_agent.commander import Commander
 from device_agent.config import Config
+from device_agent.delivery import Deliveries, Parcel
 from device_agent.device import Device
 from device_agent.history.ask import Historian
 from device_agent.lives import Lives
@@ -50,6 +51,7 @@ class Tasks:
         self._journal = journal
         self._clock = clock
         self._historian = historian
+        self._deliveries = Deliveries(config.state.directory / "requests", journal)
         self._shared = SharedPorts()
         self._unfinished: dict[str, tuple[StartTask, dict[str, Any]]] = {}
         self._pausing = False
@@ -60,6 +62,7 @@ class Tasks:
         ids = {
             stream_id(start, n + 1) for start in self.resumable() for n in range(len(self._config.streams))
         }
+        self._deliveries.keep_only(self._unfinished)
         self._lanes.keep_only(lambda name: name in self._config.streams or name in ids)
 
     # -- network.Runtime ----------------------------------------
@@ -68,7 +71,8 @@ class Tasks:
         return self._journal.knows_task(task_id)
 
     def has_room(self) -> bool:
-        return not self._pausing and len(self.sessions) + len(self.requests) < self._config.agent.concurrency
+        limit = self._config.agent.concurrency
+        return not self._pausing and (not limit or len(self.sessions) + len(self.requests) < limit)
 
     def load_now(self) -> tuple[int, int]:
         return len(self.sessions) + len(self.requests), sum(s.streams for s in self.sessions.values())
@@ -83,9 +87,7 @@ class Tasks:
         if start.kind == "pipe":
             self._begin_session(link, None)
         else:
-            request = RequestTask(link, self._config, self._devices, self._commander, self._historian)
-            task = self.lives.spawn(f"request {start.task_id}", self._request(request))
-            self.requests[start.task_id] = (request, task)
+            self._begin_request(link, None)
 
     async def remembered(self) -> None:
         await self._journal.flushed()
@@ -97,6 +99,9 @@ class Tasks:
         _, session = self._unfinished.pop(link.start.task_id)
         if link.start.kind == "pipe":
             self._begin_session(link, session)
+            return
+        if "parcel" in session:
+            self._begin_request(link, Parcel.from_journal(session["parcel"]))
             return
         # Nobody knows how far it came; a command that had begun is answered as unknown.
         link.terminal("failed", error="internal: the agent was restarted while it worked on this request")
@@ -153,10 +158,26 @@ class Tasks:
             self.sessions.pop(task_id, None)
         self._journal.end_task(task_id, self._clock.now_ms())
 
-    async def _request(self, request: RequestTask) -> None:
+    def _begin_request(self, link: TaskLink, parcel: Parcel | None) -> None:
+        request = RequestTask(
+            link,
+            self._config,
+            self._devices,
+            self._commander,
+            self._historian,
+            self._deliveries,
+            self._lanes,
+            self._clock,
+        )
+        task_id = link.start.task_id
+        task = self.lives.spawn(f"request {task_id}", self._request(request, parcel))
+        self.requests[task_id] = (request, task)
+
+    async def _request(self, request: RequestTask, parcel: Parcel | None) -> None:
+        """`parcel` is an answer that an earlier process did not deliver to its end."""
         task_id = request.link.start.task_id
         try:
-            await request.run()
+            await (request.run() if parcel is None else request.deliver(parcel))
         except Exception:
             request.link.terminal("failed", error="internal: the request failed; see the agent's log")
             raise
@@ -164,6 +185,7 @@ class Tasks:
             self.requests.pop(task_id, None)
             if not self._pausing:
                 self._journal.end_task(task_id, self._clock.now_ms())
+                self._deliveries.forget(task_id)
 
     # -- reload ----------------------------------------
 

@@ -167,7 +167,12 @@ def test_who_the_agent_is(greenhouse):
     assert greenhouse["identity"]["provider"] == {"organization": "Example Farm"}
     assert [tag["id"] for tag in greenhouse["tags"]] == ["greenhouse", "climate", "watering"]
     assert "skills" not in greenhouse
-    assert greenhouse["runtime"] == {"handler": "device-agent", "concurrency": 8, "expectedInstances": 1}
+    assert greenhouse["runtime"] == {
+        "handler": "device-agent",
+        "concurrency": 8,
+        "expectedInstances": 1,
+        "maxRunningTimeSec": 900,
+    }
 
 
 def test_the_request_tells_what_can_be_asked(greenhouse):

@@ -87,7 +87,17 @@ def test_the_verbs_of_a_driver():
         for shape in (Driver, Sensor, Listener, Actuator)
     }
     assert verbs == {
-        "Driver": {"points_of", "claims", "identify", "open", "close", "do", "write_bytes"},
+        "Driver": {
+            "points_of",
+            "claims",
+            "identify",
+            "all_actions",
+            "takes_bytes",
+            "open",
+            "close",
+            "do",
+            "write_bytes",
+        },
         "Sensor": {"trigger", "read"},
         "Listener": {"listen", "feed", "present"},
         "Actuator": {"safe_of", "write", "safe"},

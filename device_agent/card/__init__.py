@@ -8,17 +8,32 @@ from typing import Any
 from device_agent import jsonrules
 from device_agent.card import commands, events
 from device_agent.card.form import (
+    FILE_ID,
+    FILE_MAX_BYTES,
     HISTORY_ID,
     INPUT_ID,
+    PROGRESS_STREAM,
     RESULT_ID,
+    inputs,
     inventory,
     outputs,
-    request_input,
+    progress_stream,
     request_schema,
 )
 from device_agent.config import Config, StreamConfig
 
-__all__ = ["HISTORY_ID", "INPUT_ID", "RESULT_ID", "build", "request_schema", "rules", "validate"]
+__all__ = [
+    "FILE_ID",
+    "FILE_MAX_BYTES",
+    "HISTORY_ID",
+    "INPUT_ID",
+    "PROGRESS_STREAM",
+    "RESULT_ID",
+    "build",
+    "request_schema",
+    "rules",
+    "validate",
+]
 
 
 def build(config: Config) -> dict[str, Any]:
@@ -27,16 +42,28 @@ def build(config: Config) -> dict[str, Any]:
         "identity": _identity(config),
         "capabilities": {"taskKinds": list(config.agent.task_kinds)},
         "tags": _tags(config),
-        "runtime": {
-            "handler": "device-agent",
-            "concurrency": config.agent.concurrency,
-            "expectedInstances": 1,
-        },
-        "io": {"inputs": [request_input(config)], "outputs": outputs(config)},
+        "runtime": _runtime(config),
+        "io": {"inputs": inputs(config), "outputs": outputs(config)},
     }
-    if config.streams:
-        card["streams"] = {name: _stream(config, stream) for name, stream in config.streams.items()}
+    streams = {name: _stream(config, stream) for name, stream in config.streams.items()}
+    if "request" in config.agent.task_kinds:
+        streams[PROGRESS_STREAM] = progress_stream()
+    if streams:
+        card["streams"] = streams
     return card
+
+
+def _runtime(config: Config) -> dict[str, Any]:
+    agent = config.agent
+    runtime: dict[str, Any] = {"handler": "device-agent"}
+    if agent.concurrency:  # the card has no word for "no limit"
+        runtime["concurrency"] = agent.concurrency
+    runtime["expectedInstances"] = agent.instances
+    if agent.max_pending_backlog is not None:
+        runtime["maxPendingBacklog"] = agent.max_pending_backlog
+    if "request" in agent.task_kinds:
+        runtime["maxRunningTimeSec"] = agent.max_running_s
+    return runtime
 
 
 def validate(card: Any) -> list[str]:

@@ -4,14 +4,18 @@ import json
 from typing import Any
 
 from device_agent.card.events import ack
-from device_agent.card.parts import AT, DIALECT, ERROR, writable
+from device_agent.card.parts import AT, DIALECT, ERROR, SEQ, event, writable
 from device_agent.config import Config
 from device_agent.driver import Point
+from device_agent.records import SEND_FILE
 
 INPUT_ID = "request"
 RESULT_ID = "result"
 HISTORY_ID = "history"
 FILE_ID = "file"
+# The network's ceiling of an input.
+FILE_MAX_BYTES = 26_214_400
+PROGRESS_STREAM = "_default"
 
 
 def request_schema(config: Config) -> dict[str, Any]:
@@ -48,6 +52,44 @@ def request_schema(config: Config) -> dict[str, Any]:
     if kinds == ("request",):
         body["required"] = ["op"]
     return body
+
+
+def inputs(config: Config) -> list[dict[str, Any]]:
+    """The entries of `io.inputs`; `file` only where a device takes one."""
+    takers = _file_takers(config)
+    if "request" not in config.agent.task_kinds or not takers:
+        return [request_input(config)]
+    file = {
+        "id": FILE_ID,
+        "description": f"The file that action {SEND_FILE.name} sends. For: {', '.join(takers)}.",
+        "contentType": "application/octet-stream",
+        "required": False,
+        "accept": ["text/*", "application/octet-stream"],
+        "maxSizeBytes": FILE_MAX_BYTES,
+    }
+    return [request_input(config), file]
+
+
+def _file_takers(config: Config) -> list[str]:
+    return [name for name, driver in config.drivers.items() if driver.takes_bytes()]
+
+
+def progress_stream() -> dict[str, Any]:
+    """The stream of a request task whose caller asked for one: how far its work has come."""
+    members = {
+        "kind": {"const": "progress"},
+        "at": {"type": "integer", "description": "Epoch milliseconds."},
+        "seq": SEQ,
+        "message": {"type": "string"},
+        "share": {"type": "number", "minimum": 0, "maximum": 1, "description": "What is done of it."},
+    }
+    return {
+        "direction": "outbound",
+        "format": "events",
+        "affinity": "dedicated",
+        "description": "Request tasks whose caller asked for a stream: the progress of their work.",
+        "schema": {"$schema": DIALECT, **event("progress", members, required=("at", "seq", "message"))},
+    }
 
 
 def request_input(config: Config) -> dict[str, Any]:
@@ -120,7 +162,7 @@ def _operations(config: Config) -> list[str]:
     able = {
         "read": True,
         "set": any(writable(config, name) for name in config.devices),
-        "do": any(driver.actions for driver in config.drivers.values()),
+        "do": any(driver.all_actions() for driver in config.drivers.values()),
         "describe": True,
         "history": config.history.enabled,
     }
@@ -129,7 +171,9 @@ def _operations(config: Config) -> list[str]:
 
 def _command_properties(config: Config) -> dict[str, Any]:
     operations = _operations(config)
-    movable = [name for name in config.devices if writable(config, name) or config.drivers[name].actions]
+    movable = [
+        name for name in config.devices if writable(config, name) or config.drivers[name].all_actions()
+    ]
     if not movable:
         return {}
     properties: dict[str, Any] = {
@@ -143,7 +187,7 @@ def _command_properties(config: Config) -> dict[str, Any]:
             "description": "set: go back to the safe value after this many seconds.",
         }
     if "do" in operations:
-        actions = {action.name: None for driver in config.drivers.values() for action in driver.actions}
+        actions = {a.name: None for driver in config.drivers.values() for a in driver.all_actions()}
         properties["action"] = {"type": "string", "enum": list(actions), "description": "do: the action."}
         properties["args"] = {"type": "object", "description": f"do: its arguments. {_actions(config)}"}
     return properties
@@ -188,7 +232,7 @@ def _actions(config: Config) -> str:
     told = [
         f"{device}.{action.name}({', '.join(argument.name for argument in action.arguments)})"
         for device, driver in config.drivers.items()
-        for action in driver.actions
+        for action in driver.all_actions()
     ]
     return f"{'; '.join(told)}."
 

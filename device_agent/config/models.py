@@ -49,7 +49,10 @@ class AgentConfig(Table):
     version: str = Field("1.0.0", pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$", max_length=64)
     organization: str = Field("", max_length=120)
     tags: tuple[TagConfig, ...] = Field((), max_length=32, strict=False)
-    concurrency: int = Field(8, ge=1, le=1000)
+    concurrency: int = Field(8, ge=0, le=1000, description="Tasks at once; 0 = no limit of ours.")
+    instances: int = Field(1, ge=0, le=1000, description="Devices that join under this name; 0 = broadcast.")
+    max_pending_backlog: int | None = Field(None, ge=0, le=100_000)
+    max_running_s: int = Field(900, ge=1, le=86_400)
     task_kinds: tuple[TaskKind, ...] = Field(("request", "pipe"), min_length=1, strict=False)
 
     @field_validator("tags")
@@ -184,5 +187,5 @@ class Config:
     def drivable(self, device: str) -> bool:
         """Whether anything of this device can be set or moved."""
         return any(point.write for point in self.points(device)) or any(
-            action.moves for action in self.drivers[device].actions
+            action.moves for action in self.drivers[device].all_actions()
         )

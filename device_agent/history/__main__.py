@@ -8,6 +8,7 @@ import json
 import os
 import sqlite3
 import sys
+from pathlib import Path
 
 from device_agent.history.export import export
 from device_agent.history.query import Query, TooMuch
@@ -30,7 +31,13 @@ def main() -> int:
         return _say({"error": {"code": "invalid_value", "message": no_pillow()}})
     except (sqlite3.Error, OSError) as error:
         return _say({"error": {"code": "internal", "message": unreadable(query.path, error)}})
-    return _say({"count": done.count}, done.data)
+    if not query.out:
+        return _say({"count": done.count}, done.data)
+    try:
+        Path(query.out).write_bytes(done.data)
+    except OSError as error:
+        return _say({"error": {"code": "internal", "message": f"the answer cannot be kept: {error}"}})
+    return _say({"count": done.count})
 
 
 def _say(head: dict[str, object], body: bytes = b"") -> int:

@@ -5,8 +5,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import structlog
@@ -49,10 +50,10 @@ class HistoryQuestion(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The members of `result`, and the readings as they are to be delivered."""
+    """The members of `result`, and the readings as they are to be delivered: bytes, or in a file."""
 
     result: dict[str, Any]
-    data: bytes
+    data: bytes | Path
     mime_type: str
     file_name: str
 
@@ -76,8 +77,12 @@ class Historian:
         *,
         limit_bytes: int = LIMIT_BYTES,
         limit_s: float = ANSWER_LIMIT_S,
+        out: Path | None = None,
     ) -> Answer:
-        """Raises Rejected with a sentence that says which field and why, AgentError where it cannot be."""
+        """With `out` the readings are in that file.
+
+        Raises Rejected with a sentence that says which field and why, AgentError where it cannot be.
+        """
         if self.history is None:
             raise Rejected("invalid_value", f"op: {disabled()}")
         if question.format == "png" and not can_draw():
@@ -88,9 +93,9 @@ class Historian:
             await self.history.flush()
             if not self.history.path.exists():
                 raise AgentError("the history has not been begun: its disk is full or broken, see the log")
-            export = await in_child(query, limit_s)
+            export = await in_child(replace(query, out=str(out or "")), limit_s)
         result = {"count": export.count, "from": query.from_ms, "to": query.to_ms}
-        return Answer(result, export.data, MIME_TYPES[query.format], f"history.{query.format}")
+        return Answer(result, out or export.data, MIME_TYPES[query.format], f"history.{query.format}")
 
     def _query(self, question: HistoryQuestion, may_read: Callable[[str], bool], limit_bytes: int) -> Query:
         names = question.devices

@@ -8,7 +8,7 @@ from device_agent.store.history_block import Folder, Row, clip, rows_of
 from device_agent.store.history_file import HistoryReader
 
 LIMIT_BYTES = 25_000_000
-"""More than this is refused: a board with 512 MB holds it in memory while it is sent."""
+"""More than this is refused: on a board with 512 MB the child holds it in memory while it is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Query:
     """UCUM by device and point, in the order of the points."""
     title: str = ""
     limit_bytes: int = LIMIT_BYTES
+    out: str = ""
+    """The file to write the answer to; standard output where it is empty."""
 
     def to_wire(self) -> dict[str, Any]:
         """As JSON can hold it."""

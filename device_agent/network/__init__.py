@@ -5,6 +5,7 @@ An adapter (`network.blocks`) knows the wire; the runtime knows devices. Both kn
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 TaskKind = Literal["request", "pipe"]
@@ -136,17 +137,21 @@ class TaskLink(Protocol):
 
     async def artifact(
         self,
-        data: bytes,
+        data: bytes | Path,
         mime_type: str,
         *,
         output_id: str,
         file_name: str = "",
         before: Callable[[], Awaitable[None]] | None = None,
+        progress: Callable[[str, float], None] | None = None,
     ) -> None:
-        """Deliver a result; returns when the network has it.
+        """Deliver a result, from memory or from a file; returns when the network has it.
 
         `before` is called once when nothing but the announcement to the caller is missing.
         """
+
+    async def fetch(self, part: Part, to: Path, limit_bytes: int) -> None:
+        """The content of an input part, into this file. Raises Refused when it is too large or not there."""
 
     def terminal(
         self, state: TerminalState, *, error: str = "", reason: str = "", completion_reason: str = ""

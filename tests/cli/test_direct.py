@@ -1,4 +1,4 @@
-"""`set` where no daemon runs, on a pseudo-terminal as serial port; `tests/guard/test_bench.py` has the rest."""
+"""`set` where no daemon runs, on a pseudo-terminal as serial port; `tests/guard` has the rest."""
 
 import json
 import os

@@ -1,25 +1,25 @@
 """What is made of the record: axes, text without a font, CSV, refusals, and a delivery that fails."""
 
-import asyncio
 import csv
 import io
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from device_agent.delivery import Deliveries, Parcel, Piece
 from device_agent.errors import Refused, Rejected
-from device_agent.history.ask import Answer, in_child, instant_ms
+from device_agent.history.ask import in_child, instant_ms
 from device_agent.history.axis import number_text, round_step_s, time_ticks, value_ticks
 from device_agent.history.letters import plain
 from device_agent.history.query import Query
 from device_agent.network import Caller, Part, StartTask
-from device_agent.requests import RequestTask
 from device_agent.store.history_block import Block, seal
 from device_agent.store.history_file import HistoryFile
+from device_agent.store.journal import Journal
+from device_agent.store.thread import StoreThread
 
 T0 = 1_780_000_000_000 // 3_600_000 * 3_600_000
 
@@ -162,7 +162,6 @@ class RefusingLink:
         part = Part("request", "application/json", '{"op":"history"}')
         self.start = StartTask("t1", "request", Caller("org", "user"), "org", (part,))
         self.results: list[dict[str, Any]] = []
-        self.ends: list[tuple[str, str]] = []
         self._early = early
 
     async def artifact(
@@ -173,6 +172,7 @@ class RefusingLink:
         output_id: str,
         file_name: str = "",
         before: Callable[[], Awaitable[None]] | None = None,
+        progress: Callable[[str, float], None] | None = None,
     ) -> None:
         if output_id == "result":
             self.results.append(json.loads(data))
@@ -181,19 +181,21 @@ class RefusingLink:
             await before()
         raise Refused("file upload: HTTP 413", 413)
 
-    def terminal(self, state: str, *, error: str = "", reason: str = "", completion_reason: str = "") -> None:
-        self.ends.append((state, error))
-
 
 @pytest.mark.parametrize("early", [True, False])
-async def test_what_could_not_be_delivered_is_not_completed(early: bool) -> None:
-    async def answer(question: Any, may_read: Any) -> Answer:
-        await asyncio.sleep(0)
-        return Answer({"count": 3, "from": 1, "to": 2}, b"x" * 20_000, "text/csv", "history.csv")
-
+async def test_what_could_not_be_delivered_is_not_completed(early: bool, tmp_path: Path) -> None:
+    thread = StoreThread()
+    journal = Journal(tmp_path / "journal.db", thread)
+    await journal.open()
     link = RefusingLink(early=early)
-    nobody = SimpleNamespace(leases=SimpleNamespace(release=lambda holder: None))
-    await RequestTask(link, None, {}, nobody, SimpleNamespace(answer=answer)).run()  # type: ignore[arg-type]
-    ((state, error),) = link.ends
-    assert (state, "could not be delivered" in error) == ("failed", True)
+    parcel = Parcel({"state": "done"}, [Piece("history", "history.csv", "text/csv", b"x" * 20_000)])
+    refused = False
+    try:
+        await Deliveries(tmp_path / "requests", journal).send(link, parcel, lambda message, share: None)  # type: ignore[arg-type]
+    except Refused:
+        refused = True
+    assert refused is not early
     assert [result["state"] for result in link.results] == ["failed" if early else "done"]
+    assert parcel.said
+    await journal.close()
+    await thread.close()

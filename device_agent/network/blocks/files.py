@@ -1,17 +1,29 @@
-"""Results too large for an event: the presigned upload (protocol section 12), repeated to its end."""
+"""Files too large for an event: the presigned upload of results, and the download of inputs (protocol
+section 12), both from and to the disk, and repeated to their end.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import io
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
-from device_agent.errors import NetworkError, ProtocolFault, Refused
+from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
 from device_agent.network.blocks.http import Http
 from device_agent.network.blocks.join import Joiner
+from device_agent.network.blocks.pubsub import Client
 from device_agent.network.link import Backoff
 
 INLINE_MAX_BYTES = 16_384
-UPLOAD_LIMIT_S = 120.0
+# One try of one transfer: so long, and longer for what is large on a slow line.
+TRANSFER_LIMIT_S = 120.0
+SLOWEST_BYTES_PER_S = 10_000
+PROGRESS_S = 1.0
+CHUNK_BYTES = 65_536
+Progress = Callable[[str, float], None]
+"""Told a sentence and the share that is done, 0 to 1."""
 # An upload is started again as a whole this often when the service refuses it; outages do not count.
 REFUSALS_MAX = 8
 
@@ -21,7 +33,7 @@ class Upload:
     """One file for a task's caller."""
 
     task_id: str
-    data: bytes = field(repr=False)
+    data: bytes | Path = field(repr=False)
     mime_type: str
     output_id: str
     file_name: str = ""
@@ -29,6 +41,13 @@ class Upload:
     @property
     def name(self) -> str:
         return self.file_name or f"{self.task_id}-artifact"
+
+    @property
+    def size_bytes(self) -> int:
+        return self.data.stat().st_size if isinstance(self.data, Path) else len(self.data)
+
+    def open(self) -> IO[bytes]:
+        return self.data.open("rb") if isinstance(self.data, Path) else io.BytesIO(self.data)
 
 
 class Uploads:
@@ -38,7 +57,12 @@ class Uploads:
         self._http = http
         self._joiner = joiner
 
-    async def upload(self, file: Upload, before: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def upload(
+        self,
+        file: Upload,
+        before: Callable[[], Awaitable[None]] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         """Returns when the backend confirmed. Raises Refused after many refusals.
 
         `before` is called once the service has the bytes for the first time, and before the caller is told.
@@ -47,7 +71,7 @@ class Uploads:
         refusals = 0
         while True:
             try:
-                upload_id = await self._send(file)
+                upload_id = await self._send(file, progress)
                 if before is not None:
                     first, before = before, None
                     await first()
@@ -59,13 +83,13 @@ class Uploads:
                     raise
                 await backoff.wait(error)
 
-    async def _send(self, file: Upload) -> str:
+    async def _send(self, file: Upload, progress: Progress | None) -> str:
         grant = await self._call(
             "/api/v1/files/request-upload",
             {
                 "role": "provider-output",
                 "fileName": file.name,
-                "fileSize": len(file.data),
+                "fileSize": file.size_bytes,
                 "mimeType": file.mime_type,
                 "taskId": file.task_id,
                 "outputId": file.output_id,
@@ -74,7 +98,7 @@ class Uploads:
         url, fields, upload_id = grant.get("uploadUrl"), grant.get("formFields"), grant.get("uploadId")
         if not isinstance(url, str) or not isinstance(fields, list) or not isinstance(upload_id, str):
             raise ProtocolFault("request-upload: the answer lacks uploadUrl, formFields or uploadId")
-        await self._post_form(url, fields, file)
+        await self._post_form(url, fields, file, progress)
         return upload_id
 
     async def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -83,18 +107,93 @@ class Uploads:
             raise Refused(f"{path}: {reply['error']}", 200)
         return reply
 
-    async def _post_form(self, url: str, fields: list[Any], file: Upload) -> None:
+    async def _post_form(self, url: str, fields: list[Any], file: Upload, progress: Progress | None) -> None:
         import aiohttp
 
         form = aiohttp.FormData()
         for item in fields:
             form.add_field(str(item["key"]), str(item["value"]))
-        form.add_field("file", file.data, filename=file.name, content_type=file.mime_type)
-        async with (
-            self._http.exchange("file upload", UPLOAD_LIMIT_S),
-            self._http.session().post(url, data=form) as response,
-        ):
-            await asyncio.wait_for(response.read(), UPLOAD_LIMIT_S)
+        try:
+            body = file.open()
+        except OSError as error:
+            raise Refused(f"file upload: {error}") from None
+        size_bytes = file.size_bytes
+        form.add_field("file", body, filename=file.name, content_type=file.mime_type)
+        with body, _told(body, f"uploading {file.name}", size_bytes, progress):
+            async with (
+                self._http.exchange("file upload", transfer_limit_s(size_bytes)),
+                self._http.session().post(url, data=form) as response,
+            ):
+                await response.read()
         self._http.link.answered()
         if response.status not in (200, 201, 204):
             raise Refused(f"file upload: HTTP {response.status}", response.status)
+
+
+async def download(
+    http: Http, clients: Sequence[Client], place: tuple[str, str, str], to: Path, limit_bytes: int
+) -> None:
+    """Fetch a file of a channel: (channel, file id, name). Raises Refused after many refusals, and when it
+    is larger than `limit_bytes`; an outage is waited out. `clients` are tried in turn for their tokens."""
+    backoff = Backoff(http.link)
+    left = list(clients)
+    refusals = 0
+    while True:
+        try:
+            await _fetch(http, left[0].file_url(*place), to, limit_bytes)
+            return
+        except NetworkError as error:
+            if isinstance(error, TokenRefused) and len(left) > 1:
+                left.pop(0)
+                continue
+            refusals += isinstance(error, Refused)
+            if refusals >= REFUSALS_MAX or getattr(error, "status", 0) == TOO_LARGE:
+                raise
+            await backoff.wait(error)
+
+
+async def _fetch(http: Http, url: str, to: Path, limit_bytes: int) -> None:
+    size_bytes = 0
+    async with (
+        http.exchange("file download", transfer_limit_s(limit_bytes)),
+        http.session().get(url) as response,
+    ):
+        if response.status in (401, 403):
+            raise TokenRefused("file download: the task's token does not allow it", response.status)
+        if response.status != 200:
+            raise Refused(f"file download: HTTP {response.status}", response.status)
+        with to.open("wb") as file:
+            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                size_bytes += len(chunk)
+                if size_bytes > limit_bytes:
+                    raise Refused(f"the file is larger than {limit_bytes} bytes", TOO_LARGE)
+                # A card that is slow to write must not hold up the loop.
+                await asyncio.to_thread(file.write, chunk)
+    http.link.answered()
+
+
+TOO_LARGE = 413
+
+
+def transfer_limit_s(size_bytes: int) -> float:
+    return max(TRANSFER_LIMIT_S, size_bytes / SLOWEST_BYTES_PER_S)
+
+
+@contextmanager
+def _told(body: IO[bytes], what: str, size_bytes: int, progress: Progress | None) -> Iterator[None]:
+    """While a file is read by others: how far they have come, once a second."""
+    if progress is None:
+        yield
+        return
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            share = min(1.0, body.tell() / max(1, size_bytes))
+            progress(f"{what}: {share:.0%} of {size_bytes / 1000:.0f} kB", share)
+
+    telling = asyncio.ensure_future(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()

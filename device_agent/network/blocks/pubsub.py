@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from device_agent import __version__
 from device_agent.errors import ProtocolFault, Refused, TokenRefused, Unreachable
@@ -140,6 +141,14 @@ class Client:
         sent_s = time.monotonic()
         answer = await self._result("time", self._library["Time"](self._pn), limit_s)
         self._http.link.time_sample(int(answer.value_as_int) / 10_000, sent_s, time.monotonic())
+
+    def file_url(self, channel: str, file_id: str, name: str) -> str:
+        """Where a file of a channel is to be had, this client's token in it."""
+        path = "/".join(quote(part, safe="") for part in (channel, "files", file_id, name))
+        scheme = "https" if self._pn.config.ssl else "http"
+        query = urlencode({"pnsdk": f"device-agent/{__version__}", "uuid": self.uuid, "auth": self._token})
+        where = f"{self._pn.config.origin}/v1/files/{self._pn.config.subscribe_key}/channels"
+        return f"{scheme}://{where}/{path}?{query}"
 
     def token_expires_ms(self, token: str) -> int | None:
         """When a token says it ends, epoch milliseconds of the network; None if it does not say."""

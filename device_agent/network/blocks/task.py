@@ -1,15 +1,19 @@
 """One task's way back to its caller: events, results, streams."""
 
 import asyncio
+import base64
+import binascii
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.errors import Refused
-from device_agent.network import Lane, StartTask, StreamSpec, TerminalState
-from device_agent.network.blocks.files import INLINE_MAX_BYTES, Upload
+from device_agent.network import Lane, Part, StartTask, StreamSpec, TerminalState
+from device_agent.network.blocks.files import INLINE_MAX_BYTES, TOO_LARGE, Progress, Upload, download
 from device_agent.network.blocks.streams import SUBSCRIBE_GRACE_S, OpenStream, Setup, writer_uuid
 from device_agent.network.blocks.task_events import TaskEvents
+from device_agent.network.blocks.wire import task_channel
 
 if TYPE_CHECKING:
     from device_agent.network.blocks.network import BlocksNetwork
@@ -75,20 +79,34 @@ class BlocksTask:
 
     async def artifact(
         self,
-        data: bytes,
+        data: bytes | Path,
         mime_type: str,
         *,
         output_id: str,
         file_name: str = "",
         before: Callable[[], Awaitable[None]] | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        if len(data) > INLINE_MAX_BYTES:
-            file = Upload(self.start.task_id, data, mime_type, output_id, file_name)
-            await self._network.uploads.upload(file, before)
+        file = Upload(self.start.task_id, data, mime_type, output_id, file_name)
+        if file.size_bytes > INLINE_MAX_BYTES:
+            await self._network.uploads.upload(file, before, progress)
             return
+        if isinstance(data, Path):
+            data = await asyncio.to_thread(data.read_bytes)
         if before is not None:
             await before()
         await self.events.artifact(data, mime_type, output_id, file_name)
+
+    async def fetch(self, part: Part, to: Path, limit_bytes: int) -> None:
+        reference = part.artifact or {}
+        if part.text is not None or reference.get("kind") == "inline":
+            await asyncio.to_thread(to.write_bytes, _inline(part, limit_bytes))
+            return
+        channel, file_id, name = (str(reference.get(key) or "") for key in ("channel", "fileId", "fileName"))
+        if channel != task_channel(self.start.org, self.start.task_id) or not file_id or not name:
+            raise Refused(f"input {part.part_id!r} names no file of this task")
+        clients = (self._client, self._network.control_client)
+        await download(self._network.http, clients, (channel, file_id, name), to, limit_bytes)
 
     def terminal(
         self, state: TerminalState, *, error: str = "", reason: str = "", completion_reason: str = ""
@@ -164,3 +182,17 @@ class SharedAttachment:
 
     async def close(self, *, end: bool) -> None:
         await self._registry.leave(self.spec.name, self._task_id)
+
+
+def _inline(part: Part, limit_bytes: int) -> bytes:
+    """What a part holds itself. Raises Refused."""
+    if part.text is not None:
+        data = part.text.encode()
+    else:
+        try:
+            data = base64.b64decode(str((part.artifact or {}).get("data") or ""), validate=True)
+        except binascii.Error:
+            raise Refused(f"input {part.part_id!r}: its data is not base64") from None
+    if len(data) > limit_bytes:
+        raise Refused(f"the file is larger than {limit_bytes} bytes", TOO_LARGE)
+    return data
