@@ -115,6 +115,11 @@ class SerialSource:
         self.sent += wanted
         return True
 
+    @property
+    def master(self) -> int:
+        """The far end's descriptor, which does not block."""
+        return self._master
+
     def close(self) -> None:
         os.close(self._master)
         os.close(self._slave)
