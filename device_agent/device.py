@@ -245,7 +245,7 @@ class Device:
             self.on_lost(self)
 
     async def _listen(self, driver: Listener[Any, Any]) -> None:
-        await Listening(driver, self, self._stamper, self._clock).run(self._sink, self._demand_changed)
+        await Listening(driver, self, self._stamper, self._clock, self._demand_changed).run(self._sink)
 
     # -- asked ----------------------------------------
 

@@ -44,15 +44,24 @@ def present_of(driver: Listener[Any, Any], clock: Clock) -> Values | None:
 class Listening:
     """Lives once, from the opening of the source until it breaks."""
 
-    def __init__(self, driver: Listener[Any, Any], device: Owner, stamper: Stamper, clock: Clock) -> None:
+    def __init__(
+        self,
+        driver: Listener[Any, Any],
+        device: Owner,
+        stamper: Stamper,
+        clock: Clock,
+        woken: asyncio.Event,
+    ) -> None:
+        """`woken` is set when the device's beat has changed."""
         self._driver = driver
         self._device = device
         self._bus = device.bus
         self._stamper = stamper
         self._clock = clock
+        self._woken = woken
 
-    async def run(self, sink: BytesSink, demand_changed: asyncio.Event) -> None:
-        """Until the source breaks or the bus is lost, which it raises. Another demand sets the event."""
+    async def run(self, sink: BytesSink) -> None:
+        """Until the source breaks or the bus is lost, which it raises."""
         source: Source = await self._bus.run(self._driver.listen, OPEN_TIMEOUT_S)
         loop = asyncio.get_running_loop()
         broken: asyncio.Future[None] = loop.create_future()
@@ -71,16 +80,14 @@ class Listening:
         try:
             self._device.now_online()
             self._tell_present()
-            await self._tell(broken, gone, demand_changed)
+            await self._tell(broken, gone)
         finally:
             gone.cancel()
             broken.cancel()
             loop.remove_reader(fd)
             source.close()
 
-    async def _tell(
-        self, broken: asyncio.Future[None], gone: asyncio.Future[BusState], demand_changed: asyncio.Event
-    ) -> None:
+    async def _tell(self, broken: asyncio.Future[None], gone: asyncio.Future[BusState]) -> None:
         """Tell the present on the device's beat and, once, when the far end has been silent for too long."""
         loop, trust = asyncio.get_running_loop(), self._stamper.trust
         beat_s = loop.time()
@@ -88,8 +95,8 @@ class Listening:
             period_s = self._device.fastest_s or math.inf
             silent_s = math.inf if (due_s := trust.due_s()) is None else due_s - self._clock.monotonic_s()
             wait_s = max(0.0, min(beat_s + period_s - loop.time(), silent_s))
-            demand_changed.clear()
-            changed = asyncio.ensure_future(demand_changed.wait())
+            self._woken.clear()
+            changed = asyncio.ensure_future(self._woken.wait())
             waits: list[asyncio.Future[Any]] = [broken, gone, changed]
             timeout_s = None if wait_s == math.inf else wait_s
             try:
@@ -118,7 +125,10 @@ class Listening:
             at_s = chunk.monotonic_s if isinstance(chunk, Edge) else self._clock.monotonic_s()
             wall = self._stamper.wall(at_s)
             for values in driver.feed(chunk):
-                device.emit(self._stamper.measured(values, at_s, wall))
+                reading = self._stamper.measured(values, at_s, wall)
+                if reading.silence:
+                    self._woken.set()  # the next silence is waited for anew
+                device.emit(reading)
 
     def _tell_present(self) -> None:
         if (values := present_of(self._driver, self._clock)) is not None:

@@ -198,12 +198,13 @@ async def at_work(driver: type[Any], config: DriverConfig, kind: str, **bus: Any
             keeper.bus.stop()
 
 
-async def test_a_scale_that_fell_silent() -> None:
+@pytest.mark.parametrize("every_s", [0.05, None])
+async def test_a_scale_that_fell_silent(every_s: float | None) -> None:
     config = SerialLinesConfig(
         bus="bus",
         pattern="W (?P<weight>[0-9.]+)",
         points={"weight": {"unit": "g"}},
-        every_s=0.05,
+        every_s=every_s,
         stale_after_s=0.3,
     )
     async with at_work(SerialLines, config, "serial", port="simulated") as (board, device, sink):

@@ -241,11 +241,13 @@ class Bus:
     async def run(self, fn: Callable[[], T], timeout_s: float) -> T:
         """Run `fn` on the bus's thread.
 
-        Raises BusFaulted at once while the bus is not open or its thread is stuck, BusBusy if the job never
-        began within `timeout_s` (and never will), BusTimeout if it began and did not end: it may have
-        happened.
+        Raises at once BusGone while the medium is away, BusFaulted while the bus is otherwise not open or its
+        thread is stuck; BusBusy if the job never began within `timeout_s` (and never will), BusTimeout if it
+        began and did not end: it may have happened.
         """
         if self.state is not BusState.OPEN:
+            if self._trouble is not None:
+                raise self.loss()
             raise BusFaulted(f"bus {self.name} is {self.state}: {self.last_error or 'not opened yet'}")
         return await self._submit(fn, timeout_s)
 
