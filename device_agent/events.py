@@ -72,12 +72,19 @@ def reading(item: Reading, boot: str) -> Draft:
 
 
 def thinned(
-    device: str, boot: str, at_ms: int, values: Mapping[str, Value], summary: Mapping[str, Any]
+    device: str,
+    boot: str,
+    at_ms: int,
+    values: Mapping[str, Value],
+    summary: Mapping[str, Any],
+    flags: Mapping[str, str] | None = None,
 ) -> Draft:
-    """One event that stands for several readings: means in `values`, the rest in `thinned`."""
+    """One event that stands for several readings: means in `values`, the spread in `thinned`."""
     members = {"device": device, "boot": boot, "values": values, "thinned": summary}
     if undated(at_ms):
         members["clock"] = "unset"
+    if flags:
+        members["flags"] = flags
     return _draft("reading", at_ms, members, device)
 
 

@@ -12,8 +12,9 @@ from device_agent.card import PROGRESS_STREAM
 from device_agent.clock import Clock
 from device_agent.errors import NetworkError
 from device_agent.network import Format, Stream, StreamSpec, TaskLink
-from device_agent.store.lane import Lane, Overflow
+from device_agent.store.lane import Lane
 from device_agent.store.lanes import Lanes
+from device_agent.store.queue import Overflow
 
 log = structlog.get_logger("progress")
 

@@ -63,7 +63,7 @@ class Tasks:
             stream_id(start, n + 1) for start in self.resumable() for n in range(len(self._config.streams))
         }
         self._deliveries.keep_only(self._unfinished)
-        self._lanes.keep_only(lambda name: name in self._config.streams or name in ids)
+        self._lanes.expect(shared=self._config.streams, dedicated=ids)
 
     # -- network.Runtime ----------------------------------------
 

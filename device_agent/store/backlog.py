@@ -2,17 +2,21 @@
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
-from device_agent.store.event import Event, Kept, Range
+from device_agent.store.event import NOTHING, Event, Kept, Range
 from device_agent.store.outbox_file import ChannelRow
 
 # How much of a backlog is in memory at its old end.
-WINDOW_BYTES = 64_000
+WINDOW_BYTES = 200_000
 
 
 class Owner(Protocol):
     """What a lane asks of the owner of all lanes."""
+
+    memory_bytes: int
+    """What all lanes hold in memory."""
 
     def log(self, record: list[Any]) -> None:
         """Write to the crash log."""
@@ -20,8 +24,11 @@ class Owner(Protocol):
     def note_cost(self, size_bytes: int) -> None:
         """Bytes that the outbox holds more (or less)."""
 
-    def full(self) -> bool:
-        """Whether the outbox is at its cap."""
+    def full(self, more_bytes: int) -> bool:
+        """Whether so many bytes more would go over the outbox's cap, or over what memory may hold."""
+
+    def relieve(self) -> None:
+        """Keep memory within its bound: the disk is slower than what comes, or takes nothing."""
 
     def gone(self, channel: str, event: Event) -> None:
         """An event that is on disk is needed no more."""
@@ -29,8 +36,16 @@ class Owner(Protocol):
     def next_id(self) -> int:
         """A number for a new event; greater than all before."""
 
-    async def load_events(self, channel: str, span: tuple[int, int], skip: set[int]) -> list[Event] | None:
-        """The oldest events on disk in a span of ids but those to skip; None if the disk failed."""
+    def range_of(self, some: list[Event]) -> Range:
+        """What these events amount to."""
+
+    async def load_events(
+        self, channel: str, span: tuple[int, int], skip: set[int]
+    ) -> tuple[list[Event], list[Event]] | None:
+        """The oldest events on disk in a span of ids but those to skip, whole ones and damaged ones.
+
+        None if the disk failed.
+        """
 
 
 class Backlog:
@@ -67,24 +82,30 @@ class Backlog:
         """The newest late event."""
         (self.tail if self.elsewhere else self.head).append(event)
 
-    async def fill(self, skip: set[int]) -> int | None:
-        """Bring the oldest into the head. How many turned out to be missing; None if the disk failed."""
+    async def fill(self, skip: set[int]) -> Range | None:
+        """Bring the oldest into the head. What turned out to be missing; None if the disk failed."""
         if not self.spilled:
             self.head, self.tail = self.tail, deque()
-            return 0
+            return NOTHING
         loaded = await self._disk.load_events(self._channel, (self._after_id, self._before_id), skip)
         if loaded is None:
             return None
-        if not loaded:
-            # What the count promised is not there: damaged rows, or a card that lies.
-            missing, self.spilled, self.spilled_bytes = self.spilled, 0, 0
-            return missing
-        for event in loaded:
+        whole, damaged = loaded
+        for event in whole:
             event.appended_s = float("-inf")
-        self.head.extend(loaded)
-        self._after_id = loaded[-1].id
-        self.not_spilled(loaded)
-        return 0
+        self.head.extend(whole)
+        for event in damaged:
+            self._disk.gone(self._channel, event)
+        self._after_id = max((event.id for event in (*whole, *damaged)), default=self._after_id)
+        self.not_spilled(whole)
+        self.not_spilled(damaged)
+        lost = self._disk.range_of(damaged) if damaged else NOTHING
+        if whole or damaged:
+            return lost
+        # What the count promised is not there: the file was damaged, or the card lies.
+        lost = replace(NOTHING, count=self.spilled, bytes=self.spilled_bytes)
+        self.spilled, self.spilled_bytes = 0, 0
+        return lost
 
     def spill(self) -> int:
         """Let go of the middle, where it is on disk; returns the bytes of memory that this freed."""
@@ -115,6 +136,13 @@ class Backlog:
         """These are not on disk alone (any more)."""
         self.spilled -= len(some)
         self.spilled_bytes -= sum(event.cost_bytes for event in some)
+
+    def adopt(self, row: ChannelRow) -> None:
+        """A disk that could not be read before has these, older than all that is in memory."""
+        self.head, self.tail = deque(), self.head + self.tail
+        self.spilled, self.spilled_bytes = row.events, row.bytes
+        self._after_id = 0
+        self._before_id = self.tail[0].id if self.tail else self._disk.next_id()
 
     def restore(self, some: list[Event]) -> None:
         """Events that only the crash log had: newer than all on disk."""

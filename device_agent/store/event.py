@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Any
 
 from device_agent import events
 from device_agent.clock import undated
@@ -38,7 +39,12 @@ class Event:
 
     @property
     def cost_bytes(self) -> int:
-        return len(self.data) + OVERHEAD_BYTES
+        return self.cost_of(len(self.data))
+
+    @staticmethod
+    def cost_of(data_bytes: int) -> int:
+        """What an event of this size counts for."""
+        return data_bytes + OVERHEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,9 @@ class Range:
             return self
         to_at = self.to_at + offset_ms if undated(self.to_at) else self.to_at
         return replace(self, from_at=self.from_at + offset_ms, to_at=to_at)
+
+
+NOTHING = Range(0, 0, 0, None, None, 0, 0)
 
 
 def items(some: Sequence[tuple[Event, bool]], boot: str, offset_ms: int | None) -> tuple[bytes, ...]:
@@ -87,7 +96,7 @@ def range_of(some: list[Event], boot: str, offset_ms: int | None) -> Range:
     times = [event.at_ms for event in now_dated]
     count = 0
     for event in now_dated:
-        said = json.loads(event.data) if event.kind == "gap" else {}
+        said = _said(event) if event.kind == "gap" else {}
         count += said.get("count", 1)
         numbers += [said[name] for name in ("from_seq", "to_seq") if said.get(name) is not None]
         times += [said[name] for name in ("from_at", "to_at") if name in said]
@@ -100,3 +109,8 @@ def range_of(some: list[Event], boot: str, offset_ms: int | None) -> Range:
         from_at=min(times),
         to_at=max(times),
     )
+
+
+def _said(gap: Event) -> dict[str, Any]:
+    said = json.loads(gap.data)
+    return said if isinstance(said, dict) else {}

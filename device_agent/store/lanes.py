@@ -7,31 +7,32 @@ crash log has it. A power cut costs at most one interval, and a `gap` says so.
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import structlog
 
 from device_agent.clock import Clock
-from device_agent.network.blocks.messages import FIRST_NUMBER
 from device_agent.store.crash_log import CrashLog
-from device_agent.store.event import Event, Kept, Range, dated, range_of
-from device_agent.store.lane import Lane, Overflow
-from device_agent.store.outbox_file import ChannelRow, Commit, OutboxFile
-from device_agent.store.thin import cost_bytes, thin
+from device_agent.store.disk import Disk
+from device_agent.store.event import Event, Kept, Range, range_of
+from device_agent.store.lane import Lane
+from device_agent.store.outbox_file import ChannelRow, Commit, Found, OutboxFile
+from device_agent.store.queue import Overflow
+from device_agent.store.restore import Rule, restore
+from device_agent.store.room import Room, giving_way
 from device_agent.store.thread import StoreThread
 
 log = structlog.get_logger("outbox")
 
-T = TypeVar("T")
-
-# How much of the cap is freed at once when it is reached, and how much is thinned in one go.
-ROOM_SHARE = 0.1
-LOAD_BYTES = 64_000
-THIN_BYTES = 1_000_000
-# Without a working disk the queues stay in memory, and no larger than this.
+LOAD_BYTES = 200_000
+# What memory may hold that is on no disk: the disk takes nothing, or is slower than what comes.
 MEMORY_MAX_BYTES = 8_000_000
+# How much of the interval an event waits for its acknowledgement before it is written, and how often that is
+# looked at; the rest is for the disk.
+WAIT_SHARE = 0.6
+LOOK_SHARE = 0.2
 
 
 class StreamRule(Protocol):
@@ -59,58 +60,72 @@ class Lanes:
     ) -> None:
         self.max_bytes = max_bytes
         self.used_bytes = 0
-        self.failures = 0
         self._clock = clock
-        self._thread = thread
         self._interval_s = commit_interval_s
+        self.memory_bytes = 0
+        self.memory_max_bytes = min(MEMORY_MAX_BYTES, max_bytes)
         self._file = OutboxFile(folder / "outbox.db")
+        self._disk = Disk(self._file, thread, clock, self._begun_anew)
+        self._disk.in_memory = self._ids_in_memory
         self._log = CrashLog(runtime_folder / "outbox.log", clock.boot)
+        self._room = Room(max_bytes, self._load_whole, self._replace)
         self._open: dict[str, Lane] = {}
         self._rows: dict[str, ChannelRow] = {}
         self._restored: dict[str, list[list[Any]]] = {}
         self._gone: list[tuple[str, Event]] = []
+        self._gone_s = 0.0
         self._deleting: list[tuple[str, Event]] = []
         self._committing = asyncio.Lock()
         self._closing = False
         self._forgotten: list[str] = []
+        self._cuts_on_disk: dict[str, str] = {}
         self._next_id = 1
-        self._power_cut = False
-        self._disk_works = True
+        # Whether the last numbers of all channels are known, and of which they are not.
+        self._all_known = True
+        self._doubtful: set[str] = set()
 
     # -- start ----------------------------------------
 
     async def load(self) -> None:
         """Find what the last process left. Never fails: what cannot be read is set aside and reported."""
         records = self._log.read()
-        try:
-            rows, cuts = await self._thread.run(self._file.open)
-            self._next_id = await self._thread.run(self._file.last_id) + 1
-        except (sqlite3.Error, OSError, TimeoutError) as error:
-            self._disk_failed(error)
-            rows, cuts = [], []
-        self._rows = {row.name: row for row in rows}
-        self.used_bytes = sum(row.bytes for row in rows)
-        self._power_cut = records is None and cuts is None
-        if records is None:
-            records = [json.loads(cut) for cut in cuts or ()]
-        for record in records:
+        found = await self._disk.open()
+        if found is None:
+            # Nobody knows which ids that disk holds.
+            self._next_id = self._clock.now_ms() * 1_000_000
+        else:
+            self._take(found)
+            self._next_id = found.last_id + 1
+            self._doubtful = found.doubtful
+        self._all_known = records is not None or (found is not None and found.clean)
+        lost = found is None or self._file.set_aside
+        fresh = found is not None and not found.rows and not lost
+        if not self._all_known and not fresh:
+            self._doubtful |= set(self._rows)
+            log.warning("power_cut", channels=len(self._rows))
+        for record in records if records is not None else found.cuts if found is not None else []:
             self._restored.setdefault(str(record[1]), []).append(record)
             if record[0] == "a":
                 self._next_id = max(self._next_id, int(record[2]) + 1)
-        if self._power_cut:
-            log.warning("power_cut", channels=len(rows))
-        if rows or records:
-            waiting = sum(row.events for row in rows)
-            log.info("outbox_found", events_on_disk=waiting, crash_log_records=len(records))
+        if self._rows or records:
+            waiting = sum(row.events for row in self._rows.values())
+            log.info("outbox_found", events_on_disk=waiting, crash_log_records=len(records or ()))
 
-    def keep_only(self, wanted: Callable[[str], bool]) -> None:
-        """Forget channels that no stream will open again."""
+    def expect(self, *, shared: Collection[str], dedicated: Collection[str]) -> None:
+        """The channels that may be opened again; forget all others. `dedicated`: of sessions that go on."""
+        lost = bool(self._file.set_aside) or not self._file.is_open
         for name in [*self._rows, *self._restored]:
-            if not wanted(name):
+            if name not in shared and name not in dedicated:
                 row = self._rows.pop(name, None)
                 self._restored.pop(name, None)
                 self.used_bytes -= row.bytes if row is not None else 0
+                self._doubtful.discard(name)
                 self._forgotten.append(name)
+        # A channel of which nothing is known, and that a caller may have read from.
+        if not self._all_known:
+            self._doubtful |= set(dedicated)
+        if lost or (not self._all_known and dedicated):
+            self._doubtful |= {name for name in shared if name not in self._restored}
 
     async def open(self, id_: str, stream: StreamRule) -> Lane:
         """The lane of a stream; one that is open already is the same lane."""
@@ -118,57 +133,18 @@ class Lanes:
         if lane is not None and not lane.closed:
             return lane
         row = self._rows.pop(id_, None)
-        lane = Lane(id_, row, FIRST_NUMBER[stream.format], stream.overflow, self, self._clock)
+        lane = Lane(id_, row, stream.format, stream.overflow, self, self._clock)
         self._open[id_] = lane
         records = self._restored.pop(id_, None)
         if records is not None:
-            await self._replay(lane, records)
-        elif row is not None and self._power_cut:
-            # Nobody knows how far it came: jump to numbers that cannot have been used.
-            now_ms = self._clock.now_ms()
-            last = max(row.next_seq, row.seq_reserved - 1)
-            lane.restore_numbers(row.seq_reserved, row.number_reserved)
-            lane.say_lost(
-                Range(last - row.next_seq + 1, 0, 0, row.next_seq, last, now_ms, now_ms), "power_cut"
-            )
+            await restore(lane, records, self._by_id)
+        if id_ in self._doubtful:
+            self._doubtful.discard(id_)
+            lane.in_doubt(row)
         return lane
 
-    async def _replay(self, lane: Lane, records: list[list[Any]]) -> None:
-        """Put a killed process's queue together from disk and crash log."""
-        fresh: dict[int, Event] = {}
-        under_way: list[Any] | None = None
-        done: list[int] = []
-        for record in records:
-            kind = record[0]
-            if kind == "a":
-                _, _, id_, data, seq, at_ms, what, device = record
-                fresh[id_] = Event(id_, data, seq, at_ms, what, device, float("-inf"))
-                if seq is not None:
-                    lane.restore_numbers(seq + 1, 0)
-            elif kind == "c":
-                under_way = record
-                lane.restore_numbers(0, record[2] + 1)
-            elif kind == "k" and under_way is not None and under_way[2] == record[2]:
-                done += [ref[0] for ref in under_way[4]]
-                under_way = None
-            elif kind == "g":
-                done.append(record[2])
-            elif kind == "n":
-                lane.restore_numbers(record[2], record[3])
-        asked = done + [ref[0] for ref in under_way[4]] if under_way else done
-        stored = await self._try(lambda: self._file.by_id([*asked, *fresh])) or {}
-        for id_ in done:
-            fresh.pop(id_, None)
-        lane.restore_acked([stored[id_] for id_ in done if id_ in stored])
-        if under_way is not None:
-            found = [(stored.get(ref[0]) or fresh.get(ref[0]), bool(ref[1])) for ref in under_way[4]]
-            there = [(event, late) for event, late in found if event is not None]
-            # An older release wrote no clock with it: nothing was undated then.
-            boot, offset_ms = under_way[5:7] or (self._clock.boot, None)
-            lane.restore_cut(under_way[2], under_way[3], there, boot, offset_ms)
-            for ref in under_way[4]:
-                fresh.pop(ref[0], None)
-        lane.restore_events([event for id_, event in sorted(fresh.items()) if id_ not in stored])
+    async def _by_id(self, ids: list[int]) -> dict[int, Event]:
+        return await self._disk.attempt(lambda: self._file.by_id(ids)) or {}
 
     # -- life ----------------------------------------
 
@@ -176,47 +152,81 @@ class Lanes:
         """Commit what waits too long, keep the cap, until cancelled."""
         self._begin_log()
         while not self._closing:
-            await asyncio.sleep(self._interval_s / 3)
-            await self.commit(self._clock.monotonic_s() - self._interval_s / 2)
+            await asyncio.sleep(self._interval_s * LOOK_SHARE)
+            await self.commit(self._clock.monotonic_s() - self._interval_s * WAIT_SHARE)
 
     async def commit(self, older_than_s: float, *, clean: bool = False) -> None:
-        """Write what has waited since before this instant; one transaction, then a new crash log."""
-        async with self._committing:
-            await self._keep_cap()
-            await self._commit(older_than_s, clean=clean)
+        """Write all that waits if something of it waited since before this instant.
 
-    async def _commit(self, older_than_s: float, *, clean: bool) -> None:
-        lanes = list(self._open.values())
-        cuts = [lane.cut_under_way() for lane in lanes] if clean else []
+        One transaction, then a new crash log.
+        """
+        async with self._committing:
+            if not self._file.is_open:
+                await self._open_again()
+            while self.used_bytes > self.max_bytes and not self._disk.trouble:
+                if not await self._room.step(self._open.values()):
+                    break
+            work = self._work(older_than_s, clean=clean)
+            if work is not None:
+                await self._commit(work)
+            elif self._log.grown:
+                self._begin_log()
+
+    def _work(self, older_than_s: float, *, clean: bool) -> Commit | None:
+        lanes = self._open.values()
+        inserts = [(lane.channel, event) for lane in lanes for event in lane.unkept(older_than_s)]
+        cuts = self._changed_cuts(float("inf") if clean else older_than_s)
+        # To take what was acknowledged off the disk is no hurry: with the next write, or after a while.
+        old = bool(self._gone) and self._clock.monotonic_s() - self._gone_s >= self._interval_s
+        changed = any(lane.row_changed for lane in lanes)
+        if not (clean or inserts or changed or old or self._forgotten or any(cuts.values())):
+            return None
+        written = {channel for channel, _ in inserts}
         work = Commit(
-            channels=[lane.row() for lane in self._open.values() if lane.row_changed or clean],
-            inserts=[(lane.channel, e) for lane in self._open.values() for e in lane.unkept(older_than_s)],
+            channels=[lane.row() for lane in lanes if clean or lane.row_changed or lane.channel in written],
+            inserts=inserts,
             deletes=self._gone,
             forget=self._forgotten,
-            cuts=[json.dumps(cut) for cut in cuts if cut is not None],
+            cuts=cuts,
             clean=clean,
+            doubtful=set(self._doubtful),
         )
-        if work.empty:
+        self._deleting, self._gone, self._forgotten = self._gone, [], []
+        for _, event in inserts:
+            event.kept = Kept.UNDERWAY
+        return work
+
+    def _changed_cuts(self, older_than_s: float) -> dict[str, str | None]:
+        """The messages under way that have waited, where the disk has another."""
+        wanted = {lane.channel: lane.cut_to_keep(older_than_s) for lane in self._open.values()}
+        cuts = {channel: None if cut is None else json.dumps(cut) for channel, cut in wanted.items()}
+        return {channel: cut for channel, cut in cuts.items() if cut != self._cuts_on_disk.get(channel)}
+
+    async def _commit(self, work: Commit) -> None:
+        try:
+            unfinished = await self._disk.job(lambda: self._file.commit(work))
+        except (sqlite3.Error, OSError) as error:
+            self._undo(work)
+            await self._disk.failed(error)
             if self._log.grown:
                 self._begin_log()
             return
-        self._deleting, self._gone, self._forgotten = self._gone, [], []
-        for _, event in work.inserts:
-            event.kept = Kept.UNDERWAY
-        try:
-            await self._thread.run(lambda: self._file.commit(work))
-        except (sqlite3.Error, OSError, TimeoutError) as error:
-            self._disk_failed(error)
-            self._undo(work)
-            return
         finally:
             self._deleting = []
-        self._disk_works = True
+        self._disk.works()
+        self._forgotten += unfinished
+        for channel, cut in work.cuts.items():
+            if cut is None:
+                self._cuts_on_disk.pop(channel, None)
+            else:
+                self._cuts_on_disk[channel] = cut
         for _, event in work.inserts:
             event.kept = Kept.ON_DISK
         for lane in self._open.values():
             lane.spill()
         self._begin_log()
+        if self.used_bytes == 0:
+            await self._disk.attempt(self._file.give_back)
 
     def _undo(self, work: Commit) -> None:
         """A commit failed: all of it is still to be done, and memory is all there is."""
@@ -225,9 +235,9 @@ class Lanes:
         self._forgotten += work.forget
         for _, event in work.inserts:
             event.kept = Kept.NOWHERE
-        for lane in self._open.values():
-            lane.row_changed = True
-        self._keep_memory()
+        for row in work.channels:
+            if (lane := self._open.get(row.name)) is not None:
+                lane.row_changed = True
 
     def _begin_log(self) -> None:
         waiting = [record for some in self._restored.values() for record in some]
@@ -236,76 +246,61 @@ class Lanes:
         doomed = [["g", channel, event.id] for channel, event in self._gone]
         self._log.begin([*waiting, *lanes, *doomed])
 
-    def _disk_failed(self, error: BaseException) -> None:
-        self.failures += 1
-        if self._disk_works or self.failures % 1000 == 0:
-            log.error("outbox_not_written", error=str(error), failures=self.failures)
-        self._disk_works = False
+    # -- the disk ----------------------------------------
 
-    # -- cap ----------------------------------------
+    def _ids_in_memory(self) -> list[int]:
+        return [event.id for lane in self._open.values() for event in lane.in_memory]
 
-    async def _keep_cap(self) -> None:
-        while self.used_bytes > self.max_bytes and self._disk_works:
-            lane = max(self._open.values(), key=lambda one: one.pending_bytes, default=None)
-            span = lane.spilled_span if lane is not None else None
-            if lane is None:
-                return
-            before = self.used_bytes
-            if span is None:
-                lane.drop_from_memory(int(self.max_bytes * ROOM_SHARE))
-            elif lane.overflow == "thin":
-                await self._thin(lane, span)
-            else:
-                await self._drop(lane, span, int(self.max_bytes * ROOM_SHARE))
-            if self.used_bytes >= before:
-                return
+    def _begun_anew(self, found: Found) -> None:
+        """A damaged file has given way to a new one; what is in memory is to be written again."""
+        self._rows = {row.name: row for row in found.rows if row.name not in self._open}
+        self._cuts_on_disk.clear()
+        for lane in self._open.values():
+            lane.not_on_disk()
 
-    async def _drop(self, lane: Lane, span: tuple[int, int], target_bytes: int) -> None:
-        old = await self._load(lane.channel, span, target_bytes, lane.held_ids()) or []
-        if old and await self._replace(lane.channel, old, []):
-            lane.removed(range_of(old, self._clock.boot, self._clock.offset_ms()), 0, "overflow")
-
-    async def _thin(self, lane: Lane, span: tuple[int, int]) -> None:
-        old = await self._load(lane.channel, span, THIN_BYTES, lane.held_ids()) or []
-        clock = (self._clock.boot, self._clock.offset_ms())
-        new = thin([dated(event, *clock) for event in old])
-        if cost_bytes(new) > 0.9 * cost_bytes(old):
-            await self._drop(lane, span, int(self.max_bytes * ROOM_SHARE))
+    async def _open_again(self) -> None:
+        """The disk could not be read when the process began; what it holds comes before all that is new."""
+        found = await self._disk.open_again()
+        if found is None:
             return
-        if await self._replace(lane.channel, old, new):
-            whole = range_of(old, *clock)
-            rows = len(old) - len(new)
-            gone = Range(rows, rows, whole.bytes, whole.from_seq, whole.to_seq, whole.from_at, whole.to_at)
-            lane.removed(gone, cost_bytes(new), "thinned")
+        self._take(found)
+        for lane in self._open.values():
+            row = self._rows.pop(lane.channel, None)
+            if row is not None:
+                lane.adopt(row)
+        self._doubtful |= set(self._rows)
+
+    def _take(self, found: Found) -> None:
+        self._rows = {row.name: row for row in found.rows}
+        self.used_bytes += sum(row.bytes for row in found.rows)
+        self._cuts_on_disk = {str(cut[1]): json.dumps(cut) for cut in found.cuts}
 
     async def _load(
         self, channel: str, span: tuple[int, int], limit_bytes: int, skip: set[int]
-    ) -> list[Event] | None:
+    ) -> tuple[list[Event], list[Event]] | None:
         # Rows whose deletion is on its way are there and yet gone.
         doomed = {event.id for some in (self._gone, self._deleting) for _, event in some}
-        return await self._try(lambda: self._file.load(channel, span, limit_bytes, skip | doomed))
+        return await self._disk.attempt(lambda: self._file.load(channel, span, limit_bytes, skip | doomed))
 
-    async def _replace(self, channel: str, old: list[Event], new: list[Event]) -> bool:
+    async def _load_whole(
+        self, channel: str, span: tuple[int, int], limit_bytes: int, skip: set[int]
+    ) -> list[Event] | None:
+        loaded = await self._load(channel, span, limit_bytes, skip)
+        return None if loaded is None else loaded[0]
+
+    async def _replace(self, old: list[Event], new: list[tuple[str, Event]]) -> bool:
+        fresh = [event for _, event in new if event.kept is Kept.NOWHERE]
+        for event in fresh:
+            event.kept = Kept.UNDERWAY
+
         def job() -> bool:
-            self._file.replace(channel, old, new)
+            self._file.replace(old, new)
             return True
 
-        return await self._try(job) or False
-
-    async def _try(self, job: Callable[[], T]) -> T | None:
-        """A job on the disk; None when that failed (which is counted and said)."""
-        try:
-            return await self._thread.run(job)
-        except (sqlite3.Error, OSError, TimeoutError) as error:
-            self._disk_failed(error)
-            return None
-
-    def _keep_memory(self) -> None:
-        in_memory = sum(cost_bytes(lane.unkept(float("inf"))) for lane in self._open.values())
-        excess = in_memory - min(MEMORY_MAX_BYTES, self.max_bytes)
-        if excess > 0:
-            lane = max(self._open.values(), key=lambda one: one.pending_bytes)
-            lane.drop_from_memory(excess)
+        done = await self._disk.attempt(job) or False
+        for event in fresh:
+            event.kept = Kept.ON_DISK if done else Kept.NOWHERE
+        return done
 
     # -- lane.Owner ----------------------------------------
 
@@ -319,13 +314,30 @@ class Lanes:
     def note_cost(self, size_bytes: int) -> None:
         self.used_bytes += size_bytes
 
-    def full(self) -> bool:
-        return self.used_bytes >= self.max_bytes
+    def full(self, more_bytes: int) -> bool:
+        # A rest is for what is never refused: answers, and the gap that tells of refusals.
+        most = self.max_bytes - self.max_bytes // 32, self.memory_max_bytes - self.memory_max_bytes // 32
+        return self.used_bytes + more_bytes > most[0] or self.memory_bytes + more_bytes > most[1]
+
+    def range_of(self, some: list[Event]) -> Range:
+        return range_of(some, self._clock.boot, self._clock.offset_ms())
+
+    def relieve(self) -> None:
+        if self.memory_bytes > self.memory_max_bytes:
+            for lane in giving_way(self._open.values()):
+                before = self.memory_bytes
+                lane.make_room(self._room.step_bytes)
+                if self.memory_bytes < before:
+                    return
 
     def gone(self, channel: str, event: Event) -> None:
+        if not self._gone:
+            self._gone_s = self._clock.monotonic_s()
         self._gone.append((channel, event))
 
-    async def load_events(self, channel: str, span: tuple[int, int], skip: set[int]) -> list[Event] | None:
+    async def load_events(
+        self, channel: str, span: tuple[int, int], skip: set[int]
+    ) -> tuple[list[Event], list[Event]] | None:
         # Not while room is made: both would take the same rows.
         async with self._committing:
             return await self._load(channel, span, LOAD_BYTES, skip)
@@ -339,27 +351,36 @@ class Lanes:
             lane.discard()
         self._rows.pop(id_, None)
         self._restored.pop(id_, None)
+        self._doubtful.discard(id_)
+        self._cuts_on_disk.pop(id_, None)
         self._gone = [(channel, event) for channel, event in self._gone if channel != id_]
         self._forgotten.append(id_)
 
     async def close(self) -> None:
         """An orderly end: all that waits is on disk, and the next start knows it."""
         self._closing = True
-        failures = self.failures
+        # Queues that no session has opened in this life are in the crash log alone.
+        for id_, records in list(self._restored.items()):
+            if id_ not in self._doubtful:
+                await self.open(id_, Rule(records))
+        failures = self._disk.failures
         await self.commit(float("inf"), clean=True)
-        if self.failures == failures:
+        if self._disk.failures == failures:
             self._log.end()
-        await self._try(self._file.close)
+        await self._disk.attempt(self._file.close)
 
     # -- figures ----------------------------------------
 
-    def figures(self) -> dict[str, int]:
-        """For `status` and the metrics."""
+    def figures(self) -> dict[str, Any]:
+        """For `status` and the metrics. `trouble` says why the disk takes nothing, if it does not."""
         return {
             "events": sum(lane.pending_events for lane in self._open.values()),
             "bytes": max(0, self.used_bytes),
             "max_bytes": self.max_bytes,
+            "memory_bytes": self.memory_bytes,
             "dropped": sum(lane.dropped for lane in self._open.values()),
-            "disk_failures": self.failures + self._log.failures,
+            "disk_failures": self._disk.failures + self._log.failures,
+            "trouble": self._disk.now,
+            "set_aside": self._file.set_aside,
             "written_bytes": self._file.written_bytes,
         }

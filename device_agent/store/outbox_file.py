@@ -4,21 +4,26 @@ An event is a row with a checksum. A channel's row holds its numbers, reserved a
 amount to, so that a start with a million events reads a handful of rows.
 """
 
+import json
 import os
 import sqlite3
-import time
 import zlib
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import structlog
 
+from device_agent.store.damage import WrongVersion, is_damage, readable, set_aside
 from device_agent.store.event import Event, Kept
+from device_agent.store.thread import written_bytes
 
 log = structlog.get_logger("outbox")
 
-SCHEMA = """
+VERSION = 2
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS channel(
     name TEXT PRIMARY KEY, next_seq INTEGER NOT NULL, next_number INTEGER NOT NULL,
     seq_reserved INTEGER NOT NULL, number_reserved INTEGER NOT NULL) WITHOUT ROWID;
@@ -28,12 +33,29 @@ CREATE TABLE IF NOT EXISTS event(
 CREATE INDEX IF NOT EXISTS event_of_channel ON event(channel, id);
 CREATE TABLE IF NOT EXISTS amount(
     channel TEXT PRIMARY KEY, events INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cut(channel TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mark(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-PRAGMA user_version = 1;
+PRAGMA user_version = {VERSION};
 """
+# 1 kB pages and FULL: measured to write the least that a power cut allows. The log is bounded, and what the
+# file has grown by in an outage can be given back afterwards.
+PRAGMAS = (
+    "page_size = 1024",
+    "auto_vacuum = INCREMENTAL",
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "cache_size = -1024",
+    "journal_size_limit = 2000000",
+)
+PAGE_BYTES = 1024
+# Free pages beyond this are given back once the outbox is empty, a few thousand at a time.
+FREE_PAGES_KEPT = 2000
+FREE_PAGES_AT_ONCE = 4000
 # SQLite takes this many values in one statement on every build.
 DELETE_AT_ONCE = 500
-COLUMNS = "id, data, seq, at_ms, kind, device, crc"
+# A channel that is forgotten with a million events goes in steps.
+FORGET_AT_ONCE = 5000
+COLUMNS = "id, channel, data, seq, at_ms, kind, device, crc"
 
 
 @dataclass(slots=True)
@@ -50,31 +72,47 @@ class ChannelRow:
 
 
 @dataclass(slots=True)
+class Found:
+    """What a start finds. `cuts` are the messages that were under way, as records of the crash log.
+
+    `clean`: the last process ended in order. `doubtful`: channels whose last numbers nobody knows, from an
+    earlier start that did not open them.
+    """
+
+    rows: list[ChannelRow]
+    cuts: list[list[Any]]
+    clean: bool
+    doubtful: set[str]
+    last_id: int
+
+
+@dataclass(slots=True)
 class Commit:
-    """Everything that one transaction writes."""
+    """Everything that one transaction writes. A cut of None is one that is not under way any more."""
 
     channels: list[ChannelRow]
     inserts: list[tuple[str, Event]]
     deletes: list[tuple[str, Event]]
     forget: list[str]
-    cuts: list[str] = field(default_factory=list)
+    cuts: dict[str, str | None] = field(default_factory=dict)
     clean: bool = False
-
-    @property
-    def empty(self) -> bool:
-        return not (self.channels or self.inserts or self.deletes or self.forget or self.clean)
+    doubtful: Set[str] = frozenset()
 
 
 class OutboxFile:
-    """Raises sqlite3.Error where the disk is full, read-only or broken; the caller goes on from memory."""
+    """Raises sqlite3.Error or OSError where the disk is full, read-only or broken; the caller goes on from
+    memory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db: sqlite3.Connection | None = None
         self.set_aside = ""
         self.written_bytes = 0
-        self.commits = 0
-        self.damaged_rows = 0
+        """What this file has caused to be written to the disk since the start, by the kernel's account."""
+
+    @property
+    def is_open(self) -> bool:
+        return self._db is not None
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -84,103 +122,162 @@ class OutboxFile:
 
     # -- life ----------------------------------------
 
-    def open(self) -> tuple[list[ChannelRow], list[str] | None]:
-        """The channels, and the messages that were under way when the last process ended in order (None if it
-        did not). A damaged file is set aside."""
+    def open(self) -> Found:
+        """Find what the last process left. A damaged file is set aside, what is whole of it saved."""
         try:
             return self._open()
-        except sqlite3.DatabaseError as error:
-            if self._db is not None:
-                self._db.close()
-            aside = f"{self._path}.damaged-{int(time.time())}"
-            log.error("outbox_set_aside", file=str(self._path), aside=aside, error=str(error))
-            for suffix in ("", "-wal", "-shm"):
-                part = Path(f"{self._path}{suffix}")
-                if part.exists():
-                    part.replace(f"{aside}{suffix}")
-            self.set_aside = aside
-            return self._open()
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            self.close()
+            if not is_damage(error):
+                raise
+            return self.begin_anew(error)
 
-    def _open(self) -> tuple[list[ChannelRow], list[str] | None]:
+    def begin_anew(self, why: BaseException, known: Iterable[int] = ()) -> Found:
+        """Set the file aside and begin a new one with what is whole in it, but for the events `known`."""
+        self.close()
+        aside = set_aside(self._path)
+        self.set_aside = str(aside)
+        log.error("outbox_set_aside", file=str(self._path), aside=self.set_aside, error=str(why))
+        self._open()
+        saved = 0
+        if not isinstance(why, WrongVersion):
+            with self._transaction():
+                saved = self._take_over(aside, set(known))
+        log.warning("outbox_begun_anew", events_saved=saved)
+        found = self._open()
+        found.clean = False
+        return found
+
+    def _open(self) -> Found:
+        self.close()
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         self._db = db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        # 1 kB pages and FULL: measured to write the least a power cut allows.
-        for pragma in ("page_size = 1024", "journal_mode = WAL", "synchronous = FULL", "cache_size = -1024"):
+        for pragma in PRAGMAS:
             db.execute(f"PRAGMA {pragma}")
-        db.executescript(SCHEMA)
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, VERSION):
+            raise WrongVersion(f"the outbox is of version {version}, this program's is {VERSION}")
+        if version == 0:
+            db.executescript(SCHEMA)
         rows = db.execute(
             "SELECT c.name, c.next_seq, c.next_number, c.seq_reserved, c.number_reserved,"
             " ifnull(a.events, 0), ifnull(a.bytes, 0) FROM channel c LEFT JOIN amount a ON a.channel = c.name"
         ).fetchall()
-        marks = dict(db.execute("SELECT name, value FROM mark").fetchall())
-        db.execute("DELETE FROM mark")
-        orderly = "clean" in marks or not rows
-        cuts = [value for name, value in marks.items() if name != "clean"]
-        return [ChannelRow(*row) for row in rows], cuts if orderly else None
+        cuts = [json.loads(record) for (record,) in db.execute("SELECT record FROM cut")]
+        marks = {name for (name,) in db.execute("SELECT name FROM mark")}
+        last_id = db.execute("SELECT ifnull(max(id), 0) FROM event").fetchone()[0]
+        if "clean" in marks:
+            db.execute("DELETE FROM mark WHERE name = 'clean'")
+        doubtful = {name.removeprefix("doubt ") for name in marks if name.startswith("doubt ")}
+        return Found([ChannelRow(*row) for row in rows], cuts, "clean" in marks, doubtful, int(last_id))
 
-    def last_id(self) -> int:
-        """The greatest event id in use."""
-        return int(self.db.execute("SELECT ifnull(max(id), 0) FROM event").fetchone()[0])
+    def _take_over(self, aside: Path, known: Set[int]) -> int:
+        promised: dict[str, tuple[int, int]] = {}
+        saved: dict[str, int] = {}
+        tables = (
+            ("channel", "name, next_seq, next_number, seq_reserved, number_reserved"),
+            ("amount", "channel, events, bytes"),
+            ("event", COLUMNS),
+        )
+        for table, row in readable(aside, tables):
+            if table == "channel":
+                self.db.execute("INSERT OR IGNORE INTO channel VALUES(?, ?, ?, ?, ?)", row)
+            elif table == "amount":
+                promised[row[0]] = row[1], row[2]
+            elif (event := _event(row)) is not None and row[0] not in known:
+                saved[row[1]] = saved.get(row[1], 0) + 1
+                self._insert([(row[1], event)])
+        # What was promised and is not there is told as a gap when its turn comes.
+        for channel, (count, size_bytes) in promised.items():
+            missing = count - saved.get(channel, 0)
+            if missing > 0:
+                self._amount(channel, missing, missing * size_bytes // max(1, count))
+        return sum(saved.values())
 
     def close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
 
     # -- writing ----------------------------------------
 
-    def commit(self, work: Commit) -> None:
-        """One transaction, on the disk when it returns."""
-        db = self.db
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """On the disk when it ends, or not done at all."""
+        db, before = self.db, written_bytes()
         db.execute("BEGIN IMMEDIATE")
         try:
-            for name in work.forget:
-                self._forget(name)
+            yield
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        finally:
+            self.written_bytes += written_bytes() - before
+
+    def commit(self, work: Commit) -> list[str]:
+        """One transaction, on the disk when it returns. The channels that are not forgotten wholly yet."""
+        db = self.db
+        with self._transaction():
+            unfinished = [name for name in work.forget if not self._forget(name)]
             for row in work.channels:
                 db.execute(
                     "INSERT OR REPLACE INTO channel VALUES(?, ?, ?, ?, ?)",
                     (row.name, row.next_seq, row.next_number, row.seq_reserved, row.number_reserved),
                 )
             self._insert(work.inserts)
-            self._delete(work.deletes)
-            for cut in work.cuts:
-                db.execute("INSERT OR REPLACE INTO mark VALUES('cut ' || ?, ?)", (hash(cut), cut))
+            self._delete([event.id for _, event in work.deletes])
+            self._keep_cuts(work.cuts)
             if work.clean:
-                db.execute("INSERT OR REPLACE INTO mark VALUES('clean', 'yes')")
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
-        self.commits += 1
+                marks = [("clean",), *((f"doubt {name}",) for name in work.doubtful)]
+                db.execute("DELETE FROM mark")
+                db.executemany("INSERT INTO mark VALUES(?, 'yes')", marks)
+        return unfinished
 
-    def _forget(self, name: str) -> None:
-        for table, column in (("event", "channel"), ("amount", "channel"), ("channel", "name")):
-            self.db.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))
+    def _keep_cuts(self, cuts: Mapping[str, str | None]) -> None:
+        for channel, record in cuts.items():
+            if record is None:
+                self.db.execute("DELETE FROM cut WHERE channel = ?", (channel,))
+            else:
+                self.db.execute("INSERT OR REPLACE INTO cut VALUES(?, ?)", (channel, record))
+
+    def _forget(self, name: str) -> bool:
+        """A step towards forgetting a channel; True when nothing is left of it."""
+        step = "SELECT id FROM event WHERE channel = ? LIMIT ?"
+        gone = self.db.execute(f"DELETE FROM event WHERE id IN ({step})", (name, FORGET_AT_ONCE)).rowcount
+        if gone == FORGET_AT_ONCE:
+            return False
+        for table in ("amount", "cut"):
+            self.db.execute(f"DELETE FROM {table} WHERE channel = ?", (name,))
+        self.db.execute("DELETE FROM channel WHERE name = ?", (name,))
+        return True
 
     def _insert(self, events: Sequence[tuple[str, Event]]) -> None:
         self.db.executemany(
-            "INSERT OR REPLACE INTO event VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO event({COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (e.id, channel, e.seq, e.at_ms, e.kind, e.device, e.data, zlib.crc32(e.data))
+                (e.id, channel, e.data, e.seq, e.at_ms, e.kind, e.device, _checksum(channel, e))
                 for channel, e in events
             ],
         )
-        self._account(events, 1)
-        self.written_bytes += sum(len(e.data) for _, e in events)
+        self._account([(channel, event.cost_bytes) for channel, event in events], 1)
 
-    def _delete(self, events: Sequence[tuple[str, Event]]) -> None:
-        ids = [event.id for _, event in events]
+    def _delete(self, ids: Sequence[int]) -> None:
+        """Counts what was really there: a delete may come twice after a failure."""
         for start in range(0, len(ids), DELETE_AT_ONCE):
             some = ids[start : start + DELETE_AT_ONCE]
-            self.db.execute(f"DELETE FROM event WHERE id IN ({','.join('?' * len(some))})", some)
-        self._account(events, -1)
+            sql = (
+                f"DELETE FROM event WHERE id IN ({','.join('?' * len(some))}) RETURNING channel, length(data)"
+            )
+            gone = self.db.execute(sql, some).fetchall()
+            self._account([(channel, Event.cost_of(size_bytes)) for channel, size_bytes in gone], -1)
 
-    def _account(self, events: Sequence[tuple[str, Event]], sign: int) -> None:
+    def _account(self, costs: Sequence[tuple[str, int]], sign: int) -> None:
         sums: dict[str, tuple[int, int]] = {}
-        for channel, event in events:
+        for channel, cost_bytes in costs:
             count, size = sums.get(channel, (0, 0))
-            sums[channel] = count + sign, size + sign * event.cost_bytes
+            sums[channel] = count + sign, size + sign * cost_bytes
         for channel, (count, size) in sums.items():
             self._amount(channel, count, size)
 
@@ -191,54 +288,79 @@ class OutboxFile:
             (channel, count, size_bytes),
         )
 
+    def replace(self, old: Sequence[Event], new: Sequence[tuple[str, Event]]) -> None:
+        """Fewer events in the place of many, in one transaction."""
+        with self._transaction():
+            self._delete([event.id for event in old])
+            self._insert(new)
+
+    def give_back(self) -> None:
+        """Give a part of the free pages back to the disk, where there are many."""
+        if self.db.execute("PRAGMA freelist_count").fetchone()[0] > FREE_PAGES_KEPT:
+            before = written_bytes()
+            # A script: `execute` takes one step of it, which is one page.
+            self.db.executescript(f"PRAGMA incremental_vacuum({FREE_PAGES_AT_ONCE})")
+            self.written_bytes += written_bytes() - before
+
     # -- reading ----------------------------------------
 
-    def load(self, channel: str, span: tuple[int, int], limit_bytes: int, skip: Set[int]) -> list[Event]:
-        """The oldest events between two ids (exclusive), about `limit_bytes` of them, undamaged."""
+    def load(
+        self, channel: str, span: tuple[int, int], limit_bytes: int, skip: Set[int]
+    ) -> tuple[list[Event], list[Event]]:
+        """The oldest events between two ids (exclusive), about `limit_bytes`: whole ones, damaged ones."""
         cursor = self.db.execute(
             f"SELECT {COLUMNS} FROM event WHERE channel = ? AND id > ? AND id < ? ORDER BY id",
             (channel, *span),
         )
         events: list[Event] = []
+        damaged: list[Event] = []
         size_bytes = 0
-        for id_, data, seq, at_ms, kind, device, crc in cursor:
-            if id_ in skip:
+        for row in cursor:
+            if row[0] in skip:
                 continue
-            if not isinstance(data, bytes) or zlib.crc32(data) != crc:
-                self.damaged_rows += 1
+            event = _event(row)
+            if event is None:
+                damaged.append(_ruin(row))
                 continue
-            event = Event(id_, data, seq, at_ms, kind, device, 0.0, Kept.ON_DISK)
             events.append(event)
             size_bytes += event.cost_bytes
             if size_bytes >= limit_bytes:
                 break
         cursor.close()
-        return events
+        return events, damaged
 
     def by_id(self, ids: Sequence[int]) -> dict[int, Event]:
-        """These events, where they are (still) there."""
+        """These events, where they are (still) there, and whole."""
         found: dict[int, Event] = {}
         for start in range(0, len(ids), DELETE_AT_ONCE):
             some = ids[start : start + DELETE_AT_ONCE]
-            rows = self.db.execute(
-                f"SELECT {COLUMNS} FROM event WHERE id IN ({','.join('?' * len(some))})", some
-            )
-            for id_, data, seq, at_ms, kind, device, crc in rows:
-                if zlib.crc32(data) == crc:
-                    found[id_] = Event(id_, data, seq, at_ms, kind, device, 0.0, Kept.ON_DISK)
+            sql = f"SELECT {COLUMNS} FROM event WHERE id IN ({','.join('?' * len(some))})"
+            events: Iterable[Event | None] = map(_event, self.db.execute(sql, some))
+            found |= {event.id: event for event in events if event is not None}
         return found
 
-    # -- making room ----------------------------------------
 
-    def replace(self, channel: str, old: Sequence[Event], new: Sequence[Event]) -> None:
-        """Fewer events in the place of many, in one transaction."""
-        db = self.db
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            self._delete([(channel, event) for event in old])
-            self._insert([(channel, event) for event in new])
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+def _checksum(channel: str, event: Event) -> int:
+    """Of everything that a row says."""
+    rest = f"{event.id} {channel} {event.seq} {event.at_ms} {event.kind} {event.device}"
+    return zlib.crc32(event.data, zlib.crc32(rest.encode()))
+
+
+def _event(row: tuple[Any, ...]) -> Event | None:
+    """None where a bit of the row has changed."""
+    id_, channel, data, seq, at_ms, kind, device, crc = row
+    if not isinstance(data, bytes):
+        return None
+    event = Event(id_, data, seq, at_ms, kind, device, 0.0, Kept.ON_DISK)
+    return event if _checksum(str(channel), event) == crc else None
+
+
+def _ruin(row: tuple[Any, ...]) -> Event:
+    """What stands in the place of a damaged row: its key is true, the rest is as it was read."""
+    id_, channel, data, seq, at_ms, *_ = row
+    data = data if isinstance(data, bytes) else str(data).encode()
+    log.error(
+        "outbox_event_damaged", id=id_, channel=channel, seq=seq, data=data[:400].decode(errors="replace")
+    )
+    seq, at_ms = (number if isinstance(number, int) else None for number in (seq, at_ms))
+    return Event(id_, data, seq, at_ms or 0, "damaged", "", 0.0, Kept.ON_DISK)

@@ -1,6 +1,6 @@
 """Making room by thinning: several readings become one that keeps their mean, minimum and maximum.
 
-A window widens by itself: what was thinned before is thinned again in its turn, weighted by its count.
+A window is so many readings. What was thinned before is thinned again with a wider one, by its weight.
 """
 
 import json
@@ -12,8 +12,8 @@ from device_agent import events
 from device_agent.clock import undated
 from device_agent.store.event import Event, Kept
 
-# So many readings of a device become one.
-MERGE = 4
+# The first window, and how much wider each next one is.
+WIDER = 4
 
 
 @dataclass(slots=True)
@@ -21,7 +21,8 @@ class _Group:
     """Readings of one device that become one."""
 
     last: Event
-    boot: str
+    alike: tuple[Any, ...]
+    rows: int = 0
     count: int = 0
     from_at: int = 0
     sums: dict[str, float] = field(default_factory=dict)
@@ -34,6 +35,7 @@ class _Group:
         earlier = reading.get("thinned") or {}
         count = int(earlier.get("count", 1))
         self.from_at = self.from_at or int(earlier.get("from_at", event.at_ms))
+        self.rows += 1
         self.count += count
         self.last = event
         for name, value in reading["values"].items():
@@ -48,6 +50,8 @@ class _Group:
             self.maximum[name] = max(self.maximum.get(name, high), high)
 
     def event(self, device: str) -> Event:
+        if self.rows == 1:
+            return self.last
         values = {**self.latest, **{n: round(self.sums[n] / self.weights[n], 6) for n in self.sums}}
         summary = {
             "count": self.count,
@@ -56,31 +60,32 @@ class _Group:
             "minimum": self.minimum,
             "maximum": self.maximum,
         }
-        draft = events.thinned(device, self.boot, self.last.at_ms, values, summary)
+        boot, _, flags = self.alike
+        draft = events.thinned(device, boot, self.last.at_ms, values, summary, flags)
         last = self.last
         data = draft.numbered(last.seq or 0)
         return Event(last.id, data, last.seq, last.at_ms, "reading", device, last.appended_s, Kept.NOWHERE)
 
 
-def thin(old: Sequence[Event]) -> list[Event]:
-    """Fewer events in the place of these, in the order of their ids; what is no reading stays as it is."""
+def thin(old: Sequence[Event], window: int) -> list[Event]:
+    """Fewer events in the place of these, in the order of their ids; what is no reading stays as it is.
+
+    Each stands for at most `window` readings of one device.
+    """
     groups: dict[str, list[_Group]] = {}
     kept: list[Event] = []
-    filled: dict[str, int] = {}
     for event in old:
         reading = _reading(event)
         if reading is None:
             kept.append(event)
             continue
         mine = groups.setdefault(event.device, [])
-        boot = str(reading.get("boot", ""))
         # A mean over two starts of the machine, or over readings with and without a time, has no time itself.
-        other = mine and (mine[-1].boot != boot or undated(mine[-1].last.at_ms) != undated(event.at_ms))
-        if not mine or filled[event.device] >= MERGE or other:
-            mine.append(_Group(event, boot))
-            filled[event.device] = 0
+        alike = str(reading.get("boot", "")), undated(event.at_ms), reading.get("flags")
+        count = int((reading.get("thinned") or {}).get("count", 1))
+        if not mine or mine[-1].count + count > window or mine[-1].alike != alike:
+            mine.append(_Group(event, alike))
         mine[-1].add(event, reading)
-        filled[event.device] += 1
     merged = (group.event(device) for device, mine in groups.items() for group in mine)
     return sorted([*kept, *merged], key=_id)
 

@@ -4,12 +4,23 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 # A card that takes longer than this for one commit is as good as dead; the caller decides what that means.
 STORE_LIMIT_S = 30.0
+
+
+def written_bytes() -> int:
+    """What the calling thread has caused to be written to disks since it began; 0 if nobody counts."""
+    try:
+        told = Path("/proc/thread-self/io").read_bytes()
+    except OSError:
+        return 0
+    _, _, rest = told.partition(b"\nwrite_bytes: ")
+    return int(rest.split(b"\n", 1)[0] or 0)
 
 
 class StoreThread:
@@ -20,8 +31,11 @@ class StoreThread:
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
         self._thread.start()
 
-    async def run(self, fn: Callable[[], T], limit_s: float = STORE_LIMIT_S) -> T:
-        """Run `fn` on the store thread. Raises TimeoutError after `limit_s`; the job still runs."""
+    async def run(self, fn: Callable[[], T], limit_s: float | None = STORE_LIMIT_S) -> T:
+        """Run `fn` on the store thread. Raises TimeoutError after `limit_s`; the job still runs.
+
+        None waits as long as it takes, for who must know whether it was done and holds no one up meanwhile.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put((fn, loop, future))

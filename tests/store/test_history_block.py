@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device_agent.records import Flag, Reading
@@ -26,6 +26,7 @@ def readings(draw: st.DrawFn) -> list[Reading]:
     return [Reading("d", at, {point: draw(numbers) for point in points}) for at in at_ms]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(readings())
 def test_what_was_measured_comes_back(taken: list[Reading]) -> None:
     again = decode("d", 0, encode(block_of(taken)))

@@ -1,141 +1,14 @@
 """The outbox against a model: random work, kills, power cuts, a failing disk; every event accounted for."""
 
-import asyncio
-import json
-import os
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from device_agent import events
-from device_agent.network import Cut
-from device_agent.records import Reading
-from device_agent.store.lane import Lane
-from device_agent.store.lanes import Lanes
-from device_agent.store.thread import StoreThread
-from device_agent.testing.clock import SteppedClock
+from outbox_machine import Machine, Rule, accounted
 
 SEEDS = range(80)
-
-
-class Rule:
-    """A stream's configuration, as far as the outbox asks."""
-
-    format = "events"
-
-    def __init__(self, overflow: str = "drop-oldest") -> None:
-        self.overflow = overflow
-
-
-class Caller:
-    """The official reader's rules: a number that it has seen is dropped, whatever it carries."""
-
-    def __init__(self) -> None:
-        self.expected = 1
-        self.events: list[dict[str, Any]] = []
-
-    def deliver(self, cut: Cut) -> None:
-        if cut.number >= self.expected:
-            self.expected = cut.number + 1
-            self.events += [json.loads(item) for item in cut.items]
-
-
-@pytest.fixture
-async def machines(tmp_path: Path) -> AsyncIterator[Callable[..., "Machine"]]:
-    """Makes machines and gives back what they hold."""
-    made: list[Machine] = []
-
-    def make(**options: Any) -> Machine:
-        made.append(Machine(tmp_path / "machine", **options))
-        return made[-1]
-
-    yield make
-    for machine in made:
-        await machine.end()
-
-
-class Machine:
-    """One device with its disk and its memory, which may lose power."""
-
-    def __init__(self, folder: Path, max_bytes: int = 50_000_000) -> None:
-        self.disk, self.memory = folder / "disk", folder / "memory"
-        self.disk.mkdir(parents=True)
-        self.memory.mkdir()
-        self.clock = SteppedClock()
-        self.max_bytes = max_bytes
-        self.caller = Caller()
-        self.made = 0
-
-    async def boot(self, rule: Rule, channel: str = "s") -> None:
-        self.thread = StoreThread()
-        self.lanes = Lanes(
-            self.disk,
-            self.memory,
-            max_bytes=self.max_bytes,
-            commit_interval_s=0.5,
-            thread=self.thread,
-            clock=self.clock,
-        )
-        await self.lanes.load()
-        self.lane: Lane = await self.lanes.open(channel, rule)
-        self.lanes._begin_log()
-
-    def append(self, count: int) -> None:
-        for _ in range(count):
-            self.made += 1
-            reading = Reading("d", self.clock.now_ms(), {"v": float(self.made)})
-            self.lane.append(events.reading(reading, "boot"))
-
-    async def send(self, *, delivered: bool, acknowledged: bool, limit_bytes: int = 2000) -> None:
-        if not self.lane.pending_events:
-            return
-        await asyncio.wait_for(self.lane.until_ready(), 5)
-        cut = self.lane.cut(limit_bytes)
-        assert cut is not None
-        if delivered:
-            self.caller.deliver(cut)
-        if delivered and acknowledged:
-            self.lane.ack(cut)
-
-    async def tick(self) -> None:
-        self.clock.step(0.3)
-        await self.lanes.commit(self.clock.monotonic_s() - 0.25)
-
-    async def drain(self) -> None:
-        while self.lane.pending_events:
-            await self.send(delivered=True, acknowledged=True)
-
-    async def end(self) -> None:
-        """Give back what a dead process would not have any more."""
-        await self.thread.run(self.lanes._file.close)
-        os.close(self.lanes._log._descriptor)
-        self.lanes._log._descriptor = -1
-        await self.thread.close()
-
-    async def kill(self, folder: Path) -> None:
-        """SIGKILL: disk and memory are as they are at this instant."""
-        await self.thread.run(lambda: None)
-        copies = folder / f"life-{self.clock.monotonic_s()}-{random.random()}"
-        shutil.copytree(self.disk, copies / "disk")
-        shutil.copytree(self.memory, copies / "memory")
-        await self.end()
-        self.disk, self.memory = copies / "disk", copies / "memory"
-
-
-def accounted(caller: Caller, made: int) -> None:
-    """Every event came once, in order within its lane; nothing is missing without a gap."""
-    values = [e["values"]["v"] for e in caller.events if e["kind"] == "reading"]
-    assert len(values) == len(set(values)), "an event came twice"
-    assert set(values) == {float(n + 1) for n in range(made)}, "an event is missing"
-    for late in (False, True):
-        seqs = [e["seq"] for e in caller.events if bool(e.get("late")) is late]
-        assert seqs == sorted(seqs), f"out of order, late={late}"
-    numbers = sorted(e["seq"] for e in caller.events)
-    assert numbers == list(range(1, len(numbers) + 1)), "a number is missing"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -158,7 +31,7 @@ async def test_killed_processes_lose_nothing_and_repeat_nothing(
                 machine.clock.step(rng.choice([0.1, 4, 30]))
             case "k":
                 await machine.kill(tmp_path)
-                await machine.boot(Rule())
+                await machine.boot(Rule(), again=True)
     await machine.drain()
     accounted(machine.caller, machine.made)
     assert machine.lanes.figures()["events"] == 0
@@ -182,7 +55,7 @@ async def test_orderly_restarts_lose_nothing_even_without_the_memory(
             await machine.thread.close()
             shutil.rmtree(machine.memory)
             machine.memory.mkdir()
-            await machine.boot(Rule())
+            await machine.boot(Rule(), again=True)
     await machine.drain()
     accounted(machine.caller, machine.made)
 
@@ -203,7 +76,7 @@ async def test_a_power_cut_costs_one_interval_and_is_said(
     await machine.kill(tmp_path)
     shutil.rmtree(machine.memory)
     machine.memory.mkdir()
-    await machine.boot(Rule())
+    await machine.boot(Rule(), again=True)
     machine.append(5)
     await machine.drain()
     seen = machine.caller.events

@@ -1,0 +1,126 @@
+"""One device with its outbox, its disk and its memory, and the caller at the far end, for tests."""
+
+import asyncio
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+from device_agent import events
+from device_agent.network import Cut
+from device_agent.records import Reading
+from device_agent.store.lane import Lane
+from device_agent.store.lanes import Lanes
+from device_agent.store.thread import StoreThread
+from device_agent.testing.clock import SteppedClock
+
+
+class Rule:
+    """A stream's configuration, as far as the outbox asks."""
+
+    format = "events"
+
+    def __init__(self, overflow: str = "drop-oldest") -> None:
+        self.overflow = overflow
+
+
+class Caller:
+    """The official reader's rules: a number that it has seen is dropped, whatever it carries."""
+
+    def __init__(self) -> None:
+        self.expected = 1
+        self.events: list[dict[str, Any]] = []
+
+    def deliver(self, cut: Cut) -> None:
+        if cut.number >= self.expected:
+            self.expected = cut.number + 1
+            self.events += [json.loads(item) for item in cut.items]
+
+
+class Machine:
+    """One device with its disk and its memory, which may lose power."""
+
+    def __init__(self, folder: Path, max_bytes: int = 50_000_000) -> None:
+        self.disk, self.memory = folder / "disk", folder / "memory"
+        self.disk.mkdir(parents=True)
+        self.memory.mkdir()
+        self.clock = SteppedClock()
+        self.max_bytes = max_bytes
+        self.caller = Caller()
+        self.made = 0
+
+    async def boot(self, rule: Rule, channel: str = "s", *, again: bool = False) -> None:
+        """Start; `again`: the Journal knows a session with this channel, as after a crash."""
+        self.thread, self.lanes = await self.start([channel] if again else [])
+        self.lane: Lane = await self.lanes.open(channel, rule)
+        self.lanes._begin_log()
+
+    async def start(self, dedicated: list[str]) -> tuple[StoreThread, Lanes]:
+        """A process that has begun and serves nobody yet; channels of sessions that are to go on."""
+        thread = StoreThread()
+        lanes = Lanes(
+            self.disk,
+            self.memory,
+            max_bytes=self.max_bytes,
+            commit_interval_s=0.5,
+            thread=thread,
+            clock=self.clock,
+        )
+        await lanes.load()
+        lanes.expect(shared=(), dedicated=dedicated)
+        return thread, lanes
+
+    def append(self, count: int) -> None:
+        for _ in range(count):
+            self.made += 1
+            reading = Reading("d", self.clock.now_ms(), {"v": float(self.made)})
+            self.lane.append(events.reading(reading, "boot"))
+
+    async def send(self, *, delivered: bool, acknowledged: bool, limit_bytes: int = 2000) -> None:
+        if not self.lane.pending_events:
+            return
+        await asyncio.wait_for(self.lane.until_ready(), 5)
+        cut = self.lane.cut(limit_bytes)
+        assert cut is not None
+        if delivered:
+            self.caller.deliver(cut)
+        if delivered and acknowledged:
+            self.lane.ack(cut)
+
+    async def tick(self) -> None:
+        self.clock.step(0.3)
+        await self.lanes.commit(self.clock.monotonic_s() - 0.25)
+
+    async def drain(self) -> None:
+        while self.lane.pending_events:
+            await self.send(delivered=True, acknowledged=True)
+
+    async def end(self) -> None:
+        """Give back what a dead process would not have any more."""
+        await self.thread.run(self.lanes._file.close)
+        os.close(self.lanes._log._descriptor)
+        self.lanes._log._descriptor = -1
+        await self.thread.close()
+
+    async def kill(self, folder: Path) -> None:
+        """SIGKILL: disk and memory are as they are at this instant."""
+        await self.thread.run(lambda: None)
+        copies = folder / f"life-{self.clock.monotonic_s()}-{random.random()}"
+        shutil.copytree(self.disk, copies / "disk")
+        shutil.copytree(self.memory, copies / "memory")
+        await self.end()
+        self.disk, self.memory = copies / "disk", copies / "memory"
+
+
+def accounted(caller: Caller, made: int) -> None:
+    """Every event came once, in order within its lane; nothing is missing without a gap."""
+    values = [e["values"]["v"] for e in caller.events if e["kind"] == "reading"]
+    assert len(values) == len(set(values)), "an event came twice"
+    assert set(values) == {float(n + 1) for n in range(made)}, "an event is missing"
+    for late in (False, True):
+        seqs = [e["seq"] for e in caller.events if bool(e.get("late")) is late]
+        assert seqs == sorted(seqs), f"out of order, late={late}"
+    numbers = sorted(e["seq"] for e in caller.events)
+    assert numbers == list(range(1, len(numbers) + 1)), "a number is missing"
