@@ -35,7 +35,7 @@ POWER_UP_S = 0.5
 
 @dataclass(slots=True)
 class Rung:
-    """One step with its figures. `act` is None for `reopen`, which the bus's keeper does anyway."""
+    """One step with its figures; opening again afterwards is the keeper's. `act` may have nothing to do."""
 
     name: str
     act: Callable[[], Awaitable[None]] | None
@@ -120,8 +120,10 @@ class Ladder:
         self._step = 0
         self._hard_s = -HARD_AGAIN_S
         self._said = ""
-        self.rungs = [Rung("reopen", None)]
         clear: ClearConfig | None = getattr(config, "clear", None)
+        detaches = clear is not None or bool(getattr(config, "rebind", False))
+        # What a step before took off and could not put back is put back first.
+        self.rungs = [Rung("reopen", self._put_back if detaches else None)]
         if clear is not None and pins is not None:
             self.rungs.append(Rung("clear", lambda: self._clear(clear, pins)))
         if getattr(config, "rebind", False):
@@ -172,7 +174,7 @@ class Ladder:
             self._step += 1
         else:
             rung = self.rungs[-1] if self._may_be_hard() else self.rungs[0]
-        if rung.act is not None:
+        if rung is not self.rungs[0]:
             self._hard_s = self._clock.monotonic_s()
         return rung
 
@@ -191,11 +193,14 @@ class Ladder:
             rung.failed += 1
             rung.error = str(error)
         said = f"{rung.name} {rung.error}"
-        if said != self._said:
+        if said != self._said and (rung is not self.rungs[0] or rung.error):
             self._said = said
             log.warning("bus_recovery", bus=self._bus.name, step=rung.name, error=rung.error or None)
 
     # -- steps ----------------------------------------
+
+    async def _put_back(self) -> None:
+        await self._bus.run_anyway(self._bus.handle.attach, STEP_LIMIT_S)
 
     async def _rebind(self) -> None:
         handle = self._bus.handle

@@ -177,6 +177,28 @@ async def test_held_lines_are_freed_by_a_fresh_start_of_the_controller(rig: Any)
         assert at.said("other") == [("online", "")]
 
 
+async def test_a_driver_that_did_not_come_back_is_put_back_later(rig: Any) -> None:
+    async with rig("rebind = true\n") as at:
+        handle, refused, attached = at.handles["i2c1"], [BusError("no such device")] * 3, []
+        opened = handle.open
+
+        def attach() -> None:
+            if handle.detached and refused:
+                raise refused.pop()
+            attached.append(True)
+
+        def open_() -> None:
+            if handle.detached and not attached:
+                raise BusGone("/dev/i2c-1 is not there")
+            opened()
+
+        handle.attach, handle.open, handle.wedged = attach, open_, True
+        await at.until(lambda: at.steps()["rebind"]["failed"] == 2, "two steps that could not be finished")
+        await at.all_online()
+        reopen = at.steps()["reopen"]
+        assert (reopen["tried"], reopen["failed"], reopen["helped"]) == (5, 1, 1), "put back with an opening"
+
+
 async def test_power_is_the_last_step_and_is_spared(rig: Any) -> None:
     async with rig('clear = { bus = "pins", scl = 3, sda = 2 }\n' + POWER) as at:
         at.board.pin("pins", 3, True)

@@ -184,6 +184,17 @@ class GpiozeroGpio(GpioBus):
 
     # -- errors ----------------------------------------
 
+    def _holder(self, what: str) -> str:
+        """Who the kernel says has this line; lgpio does not ask."""
+        import gpiod
+
+        try:
+            with gpiod.Chip(self.path) as chip:
+                consumer = chip.get_line_info(what.removeprefix("line ").removeprefix("GPIO")).consumer
+        except (OSError, ValueError):
+            consumer = ""
+        return f"{consumer!r}; stop it or choose another line" if consumer else "another program"
+
     @contextmanager
     def _mapped(self, what: str) -> Iterator[None]:
         where = f"bus {self.name} ({self.path}), {what}"
@@ -198,7 +209,7 @@ class GpiozeroGpio(GpioBus):
         except _foreign() as error:
             text = str(error) or type(error).__name__
             if "GPIO busy" in text:
-                raise BusHeld(f"{where}: held by another program") from error
+                raise BusHeld(f"{where}: held by {self._holder(what)}") from error
             if "can not open gpiochip" in text or any(word in text for word in _GONE_WORDS):
                 raise BusGone(f"{where}: the GPIO chip is gone ({text})") from error
             if type(error).__name__ == "PinUnknownPi":
