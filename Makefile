@@ -9,7 +9,7 @@ JOBS   ?= 2
 RUN    := $(VENV)/bin/python -m
 GUARDS := $(addprefix tests/test_,layers.py sizes.py public_names.py lazy_imports.py no_paths.py)
 
-.PHONY: help demo test check guards lint bench soak hil hil-vm wheel cards clean
+.PHONY: help demo test check guards lint bench soak hil hil-vm wheel cards driver-docs clean
 
 help:
 	@echo 'make demo     see it work: simulated board, local network, a caller'
@@ -19,6 +19,7 @@ help:
 	@echo 'make hil      scenarios with faults on a simulated board; with RIG=rig.toml on a wired rig'
 	@echo 'make hil-vm RIG=DIR               hardware tests in a virtual machine: DIR/run.sh --project . -- CMD'
 	@echo 'make wheel    build dist/         make cards   remake the cards of cards/*.toml'
+	@echo 'make driver-docs                  remake the pages of drivers/docs'
 	@echo 'make clean    remove what was made, .venv too'
 
 $(VENV)/installed: pyproject.toml
@@ -65,6 +66,10 @@ cards: $(VENV)/installed
 	@for file in cards/*.toml; do \
 		$(RUN) device_agent --config "$$file" card --out "$${file%.toml}.card.json" || exit 1; \
 	done
+
+driver-docs: $(VENV)/installed
+	rm -f drivers/docs/*.md
+	$(RUN) device_agent drivers --markdown --out drivers/docs
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

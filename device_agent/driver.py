@@ -142,6 +142,8 @@ class Driver(Generic[C, B]):
     actions: tuple[Action, ...] = ()
     simulator: ClassVar[Callable[..., Any] | None] = None
     """From the configuration to a simulated chip; see `device_agent.testing`."""
+    example: ClassVar[str] = ""
+    """Lines of TOML that complete a device, for `drivers describe`; what has a default is left out."""
     default_every_s: ClassVar[float | None] = 10.0
     serves_as_clock: ClassVar[bool] = False
     """Whether its point `time` (epoch seconds) may be the runtime's clock, which `set_time` sets."""

@@ -44,9 +44,9 @@ class CameraConfig(DriverConfig):
     settle_s: float = Field(
         1.0, ge=0, le=SETTLE_MAX_S, description="For the exposure, before a still picture."
     )
-    frame_width: int = Field(320, ge=16, le=1920)
-    frame_height: int = Field(240, ge=16, le=1080)
-    frames_per_s: float = Field(2.0, ge=0.1, le=30)
+    frame_width: int = Field(320, ge=16, le=1920, description="Of the frames of the bytes stream, pixels.")
+    frame_height: int = Field(240, ge=16, le=1080, description="Likewise.")
+    frames_per_s: float = Field(2.0, ge=0.1, le=30, description="Frames a second.")
     frame_quality: int = Field(50, ge=1, le=100, description="rpicam: of frames.")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from pydantic import Field
+
 from device_agent.driver import (
     Action,
     Argument,
@@ -47,7 +49,7 @@ LATEST_S = 7_258_118_399  # 2199-12-31, year 99 with it
 
 class Ds3231Config(DriverConfig):
     driver: Literal["ds3231"] = "ds3231"
-    address: Literal[0x68] = 0x68
+    address: Literal[0x68] = Field(0x68, description="The only one.")
 
 
 class Ds3231(Sensor[Ds3231Config, I2cBus]):

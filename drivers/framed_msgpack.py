@@ -31,6 +31,8 @@ class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsg
     """A point that a frame does not hold is given again as it was, with the flag `stale` (`not_ready` before
     its first value); one that was written is given as it was last sent until the far end says it."""
 
+    example = 'points.temperature = { unit = "Cel" }'
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._parsers = {name: parser_of(options) for name, options in self.config.points.items()}

@@ -38,6 +38,12 @@ class GpioInputConfig(DriverConfig):
 class GpioInput(Listener[GpioInputConfig, GpioBus]):
     """Told by the kernel of each edge. The count goes on over a reopened line, from 0 at each start."""
 
+    example = """
+line = 17
+bias = "pull-up"
+debounce_s = 0.02
+"""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._line: InputLine | None = None

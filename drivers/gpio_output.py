@@ -46,6 +46,7 @@ class GpioOutput(Sensor[GpioOutputConfig, GpioBus], Actuator[GpioOutputConfig, G
     Also asked for its level now and then: a chip that is gone would not be noticed until the next command.
     """
 
+    example = "line = 27\nsafe = false\nmax_on_s = 600"
     points = (Point("on", type="boolean", write=True, description="Whether the line is driven active."),)
     actions = (
         Action(

@@ -52,6 +52,7 @@ class HcSr04Config(DriverConfig):
 
 
 class HcSr04(Sensor[HcSr04Config, GpioBus]):
+    example = "trigger = 23\necho = 24"
     points = (
         Point("distance", Unit.METRE, low=NEAREST_M, high=FARTHEST_M, description="To the nearest object."),
     )

@@ -36,6 +36,12 @@ class I2cRegistersConfig(ConfiguredPoints):
 class I2cRegisters(Sensor[I2cRegistersConfig, I2cBus], Actuator[I2cRegistersConfig, I2cBus]):
     """Reads each register once a reading, and never one that no point names."""
 
+    example = """
+address = 0x48
+points.temperature = { register = 0, width_bits = 16, signed = true, unit = "Cel" }
+scale.temperature = 0.0078125
+"""
+
     @classmethod
     def points_of(cls, config: I2cRegistersConfig) -> tuple[Point, ...]:
         return tuple(options.point(name) for name, options in config.points.items())

@@ -50,6 +50,8 @@ class Ina219Config(PowerMonitorConfig):
 class Ina219(PowerMonitor[Ina219Config]):
     """The gain follows from the largest current."""
 
+    example = "shunt_ohms = 0.1\nmax_current_a = 2"
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         config = self.config

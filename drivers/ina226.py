@@ -44,6 +44,8 @@ class Ina226Config(PowerMonitorConfig):
 
 
 class Ina226(PowerMonitor[Ina226Config]):
+    example = "shunt_ohms = 0.01\nmax_current_a = 5"
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         config = self.config

@@ -31,6 +31,12 @@ class Mcp23017Config(ExpanderConfig):
 class Mcp23017(Expander[Mcp23017Config]):
     """Unused pins stay inputs. Every access checks that the chip still has its settings."""
 
+    example = """
+inputs = ["a0", "a1"]
+outputs = ["b0"]
+safe = false
+"""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._directions = ~self._outputs & 0xFFFF  # 1 is an input

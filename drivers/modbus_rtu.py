@@ -31,7 +31,9 @@ PointName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)]
 class ModbusRtuConfig(ActuatorConfig):
     driver: Literal["modbus-rtu"] = "modbus-rtu"
     unit: int = Field(1, ge=1, le=247, description="The unit's number on the line.")
-    points: Mapping[PointName, ModbusPoint] = Field(min_length=1, max_length=128)
+    points: Mapping[PointName, ModbusPoint] = Field(
+        min_length=1, max_length=128, description="The unit's registers and bits, by name."
+    )
     word_order: WordOrder = Field(
         "big", description='Of values in several registers: "big" has the high word first.'
     )
@@ -68,6 +70,8 @@ class ModbusRtuConfig(ActuatorConfig):
 
 class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, SerialBus]):
     """A read is tried twice, a write once: one that was not acknowledged may have happened."""
+
+    example = 'points.voltage = { kind = "input", address = 0, type = "float32", unit = "V" }'
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -75,6 +75,8 @@ class MqttTopicConfig(ConfiguredPoints):
 class MqttTopic(Listener[MqttTopicConfig, MqttBus], Actuator[MqttTopicConfig, MqttBus]):
     """A message gives a reading of all points; those it does not hold are repeated with the flag `stale`."""
 
+    example = 'points.power = { unit = "W", topic = "zigbee2mqtt/plug", path = "power" }'
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         points = self.config.points

@@ -70,6 +70,11 @@ class Pca9685Config(ActuatorConfig):
 class Pca9685(Sensor[Pca9685Config, I2cBus], Actuator[Pca9685Config, I2cBus]):
     """Asleep while it is set up, so that nothing of the program before moves on; then all are at `safe`."""
 
+    example = """
+channels = ["ch0", "ch1"]
+safe = 0
+"""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         config = self.config

@@ -34,6 +34,11 @@ class Pcf8574Config(ExpanderConfig):
 class Pcf8574(Expander[Pcf8574Config]):
     """The latch cannot be read, so it is kept here and starts from its power-on value."""
 
+    example = """
+inputs = ["p0"]
+outputs = ["p1"]
+safe = false
+"""
     obeys_any_write = True
 
     @staticmethod

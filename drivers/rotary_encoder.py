@@ -51,6 +51,7 @@ class Turn(Edge):
 class RotaryEncoder(Listener[RotaryEncoderConfig, GpioBus]):
     """The position goes on over reopened lines, from 0 at each start."""
 
+    example = "line_a = 5\nline_b = 6"
     points = (Point("position", Unit.ONE, "integer", description="Steps clockwise since the start."),)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -101,6 +101,11 @@ class SerialLines(Listener[SerialLinesConfig, SerialBus], Actuator[SerialLinesCo
     first value); one that was written is given as it was last sent.
     """
 
+    example = """
+pattern = '^W +(?P<weight>-?[0-9.]+)'
+points.weight = { unit = "kg" }
+"""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         config = self.config

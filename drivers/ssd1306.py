@@ -46,8 +46,8 @@ class Ssd1306Config(ActuatorConfig):
     first_column: int | None = Field(
         None, ge=0, le=64, description="Where the panel begins in the memory; by its width if absent."
     )
-    upside_down: bool = False
-    contrast: int = Field(127, ge=0, le=255)
+    upside_down: bool = Field(False, description="Turned by half a turn.")
+    contrast: int = Field(127, ge=0, le=255, description="Brightness.")
     safe: str | dict[str, Value] = Field("", description="The text shown at the start and when in doubt.")
 
 

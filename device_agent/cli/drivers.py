@@ -5,11 +5,15 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from device_agent import registry
 from device_agent.cli.common import Exit, print_json, print_table, styled
 from device_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from device_agent.driver import Driver
 
 
 def register(subparsers: Any) -> None:
@@ -24,14 +28,26 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="its name")
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--markdown", action="store_true", help="as a page of documentation")
+    parser.add_argument("--out", metavar="DIR", help="with --markdown: a page of each driver, and an index")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.markdown and args.out:
+        from device_agent.cli.drivers_page import write_all
+
+        write_all(Path(args.out))
+        return Exit.DONE
     if args.what is None:
         return _list(as_json=args.json)
     if args.name is None:
         args.parser.error("describe needs the NAME of a driver: see device-agent drivers")
+    if args.markdown:
+        from device_agent.cli.drivers_page import page
+
+        print(page(description(args.name)), end="")
+        return Exit.DONE
     return _describe(args.name, as_json=args.json)
 
 
@@ -49,13 +65,55 @@ def summary(name: str) -> dict[str, Any]:
 def description(name: str) -> dict[str, Any]:
     """Everything a person needs to configure one driver. Raises ConfigError."""
     driver = registry.load(name)
+    options = _options(driver.Config.model_json_schema(), needs_bus=driver.Bus.kind != "none")
+    for option in options:
+        if option["name"] == "every_s" and driver.default_every_s is not None:
+            option.setdefault("default", driver.default_every_s)
     return {
         **summary(name),
-        "options": _options(driver.Config.model_json_schema(), needs_bus=driver.Bus.kind != "none"),
+        "options": options,
         "points": [_point(point) for point in driver.points],
         "points_as_configured": "points_of" in _own_names(driver),
+        "tables": _tables(driver.Config.model_json_schema()),
+        "example": example(name, driver),
+        "simulator": driver.simulator is not None,
         "actions": [_action(action) for action in driver.actions],
     }
+
+
+# A bus of each kind, as an example names it.
+BUSES = {
+    "gpio": ("pins", 'kind = "gpio"\nchip = "pinctrl-bcm2711"'),
+    "i2c": ("i2c1", 'kind = "i2c"\ndevice = "/dev/i2c-1"'),
+    "mqtt": ("broker", 'kind = "mqtt"\nhost = "127.0.0.1"'),
+    "serial": ("port", 'kind = "serial"\nport = { vid = 0x0403, pid = 0x6001 }\nbaud = 9600'),
+    "spi": ("spi0", 'kind = "spi"\ndevice = "/dev/spidev0.0"'),
+    "w1": ("w1", 'kind = "w1"'),
+}
+
+
+def example(name: str, driver: "type[Driver[Any, Any]]") -> str:
+    """The part of a configuration that uses this driver, complete with its bus."""
+    lines = []
+    bus, table = BUSES.get(driver.Bus.kind, ("", ""))
+    if bus:
+        lines += [f"[buses.{bus}]", table, ""]
+    lines += [f"[devices.{re.sub(r'[^a-z0-9_]', '_', name)}]", f'driver = "{name}"']
+    lines += [f'bus = "{bus}"'] if bus else []
+    return "\n".join([*lines, *driver.example.strip().splitlines()])
+
+
+def _tables(schema: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Options that are tables with a model of their own, such as `points` of configured drivers."""
+    tables = {}
+    for key, field in schema.get("properties", {}).items():
+        by_name = next(iter(field.get("patternProperties", {}).values()), None)
+        inner = by_name or field.get("additionalProperties") or field.get("items")
+        if isinstance(inner, Mapping) and "$ref" in inner:
+            part = schema["$defs"][inner["$ref"].rpartition("/")[2]]
+            if "properties" in part:
+                tables[key] = _options({**part, "$defs": schema["$defs"]}, needs_bus=False)
+    return tables
 
 
 def _own_names(driver: type) -> set[str]:
@@ -179,11 +237,11 @@ def _describe(name: str, *, as_json: bool) -> int:
     print(f"{styled(told['name'], 'bold')} ({told['package']}), {bus}")
     print(told["description"])
     print()
-    print_table(["option", "type", "default", "what it does"], [_option_row(one) for one in told["options"]])
+    print_table(["option", "type", "default", "what it does"], [option_row(one) for one in told["options"]])
     print()
     if told["points"]:
         print_table(
-            ["point", "type", "unit", "range", "what it is"], [_point_row(one) for one in told["points"]]
+            ["point", "type", "unit", "range", "what it is"], [point_row(one) for one in told["points"]]
         )
     if told["points_as_configured"]:
         print("Which points a device has depends on its options.")
@@ -191,11 +249,16 @@ def _describe(name: str, *, as_json: bool) -> int:
         arguments = ", ".join(one["name"] for one in action["arguments"])
         print(f"\naction {styled(action['name'], 'bold')}({arguments}): {action['description']}")
         for one in action["arguments"]:
-            print(f"  {'  '.join(filter(None, _point_row(one)))}")
+            print(f"  {'  '.join(filter(None, point_row(one)))}")
+    for key, options in told["tables"].items():
+        print(f"\neach of {styled(key, 'bold')}:")
+        print_table(["option", "type", "default", "what it does"], [option_row(one) for one in options])
+    print("\nexample:\n")
+    print("\n".join(f"    {line}".rstrip() for line in told["example"].splitlines()))
     return Exit.DONE
 
 
-def _option_row(option: dict[str, Any]) -> list[str]:
+def option_row(option: dict[str, Any]) -> list[str]:
     default = "required" if option["required"] else _plain(option.get("default"), option["name"])
     return [option["name"], option["type"], default, option.get("description", "")]
 
@@ -208,7 +271,7 @@ def _plain(value: Any, name: str = "") -> str:
     return f"{value:.12g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
-def _point_row(point: dict[str, Any]) -> list[str]:
+def point_row(point: dict[str, Any]) -> list[str]:
     low, high = (point.get(key, point.get(other)) for key, other in (("minimum", "low"), ("maximum", "high")))
     bounds = "" if low is None and high is None else f"{_plain(low)}..{_plain(high)}"
     words = [point.get("description", ""), "(can be set)" if point.get("write") else ""]

@@ -84,10 +84,11 @@ def test_what_is_refused(tmp_path: Path, words: list[str], code: int, says: str)
 
 
 def test_a_person_is_led_through_it(tmp_path: Path) -> None:
+    quiet = {**os.environ, "NO_COLOR": "1"}
     main_end, their_end = pty.openpty()
     process = subprocess.Popen(
         [*WORDS, "--out", "agent.toml", "--device", "host"],
-        stdin=their_end, stdout=their_end, stderr=their_end, cwd=tmp_path, env={**os.environ, "NO_COLOR": "1"},
+        stdin=their_end, stdout=their_end, stderr=their_end, cwd=tmp_path, env=quiet,
     )  # fmt: skip
     os.close(their_end)
     seen = ""
