@@ -14,7 +14,13 @@ EXAMPLES = sorted(CARDS.glob("*.toml"))
 
 
 def test_there_are_examples():
-    assert {path.stem for path in EXAMPLES} >= {"greenhouse", "workshop"}
+    assert {path.stem for path in EXAMPLES} >= {
+        "greenhouse",
+        "weather_station",
+        "printer_console",
+        "energy_meter",
+        "relay_board",
+    }
     assert {path.name.removesuffix(".card.json") for path in CARDS.glob("*.card.json")} == {
         path.stem for path in EXAMPLES
     }
