@@ -187,7 +187,8 @@ class Hub:
     def on_status(self, status: Status) -> None:
         draft = events.status(status)
         for channel in self._channels.get(status.device, ()):
-            channel.status(draft)
+            if status.device in channel.devices:
+                channel.status(draft)
 
     def on_bytes(self, device: str, data: bytes) -> None:
         for lane in self._bytes.get(device, ()):

@@ -164,9 +164,11 @@ class Device:
                 await self._work(driver)
             except (BusError, DriverError) as error:
                 self._lost(error, getattr(error, "reason", "driver_error"))
+                await self._leave_safe()
             except Exception as error:
                 log.exception("driver_failed", device=self.name)
                 self._lost(error, "driver_error")
+                await self._leave_safe()
             finally:
                 self._driver = None
                 try:
@@ -187,6 +189,16 @@ class Device:
         except TimeoutError:
             return True
         return False
+
+    async def _leave_safe(self) -> None:
+        """A device that gives up may still obey: what it was last told must not stay."""
+        driver = self._driver
+        if not isinstance(driver, Actuator) or self.bus.state is not BusState.OPEN:
+            return
+        try:
+            await self.bus.run(driver.safe, CLOSE_TIMEOUT_S)
+        except Exception as error:  # noqa: BLE001 - it is lost already, and opening it again makes it safe
+            log.debug("not_safe_when_lost", device=self.name, error=str(error))
 
     async def _close(self, driver: Driver[Any, Any]) -> None:
         try:

@@ -8,7 +8,7 @@ Name the class in the entry point group `device_agent.drivers`.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -157,6 +157,8 @@ class Driver(Generic[C, B]):
     obeys_any_write: ClassVar[bool] = False
     """Whether any byte written to the chip is a command, even the number of a register (PCF8574): then `scan`
     writes nothing at the addresses that it may have."""
+    pulses: ClassVar[Literal["", "share", "position"]] = ""
+    """What the pulses of its GPIO line mean, where it has any: how much, or where to."""
     settle_s: float = 0.0
     """Seconds between `trigger` and `read`, waited off the bus. At most 50 ms may be slept inside a call."""
 

@@ -140,6 +140,8 @@ class Port:
                     device.watchers.add(self.lane.channel)
             if self.channel is not None:
                 self.channel.replace(name, device)
+            elif device is None and self.lane is not None:
+                self._hub.remove_bytes(name, self.lane)
 
     def say(self, draft: Draft) -> None:
         """Answer on this stream, or where the session has decided when nothing goes outwards here."""

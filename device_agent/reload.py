@@ -41,8 +41,7 @@ class Reloader:
         change = self._hardware.compare(config)
         gone = [*change.removed, *change.changed]
         # Safe before the hardware is let go; the new device opens at its own safe value.
-        for name in gone:
-            await self._keeper.leave(name, "configuration changed")
+        await self._keeper.leave(gone, "configuration changed")
         await self._hardware.remove(gone)
         fresh = [*change.changed, *change.added]
         await self._hardware.adopt(config, fresh)
@@ -53,6 +52,7 @@ class Reloader:
         self._keeper.watch()
         self._commander.config = config
         self._tasks.take(config, gone=gone, fresh=fresh)
+        await self._tasks.judge_again()
         self._config = config
         log.info("reloaded", removed=change.removed, changed=change.changed, added=change.added)
         return True

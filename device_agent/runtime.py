@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import structlog
 
+from device_agent.authority import may
 from device_agent.channels import Hub
 from device_agent.clock import Clock
 from device_agent.commander import Commander
@@ -195,6 +196,17 @@ class Tasks:
         for session in self.sessions.values():
             for name in gone:
                 session.replace(name, self._devices[name] if name in fresh else None)
+
+    async def judge_again(self) -> None:
+        """The access rules may have changed: who lost a right loses what it had by it, at once."""
+        access = self._config.access
+        for session in list(self.sessions.values()):
+            actor = session.actor
+            lost = [n for n in self._keeper.driven_by(actor.holder) if not may(access, "drive", actor, n)]
+            for name in lost:
+                self._commander.leases.release(actor.holder, name)
+            await asyncio.gather(*(self._keeper.make_safe(n, "the right to drive has ended") for n in lost))
+            session.judge_again(access)
 
     # -- what the safety side asks ----------------------------------------
 

@@ -18,6 +18,7 @@ from device_agent.channels import Hub
 from device_agent.clock import Clock
 from device_agent.commander import Commander
 from device_agent.config import Config
+from device_agent.config.access import AccessConfig
 from device_agent.config.models import StreamConfig
 from device_agent.device import Device
 from device_agent.errors import NetworkError, Rejected
@@ -112,6 +113,17 @@ class PipeSession:
         """The configuration changed while the session runs."""
         for port in self.ports.values():
             port.replace(name, device)
+
+    def judge_again(self, access: AccessConfig) -> None:
+        """What it may not read any more leaves its own streams; one shared with others ends the session."""
+        for port in self.ports.values():
+            hidden = [name for name in port.devices if not may(access, "read", self.actor, name)]
+            if hidden and port.shared:
+                log.warning("session_lost_its_right", task=self.start.task_id, devices=hidden)
+                self.end("terminate")
+            elif not port.shared:
+                for name in hidden:
+                    port.replace(name, None)
 
     def remaining_s(self) -> float:
         """Time left, by the network's clock where it is known, else by our own since the start."""

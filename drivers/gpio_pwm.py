@@ -52,6 +52,7 @@ class GpioPwm(Sensor[GpioPwmConfig, GpioBus], Actuator[GpioPwmConfig, GpioBus]):
     """Claimed at its safe duty. Asked now and then, since a channel that is gone says nothing by itself."""
 
     example = "line = 18\nsafe = 0"
+    pulses = "share"
     points = (
         Point("duty", write=True, minimum=0, maximum=1, description="Share of the time that it is on."),
         Point(

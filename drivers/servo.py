@@ -66,6 +66,7 @@ class Servo(Sensor[ServoConfig, GpioBus], Actuator[ServoConfig, GpioBus]):
     """`angle` is what the servo is told; where its arm is, it does not say."""
 
     example = "line = 18\nsafe = 0"
+    pulses = "position"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -11,12 +11,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine, PwmOutput
 from device_agent.bus.gpio_watch import Watch
 from device_agent.bus.inbox import Inbox
+from device_agent.bus.line_fd import fd_of_line, line_fds
 from device_agent.bus.pwm_sysfs import SysfsPwm
 from device_agent.bus.recipe import Recipe
 from device_agent.bus.system import denied
@@ -138,6 +140,7 @@ class GpiozeroGpio(GpioBus):
         self, line: int | str, *, active: bool, active_low: bool = False, drive: Drive = "push-pull"
     ) -> OutputLine:
         with self._mapped(f"line {line}"):
+            before = line_fds()
             pin, _ = self._pin(line)
             handle = getattr(self._factory, "_handle", None)
             level = active != active_low
@@ -154,7 +157,7 @@ class GpiozeroGpio(GpioBus):
                 raise BusError(f"bus {self.name}, line {line}: this pin factory has no drive {drive!r}")
             else:
                 pin.output_with_state(level)
-            return GpiozeroOutput(self, pin, line, active_low)
+            return GpiozeroOutput(self, pin, line, active_low, self._hold(pin, before))
 
     def pwm(
         self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False
@@ -164,15 +167,28 @@ class GpiozeroGpio(GpioBus):
         if channel is not None:
             return SysfsPwm(self.name, channel, duty=duty, frequency_hz=frequency_hz, active_low=active_low)
         with self._mapped(f"line {line}"):
+            before = line_fds()
             pin, _ = self._pin(line)
             pin.output_with_state((duty > 0) != active_low)
-            output = GpiozeroPwm(self, pin, line, active_low)
+            output = GpiozeroPwm(self, pin, line, active_low, self._hold(pin, before))
             try:
                 output.write(duty, frequency_hz)
             except BusError:
                 output.close()
                 raise
         return output
+
+    def _hold(self, pin: Any, before: set[int]) -> "Hold":
+        """What the guard can drive the line with when this process has gone."""
+        number = getattr(pin, "_number", None)
+        if self._given is not None or not isinstance(number, int):
+            return Hold("", 0, -1)
+        if self.config.pin_factory == "lgpio":
+            return Hold("", number, fd_of_line(number, before))
+        # These factories write the chip's registers and hold nothing: the guard claims the line itself.
+        from device_agent.bus.gpio_gpiod import find_chip
+
+        return Hold(os.path.realpath(find_chip(self.name, self.config.chip)), number, -1)
 
     def _pin(self, line: int | str) -> tuple[Any, Watch]:
         if self._factory is None or self._watch is None:
@@ -303,7 +319,33 @@ class GpiozeroInput(_Line):
             self._inbox.close()
 
 
-class GpiozeroOutput(_Line):
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A claimed line's descriptor (-1: none), or the chip's node and the line on it."""
+
+    chip: str
+    offset: int
+    fd: int
+
+    def recipe(self, level: bool, where: str) -> Recipe:
+        """The guard sets this level and goes on driving it. Raises BusError where it cannot."""
+        if self.fd >= 0:
+            return Recipe("line", {"active": level}, os.dup(self.fd), hold=True)
+        if self.chip:
+            return Recipe("claim", {"path": self.chip, "offset": self.offset, "active": level}, hold=True)
+        raise BusError(f"{where}: the descriptor of the line could not be found, so the guard cannot hold it")
+
+
+class _Driven(_Line):
+    def __init__(self, bus: GpiozeroGpio, pin: Any, line: int | str, active_low: bool, hold: Hold) -> None:
+        super().__init__(bus, pin, line, active_low)
+        self._hold = hold
+
+    def recipe(self, active: bool) -> Recipe:
+        return self._hold.recipe(active != self._active_low, f"bus {self._bus.name}, line {self._line}")
+
+
+class GpiozeroOutput(_Driven):
     """A claimed output."""
 
     def write(self, active: bool) -> None:
@@ -311,16 +353,12 @@ class GpiozeroOutput(_Line):
             pin.state = active != self._active_low
 
     def fileno(self) -> int:
-        raise BusError(
-            f"bus {self._bus.name}, line {self._line}: gpiozero keeps the line's descriptor to itself; "
-            'use `backend = "gpiod"` where the line must outlive the daemon'
-        )
-
-    def recipe(self, active: bool) -> Recipe:
-        return Recipe("line", {"active": active}, self.fileno(), hold=True)
+        if self._hold.fd < 0:
+            raise BusError(f"bus {self._bus.name}, line {self._line}: this pin factory holds no descriptor")
+        return self._hold.fd
 
 
-class GpiozeroPwm(_Line):
+class GpiozeroPwm(_Driven):
     """A claimed output that the pin factory switches, in software on most of them."""
 
     def write(self, duty: float, frequency_hz: float) -> None:
@@ -334,10 +372,11 @@ class GpiozeroPwm(_Line):
             return (1 - pin.state if self._active_low else pin.state), pin.frequency
 
     def recipes(self, duty: float, frequency_hz: float) -> list[Recipe]:
-        raise BusError(
-            f"bus {self._bus.name}, line {self._line}: pulses made in software end with this process; name a "
-            "hardware PWM channel in the bus's `pwm` table where the guard must reach it"
-        )
+        """Pulses made in software end with this process: fully on stays on, everything else is off.
+
+        `check` refuses a safe duty in between, and warns where it is a position.
+        """
+        return [self.recipe(duty >= 1)]
 
 
 def _never_raising(call: Callable[..., None]) -> Callable[..., None]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["line", "bytes", "i2c", "smbus", "mqtt"]
+Kind = Literal["line", "claim", "bytes", "i2c", "smbus", "mqtt"]
 
 Steps = Sequence[Any]
 """What was written, in its order, in the form of its bus; a float among it is a pause in seconds."""

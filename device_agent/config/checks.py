@@ -20,6 +20,7 @@ from device_agent.bus.config import (
 from device_agent.config.access_checks import access_and_stop
 from device_agent.config.draft import Draft, DraftDevice
 from device_agent.config.explain import show
+from device_agent.config.guard_checks import pulses, unguarded
 from device_agent.config.recovery_checks import recovery, recovery_lines
 from device_agent.config.safety_checks import actuators_and_calibration, conditions
 from device_agent.config.stream_checks import stream_warnings, streams
@@ -46,6 +47,7 @@ def cross_checks(draft: Draft) -> Iterator[str]:
     yield from streams(draft)
     yield from access_and_stop(draft)
     yield from conditions(draft)
+    yield from pulses(draft)
     yield from _socket_path(draft)
 
 
@@ -59,6 +61,7 @@ def warnings(draft: Draft) -> Iterator[str]:
     if not draft.devices:
         yield "there is no device: the agent has nothing to read; add [devices.NAME]"
     yield from _lonely_interlocks(draft)
+    yield from unguarded(draft)
     if draft.access is not None:
         for device in draft.devices.values():
             if device.drivable and not draft.access.callers("drive", device.name):

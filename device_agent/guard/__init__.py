@@ -37,8 +37,11 @@ What software cannot do, and the remedy:
   last level. Give the line an outer pull towards safe, and let the guard be a service.
 - gpio: at a restart a line is free for less than a millisecond, between the guard's letting go and the
   daemon's claim. The same pull.
-- gpio with `backend = "gpiozero"`: the library keeps the descriptor to itself. Not guarded, which the log
-  says; use `backend = "gpiod"`.
+- gpio with `backend = "gpiozero"`: on lgpio as above. The other pin factories write the chip's registers and
+  hold no line; the guard claims it when it has to act.
+- gpio, pulses made in software: they end with the daemon, and the line is kept off (fully on where that is
+  safe). `check` refuses a safe duty in between; name a hardware channel, which goes on by itself.
+- spi, and drivers without a bus: not guarded, which `check` says.
 - i2c: nothing arrives over an adapter that hangs, or while a chip holds the bus low. What must be safe even
   then needs its output-enable or reset pin on a guarded GPIO line.
 - serial: nobody reads the answer, and half a command of the dying daemon may spoil the first line. Use a

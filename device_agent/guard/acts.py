@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 # linux/gpio.h: GPIO_V2_LINE_SET_VALUES_IOCTL; its two 64-bit words are the values, and of which lines.
 LINE_SET_VALUES = 0xC010_B40F
+# GPIO_V2_GET_LINE_IOCTL and its struct gpio_v2_line_request: offsets[64], consumer[32], the configuration
+# (flags, number of attributes, ten attributes), number of lines, size of the event buffer, the descriptor.
+GET_LINE = 0xC250_B407
+LINE_REQUEST = "=I252s32sQI20s24s216sII20si"
+FLAG_OUTPUT = 1 << 3
 # linux/i2c-dev.h, linux/i2c.h
 I2C_SLAVE = 0x0703
 I2C_SMBUS = 0x0720
@@ -29,10 +34,15 @@ SMBUS_BLOCK_MAX = 32
 BYTES_LIMIT_S = 2.0
 
 
-def carry_out(act: Act, fd: int) -> None:
-    """Do one act; `fd` is the guard's own descriptor for it, -1 where it has none. Raises OSError."""
+def carry_out(act: Act, fd: int) -> int:
+    """Do one act; `fd` is the guard's own descriptor for it, -1 where it has none. Raises OSError.
+
+    Returns the descriptor to keep from now on.
+    """
     kind = act["kind"]
-    if kind == "line":
+    if kind == "claim" and fd < 0:
+        return claim_line(act["path"], act["offset"], act["active"])
+    if kind in ("line", "claim"):
         set_line(fd, act["active"])
     elif kind == "bytes":
         write_bytes(fd, act["steps"], act["answer"])
@@ -44,6 +54,7 @@ def carry_out(act: Act, fd: int) -> None:
         from device_agent.guard import mqtt
 
         mqtt.publish(act)
+    return fd
 
 
 def prepare(act: Act) -> None:
@@ -59,6 +70,25 @@ def prepare(act: Act) -> None:
 def set_line(fd: int, active: bool) -> None:
     """Logical: the kernel applies the request's own `active_low`, as it does for the daemon."""
     fcntl.ioctl(fd, LINE_SET_VALUES, struct.pack("=QQ", int(active), 1))
+
+
+def claim_line(path: str, offset: int, active: bool) -> int:
+    """Take a line that nobody holds, as an output at this level in one step; its descriptor."""
+    chip = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        # One attribute, GPIO_V2_LINE_ATTR_ID_OUTPUT_VALUES with its mask: the level comes with the direction.
+        value = struct.pack("=IIQQ", 2, 0, int(active), 1)
+        request = struct.pack(
+            LINE_REQUEST,
+            offset, b"", b"device-agent", FLAG_OUTPUT, 1, b"", value, b"", 1, 0, b"", 0,
+        )  # fmt: skip
+        answer = bytearray(request)
+        fcntl.ioctl(chip, GET_LINE, answer, True)
+        fd: int = struct.unpack_from("=i", answer, len(answer) - 4)[0]
+    finally:
+        os.close(chip)
+    os.set_inheritable(fd, False)
+    return fd
 
 
 def write_bytes(fd: int, steps: list[bytes | float], answer: bytes) -> None:

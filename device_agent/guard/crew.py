@@ -43,7 +43,7 @@ class Part:
         """Raises OSError. Does nothing once it is given up."""
         with self._lock:
             if not self._closing:
-                carry_out(self.act, self.fd)
+                self.fd = carry_out(self.act, self.fd)
         if self._closing:
             self.close()
 

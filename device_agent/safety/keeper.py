@@ -23,6 +23,8 @@ log = structlog.get_logger("safety")
 
 # An actuator that does not obey is told again this often, until it does or is lost.
 AGAIN_S = 0.2
+# How long a changed configuration waits for actuators that do not obey.
+LEAVE_LIMIT_S = 5.0
 
 
 class Keeper:
@@ -75,15 +77,20 @@ class Keeper:
             if turn.device in self.limits:
                 self.limits[turn.device].recall([turn])
 
-    async def leave(self, name: str, why: str) -> None:
-        """Make a device safe and look after it no more."""
-        if name in self.limits:
-            await self.make_safe(name, why)
+    async def leave(self, names: Iterable[str], why: str) -> None:
+        """Make devices safe, all at once, and look after them no more. One that does not obey in time is
+        left to its closing and to the guard."""
+        gone = list(names)
+        moving = [name for name in gone if name in self.limits]
+        for name, safe in (await self.all_safe(why, LEAVE_LIMIT_S, moving)).items():
+            if not safe:
+                log.error("not_made_safe_at_reload", device=name)
             timer = self._timers.pop(name, None)
             if timer is not None:
                 timer.cancel()
             self._left[name] = self.limits.pop(name)
-        self._driven_by.pop(name, None)
+        for name in gone:
+            self._driven_by.pop(name, None)
 
     def forget(self, name: str) -> None:
         """The device that `leave` was called for does not come back."""
@@ -243,9 +250,9 @@ class Keeper:
             task = self._lives.spawn(f"safe {name}", self.make_safe(name, why))
             task.add_done_callback(lambda _: self._being_made_safe.discard(name))
 
-    async def all_safe(self, why: str, limit_s: float) -> dict[str, bool]:
-        """Every actuator, all buses at once; a stuck bus delays no other."""
-        names = list(self.limits)
+    async def all_safe(self, why: str, limit_s: float, only: Iterable[str] | None = None) -> dict[str, bool]:
+        """Every actuator (or only these), all buses at once; a stuck bus delays no other."""
+        names = list(self.limits if only is None else only)
         jobs = {name: self._lives.spawn(f"safe {name}", self.make_safe(name, why)) for name in names}
         if jobs:
             await asyncio.wait(jobs.values(), timeout=limit_s)

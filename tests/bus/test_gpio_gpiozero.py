@@ -97,7 +97,7 @@ def test_output_is_claimed_at_its_level(factory, gpio):
     assert output.read()
     output.write(False)
     assert pin.state
-    with pytest.raises(BusError, match=r"backend = .gpiod"):
+    with pytest.raises(BusError, match="holds no descriptor"):
         output.fileno()
 
 

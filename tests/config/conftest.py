@@ -116,9 +116,26 @@ class Odd(Sensor[OddConfig, NoBus]):
         return tuple(Point(name, write=config.how == "write") for name in config.names)
 
 
+class BlowerConfig(ActuatorConfig):
+    driver: Literal["blower", "arm"] = "blower"
+    line: int
+
+
+class Blower(Actuator[BlowerConfig, GpioBus]):
+    pulses = "share"
+    points = (Point("duty", write=True, minimum=0, maximum=1),)
+
+
+class Arm(Blower):
+    pulses = "position"
+    points = (Point("angle", write=True, minimum=-90, maximum=90),)
+
+
 FAKES: dict[str, type[Driver[Any, Any]]] = {
     "thermo": Thermo,
     "relay": Relay,
+    "blower": Blower,
+    "arm": Arm,
     "fan": Fan,
     "meter": Meter,
     "console": Console,

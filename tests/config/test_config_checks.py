@@ -339,37 +339,3 @@ def test_warnings(load_text, text, warning):
 def test_a_configuration_without_a_fault_has_no_warning(load_text):
     text = '[agent]\nname = "a"\ntask_kinds = ["pipe"]\n' + THERMO + stream("x", '["t"]', affinity='"shared"')
     assert load_text(text).warnings == ()
-
-
-@pytest.mark.parametrize(
-    ("condition", "sentence"),
-    [
-        ("{ r = { on = true } }", "devices.r.only_while.r is the device itself: name another one"),
-        ("{ tt = { alert = true } }", 'devices.r.only_while.tt is not declared: did you mean "t"?'),
-        ("{ t = {} }", "devices.r.only_while.t has no point: add one, or remove the table"),
-        (
-            "{ t = { alerts = true } }",
-            'devices.r.only_while.t.alerts is no point of t: did you mean "alert"?',
-        ),
-        (
-            "{ t = { alert = 1 } }",
-            "devices.r.only_while.t.alert = 1 must be true or false, as it reads no other",
-        ),
-        (
-            "{ t = { temperature = { minimum = 9, maximum = 3 } } }",
-            "devices.r.only_while.t.temperature: minimum and maximum are 9 and 3: swap them",
-        ),
-        (
-            "{ t = { alert = { minimum = 0 } } }",
-            "devices.r.only_while.t.alert has bounds, but is no number: write the value that it must have",
-        ),
-        (
-            "{ t = { temperature = {} } }",
-            "devices.r.only_while.t.temperature has no bound: add minimum, maximum or both",
-        ),
-        ("{ t = { alert = false, temperature = { maximum = 60 } } }", None),
-    ],
-)
-def test_conditions_name_points_that_exist(problems, condition, sentence):
-    text = THERMO + PINS + relay("r").replace("\n[", "\n") + f"only_while = {condition}\n"
-    assert problems(text) == (() if sentence is None else (sentence,))

@@ -70,7 +70,47 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
         {"on": True},
     ),
+    "gpio-pwm": ("gpio", {"line": 18, "safe": 0.25, "active_low": True}, {"duty": 1.0}),
+    "servo": ("gpio", {"line": 12, "safe": -45}, {"angle": 60}),
+    "i2c-registers": (
+        "i2c",
+        {
+            "address": 0x2F,
+            "points": {
+                "duty": {"register": 0x10, "write": True, "maximum": 100, "safe": 30},
+                "on": {"register": 0x11, "mask": 0x01, "type": "boolean", "write": True, "safe": False},
+            },
+        },
+        {"duty": 90, "on": True},
+    ),
+    "ssd1306": ("i2c", {"safe": "closed"}, {"text": "open"}),
+    "modbus-rtu": (
+        "serial",
+        {
+            "points": {
+                "speed": {"address": 100, "write": True, "safe": 0},
+                "run": {"kind": "coil", "address": 3, "write": True, "safe": False},
+            }
+        },
+        {"speed": 40, "run": True},
+    ),
+    "framed-msgpack": (
+        "serial",
+        {"points": {"lamp": {"type": "boolean", "write": True, "safe": False}}},
+        {"lamp": True},
+    ),
 }
+
+
+def test_no_actuator_is_forgotten() -> None:
+    """Every driver of ours that moves something has its way to safe tried below."""
+    drivers = {entry.name: entry.load() for entry in entry_points(group="device_agent.drivers")}
+    ours = {
+        name
+        for name, driver in drivers.items()
+        if driver.__module__.startswith("drivers.") and issubclass(driver, Actuator)
+    }
+    assert ours == set(CASES)
 
 
 def act(recipe: Recipe) -> dict[str, Any]:
@@ -94,8 +134,9 @@ def test_every_actuator_is_made_safe_by_what_its_driver_wrote(name: str, tmp_pat
 
         def world() -> Any:
             shown = board.show()
-            levels = [(line["line"], line["level"]) for line in shown["buses"]["bus"].get("lines", ())]
-            return shown["devices"]["it"]["values"], levels
+            lines = shown["buses"]["bus"].get("lines", ())
+            driven = [(line["line"], line["duty"] if "duty" in line else line["level"]) for line in lines]
+            return shown["devices"]["it"]["values"], driven
 
         recipes = open_and_record("it", driver)
         assert recipes

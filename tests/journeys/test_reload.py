@@ -39,3 +39,34 @@ def test_reload_touches_only_what_changed(new_world: Callable[..., World], alice
     assert control.command(kind="set", id="3", device="valve", values={"on": True})["state"] == "done"
     session.cancel()
     session.wait_for_terminal(LIMIT_S)
+
+
+def test_a_right_that_was_taken_ends_at_once(new_world: Callable[..., World], alice: Any) -> None:
+    """The valve goes to safe, the reading stops, and the device does not exist for the session any more."""
+    world = new_world()
+    daemon = world.start()
+    session = pipe(alice, {"streams": ["control"], "every_s": 0.1})
+    control = stream(session, "control")
+    assert control.command(kind="set", id="1", device="valve", values={"on": True})["state"] == "done"
+    control.wait("reading", device="climate")
+    text = world.config.read_text()
+    world.config.write_text(
+        text + '[access.devices.valve]\ndrive = []\n[access.devices.climate]\nread = ["user:nobody"]\n'
+    )
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: world.board.levels(27)[-1] == 1, "the valve at safe")
+    daemon.wait_logged("reloaded")
+    assert control.command(kind="set", id="2", device="valve", values={"on": True})["error"]["code"] == (
+        "not_allowed"
+    )
+    # What comes now comes after the change.
+    last = len(control.of("reading", device="climate"))
+    assert control.command(kind="set", id="3", device="climate", values={})["error"]["code"] == (
+        "invalid_value"
+    )
+    ack = control.command(kind="set", id="4", device="climate", values={"temperature": 1})
+    assert ack["error"]["code"] == "unknown_device"
+    until(lambda: daemon.device("climate")["latest"]["at"], "a reading of its own")
+    assert len(control.of("reading", device="climate")) <= last + 1
+    session.cancel()
+    session.wait_for_terminal(LIMIT_S)

@@ -119,3 +119,71 @@ def test_a_removed_chip_is_told_and_nothing_spins(rig, tmp_path):
         gpio.close()
         """,
     )
+
+
+GUARDED = """
+from device_agent.bus.gpio_gpiod import GpiodGpio
+from device_agent.guard.acts import carry_out
+
+def act(recipe):
+    return {"kind": recipe.kind, **recipe.members}
+"""
+
+
+def test_the_guard_keeps_a_line_of_lgpio(rig, tmp_path):
+    """The library tells nobody its descriptor; a duplicate of it drives the line when all else is gone."""
+    passes(
+        rig,
+        tmp_path,
+        GUARDED
+        + textwrap.dedent("""
+        gpio.open()
+        lamp = gpio.output(22, active=True)
+        valve = gpio.output(27, active=False, active_low=True)
+        heater = gpio.pwm(24, duty=0, frequency_hz=200)
+        kept = {22: lamp.recipe(True), 27: valve.recipe(False), 24: heater.recipes(0.0, 200.0)[0]}
+        lamp.write(False); valve.write(True)
+        assert (rig.gpio.get(22), rig.gpio.get(27)) == (0, 0)
+        heater.write(0.5, 200.0)
+        for recipe in kept.values():
+            assert carry_out(act(recipe), recipe.fd) == recipe.fd
+        assert (rig.gpio.get(22), rig.gpio.get(27)) == (1, 1)
+        gpio.close()
+        # Its owner has gone: the levels are still driven, and nobody else gets the lines.
+        assert [rig.gpio.get(line) for line in kept] == [1, 1, 0]
+        other = GpiodGpio("others", GpioBusConfig(kind="gpio", chip="pinctrl-bcm2711"))
+        other.open()
+        for line, recipe in kept.items():
+            try:
+                other.output(line, active=False)
+                raise SystemExit(f"line {line} was free")
+            except BusHeld:
+                recipe.close()
+            other.output(line, active=False).close()
+        other.close()
+        # And the library gets them back after the guard has let go.
+        gpio.open()
+        assert gpio.output(22, active=True).read()
+        gpio.close()
+        """),
+    )
+
+
+def test_the_guard_claims_what_nobody_holds(rig, tmp_path):
+    """For pin factories that write the chip's registers."""
+    passes(
+        rig,
+        tmp_path,
+        GUARDED
+        + textwrap.dedent("""
+        from device_agent.bus.gpio_gpiozero import Hold
+        from device_agent.bus.gpio_gpiod import find_chip
+        path = find_chip("pins", "pinctrl-bcm2711")
+        for level in (True, False):
+            recipe = Hold(path, 27, -1).recipe(level, "here")
+            fd = carry_out(act(recipe), -1)
+            assert fd >= 0 and rig.gpio.get(27) == int(level)
+            assert carry_out(act(recipe), fd) == fd
+            os.close(fd)
+        """),
+    )

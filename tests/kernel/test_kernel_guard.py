@@ -202,11 +202,11 @@ def claim(line: int) -> None:
         gpio.close()
 
 
-def lines_held(pid: int) -> int:
+def lines_held(pid: int, *what: str) -> int:
     held = 0
     for number in os.listdir(f"/proc/{pid}/fd"):
         try:
-            held += os.readlink(f"/proc/{pid}/fd/{number}").startswith("anon_inode:gpio-line")
+            held += os.readlink(f"/proc/{pid}/fd/{number}").startswith(("anon_inode:gpio-line", *what))
         except OSError:
             continue  # closed meanwhile
     return held
@@ -256,7 +256,10 @@ def test_a_chip_that_is_pulled_out_comes_back_under_its_name(bench):
     processes = (bench.process.pid, bench.guard())
     assert [lines_held(pid) for pid in processes] == [4, 2]  # the daemon has a second of each for a new guard
     bench.rig.gpio.unplug()
-    until(lambda: not any(lines_held(pid) for pid in processes), "end of every line")
+    until(
+        lambda: not any(lines_held(pid, "/dev/gpiochip") for pid in processes),
+        "end of every line and of the chip",
+    )
     bench.rig.gpio.plug()
     until(lambda: os.path.exists(node), "the chip's return under its name")
     until(bench._online, "daemon with its lines", START_LIMIT_S)
