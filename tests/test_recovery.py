@@ -183,9 +183,10 @@ async def test_a_driver_that_did_not_come_back_is_put_back_later(rig: Any) -> No
         opened = handle.open
 
         def attach() -> None:
-            if handle.detached and refused:
-                raise refused.pop()
-            attached.append(True)
+            if handle.detached:
+                if refused:
+                    raise refused.pop()
+                attached.append(True)
 
         def open_() -> None:
             if handle.detached and not attached:
