@@ -113,6 +113,15 @@ def test_much_comes_as_an_uploaded_csv(world: World, alice: Any) -> None:
     assert float(rows[1]["temperature"]) == 20.1
 
 
+@pytest.mark.parametrize("path", ["*/request-upload", "/_storage/*", "*/confirm-upload"])
+def test_an_upload_survives_a_fault_of_each_of_its_steps(world: World, alice: Any, path: str) -> None:
+    for kind, options in (("status", {"status": 503}), ("reset", {})):
+        world.net.call(lambda k=kind, o=options: world.net.net.add_fault(k, path, count=1, **o))
+    answer, reference, data = asked(alice, {**last(HOURS), "format": "csv"})
+    assert reference.kind != "inline"
+    assert len(list(csv.DictReader(io.StringIO(data.decode())))) == answer["count"] == HOURS * 360
+
+
 def test_a_picture_is_a_png(world: World, alice: Any) -> None:
     _, reference, data = asked(alice, {**last(6), "format": "png"})
     assert reference.mime_type == "image/png"

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 SEED = int(os.environ.get("DEVICE_AGENT_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
-TRANSIENT = ("status", "reset", "reset_mid_body", "lose_ack", "duplicate")
+TRANSIENT = ("status", "reset", "reset_mid_body", "lose_ack", "duplicate", "delay", "reorder")
 
 
 @pytest.fixture
@@ -176,8 +176,10 @@ def a_random_hour(world: Any, heard: Listening, rng: random.Random, rounds: int)
                 world.start()
             case "faults":
                 for _ in range(rng.randrange(1, 6)):
-                    path = rng.choice(["*/publish/*stream*", "*/publish/*", "*"])
-                    fault(world, rng.choice(TRANSIENT), path=path, count=rng.randrange(1, 4))
+                    path = rng.choice(["*/publish/*stream*", "*/publish/*", "*/subscribe/*", "*"])
+                    kind, delay_s = rng.choice(TRANSIENT), rng.uniform(0.1, 3.0)
+                    status = rng.choice([403, 429, 500, 502, 503])
+                    fault(world, kind, path=path, count=rng.randrange(1, 4), delay_s=delay_s, status=status)
             case "403":
                 world.net.call(world.net.net.revoke_tokens, "stream_provider")
         until(lambda seen=seen: max(e["seq"] for e in heard.events) > seen + 5, "something new", 90)

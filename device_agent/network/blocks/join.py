@@ -9,7 +9,7 @@ from urllib.parse import quote
 import structlog
 
 from device_agent import __version__
-from device_agent.errors import NetworkError, ProtocolFault, TokenRefused
+from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
 from device_agent.network.blocks.http import Api, Http
 from device_agent.network.blocks.identity import IdentityFile
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
@@ -55,7 +55,12 @@ class Joiner:
     async def join(self) -> None:
         """Raises NetworkError; Revoked when only a person can help."""
         await self._read_config_document()
-        await self._read_registry()
+        try:
+            await self._read_registry()
+        except Refused as refused:
+            # A private agent is "not found" for who shows a key that is not valid: connect tells which it is.
+            if refused.status != 404 or not self._file.identity.billing_mode:
+                raise
         await self._connect()
         self._file.save()
 

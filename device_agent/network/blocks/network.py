@@ -45,6 +45,8 @@ REVOKED_RETRY_S = 600.0
 RENEW_MIN_INTERVAL_S = 2.0
 # Refusals that are being told to callers; beyond, the service's own safety net answers.
 REFUSALS_MAX = 32
+# When the network is asked for ends that were missed, after it is heard again: one wait after the other.
+LOOK_AFTER_S = (0.0, 10.0, 60.0, 600.0)
 LEAVE_LIMIT_S = 2.0
 PROBE_IDLE_S = 0.5
 PROBE_DOWN_S = 3.0
@@ -75,6 +77,7 @@ class BlocksNetwork:
         self._started_ms = clock.now_ms()
         self._renew_now = asyncio.Event()
         self._again = asyncio.Event()
+        self._looking: asyncio.Task[Any] | None = None
         self._joined_at_s = 0.0
         self._refusing = 0
         self._resumed = False
@@ -348,12 +351,19 @@ class BlocksNetwork:
 
     def _opened(self) -> None:
         """Control messages come again; what was said meanwhile may have passed by (the cache is short)."""
-        if self._tasks:
-            self.lives.spawn("missed", self._honour_missed(list(self._tasks)))
+        if self._looking is not None:
+            self._looking.cancel()
+        self._looking = self.lives.spawn("missed", self._look_for_missed(list(self._tasks)))
 
-    async def _honour_missed(self, task_ids: list[str]) -> None:
-        """End what the network has ended without us."""
+    async def _look_for_missed(self, task_ids: list[str]) -> None:
+        """End what the network has ended without us. It waits a while for our end before it makes one, so it
+        is asked more than once."""
         await self.joined.wait()
+        for delay_s in LOOK_AFTER_S:
+            await asyncio.sleep(delay_s)
+            await self._honour_ends([task_id for task_id in task_ids if task_id in self._tasks])
+
+    async def _honour_ends(self, task_ids: list[str]) -> None:
         for task_id in task_ids:
             try:
                 state = await self.joiner.has_ended(task_id)

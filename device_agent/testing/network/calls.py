@@ -17,7 +17,7 @@ BODY_LIMIT_BYTES = 4 * 1024 * 1024
 class Call:
     """A request. ``segments`` are the decoded parts of the path, ``query`` the last value of each name."""
 
-    __slots__ = ("link", "method", "path", "query", "request", "segments", "twice")
+    __slots__ = ("backwards", "link", "method", "path", "query", "request", "segments", "twice")
 
     def __init__(self, request: web.BaseRequest, link: str) -> None:
         self.request = request
@@ -32,6 +32,7 @@ class Call:
             name, _, value = item.partition("=")
             self.query[name] = unquote_plus(value) if "%" in value or "+" in value else value
         self.twice = False
+        self.backwards = False
 
     @property
     def uuid(self) -> str:

@@ -18,12 +18,13 @@ from device_agent.testing.network.calls import Call
 from device_agent.testing.network.channels import Poll
 from device_agent.testing.network.replies import reply
 
-KINDS = ("status", "reset", "reset_mid_body", "blackhole", "lose_ack", "duplicate", "delay")
+KINDS = ("status", "reset", "reset_mid_body", "blackhole", "lose_ack", "duplicate", "delay", "reorder")
 """``status``: answered with ``status`` and ``body``, nothing happens · ``reset``: connection reset before
 anything happens · ``reset_mid_body``: it happens, half the answer's body, then a reset · ``blackhole``: the
 request and every long-poll that waits are never answered, not even after healing · ``lose_ack``: it happens,
 then a reset instead of the answer · ``duplicate``: a publish is delivered twice, a subscribe answer holds
-every message twice · ``delay``: ``delay_s`` before it happens."""
+every message twice · ``delay``: ``delay_s`` before it happens · ``reorder``: a publish takes ``delay_s``
+before it happens, so that others overtake it, and a subscribe answer holds its messages the last first."""
 
 PUBLISH = "/publish/*"
 SUBSCRIBE = "/v2/subscribe/*"
@@ -148,9 +149,10 @@ async def act(fault: Fault, call: Call, route: Route, closing: asyncio.Event) ->
     if fault.kind == "blackhole":
         await closing.wait()
         return None
-    if fault.kind == "delay":
+    if fault.kind in ("delay", "reorder"):
         await asyncio.sleep(fault.delay_s)
     call.twice = fault.kind == "duplicate"
+    call.backwards = fault.kind == "reorder"
     response = await route(call)
     if fault.kind == "lose_ack":
         return None

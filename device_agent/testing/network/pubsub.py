@@ -113,6 +113,8 @@ class PubSub:
         )
         if call.twice:
             found = [m for m in found for _ in range(2)]
+        if call.backwards:
+            found = found[::-1]
         items = ",".join([m.envelope(hub.subscribe_key) for m in found])
         return raw(f'{{"t":{{"t":"{cursor}","r":1}},"m":[{items}]}}'.encode())
 

@@ -1,0 +1,56 @@
+"""Runs the daemon until a step that was chosen, and kills it there as `kill -9` would.
+
+    crashing.py FILE run …
+
+Once FILE exists, the N-th call or return (N is the text in it) of a function on the way of readings and
+commands is the last thing that this process does, on whichever thread it happens.
+"""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from device_agent.cli import main
+
+STEPS = (
+    "commander.py",
+    "device.py",
+    "ports.py",
+    "channels.py",
+    "safety/keeper.py",
+    "safety/recorder.py",
+    "store/journal.py",
+    "store/lane.py",
+    "store/lanes.py",
+    "store/crash_log.py",
+    "store/outbox_file.py",
+    "blocks/writer.py",
+    "blocks/control.py",
+)
+
+
+def kill_at_step(file: Path) -> None:
+    left: list[int] = []
+
+    def step(frame: FrameType, event: str, _: Any) -> None:
+        if event not in ("call", "return") or not frame.f_code.co_filename.endswith(STEPS):
+            return
+        if not left:
+            if not file.exists():
+                return
+            left.append(int(file.read_text()))
+        left[0] -= 1
+        if left[0] <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.setprofile(step)
+    sys.setprofile(step)
+
+
+if __name__ == "__main__":
+    kill_at_step(Path(sys.argv[1]))
+    sys.exit(main(sys.argv[2:]))
