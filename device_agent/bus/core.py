@@ -7,6 +7,7 @@ that outlives its limit faults the bus until its thread returns.
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -85,7 +86,7 @@ class BusState(StrEnum):
 class _Job:
     """One call on its way to the bus thread. `begin` and `abandon` race; exactly one of them wins."""
 
-    __slots__ = ("_lock", "_state", "fn", "future", "loop")
+    __slots__ = ("_lock", "_state", "begun_s", "fn", "future", "loop")
 
     def __init__(self, fn: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
         self.fn = fn
@@ -93,12 +94,14 @@ class _Job:
         self.future: asyncio.Future[Any] = loop.create_future()
         self._lock = threading.Lock()
         self._state = "waiting"
+        self.begun_s: float | None = None
 
     def begin(self) -> bool:
         with self._lock:
             if self._state == "abandoned":
                 return False
             self._state = "begun"
+            self.begun_s = time.monotonic()
             return True
 
     def abandon(self) -> bool:
@@ -238,24 +241,30 @@ class Bus:
         """Whether the thread is inside a job that outlived its limit."""
         return self._stuck is not None
 
-    async def run(self, fn: Callable[[], T], timeout_s: float) -> T:
-        """Run `fn` on the bus's thread.
+    async def run(self, fn: Callable[[], T], timeout_s: float, *, turn_s: float | None = None) -> T:
+        """Run `fn` on the bus's thread, after `turn_s` at most (as a rule, `timeout_s`), for `timeout_s`.
 
+<<<<<<< HEAD
         Raises at once BusGone while the medium is away, BusFaulted while the bus is otherwise not open or its
         thread is stuck; BusBusy if the job never began within `timeout_s` (and never will), BusTimeout if it
         began and did not end: it may have happened.
+=======
+        Raises BusFaulted at once while the bus is not open or its thread is stuck, BusBusy if the job's turn
+        never came (and never will), BusTimeout if it began and did not end in time: it may have happened.
+>>>>>>> d3ee248 (A job's limit counts from its turn: thermometers that wait for each other on one wire no longer look like a stuck bus)
         """
         if self.state is not BusState.OPEN:
             if self._trouble is not None:
                 raise self.loss()
             raise BusFaulted(f"bus {self.name} is {self.state}: {self.last_error or 'not opened yet'}")
-        return await self._submit(fn, timeout_s)
+        return await self._submit(fn, timeout_s, turn_s)
 
     async def run_anyway(self, fn: Callable[[], T], timeout_s: float) -> T:
         """As `run`, whatever the state: for letting go of what a medium that is gone had given."""
         return await self._submit(fn, timeout_s)
 
-    async def _submit(self, fn: Callable[[], T], timeout_s: float) -> T:
+    async def _submit(self, fn: Callable[[], T], timeout_s: float, turn_s: float | None = None) -> T:
+        turn_s = timeout_s if turn_s is None else turn_s
         if self._stuck is not None:
             raise BusFaulted(f"bus {self.name} is stuck in a call that did not return in time")
         if self._waiting >= JOBS_MAX:
@@ -264,25 +273,43 @@ class Bus:
         self._jobs.put(job)
         self._waiting += 1
         try:
-            async with asyncio.timeout(timeout_s):
-                return await job.future  # type: ignore[no-any-return]
-        except TimeoutError as error:
-            if not job.future.cancelled():
-                # The driver's own TimeoutError, or what came in the very moment in which the limit ended.
+            if await self._ended(job, timeout_s, turn_s):
                 return job.future.result()  # type: ignore[no-any-return]
-            if job.abandon():
-                self._stuck = job
-                self._proven = False
-                self.faults += 1
-                self.last_error = f"a call took longer than {timeout_s:g} s"
-                self._signal()
-                raise BusTimeout(f"bus {self.name}: no answer within {timeout_s:g} s") from None
-            raise BusBusy(f"bus {self.name}: occupied for {timeout_s:g} s, the job did not begin") from error
+            if not job.abandon():
+                raise BusBusy(f"bus {self.name}: occupied for {turn_s:g} s, the job did not begin")
+            self._stuck = job
+            self._proven = False
+            self.faults += 1
+            self.last_error = f"a call took longer than {timeout_s:g} s"
+            self._signal()
+            raise BusTimeout(f"bus {self.name}: no answer within {timeout_s:g} s")
         except asyncio.CancelledError:
             job.abandon()
             raise
         finally:
             self._waiting -= 1
+            job.future.cancel()  # nobody will ask for it any more
+
+    async def _ended(self, job: _Job, timeout_s: float, turn_s: float) -> bool:
+        """Whether the job ended in time. False: it has lasted `timeout_s`, or never began and never will.
+
+        What others took before its turn is not taken for its own: it has the limit for itself.
+        """
+        give_up_s = time.monotonic() + turn_s
+        left_s = min(timeout_s, turn_s)
+        while True:
+            await asyncio.wait((job.future,), timeout=left_s)
+            now_s = time.monotonic()
+            if job.future.done():
+                return True
+            given_up = now_s >= give_up_s or self._stuck is not None
+            if given_up and not job.abandon():
+                return False
+            left_s = min(timeout_s, give_up_s - now_s)
+            if job.begun_s is not None:
+                left_s = job.begun_s + timeout_s - now_s
+                if left_s <= 0:
+                    return False
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
