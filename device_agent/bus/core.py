@@ -244,14 +244,9 @@ class Bus:
     async def run(self, fn: Callable[[], T], timeout_s: float, *, turn_s: float | None = None) -> T:
         """Run `fn` on the bus's thread, after `turn_s` at most (as a rule, `timeout_s`), for `timeout_s`.
 
-<<<<<<< HEAD
         Raises at once BusGone while the medium is away, BusFaulted while the bus is otherwise not open or its
-        thread is stuck; BusBusy if the job never began within `timeout_s` (and never will), BusTimeout if it
-        began and did not end: it may have happened.
-=======
-        Raises BusFaulted at once while the bus is not open or its thread is stuck, BusBusy if the job's turn
-        never came (and never will), BusTimeout if it began and did not end in time: it may have happened.
->>>>>>> d3ee248 (A job's limit counts from its turn: thermometers that wait for each other on one wire no longer look like a stuck bus)
+        thread is stuck; BusBusy if the job's turn never came (and never will), BusTimeout if it began and did
+        not end in time: it may have happened.
         """
         if self.state is not BusState.OPEN:
             if self._trouble is not None:
