@@ -74,6 +74,7 @@ class Agent:
         self._latch = Latch(config.state.directory / "emergency_stop")
         self._make_hardware(config, make_handle)
         self._commander = Commander(config, self._devices, self._keeper, self._journal, clock, self._latch)
+        self._commander.press = self._emergency_stop.press
         self._guard = GuardKeeper(
             self._devices,
             self._keeper,

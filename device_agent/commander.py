@@ -5,7 +5,7 @@ here: sessions, requests, the command line.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ from device_agent.safety.keeper import Keeper
 from device_agent.safety.latch import Latch
 from device_agent.safety.leases import Leases
 from device_agent.store.journal import Journal
-from device_agent.words import Command, Set, checked_args, checked_values
+from device_agent.words import Command, Set, Stop, checked_args, checked_values
 
 log = structlog.get_logger("command")
 
@@ -95,6 +95,8 @@ class Commander:
         self._clock = clock
         self.leases = Leases(config.safety.lease_idle_s)
         self._ended: dict[str, None] = {}
+        self.press: Callable[[str], Awaitable[Mapping[str, bool]]]
+        """The emergency stop, which is wired last."""
 
     async def execute(
         self,
@@ -181,6 +183,19 @@ class Commander:
         self.leases.release(holder)
         if len(self._ended) > ENDED_MAX:
             self._ended.pop(next(iter(self._ended)))
+
+    async def stop(self, command: Stop, actor: Actor) -> dict[str, Any]:
+        """The emergency stop, by anybody who may drive anything; never too late. The members of its ack."""
+        if not any(may(self.config.access, "drive", actor, name) for name in self._devices):
+            fault = {
+                "code": "not_allowed",
+                "message": "the owner's access rules do not let you drive anything",
+            }
+            return {"id": command.id, "state": "rejected", "error": fault}
+        if all((await self.press(actor.label)).values()):
+            return {"id": command.id, "state": "done", "verified": False}
+        fault = {"code": "internal", "message": "latched, but not everything is known to be safe yet"}
+        return {"id": command.id, "state": "unknown", "error": fault}
 
     def request_ends(self, holder: str) -> None:
         """Its leases end; what it set stays, within its limits."""

@@ -31,6 +31,7 @@ from device_agent.words import (
     Select,
     SessionWord,
     Set,
+    Stop,
     id_of,
     parse,
 )
@@ -182,7 +183,9 @@ class Port:
         except Rejected as rejected:
             self._ack({"id": id_of(event), "state": "rejected", **_error(rejected)})
             return
-        if isinstance(word, (Set, Do)):
+        if isinstance(word, Stop):
+            self._lives.spawn(f"stop {word.id}", self._stop(word, item))
+        elif isinstance(word, (Set, Do)):
             await self._room.acquire()
             self._lives.spawn(f"command {word.id}", self._command(word, item))
         else:
@@ -204,6 +207,10 @@ class Port:
             self._ack(ack)
         finally:
             self._room.release()
+
+    async def _stop(self, word: Stop, item: Inbound) -> None:
+        who, _ = self._sender(item)
+        self._ack(await self._commander.stop(word, who))
 
     def _sender(self, item: Inbound) -> tuple[Actor, list[Actor]]:
         """Who sent this, and who else might have: on a shared stream the sender's name proves nothing.

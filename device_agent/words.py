@@ -93,15 +93,22 @@ class Replay(_Word):
     from_seq: int = Field(ge=1, le=2**53)
 
 
+class Stop(_Word):
+    """The emergency stop: everything to safe, and nothing moves until it is released at the device."""
+
+    kind: Literal["stop"]
+    id: CommandId
+
+
 Command = Set | Do
 SessionWord = Pause | Resume | Rate | Select | Replay
-Word = Annotated[Set | Do | Pause | Resume | Rate | Select | Replay, Field(discriminator="kind")]
+Word = Annotated[Set | Do | Stop | Pause | Resume | Rate | Select | Replay, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Word)
 # What the agent itself says; on a stream that two instances share, the other one's words come in as well.
 OWN_KINDS = frozenset({"reading", "status", "gap", "ack", "control"})
 
 
-def parse(event: Any) -> Command | SessionWord:
+def parse(event: Any) -> Command | Stop | SessionWord:
     """Raises Rejected `invalid_value` with a sentence that says which member and why."""
     try:
         return _ADAPTER.validate_python(event)  # type: ignore[no-any-return]

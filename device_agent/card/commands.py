@@ -18,6 +18,8 @@ def inbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
     for name in stream.devices:
         # What gives a file is for request tasks: no event can carry it.
         forms += [_do_command(name, one) for one in config.drivers[name].actions if not one.gives]
+    if any(writable(config, name) for name in stream.devices):
+        forms.append(_stop())
     if stream.affinity == "dedicated":
         forms += _session_words(stream)
     return {
@@ -70,6 +72,12 @@ def _do_command(device: str, action: Action) -> dict[str, Any]:
     wanted = ("id", "device", "action", *(("args",) if required else ()))
     form = event(f"{action.name} of {device}", members, required=wanted)
     return {**form, "description": action.description} if action.description else form
+
+
+def _stop() -> dict[str, Any]:
+    form = event("Emergency stop", {"kind": {"const": "stop"}, "id": ID}, required=("id",))
+    text = "Every actuator to safe at once; nothing moves until somebody releases it at the device."
+    return {**form, "description": text}
 
 
 def _argument(argument: Argument) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class Bench:
         for device in self._devices.values():
             self.keeper.adopt(device)
         commander = Commander(config, self._devices, self.keeper, self._journal, clock, self._latch)
+        commander.press = self._stop.press
         self._guard = GuardKeeper(
             self._devices,
             self.keeper,

@@ -131,6 +131,26 @@ def test_an_emergency_stop_is_ended_on_the_spot_alone(begin: Callable[..., World
     end(session)
 
 
+def test_one_event_stops_everything(begin: Callable[..., World], caller: Callable[..., Any]) -> None:
+    """From anybody who may drive; nobody far away can end it."""
+    world = begin()
+    first, alice = control(caller("alice"))
+    second, stranger = control(caller("eve"))
+    assert set_valve(alice, "1", True)["state"] == "done"
+    assert stranger.command(kind="stop", id="s0")["error"]["code"] == "not_allowed"
+    assert valve(world) == ON
+    third, bob = control(caller("bob"))
+    assert bob.command(kind="stop", id="s1")["state"] == "done"
+    assert valve(world) == SAFE
+    assert set_valve(alice, "2", True)["error"]["code"] == "not_allowed"
+    rows = world.daemon.ask("journal")
+    assert [row["who"] for row in rows if row["result"] == "latched"] == [f"session {third.task_id[:8]}"]
+    assert cli(world, "release") == 0
+    assert set_valve(alice, "3", True)["state"] == "done"
+    for session in (first, second, third):
+        end(session)
+
+
 def test_a_line_of_the_board_stops_everything(begin: Callable[..., World], alice: Any) -> None:
     world = begin(stop_line=True)
     session, heard = control(alice)
