@@ -73,8 +73,6 @@ class Agent:
         self._hub = Hub(clock, self._history.add if self._history is not None else None)
         self._latch = Latch(config.state.directory / "emergency_stop")
         self._make_hardware(config, make_handle)
-        self._commander = Commander(config, self._devices, self._keeper, self._journal, clock, self._latch)
-        self._commander.press = self._emergency_stop.press
         self._guard = GuardKeeper(
             self._devices,
             self._keeper,
@@ -115,6 +113,10 @@ class Agent:
         self._hardware = Hardware(config, make_handle, sink, self._clock, self._devices)
         for device in self._devices.values():
             self._keeper.adopt(device)
+        self._commander = Commander(
+            config, self._devices, self._keeper, self._journal, self._clock, self._latch
+        )
+        self._commander.press = self._emergency_stop.press
 
     def _open_stores(self, config: Config) -> None:
         self._store = StoreThread()

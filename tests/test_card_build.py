@@ -251,3 +251,17 @@ def test_the_runtime_reads_every_form_that_the_card_offers(greenhouse, word):
         and one["properties"].get("device") != {"const": "scale"}
     ]
     assert offered == {"kind", *sample}
+
+
+def test_what_exists_for_nobody_is_not_in_the_card(tmp_path: Path) -> None:
+    """A card is read by everybody: a device that no caller may read or drive is not in it."""
+    rules = (
+        "[access.devices.console]\nread = []\ndrive = []\n[access.devices.red_light]\nread = []\ndrive = []\n"
+    )
+    text = (CARDS / "workshop.toml").read_text().partition("[access.devices.console]")[0] + rules
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    built = card.build(load(path, environ={}))
+    assert "console" not in built["streams"]
+    assert "red_light" not in json.dumps(built)
+    assert "green_light" in json.dumps(built)

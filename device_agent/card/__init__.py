@@ -1,6 +1,7 @@
 """The agent card, made from the configuration and its drivers; nobody edits it by hand."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -38,6 +39,7 @@ __all__ = [
 
 def build(config: Config) -> dict[str, Any]:
     """The card that would be published: the same JSON in the same order for the same configuration."""
+    config = _shown(config)
     card: dict[str, Any] = {
         "identity": _identity(config),
         "capabilities": {"taskKinds": list(config.agent.task_kinds)},
@@ -51,6 +53,21 @@ def build(config: Config) -> dict[str, Any]:
     if streams:
         card["streams"] = streams
     return card
+
+
+def _shown(config: Config) -> Config:
+    """Without what exists for no caller: a card is read by everybody."""
+    access = config.access
+    names = {n for n in config.devices if access.callers("read", n) or access.callers("drive", n)}
+    kept = {
+        stream: options.model_copy(update={"devices": tuple(n for n in options.devices if n in names)})
+        for stream, options in config.streams.items()
+    }
+    return replace(
+        config,
+        devices={name: options for name, options in config.devices.items() if name in names},
+        streams={stream: options for stream, options in kept.items() if options.devices},
+    )
 
 
 def _runtime(config: Config) -> dict[str, Any]:
