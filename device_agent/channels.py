@@ -100,13 +100,15 @@ class Channel:
         """One `control` event about the session, then the present of each device."""
         now_ms = self._clock.now_ms()
         about = {
-            "devices": sorted(self.devices),
+            "devices": sorted(self._selected),
             "streams": list(streams),
             "until": until_ms,
             "boot": self._clock.boot,
         }
         self.say(events.control(now_ms, "session", about))
         for name, device in self.devices.items():
+            if name not in self._selected:
+                continue
             if device.latest is not None and device.online:
                 self.lane.append(events.reading(device.latest, self._clock.boot))
                 self._rules[name].remember(device.latest)

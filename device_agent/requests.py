@@ -61,7 +61,8 @@ class RequestTask:
 
     async def run(self) -> None:
         """Answer the question: artifacts first, then the terminal."""
-        await self._progress.open()
+        if self._config.agent.instances:  # a broadcast's answers would write to one channel
+            await self._progress.open()
         result = await self._result()
         self._progress.say(result["state"], last=True)
         await self.deliver(Parcel(result, self._pieces))

@@ -192,9 +192,8 @@ class PipeSession:
             self.ports[name] = port = await self._port(name, stream)
             if name in self._announced:
                 port.collect()
-        goes_on = all(name in self._announced for name in chosen)
-        if goes_on:
-            self._apply(request)
+        # Before the first readings, which are to be those that were asked for.
+        self._apply(request)
         for name, port in self.ports.items():
             opening = asyncio.ensure_future(
                 port.attach(
@@ -211,8 +210,6 @@ class PipeSession:
             if name not in self._announced:
                 self._announced.append(name)
                 self._journal.note_session(self.start.task_id, {"announced": self._announced})
-        if not goes_on:
-            self._apply(request)
 
     async def _or_end(self, opening: "asyncio.Future[None]") -> None:
         """Wait for a stream, unless the session ends first: its time runs out without a network too."""

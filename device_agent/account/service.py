@@ -100,6 +100,35 @@ class Account:
             told["notified"] = reply["notified"]
         return told
 
+    async def access(self, name: str) -> dict[str, list[dict[str, str]]]:
+        """Who has access (`grants`) and who was asked (`invitations`), in texts that a terminal may show."""
+        reply: dict[str, Any] = {}
+        try:
+            for what in ("invitations", "grants"):
+                reply |= await self._ask("GET", f"/api/v1/agents/{quote(name)}/{what}")
+        except Missing:
+            raise AgentError(f"there is no agent {name} of this organisation") from None
+        invited = [
+            {"id": _text(one, "id"), "who": _text(one, "email", "scope"), "until": _text(one, "expiresAt")}
+            for one in _objects(reply.get("invitations"))
+        ]
+        granted = [
+            {
+                "id": _text(one, "id"),
+                "who": _text(one.get("granteeUser"), "email", "name") or _text(one.get("granteeOrg"), "name"),
+                "since": _text(one, "createdAt"),
+            }
+            for one in _objects(reply.get("grants"))
+        ]
+        return {"grants": granted, "invitations": invited}
+
+    async def revoke(self, name: str, grant_id: str) -> None:
+        """Take a grant back."""
+        try:
+            await self._ask("DELETE", f"/api/v1/agents/{quote(name)}/grants/{quote(grant_id)}")
+        except Missing:
+            raise AgentError(f"{name} has no grant {grant_id}: see invite --list") from None
+
     def page(self, name: str) -> str:
         """The agent's page on the dashboard."""
         return f"{self.dashboard_url}/agents/{quote(name)}"
@@ -191,3 +220,14 @@ def _count(reply: Mapping[str, Any], name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(name)
     return value
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _text(value: Any, *names: str) -> str:
+    """The first of these members that is a text, without control characters."""
+    members = value if isinstance(value, dict) else {}
+    found = next((members[name] for name in names if isinstance(members.get(name), str)), "")
+    return printable(found)[:200]

@@ -48,7 +48,7 @@ def build(config: Config) -> dict[str, Any]:
         "io": {"inputs": inputs(config), "outputs": outputs(config)},
     }
     streams = {name: _stream(config, stream) for name, stream in config.streams.items()}
-    if "request" in config.agent.task_kinds:
+    if "request" in config.agent.task_kinds and config.agent.instances:
         streams[PROGRESS_STREAM] = progress_stream()
     if streams:
         card["streams"] = streams

@@ -13,6 +13,7 @@ CHANNEL_MAX_BYTES = 92
 
 def streams(draft: Draft) -> Iterator[str]:
     """Every fault of a stream that its own table cannot see."""
+    yield from _instances(draft)
     for name, stream in draft.streams.items():
         place = f"streams.{name}"
         yield from _devices(draft, place, stream)
@@ -21,6 +22,24 @@ def streams(draft: Draft) -> Iterator[str]:
             yield from _bytes(draft, place, stream)
         elif stream.inward:
             yield from _something_to_drive(draft, place, stream)
+
+
+def _instances(draft: Draft) -> Iterator[str]:
+    """A reader counts one writer's messages: two on one channel would be taken for each other's repeats."""
+    agent = draft.agent
+    if agent is None or agent.instances == 1:
+        return
+    for name, stream in draft.streams.items():
+        if stream.affinity == "shared":
+            yield (
+                f'streams.{name}.affinity = "shared" has one writer, and agent.instances = {agent.instances} '
+                'devices would write to it: write "dedicated"'
+            )
+    if agent.instances == 0 and "pipe" in agent.task_kinds:
+        yield (
+            "agent.instances = 0 sends each task to every device, and a session has one: write "
+            'agent.task_kinds = ["request"], or how many devices there are'
+        )
 
 
 def stream_warnings(draft: Draft) -> Iterator[str]:

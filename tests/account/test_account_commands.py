@@ -353,6 +353,18 @@ def test_invite_shows_the_link(owner: Shell) -> None:
     assert (told["targetOrgSlug"], told["inviteUrl"][:7]) == ("example-farm", "http://")
 
 
+def test_a_link_the_list_and_the_way_back(owner: Shell) -> None:
+    assert owner("publish", "--yes").returncode == 0
+    link = json.loads(owner("invite", "--link", "--json").stdout)
+    assert link["inviteUrl"].startswith("http://127.0.0.1")
+    assert owner("invite", "--email", "ann@example.com").returncode == 0
+    assert "ann@example.com" in owner("invite", "--list").stdout
+    told = json.loads(owner("invite", "--list", "--json").stdout)
+    assert (len(told["invitations"]) >= 2, told["grants"]) == (True, [])
+    none = owner("invite", "--revoke", "gr_nothing")
+    assert (none.returncode, "has no grant gr_nothing" in none.stderr) == (1, True)
+
+
 def test_who_cannot_be_invited(owner: Shell) -> None:
     assert owner("invite", "--email", "nobody").returncode == 2
     assert owner("invite").returncode == 2

@@ -266,6 +266,16 @@ BOTH = {"direction": '"bidirectional"'}
             '[agent]\nname = "a"\ntask_kinds = ["request"]\n' + THERMO + stream("x", '["t"]'),
             'streams.x needs pipe tasks: add "pipe" to agent.task_kinds, or remove the stream',
         ),
+        (
+            '[agent]\nname = "a"\ninstances = 2\n' + THERMO + stream("x", '["t"]', affinity='"shared"'),
+            'streams.x.affinity = "shared" has one writer, and agent.instances = 2 devices would write to it: '
+            'write "dedicated"',
+        ),
+        (
+            '[agent]\nname = "a"\ninstances = 0\n' + THERMO + stream("x", '["t"]'),
+            "agent.instances = 0 sends each task to every device, and a session has one: write "
+            'agent.task_kinds = ["request"], or how many devices there are',
+        ),
     ],
 )
 def test_streams(problems, text, sentence):

@@ -143,7 +143,7 @@ def test_skills_are_tags_with_a_warning(load_text, problems):
         ('[agent]\nname = "no-hyphen"\n', 'agent.name = "no-hyphen" must match ^[a-zA-Z0-9_]+$'),
         ('[agent]\nname = ""\n', 'agent.name = "" must match ^[a-zA-Z0-9_]+$'),
         ("[agent]\n", "agent.name is missing: add it"),
-        ('[agent]\nname = "a"\nconcurrency = 0\n', "agent.concurrency = 0 must be at least 1"),
+        ('[agent]\nname = "a"\nconcurrency = -1\n', "agent.concurrency = -1 must be at least 0"),
         ('[agent]\nname = "a"\nconcurrency = "8"\n', 'agent.concurrency = "8" must be a whole number'),
         ('[agent]\nname = "a"\nconcurrency = true\n', "agent.concurrency = true must be a whole number"),
         (
@@ -216,7 +216,7 @@ def test_all_faults_at_once(problems, fakes):
         """
         [agent]
         nam = "a"
-        concurrency = 0
+        concurrency = -1
         [outbox]
         max_bytes = "1 kB"
         [buses.i]
@@ -236,7 +236,7 @@ def test_all_faults_at_once(problems, fakes):
     assert set(found) == {
         "agent.name is missing: add it",
         'agent.nam is not a known key: did you mean "name"?',
-        "agent.concurrency = 0 must be at least 1",
+        "agent.concurrency = -1 must be at least 0",
         "outbox.max_bytes = 1 kB must be at least 256 kB",
         "buses.i.device is missing: add it",
         'devices.t.adress is not a known key: did you mean "address"?',

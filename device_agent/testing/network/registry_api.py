@@ -127,7 +127,7 @@ class RegistryApi:
             raise backend_error(400, "AGENT_NOT_PRIVATE", "Only private agents take invitations.")
         body = await call.json()
         email, slug = body.get("email"), body.get("targetOrgSlug")
-        if not email and not slug:
+        if body and not email and not slug:
             raise backend_error(400, "INVALID_REQUEST", "email or targetOrgSlug is missing.")
         if len(self._invitations) >= _MAX_INVITATIONS:
             raise backend_error(429, "TOO_MANY", "There are too many open invitations.")
