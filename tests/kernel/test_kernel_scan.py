@@ -46,10 +46,11 @@ def chip_at(found: dict[str, Any], bus: int, address: int) -> dict[str, Any]:
 def test_what_is_there(rig: Rig, chips: None) -> None:
     gpio = GpiodGpio("pins", GpioBusConfig(kind="gpio", chip="/dev/gpiochip0"))
     gpio.open()
-    gpio.input(17)
+    line = gpio.input(17)
     try:
         found = scanned()
     finally:
+        line.close()
         gpio.close()
     bme = chip_at(found, rig.i2c.bus, 0x76)
     assert (bme["state"], bme["driver"], bme["speaks"]) == ("identified", "bme280", "i2c")
