@@ -96,6 +96,8 @@ def example(name: str, driver: "type[Driver[Any, Any]]") -> str:
     """The part of a configuration that uses this driver, complete with its bus."""
     lines = []
     bus, table = BUSES.get(driver.Bus.kind, ("", ""))
+    if driver.pulses:
+        table += '\npwm = { 18 = "pwmchip0/0" }'
     if bus:
         lines += [f"[buses.{bus}]", table, ""]
     lines += [f"[devices.{re.sub(r'[^a-z0-9_]', '_', name)}]", f'driver = "{name}"']
