@@ -19,6 +19,9 @@ THROTTLED = 1 << 2
 SOFT_TEMPERATURE_LIMIT = 1 << 3
 SLOWED = FREQUENCY_CAPPED | THROTTLED | SOFT_TEMPERATURE_LIMIT
 
+# Steps of an eMMC's wear: 1 is up to 10 % used, 11 beyond its life (JESD84-B51, DEVICE_LIFE_TIME_EST).
+LIFE_STEP_PERCENT = 10
+
 # Thermal zones by the names that boards give the processor's; the first zone otherwise.
 CPU_ZONES = ("cpu-thermal", "cpu_thermal", "soc-thermal", "soc_thermal", "x86_pkg_temp", "bigcore-thermal")
 
@@ -26,6 +29,11 @@ CPU_ZONES = ("cpu-thermal", "cpu_thermal", "soc-thermal", "soc_thermal", "x86_pk
 class HostConfig(DriverConfig):
     driver: Literal["host"] = "host"
     disk: str = Field("/", pattern="^/", description="A path on the file system to watch.")
+    storage: str | None = Field(
+        None,
+        pattern="^mmcblk[0-9]+$",
+        description="An eMMC whose wear is told too, such as mmcblk0; SD cards do not tell theirs.",
+    )
 
 
 class Host(Sensor[HostConfig, NoBus]):
@@ -40,7 +48,17 @@ class Host(Sensor[HostConfig, NoBus]):
         Point("throttled", type="boolean", description="The firmware slows the processor down now."),
         Point("under_voltage", type="boolean", description="The supply voltage is too low now."),
     )
+    wear = (
+        Point(
+            "storage_used", Unit.PERCENT, low=0, high=110, description="Share of the eMMC's life, rounded up."
+        ),
+        Point("storage_failing", type="boolean", description="The eMMC has used most of its spare blocks."),
+    )
     default_every_s = 30.0
+
+    @classmethod
+    def points_of(cls, config: HostConfig) -> tuple[Point, ...]:
+        return cls.points if config.storage is None else (*cls.points, *cls.wear)
 
     def __init__(self, *args: Any, root: Path = Path("/"), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -56,6 +74,8 @@ class Host(Sensor[HostConfig, NoBus]):
             "throttled": lambda: bool(self._firmware() & SLOWED),
             "under_voltage": self._under_voltage,
         }
+        if self.config.storage is not None:
+            sources |= {"storage_used": self._storage_used, "storage_failing": self._storage_failing}
         return {name: _tried(source) for name, source in sources.items()}
 
     def _text(self, path: str | Path) -> str:
@@ -78,7 +98,24 @@ class Host(Sensor[HostConfig, NoBus]):
         return round(100 * used / (used + disk.f_bavail), 2)
 
     def _firmware(self) -> int:
-        return int(self._text("sys/devices/platform/soc/soc:firmware/get_throttled"), 16)
+        # "soc" up to the Pi 4, "soc@107c000000" on the Pi 5
+        (word,) = (self._root / "sys/devices/platform").glob("soc*/soc*:firmware/get_throttled")
+        return int(self._text(word), 16)
+
+    def _storage_used(self) -> float:
+        """The worse of the two kinds of its memory."""
+        kinds = self._text(f"sys/block/{self.config.storage}/device/life_time").split()
+        worst = max(int(kind, 16) for kind in kinds)
+        if not 1 <= worst <= 11:
+            raise ValueError(f"life_time {worst} is not defined")
+        return worst * LIFE_STEP_PERCENT
+
+    def _storage_failing(self) -> bool:
+        """1 is normal, 2 has used 80 % of the spare blocks, 3 is urgent; 0 is not defined."""
+        found = int(self._text(f"sys/block/{self.config.storage}/device/pre_eol_info"), 16)
+        if not 1 <= found <= 3:
+            raise ValueError(f"pre_eol_info {found} is not defined")
+        return found > 1
 
     def _under_voltage(self) -> bool:
         for sensor in (self._root / "sys/class/hwmon").glob("hwmon*"):

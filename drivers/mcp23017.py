@@ -18,6 +18,8 @@ CHECKED = {"IODIR": IODIR, "IPOL": IPOL, "IOCON": IOCON, "GPPU": GPPU, "OLAT": O
 
 
 class Mcp23017Config(ExpanderConfig):
+    """`a7` and `b7` are best left to outputs: as inputs they may spoil a transfer (sheet, revision D)."""
+
     pins: ClassVar[tuple[str, ...]] = tuple(f"{port}{bit}" for port in "ab" for bit in range(8))
 
     driver: Literal["mcp23017"] = "mcp23017"

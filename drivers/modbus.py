@@ -1,7 +1,9 @@
 """Modbus RTU: frames on a serial line (Modbus over Serial Line V1.02) and the functions 1 to 6, 15 and 16.
 
 One question at a time, answered or not within a limit. Nothing here is asked twice: that is the caller's to
-decide, who knows whether asking again moves something.
+decide, who knows whether asking again moves something. Not pymodbus, whose client owns the port, a thread or
+loop, and retries: here the bus's thread owns it, other units and the guard share it, and a write is never
+repeated.
 """
 
 import struct

@@ -1,7 +1,8 @@
 """A satellite receiver that speaks NMEA 0183 on a serial line: RMC and GGA, of whatever constellation.
 
 One reading for each instant that the receiver names, once both sentences are there. A position counts only
-where every sentence calls it valid: receivers go on sending the last one in a tunnel.
+where every sentence calls it valid: receivers go on sending the last one in a tunnel. The two sentences are
+read here and not by pynmea2: it takes its checksum apart, and leaves all that is doubtful to its caller.
 """
 
 import calendar
@@ -22,6 +23,8 @@ from device_agent.driver import (
 )
 
 KNOT_M_S = 1852 / 3600
+# 2026: receivers whose week counter has run over (1024 weeks) tell a time before this driver was written.
+EARLIEST_S = 1_767_225_600
 # 82 by the standard; receivers with long fields go beyond. The rest of a line that has not ended is kept.
 SENTENCE_MAX_BYTES = 128
 SENTENCE = re.compile(rb"\$([^$*\r\n]{5,%d})\*([0-9A-Fa-f]{2})" % SENTENCE_MAX_BYTES)
@@ -51,7 +54,7 @@ class NmeaGps(Listener[NmeaGpsConfig, SerialBus]):
         Point("satellites", Unit.ONE, "integer", low=0, description="Used for the position."),
         Point("hdop", Unit.ONE, low=0, description="Horizontal dilution of precision."),
         Point("fix", type="boolean", description="Whether the position is measured now."),
-        Point("time", Unit.SECOND, description="UTC, seconds since 1970."),
+        Point("time", Unit.SECOND, low=EARLIEST_S, description="UTC, seconds since 1970."),
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

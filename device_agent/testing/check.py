@@ -72,9 +72,9 @@ def check_driver(
 
 
 def _check_alone(rules: "Rules", model: DriverConfig) -> None:
-    """A driver without a bus: on this very machine, for nothing of it is simulated."""
+    """A driver without a bus: what it does not simulate by itself is this very machine."""
     with leaving_nothing(rules):
-        device = rules.driver(model, NoBus())
+        device = rules.driver(model, NoBus(simulated=True))
         device.close()  # never opened
         for _ in range(2):
             device.open()

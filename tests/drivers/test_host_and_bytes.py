@@ -53,6 +53,33 @@ def test_the_firmwares_word_speaks_of_now(tmp_path, word, throttled, under_volta
     assert (values["throttled"], values["under_voltage"]) == (throttled, under_voltage)
 
 
+def test_the_firmwares_word_of_a_pi_5(tmp_path):
+    path = "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled"
+    values = host(tmp_path, {path: "4"}).read()
+    assert (values["throttled"], values["under_voltage"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("life_time", "pre_eol_info", "used", "failing"),
+    [
+        ("0x01 0x01", "0x01", 10, False),
+        ("0x03 0x07", "0x02", 70, True),
+        ("0x0b 0x01", "0x03", 110, True),
+        ("0x00 0x00", "0x00", NO_ANSWER, NO_ANSWER),
+        ("rubbish", "", NO_ANSWER, NO_ANSWER),
+    ],
+)
+def test_an_emmc_tells_its_wear(tmp_path, life_time, pre_eol_info, used, failing):
+    device = tmp_path / "sys/block/mmcblk0/device"
+    device.mkdir(parents=True)
+    (device / "life_time").write_text(life_time + "\n")
+    (device / "pre_eol_info").write_text(pre_eol_info + "\n")
+    config = HostConfig(storage="mmcblk0")
+    values = Host(config, NoBus(), root=tmp_path).read()
+    assert (values["storage_used"], values["storage_failing"]) == (used, failing)
+    assert list(values) == [point.name for point in Host.points_of(config)]
+
+
 def test_a_board_without_anything(tmp_path):
     values = host(tmp_path, {"proc/meminfo": "rubbish", "proc/uptime": ""}).read()
     values.pop("disk_used")
