@@ -120,7 +120,7 @@ class Agent:
 
     def _open_stores(self, config: Config) -> None:
         self._store = StoreThread()
-        self._journal = Journal(config.state.directory / "journal.db", self._store)
+        self._journal = Journal(config.state.directory / "journal.db", self._store, self._clock.now_ms)
         self._lanes = Lanes(
             config.state.directory,
             config.state.runtime_directory,

@@ -17,6 +17,7 @@ from typing import Any
 import msgpack
 import structlog
 
+from device_agent.clock import EARLIEST_TRUE_MS, SystemClock, undated
 from device_agent.network import Caller, Part, StartTask
 from device_agent.store import chain, turns
 from device_agent.store.thread import StoreThread
@@ -36,14 +37,17 @@ DAY_MS = 86_400_000
 TASK_KEEP_MS = 30 * DAY_MS
 TASKS_MAX = 20_000
 COMMANDS_MAX = 50_000
+NEWEST_KEPT = 1000
 TRIM_EVERY = 1000
 
 
 class Journal:
     """Memory answers, the file remembers. All methods belong to the event loop."""
 
-    def __init__(self, path: Path, thread: StoreThread) -> None:
+    def __init__(self, path: Path, thread: StoreThread, now_ms: Callable[[], int] | None = None) -> None:
+        """`now_ms`: of the runtime's clock (`device_agent.clock`), by which what is old is forgotten."""
         self._path = path
+        self._now_ms = now_ms or SystemClock().now_ms
         self._thread = thread
         self._db: sqlite3.Connection | None = None
         self._tasks: OrderedDict[str, bool] = OrderedDict()
@@ -92,12 +96,24 @@ class Journal:
         return db
 
     def _trim(self, db: sqlite3.Connection) -> None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = self._now_ms()
+        if undated(now_ms):
+            return  # everything would be old, or nothing
         with db:
-            db.execute(
-                "DELETE FROM task WHERE ended_ms IS NOT NULL AND ended_ms < ?", (now_ms - TASK_KEEP_MS,)
-            )
-            db.execute("DELETE FROM command WHERE at_ms < ?", (now_ms - DAY_MS,))
+            # What was noted before the time was known is as old as now at most.
+            db.execute("UPDATE command SET at_ms = ? WHERE at_ms < ?", (now_ms, EARLIEST_TRUE_MS))
+            db.execute("UPDATE task SET ended_ms = ? WHERE ended_ms < ?", (now_ms, EARLIEST_TRUE_MS))
+            for table, column, keep_ms, most in (
+                ("task", "ended_ms", TASK_KEEP_MS, TASKS_MAX),
+                ("command", "at_ms", DAY_MS, COMMANDS_MAX),
+            ):
+                last = db.execute(f"SELECT ifnull(max(rowid), 0) FROM {table}").fetchone()[0]
+                # The newest stay whatever the clock says, for that may have jumped; and none stays for ever.
+                old = f"({column} < ? OR rowid <= ?) AND rowid <= ?"
+                db.execute(
+                    f"DELETE FROM {table} WHERE {column} NOT NULL AND {old}",
+                    (now_ms - keep_ms, last - most, last - NEWEST_KEPT),
+                )
 
     def _count(self) -> None:
         """An agent that is not restarted for years trims its tables all the same."""
@@ -107,9 +123,9 @@ class Journal:
 
     def _read_all(self, db: sqlite3.Connection) -> None:
         self._trim(db)
-        rows = db.execute("SELECT id, ended_ms FROM task ORDER BY started_ms DESC LIMIT ?", (TASKS_MAX,))
+        rows = db.execute("SELECT id, ended_ms FROM task ORDER BY rowid DESC LIMIT ?", (TASKS_MAX,))
         self._tasks = OrderedDict((id_, ended is not None) for id_, ended in reversed(rows.fetchall()))
-        rows = db.execute("SELECT caller, id, ack FROM command ORDER BY at_ms DESC LIMIT ?", (COMMANDS_MAX,))
+        rows = db.execute("SELECT caller, id, ack FROM command ORDER BY rowid DESC LIMIT ?", (COMMANDS_MAX,))
         for caller, id_, ack in reversed(rows.fetchall()):
             self._commands[(caller, id_)] = None if ack is None else msgpack.unpackb(ack)
 
@@ -188,8 +204,7 @@ class Journal:
         """Tasks that were running when the last process ended, oldest first."""
         rows = await self._thread.run(
             lambda: self._execute(
-                "SELECT start, session FROM task WHERE ended_ms IS NULL AND start IS NOT NULL "
-                "ORDER BY started_ms"
+                "SELECT start, session FROM task WHERE ended_ms IS NULL AND start IS NOT NULL ORDER BY rowid"
             )
         )
         return [(_start(msgpack.unpackb(a)), msgpack.unpackb(b) if b else {}) for a, b in rows]

@@ -3,7 +3,7 @@
     crashing.py FILE run …
 
 Once FILE exists, the N-th call or return (N is the text in it) of a function on the way of readings and
-commands is the last thing that this process does, on whichever thread it happens.
+commands is the last thing that this process does, on whichever thread it happens; FILE.at then names it.
 """
 
 import os
@@ -45,6 +45,8 @@ def kill_at_step(file: Path) -> None:
             left.append(int(file.read_text()))
         left[0] -= 1
         if left[0] <= 0:
+            code = frame.f_code
+            file.with_suffix(".at").write_text(f"{event} of {Path(code.co_filename).stem}.{code.co_qualname}")
             os.kill(os.getpid(), signal.SIGKILL)
 
     threading.setprofile(step)

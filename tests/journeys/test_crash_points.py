@@ -62,7 +62,7 @@ def a_death(world: Any, heard: Listening, id_: str, step: int) -> str:
     assert len(states) == 1, f"step {step}: two answers to one command: {states}"
     off = heard.command(kind="set", id=f"{id_}-off", device="valve", values={"on": False}, ttl_ms=60_000)
     assert off["state"] == "done", off
-    return str(ack["state"])
+    return f"{file.with_suffix('.at').read_text()}: {ack['state']}"
 
 
 def deaths(world: Any, heard: Listening, rng: random.Random, rounds: int) -> None:
@@ -70,7 +70,7 @@ def deaths(world: Any, heard: Listening, rng: random.Random, rounds: int) -> Non
     for n in range(rounds):
         step = rng.randrange(1, STEPS_MAX)
         told.append((step, a_death(world, heard, f"c{n}", step)))
-    print(told)
+    print(*told, sep="\n")
     caught_up(world, heard)
     accounted(heard)
 

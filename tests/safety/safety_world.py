@@ -1,6 +1,7 @@
 """The commander with real devices and a real Journal, on a clock and a bus that a test holds in its hands."""
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,6 +101,10 @@ def actor(caller: Caller, holder: str = "", kind: TaskKind = "pipe") -> Actor:
     return Actor(holder or f"task-{caller.user}", f"session {caller.user}", caller, kind)
 
 
+# A command's id is never used again, nor in a later life of the same journal.
+NUMBERS = itertools.count(1)
+
+
 class Ground:
     """`async with Ground(tmp_path, more) as ground:`; `more` is configuration."""
 
@@ -130,7 +135,6 @@ class Ground:
             self.config, self.devices, self.keeper, self.journal, self.clock, self.latch
         )
         self._lives: list[asyncio.Task[Any]] = []
-        self._number = 0
 
     def on_reading(self, reading: Any) -> None: ...
 
@@ -164,16 +168,14 @@ class Ground:
     # -- asking ---------------------------------------------------------------------------------------------
 
     def word(self, device: str, **values: Any) -> Set:
-        self._number += 1
-        return Set(kind="set", id=f"c{self._number}", device=device, values=values)
+        return Set(kind="set", id=f"c{next(NUMBERS)}", device=device, values=values)
 
     async def set(self, who: Actor, device: str, **values: Any) -> str:
         """The state of the ack, or the code of its error."""
         return told(await self.commander.execute(self.word(device, **values), who, age_ms=0.0))
 
     async def pulse(self, who: Actor, device: str) -> str:
-        self._number += 1
-        word = Do(kind="do", id=f"c{self._number}", device=device, action="pulse")
+        word = Do(kind="do", id=f"c{next(NUMBERS)}", device=device, action="pulse")
         return told(await self.commander.execute(word, who, age_ms=0.0))
 
 
