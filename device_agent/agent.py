@@ -3,7 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -34,6 +34,9 @@ from device_agent.store.lanes import Lanes
 from device_agent.store.thread import StoreThread
 from device_agent.timekeeping import Timekeeper
 
+if TYPE_CHECKING:
+    from device_agent.delegation.desk import Desk
+
 log = structlog.get_logger("agent")
 
 # Joined, or offline and sampling: whichever comes first makes the agent ready.
@@ -44,6 +47,7 @@ WATCH_S = 0.2
 SAFE_LIMIT_S = 1.0
 PAUSE_LIMIT_S = 3.0
 STORE_LIMIT_S = 3.0
+DELEGATIONS_LIMIT_S = 1.0
 LEAVE_LIMIT_S = 3.0
 EXIT_DONE = 0
 EXIT_RESTART = 75
@@ -61,7 +65,9 @@ class Agent:
         notifier: Notifier,
         *,
         log_style: str = "text",
+        sessions_key: str = "",
     ) -> None:
+        """`sessions_key` is needed where there are delegations."""
         self._config = config
         self._clock = clock
         self._notifier = notifier
@@ -73,16 +79,7 @@ class Agent:
         self._hub = Hub(clock, self._history.add if self._history is not None else None)
         self._latch = Latch(config.state.directory / "emergency_stop")
         self._make_hardware(config, make_handle)
-        self._guard = GuardKeeper(
-            self._devices,
-            self._keeper,
-            self._commander.leases,
-            self._journal,
-            clock,
-            folder=config.state.runtime_directory,
-            timeout_s=config.safety.guard_timeout_s,
-            log_style=log_style,
-        )
+        self._guard = self._make_guard(config, log_style)
         title = config.agent.display_name or config.agent.name
         self._historian = Historian(title, self._history, self._devices, clock)
         self._tasks = Tasks(
@@ -100,7 +97,37 @@ class Agent:
         self._network = BlocksNetwork(self._settings(api_key), self._tasks, clock, config.state.directory)
         self._network.need_proof_s = self._need_proof_s
         self._network.joiner.on_card = CardWatch(lambda: self._commander.config).published
+        self._desk = self._make_desk(config, sessions_key) if config.delegations else None
         self._socket = self._make_socket(config)
+
+    def _make_guard(self, config: Config, log_style: str) -> GuardKeeper:
+        return GuardKeeper(
+            self._devices,
+            self._keeper,
+            self._commander.leases,
+            self._journal,
+            self._clock,
+            folder=config.state.runtime_directory,
+            timeout_s=config.safety.guard_timeout_s,
+            log_style=log_style,
+        )
+
+    def _make_desk(self, config: Config, key: str) -> "Desk":
+        # Who delegates nothing does not pay for it.
+        from device_agent.delegation.desk import Desk
+
+        return Desk(
+            config,
+            key,
+            self._devices,
+            self._hub,
+            self._commander,
+            self._historian,
+            self._journal,
+            self._store,
+            self._clock,
+            self._network.http.session,
+        )
 
     def _make_hardware(self, config: Config, make_handle: HandleFactory) -> None:
         self._devices: dict[str, Device] = {}
@@ -145,6 +172,7 @@ class Agent:
             self._historian,
             self._emergency_stop,
             self._hardware,
+            self._desk.status if self._desk is not None else list,
         )
         return ControlSocket(config.state.runtime_directory / "control.sock", owner.handlers())
 
@@ -191,6 +219,8 @@ class Agent:
         await self._lanes.load()
         await self._tasks.load()
         await self._guard.start()
+        if self._desk is not None:
+            await self._desk.start()
         self._hardware.start()
         await self._socket.open()
         network = self._lives.keep("network", self._network.run)
@@ -273,6 +303,8 @@ class Agent:
         for name, safe in made_safe.items():
             if not safe:
                 log.error("not_made_safe_at_stop", device=name)
+        if self._desk is not None:
+            await self._bounded("delegations", self._desk.close(), DELEGATIONS_LIMIT_S)
         await self._bounded("sessions", self._tasks.pause(), PAUSE_LIMIT_S)
         await self._bounded("outbox", self._lanes.close(), STORE_LIMIT_S)
         network.cancel()

@@ -5,19 +5,22 @@ A refusal tells nothing that the caller may not know: a device that is hidden fr
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from device_agent.config.access import AccessConfig, Right
-from device_agent.device import Device
 from device_agent.errors import Rejected
 from device_agent.network import Caller, TaskKind
 from device_agent.records import Value
 
 LOCAL = "local"
+DELEGATION = "delegation:"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who drives. `holder` is the task's id, or `local` for the owner on the device itself."""
+    """Who drives. `holder` is the task's id, `local` for the owner on the device, or `delegation:NAME`."""
 
     holder: str
     label: str
@@ -26,13 +29,17 @@ class Actor:
 
     @property
     def identities(self) -> frozenset[str]:
+        if self.holder.startswith(DELEGATION):
+            return frozenset((self.holder,))
         named = [("org", self.caller.org), ("user", self.caller.user)]
         return frozenset(f"{kind}:{name}" for kind, name in named if name)
 
     @property
     def journal_key(self) -> str:
         """Whose ids these are: a caller's, over all its tasks."""
-        return f"{self.caller.org}/{self.caller.user}" if self.holder != LOCAL else LOCAL
+        if self.holder == LOCAL or self.holder.startswith(DELEGATION):
+            return self.holder
+        return f"{self.caller.org}/{self.caller.user}"
 
 
 def may(access: AccessConfig, right: Right, actor: Actor, device: str) -> bool:
@@ -51,9 +58,9 @@ def rank(access: AccessConfig, actors: Iterable[Actor], device: str) -> int:
 
 
 def known_device(
-    access: AccessConfig, actor: Actor, name: str, devices: Mapping[str, Device], bounds: Collection[str]
-) -> Device:
-    """The device of this name. Raises Rejected `unknown_device`, in the same words if it is hidden."""
+    access: AccessConfig, actor: Actor, name: str, devices: Mapping[str, T], bounds: Collection[str]
+) -> T:
+    """What has this name. Raises Rejected `unknown_device`, in the same words if it is hidden."""
     known = [one for one in bounds if knows(access, actor, one)]
     if name not in known or name not in devices:
         raise Rejected("unknown_device", f"there is no device {name!r} here; there are: {_names(known)}")

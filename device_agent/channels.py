@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from device_agent import events
 from device_agent.clock import Clock
-from device_agent.device import Device
+from device_agent.device import Device, Sink
 from device_agent.events import Draft
 from device_agent.records import Flag, Reading, Status, Value
 from device_agent.store.lane import Lane
@@ -71,6 +71,8 @@ class Channel:
         self.lane = lane
         self.devices = dict(devices)
         self.paused = False
+        self.delegations: frozenset[str] = frozenset()
+        """Whose words its callers may hear."""
         self._who = who
         self._clock = clock
         self._selected = set(devices)
@@ -157,6 +159,10 @@ class Hub:
         self._record = record
         self._channels: dict[str, list[Channel]] = defaultdict(list)
         self._bytes: dict[str, list[Lane]] = defaultdict(list)
+        self.listeners: list[Sink] = []
+        """Told of everything after the record is, before callers are."""
+        self.announced: dict[str, Draft] = {}
+        """The newest words of each delegation."""
         self.readings = 0
 
     def add(self, channel: Channel) -> None:
@@ -180,13 +186,24 @@ class Hub:
         self.readings += 1
         if self._record is not None and reading.silence != "began":
             self._record(reading)
+        for listener in self.listeners:
+            listener.on_reading(reading)
         channels = self._channels.get(reading.device)
         if channels:
             draft = events.reading(reading, self._clock.boot)
             for channel in channels:
                 channel.reading(reading, draft)
 
+    def announce(self, delegation: str, draft: Draft) -> None:
+        """Words of a delegation, for the channels that carry it."""
+        open_now = {id(channel): channel for channels in self._channels.values() for channel in channels}
+        for channel in open_now.values():
+            if delegation in channel.delegations:
+                channel.say(draft)
+
     def on_status(self, status: Status) -> None:
+        for listener in self.listeners:
+            listener.on_status(status)
         draft = events.status(status)
         for channel in self._channels.get(status.device, ()):
             if status.device in channel.devices:

@@ -5,12 +5,13 @@ here: sessions, requests, the command line.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
+from device_agent import askable
 from device_agent.authority import (
     Actor,
     check_drive,
@@ -34,7 +35,7 @@ from device_agent.errors import (
     Interlocked,
     Rejected,
 )
-from device_agent.order import Order, Send, action_of, check_files
+from device_agent.order import Attempt, Order, Send, action_of, check_files
 from device_agent.records import SEND_FILE, File, Step, Value
 from device_agent.safety.keeper import Keeper
 from device_agent.safety.latch import Latch
@@ -46,33 +47,6 @@ log = structlog.get_logger("command")
 
 # Sessions that ended a moment ago and may have commands in the queue.
 ENDED_MAX = 1000
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """What a command came to, for the ack and the Journal."""
-
-    state: str = "done"
-    commanded: Mapping[str, Value] | None = None
-    applied: Mapping[str, Value] | None = None
-    verified: bool = False
-    code: str = ""
-    message: str = ""
-
-    def fail(self, state: str, code: str, message: str) -> None:
-        self.state, self.code, self.message = state, code, message
-
-    def members(self, id_: str) -> dict[str, Any]:
-        ack: dict[str, Any] = {"id": id_, "state": self.state}
-        if self.commanded is not None:
-            ack["commanded"] = dict(self.commanded)
-        if self.applied is not None:
-            ack["applied"] = dict(self.applied)
-        if self.state == "done":
-            ack["verified"] = self.verified
-        if self.code:
-            ack["error"] = {"code": self.code, "message": self.message}
-        return ack
 
 
 class Commander:
@@ -97,6 +71,8 @@ class Commander:
         self._ended: dict[str, None] = {}
         self.press: Callable[[str], Awaitable[Mapping[str, bool]]]
         """The emergency stop, which is wired last."""
+        self.questions: Mapping[str, askable.Askable] = {}
+        """By name; the right to drive one is the right to ask it."""
 
     async def execute(
         self,
@@ -120,11 +96,13 @@ class Commander:
         """
         arrived_s = self._clock.monotonic_s() - (age_ms or 0.0) / 1000
         key = actor.journal_key
-        first = await self._journal.first_answer(key, command.id)
-        if first is not None:
+        if (first := await self._journal.first_answer(key, command.id)) is not None:
             return {**first, "repeated": True}
-        attempt = _Attempt()
+        attempt = Attempt()
         try:
+            if command.device in self.questions:
+                await self._ask(command, (actor, *strangers), devices, arrived_s)
+                return attempt.members(command.id)
             order = replace(self._checked(command, actor, devices, strangers, for_s), send=send)
             check_files(order, take)
             if age_ms is None and not order.looks:
@@ -148,7 +126,7 @@ class Commander:
         return ack
 
     async def _in_turn(
-        self, attempt: _Attempt, order: Order, command: Command, may_begin: Callable[[], None]
+        self, attempt: Attempt, order: Order, command: Command, may_begin: Callable[[], None]
     ) -> File | None:
         """One command of a device after the other, each durable in the Journal before anything moves."""
         key = order.actor.journal_key
@@ -207,8 +185,13 @@ class Commander:
 
         An action's own steps are not known before it begins, so their limits are not judged.
         """
-        attempt = _Attempt()
+        attempt = Attempt()
         try:
+            if command.device in self.questions:
+                questions, access = self.questions, self.config.access
+                askable.checked(questions, self._devices, access, command, (actor,), None)
+                questions[command.device].check()
+                return {**attempt.members(command.id), "dry_run": True}
             order = self._checked(command, actor, None, (), None)
             if not order.looks:
                 self._keeper.may_move()
@@ -260,6 +243,14 @@ class Commander:
 
         return may_begin
 
+    async def _ask(
+        self, command: Command, actors: Sequence[Actor], bounds: Collection[str] | None, arrived_s: float
+    ) -> None:
+        access, questions = self.config.access, self.questions
+        args = askable.checked(questions, self._devices, access, command, actors, bounds)
+        self._in_time(arrived_s + command.ttl_ms / 1000, command)
+        await questions[command.device].ask(args, actors[0].label, command.id)
+
     def _in_time(self, deadline_s: float, command: Command) -> None:
         late_ms = (self._clock.monotonic_s() - deadline_s) * 1000
         if late_ms > 0:
@@ -307,7 +298,7 @@ class Commander:
 
     # -- doing ----------------------------------------
 
-    async def _perform(self, attempt: _Attempt, order: Order, may_begin: Callable[[], None]) -> File | None:
+    async def _perform(self, attempt: Attempt, order: Order, may_begin: Callable[[], None]) -> File | None:
         device, given = order.device, None
         try:
             if order.values is not None:
@@ -343,7 +334,7 @@ class Commander:
             self._keeper.spawn_safe(order.device.name, f"a command {how}")
 
     async def _write(
-        self, attempt: _Attempt, device: Device, values: Mapping[str, Value], may_begin: Callable[[], None]
+        self, attempt: Attempt, device: Device, values: Mapping[str, Value], may_begin: Callable[[], None]
     ) -> None:
         written = (await self._keeper.write(device, values, may_begin)).read_back
         attempt.applied = {name: written.get(name, value) for name, value in values.items()}
@@ -354,7 +345,7 @@ class Commander:
             read = ", ".join(f"{name} = {written[name]!r}" for name in wrong)
             attempt.fail("failed", "internal", f"{device.name} read back {read} after it was set")
 
-    async def _act(self, attempt: _Attempt, order: Order, may_begin: Callable[[], None]) -> File | None:
+    async def _act(self, attempt: Attempt, order: Order, may_begin: Callable[[], None]) -> File | None:
         assert order.action is not None
         if order.action is SEND_FILE and order.send is not None:
             may_begin()
@@ -374,7 +365,7 @@ class Commander:
             self._keeper.start_plan(order.device, rest, first.for_s)
         return None
 
-    def _record(self, command: Command, actor: Actor, attempt: _Attempt) -> None:
+    def _record(self, command: Command, actor: Actor, attempt: Attempt) -> None:
         if isinstance(command, Set):
             what = ", ".join(f"{name}={value!r}" for name, value in command.values.items())
         else:

@@ -1,7 +1,8 @@
-"""A checked command, on its way through the commander."""
+"""A checked command, on its way through the commander, and what comes of it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from device_agent.authority import Actor
 from device_agent.device import Device
@@ -10,6 +11,33 @@ from device_agent.records import SEND_FILE, Action, File, Value
 
 Send = Callable[[Device], Awaitable[None]]
 """Passes the file that came with a command to the device."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What a command came to, for the ack and the Journal."""
+
+    state: str = "done"
+    commanded: Mapping[str, Value] | None = None
+    applied: Mapping[str, Value] | None = None
+    verified: bool = False
+    code: str = ""
+    message: str = ""
+
+    def fail(self, state: str, code: str, message: str) -> None:
+        self.state, self.code, self.message = state, code, message
+
+    def members(self, id_: str) -> dict[str, Any]:
+        ack: dict[str, Any] = {"id": id_, "state": self.state}
+        if self.commanded is not None:
+            ack["commanded"] = dict(self.commanded)
+        if self.applied is not None:
+            ack["applied"] = dict(self.applied)
+        if self.state == "done":
+            ack["verified"] = self.verified
+        if self.code:
+            ack["error"] = {"code": self.code, "message": self.message}
+        return ack
 
 
 @dataclass(frozen=True, slots=True)

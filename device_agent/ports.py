@@ -4,7 +4,7 @@ A dedicated stream belongs to one session; a shared one to all sessions that are
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -56,10 +56,13 @@ class Port:
         clock: Clock,
         *,
         say: Callable[[Draft], None] | None = None,
+        delegations: Collection[str] = (),
     ) -> None:
+        """`delegations`: those that this stream carries and its callers may hear."""
         self.spec = spec
         self.config = config
         self.devices = dict(devices)
+        self.delegations = frozenset(delegations)
         self.lane = lane
         self.attached: dict[str, tuple[TaskLink, Actor, Stream]] = {}
         self.opening = 1 if spec.affinity == "dedicated" else 0
@@ -75,6 +78,7 @@ class Port:
         self.channel: Channel | None = None
         if lane is not None and spec.format == "events":
             self.channel = Channel(spec.name, lane, devices, clock, f"{spec.name}/{spec.stream_id}")
+            self.channel.delegations = self.delegations
 
     @property
     def shared(self) -> bool:
@@ -97,6 +101,8 @@ class Port:
             self._lives.spawn(f"inbound {self.spec.name}", self._listen(stream))
         if self.channel is not None and not announced:
             self.channel.begin(streams=streams, until_ms=until_ms)
+            for name in sorted(self.delegations & self._hub.announced.keys()):
+                self.channel.say(self._hub.announced[name])
 
     def collect(self) -> None:
         """Queue what the devices say from now on. A session that goes on after a restart does so at once:
@@ -202,7 +208,11 @@ class Port:
             server_ms = link.server_ms()
             age_ms = None if server_ms is None else max(0.0, server_ms - item.sent_ms)
             ack = await self._commander.execute(
-                word, who, age_ms=age_ms, devices=self.devices, strangers=strangers
+                word,
+                who,
+                age_ms=age_ms,
+                devices={*self.devices, *self.delegations},
+                strangers=strangers,
             )
             self._ack(ack)
         finally:

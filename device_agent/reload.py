@@ -12,7 +12,16 @@ from device_agent.safety.keeper import Keeper
 log = structlog.get_logger("reload")
 
 # Tables that are read when the process starts or joins; a change in them waits for the next start.
-AT_START = ("agent", "network", "state", "outbox", "history", "safety")
+AT_START = (
+    "agent",
+    "network",
+    "state",
+    "outbox",
+    "history",
+    "safety",
+    "delegation",
+    "delegations",
+)
 
 
 class Reloader:

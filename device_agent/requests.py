@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 
+from device_agent.askable import Askable
 from device_agent.authority import Actor, check_read, may
 from device_agent.card import FILE_ID, FILE_MAX_BYTES, HISTORY_ID, INPUT_ID
 from device_agent.clock import Clock
@@ -19,7 +20,7 @@ from device_agent.network import Part, TaskLink
 from device_agent.order import Send
 from device_agent.progress import Progress
 from device_agent.questions import DoQuestion, ReadQuestion, SetQuestion, asked
-from device_agent.records import File, Reading
+from device_agent.records import Action, DeviceState, File, Reading
 from device_agent.sessions import stream_id
 from device_agent.store.lanes import Lanes
 from device_agent.words import Do, Set
@@ -228,7 +229,14 @@ class RequestTask:
         self._pieces = [Piece(FILE_ID, file.name, file.mime_type, file.data)]
 
     def _describe(self) -> list[dict[str, Any]]:
-        return [describe(device) for name, device in self._devices.items() if self._may_read(name)]
+        devices = [describe(device) for name, device in self._devices.items() if self._may_read(name)]
+        access = self._config.access
+        asked = [
+            question
+            for name, question in self._commander.questions.items()
+            if self._may_read(name) or may(access, "drive", self.actor, name)
+        ]
+        return [*devices, *map(describe_question, asked)]
 
 
 def as_json(reading: Reading) -> dict[str, Any]:
@@ -258,21 +266,25 @@ def describe(device: Device) -> dict[str, Any]:
         if point.write:
             entry["safe"] = device.safe_values.get(point.name)
         points.append(entry)
-    actions = [
-        {
-            "name": action.name,
-            "moves": action.moves,
-            **({"gives": action.gives} if action.gives else {}),
-            "arguments": [
-                {"name": a.name, "type": a.type, "unit": a.unit, "required": a.required}
-                for a in action.arguments
-            ],
-        }
-        for action in device.driver_class.all_actions()
-    ]
+    actions = [_action(action) for action in device.driver_class.all_actions()]
     described: dict[str, Any] = {"device": device.name, "state": device.state, "points": points}
     if actions:
         described["actions"] = actions
     if device.period_s is not None:
         described["every_s"] = device.period_s
     return described
+
+
+def describe_question(question: Askable) -> dict[str, Any]:
+    """A delegation, as a device without points."""
+    action = question.action
+    told = {**_action(action), "description": action.description}
+    return {"device": question.name, "state": DeviceState.ONLINE, "points": [], "actions": [told]}
+
+
+def _action(action: Action) -> dict[str, Any]:
+    arguments = [
+        {"name": a.name, "type": a.type, "unit": a.unit, "required": a.required} for a in action.arguments
+    ]
+    gives = {"gives": action.gives} if action.gives else {}
+    return {"name": action.name, "moves": action.moves, **gives, "arguments": arguments}

@@ -256,7 +256,7 @@ class PipeSession:
             wanted = request.devices is None or not set(request.devices).isdisjoint(stream.devices)
             if not wanted and request.streams is None:
                 continue
-            if self._readable(stream):
+            if self._readable(name, stream):
                 chosen[name] = stream
             elif request.streams is not None:
                 raise Rejected("not_allowed", f"the owner's access rules do not let you read stream {name!r}")
@@ -264,9 +264,11 @@ class PipeSession:
             raise Rejected("not_allowed", "there is no stream here that you may read")
         return chosen
 
-    def _readable(self, stream: StreamConfig) -> bool:
+    def _readable(self, stream_name: str, stream: StreamConfig) -> bool:
         """A shared stream goes to all its callers, so each must be allowed all of it."""
         allowed = [self._may_read(name) for name in stream.devices]
+        if stream.affinity == "shared":
+            allowed += [self._may_read(name) for name in self._config.delegations_of(stream_name)]
         return all(allowed) if stream.affinity == "shared" else any(allowed)
 
     def _may_read(self, device: str) -> bool:
@@ -292,6 +294,7 @@ class PipeSession:
             self._commander,
             self._clock,
             say=self._say_elsewhere,
+            delegations=[one for one in self._config.delegations_of(name) if self._may_read(one)],
         )
         port.on_session_word = self._on_session_word
         return port

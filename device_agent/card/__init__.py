@@ -146,5 +146,8 @@ def _stream_description(config: Config, stream: StreamConfig) -> str:
         parts.append(f"Readings of {inventory(config, stream.devices)}.")
     if stream.inward:
         driven = [name for name in stream.devices if config.drivable(name)]
-        parts.append(f"Takes commands for {', '.join(driven)}.")
+        if driven:
+            parts.append(f"Takes commands for {', '.join(driven)}.")
+    if told := events.told_by(config, stream):
+        parts.append(f"Answers of an AI agent to the questions {', '.join(told)}.")
     return " ".join(parts)

@@ -5,8 +5,10 @@ What can be set carries its `unit` (UCUM), its `safe` value and its `limits` as 
 
 from typing import Any
 
+from device_agent.card.events import told_by
 from device_agent.card.parts import DIALECT, ID, TTL, described, event, object_of, writable
 from device_agent.config import Config, StreamConfig
+from device_agent.config.delegation import Delegation
 from device_agent.driver import Action, ActuatorConfig, Argument, Point
 
 _LIMITS = ("max_on_s", "min_off_s", "max_step", "max_rate_per_s", "max_cycles_per_hour")
@@ -20,6 +22,7 @@ def inbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
         forms += [_do_command(name, one) for one in config.drivers[name].actions if not one.gives]
     if any(writable(config, name) for name in stream.devices):
         forms.append(_stop())
+    forms += [_ask_command(name, config.delegations[name]) for name in told_by(config, stream)]
     if stream.affinity == "dedicated":
         forms += _session_words(stream)
     return {
@@ -78,6 +81,21 @@ def _stop() -> dict[str, Any]:
     form = event("Emergency stop", {"kind": {"const": "stop"}, "id": ID}, required=("id",))
     text = "Every actuator to safe at once; nothing moves until somebody releases it at the device."
     return {**form, "description": text}
+
+
+def _ask_command(name: str, rule: Delegation) -> dict[str, Any]:
+    question = {"question": {"type": "string", "maxLength": 2000}}
+    members = {
+        "kind": {"const": "do"},
+        "id": ID,
+        "device": {"const": name},
+        "action": {"const": "ask"},
+        "args": object_of(question, ["question"]) if rule.asks_question else object_of({}),
+        "ttl_ms": TTL,
+    }
+    wanted = ("id", "device", "action", *(("args",) if rule.asks_question else ()))
+    told = "Asks an AI agent; the answer comes as a `control` event about the delegation."
+    return {**event(f"ask {name}", members, required=wanted), "description": told}
 
 
 def _argument(argument: Argument) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def outbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
     forms += [_status(stream), _gap(stream)]
     if _carries_acks(config, stream):
         forms.append(ack())
-    forms.append(_control())
+    forms.append(_control(sorted(told_by(config, stream))))
     return {
         "$schema": DIALECT,
         "description": "One event. Values are null when nothing may be believed; `flags` then say why.",
@@ -154,9 +154,9 @@ def ack(*, numbered: bool = True) -> dict[str, Any]:
     return {"type": "object", "required": ["state"], "properties": members}
 
 
-def _control() -> dict[str, Any]:
-    """Open: `session` and the answers to session words say what they are about."""
-    return {
+def _control(delegations: list[str]) -> dict[str, Any]:
+    """Open: `session`, the answers to session words and delegations say what they are about."""
+    form: dict[str, Any] = {
         "title": "About the session",
         "description": "`session` is the first event; the others answer a session word with `ok` or `error`.",
         "type": "object",
@@ -174,6 +174,39 @@ def _control() -> dict[str, Any]:
             **UNUSUAL,
         },
     }
+    if delegations:
+        form["properties"]["about"]["enum"].append("delegation")
+        form["properties"] |= _delegation(delegations)
+    return form
+
+
+def _delegation(names: list[str]) -> dict[str, Any]:
+    """What an event with `about: "delegation"` has besides."""
+    text = {"type": "string"}
+    return {
+        "delegation": {"enum": names, "description": "about delegation: a question to an AI agent."},
+        "id": {**text, "description": "Of the question; its events may come twice."},
+        "turn": {"enum": ["question", "unclear", "acted", "ended"], "description": "What is answered."},
+        "state": {"enum": ["asked", "answered", "no_answer", "failed", "unknown"]},
+        "cause": {**text, "description": "Why it was asked."},
+        "asked_at": {"type": "integer", "description": "Epoch milliseconds."},
+        "do": {**text, "description": "The id of the `do` that asked."},
+        "answer": {**text, "description": "Untrusted text of the AI agent."},
+        "cut": {"const": True, "description": "The answer was too long for one event."},
+        "command": {
+            **text,
+            "description": "What it chose from the owner's list; `ack` says what became of it.",
+        },
+        "ack": ack(numbered=False),
+        "unclear": {**text, "description": "Why it chose no command."},
+    }
+
+
+def told_by(config: Config, stream: StreamConfig) -> list[str]:
+    """The delegations whose words go out on this stream."""
+    return [
+        name for name, rule in config.delegations.items() if config.streams.get(rule.stream or "") is stream
+    ]
 
 
 def _carries_acks(config: Config, stream: StreamConfig) -> bool:

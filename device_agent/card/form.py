@@ -162,7 +162,7 @@ def _operations(config: Config) -> list[str]:
     able = {
         "read": True,
         "set": any(writable(config, name) for name in config.devices),
-        "do": any(driver.all_actions() for driver in config.drivers.values()),
+        "do": any(driver.all_actions() for driver in config.drivers.values()) or bool(config.delegations),
         "describe": True,
         "history": config.history.enabled,
     }
@@ -174,6 +174,7 @@ def _command_properties(config: Config) -> dict[str, Any]:
     movable = [
         name for name in config.devices if writable(config, name) or config.drivers[name].all_actions()
     ]
+    movable += config.delegations
     if not movable:
         return {}
     properties: dict[str, Any] = {
@@ -188,6 +189,8 @@ def _command_properties(config: Config) -> dict[str, Any]:
         }
     if "do" in operations:
         actions = {a.name: None for driver in config.drivers.values() for a in driver.all_actions()}
+        if config.delegations:
+            actions["ask"] = None
         properties["action"] = {"type": "string", "enum": list(actions), "description": "do: the action."}
         properties["args"] = {"type": "object", "description": f"do: its arguments. {_actions(config)}"}
     return properties
@@ -233,6 +236,9 @@ def _actions(config: Config) -> str:
         f"{device}.{action.name}({', '.join(argument.name for argument in action.arguments)})"
         for device, driver in config.drivers.items()
         for action in driver.all_actions()
+    ]
+    told += [
+        f"{name}.ask({'question' if rule.asks_question else ''})" for name, rule in config.delegations.items()
     ]
     return f"{'; '.join(told)}."
 

@@ -1,10 +1,13 @@
 """`device-agent check`: validate the configuration without touching hardware."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from device_agent.cli.common import Exit, config_path, print_error, print_json, styled
 from device_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from device_agent.config import Config
 
 
 def register(subparsers: Any) -> None:
@@ -30,15 +33,28 @@ def run(args: argparse.Namespace) -> int:
         else:
             print_error(error)
         return Exit.CONFIG
+    warnings = [*config.warnings, *_keys(config)]
     if args.json:
-        print_json({"path": str(path), "valid": True, "errors": [], "warnings": list(config.warnings)})
+        print_json({"path": str(path), "valid": True, "errors": [], "warnings": warnings})
         return Exit.DONE
-    for warning in config.warnings:
+    for warning in warnings:
         print(f"{styled('warning', 'yellow', 'bold')}: {warning}")
     parts = (("device", config.devices), ("bus", config.buses), ("stream", config.streams))
     counts = ", ".join(_count(word, len(tables)) for word, tables in parts)
     print(f"{path} is {styled('right', 'green')}: agent {config.agent.name} with {counts}")
     return Exit.DONE
+
+
+def _keys(config: "Config") -> list[str]:
+    """What is missing here; a service may have it from its systemd credential."""
+    from device_agent.config.secret import sessions_key
+
+    if config.delegations:
+        try:
+            sessions_key(config.delegation)
+        except ConfigError as error:
+            return [str(error)]
+    return []
 
 
 def _count(word: str, number: int) -> str:

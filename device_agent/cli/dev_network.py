@@ -36,7 +36,10 @@ async def _serve(port: int, *, as_json: bool) -> None:
         print("[network]")
         for name in ("cdm_url", "pubnub_origin"):
             print(f'{name} = "{addresses[name]}"')
-        print("pubnub_tls = false\n\nCtrl-C ends it.", flush=True)
+        print(
+            "pubnub_tls = false\n\n# for delegations, with a key that begins with bk_ as well\n[delegation]"
+        )
+        print(f'base_url = "{addresses["sessions_url"]}"\n\nCtrl-C ends it.', flush=True)
 
     server = asyncio.ensure_future(serve(port, ready=ready))
     loop = asyncio.get_running_loop()

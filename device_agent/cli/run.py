@@ -16,7 +16,7 @@ from device_agent.bus.factory import make_handle
 from device_agent.cli.common import config_path
 from device_agent.clock import Clock, SystemClock
 from device_agent.config import Config, load
-from device_agent.config.secret import api_key
+from device_agent.config.secret import api_key, sessions_key
 from device_agent.errors import ConfigError
 from device_agent.hardware import HandleFactory
 from device_agent.operate.systemd import Notifier
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     path = config_path(args)
     config = load(path)
     key = api_key(config.network)
+    asking = sessions_key(config.delegation) if config.delegations else ""
     try:
         prepare_directories(config)
     except OSError as error:
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             "make it for this user, or name another directory"
         ) from error
     return asyncio.run(
-        _run(config, key, _handles(args.simulate, path), _clock(args.simulate, config), args.log)
+        _run(config, (key, asking), _handles(args.simulate, path), _clock(args.simulate, config), args.log)
     )
 
 
@@ -68,8 +69,11 @@ def _clock(simulate: bool, config: Config) -> Clock:
     return ShiftedClock(Path(wrong), memory)
 
 
-async def _run(config: Config, key: str, handles: HandleFactory, clock: Clock, log_style: str) -> int:
-    agent = Agent(config, key, clock, handles, Notifier(), log_style=log_style)
+async def _run(
+    config: Config, keys: tuple[str, str], handles: HandleFactory, clock: Clock, log_style: str
+) -> int:
+    key, asking = keys
+    agent = Agent(config, key, clock, handles, Notifier(), log_style=log_style, sessions_key=asking)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)

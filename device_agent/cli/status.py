@@ -132,6 +132,7 @@ def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
     for session in status["sessions"]:
         streams = ", ".join(session["streams"])
         lines.append([(f"  {clean(session['task'])}  {streams}, {session['remaining_s']} s left", "")])
+    lines += map(_delegation, status.get("delegations", ()))
     return lines + _buses(status.get("buses", ())) + _devices(status["devices"])
 
 
@@ -151,6 +152,23 @@ def _buses(buses: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
         name: Span = (f"bus      {bus['bus']} ", "")
         lines.append([name, (state, "" if state == "open" else "red"), (f"  {', '.join(steps)}  {why}", "")])
     return lines
+
+
+def _delegation(told: Mapping[str, Any]) -> list[Span]:
+    """One line: where it stands, and the newest that was heard."""
+    last, state = told.get("last", {}), told["state"]
+    line: list[Span] = [(f"asks     {told['delegation']}  ", ""), (state, "" if state == "idle" else "cyan")]
+    parts = [f"{told['asked_today']} of {told['max_per_day']} today"]
+    if "may_ask_in_s" in told:
+        parts.append(f"again in {told['may_ask_in_s']} s")
+    if "trouble" in told:
+        line.append((f" ({clean(told['trouble'], 100)})", "yellow"))
+    if last:
+        said = last.get("answer") or last.get("error", {}).get("message", "")
+        parts.append(f"{last['state']}{': ' if said else ''}{clean(said, 60)}")
+    if ack := last.get("ack"):
+        parts.append(f"{clean(last['command'])} {ack['state']}")
+    return [*line, (f", {', '.join(parts)}", "")]
 
 
 def _devices(devices: Sequence[Mapping[str, Any]]) -> list[list[Span]]:

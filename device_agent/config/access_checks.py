@@ -11,12 +11,16 @@ from device_agent.registry import nearest
 def access_and_stop(draft: Draft) -> Iterator[str]:
     """Every fault, one sentence each."""
     for name, rules in draft.access.devices.items() if draft.access is not None else ():
-        if name not in draft.device_names:
-            guess = nearest(name, list(draft.device_names))
+        if name in draft.delegation_names:
+            if rules.points:
+                yield f"access.devices.{name}.points: a delegation has no points: remove them"
+        elif name not in draft.device_names:
+            guess = nearest(name, [*draft.device_names, *draft.delegation_names])
             hint = f'did you mean "{guess}"?' if guess else "remove the table"
             yield f"access.devices.{name} is not a device: {hint}"
         elif name in draft.devices:
             yield from _points(draft.devices[name], rules)
+    yield from _delegations_named(draft)
     yield from _stop_line(draft)
 
 
@@ -36,6 +40,24 @@ def _points(device: DraftDevice, rules: DeviceAccess) -> Iterator[str]:
             None,
         ):
             yield f"{place} has a range, but the point is a {writable[name].type}: remove minimum and maximum"
+
+
+def _delegations_named(draft: Draft) -> Iterator[str]:
+    """Of the lists that let somebody drive, those that name a delegation that is not there."""
+    if draft.access is None:
+        return
+    lists = {"access": draft.access.drive}
+    for device, rules in draft.access.devices.items():
+        lists[f"access.devices.{device}"] = rules.drive or ()
+        for point, own in rules.points.items():
+            lists[f"access.devices.{device}.points.{point}"] = own.drive or ()
+    for place, callers in lists.items():
+        for caller in callers:
+            kind, _, name = caller.partition(":")
+            if kind == "delegation" and name not in draft.delegation_names:
+                guess = nearest(name, list(draft.delegation_names))
+                hint = f'did you mean "delegation:{guess}"?' if guess else "remove it"
+                yield f"{place}.drive has {show(caller)}, which is not a delegation: {hint}"
 
 
 def _stop_line(draft: Draft) -> Iterator[str]:

@@ -18,6 +18,7 @@ from device_agent.bus.config import (
     SpiBusConfig,
 )
 from device_agent.config.access_checks import access_and_stop
+from device_agent.config.delegation_checks import delegation_warnings, delegations
 from device_agent.config.draft import Draft, DraftDevice
 from device_agent.config.explain import show
 from device_agent.config.guard_checks import pulses, unguarded
@@ -48,12 +49,14 @@ def cross_checks(draft: Draft) -> Iterator[str]:
     yield from access_and_stop(draft)
     yield from conditions(draft)
     yield from pulses(draft)
+    yield from delegations(draft)
     yield from _socket_path(draft)
 
 
 def warnings(draft: Draft) -> Iterator[str]:
     """What is allowed and probably not meant."""
     yield from stream_warnings(draft)
+    yield from delegation_warnings(draft)
     used = {device.config.bus for device in draft.devices.values()}
     used |= {pins for bus in draft.buses.values() for _, pins, _ in recovery_lines(bus)}
     for name in draft.buses.keys() - used:

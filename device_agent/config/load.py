@@ -14,6 +14,7 @@ from device_agent import registry
 from device_agent.bus import config as bus_config
 from device_agent.config.access import AccessConfig
 from device_agent.config.checks import cross_checks, warnings
+from device_agent.config.delegation import Delegation, DelegationConfig
 from device_agent.config.draft import Draft, DraftDevice, ask, describe
 from device_agent.config.explain import sentences, show, unknown_key
 from device_agent.config.models import (
@@ -35,6 +36,7 @@ DEPTH_MAX = 16
 BUSES_MAX = 64
 DEVICES_MAX = 256
 STREAMS_MAX = 32
+DELEGATIONS_MAX = 32
 
 LoadDriver = Callable[[str], type[Driver[Any, Any]]]
 M = TypeVar("M", bound=BaseModel)
@@ -47,8 +49,14 @@ _SINGLE: dict[str, type[BaseModel]] = {
     "history": HistoryConfig,
     "safety": SafetyConfig,
     "access": AccessConfig,
+    "delegation": DelegationConfig,
 }
-_MANY = {"buses": BUSES_MAX, "devices": DEVICES_MAX, "streams": STREAMS_MAX}
+_MANY = {
+    "buses": BUSES_MAX,
+    "devices": DEVICES_MAX,
+    "streams": STREAMS_MAX,
+    "delegations": DELEGATIONS_MAX,
+}
 
 _BUS_KINDS: dict[str, type[BaseModel]] = {
     get_args(model.model_fields["kind"].annotation)[0]: model
@@ -159,9 +167,12 @@ class _Reader:
         draft = Draft(**{name: single[name] for name in ("agent", "state", "access", "safety")})  # type: ignore[arg-type]
         self._buses(draft, self._named("buses", document))
         self._devices(draft, self._named("devices", document))
-        for name, table in self._named("streams", document).items():
+        streams = self._named("streams", document)
+        draft.stream_names = tuple(streams)
+        for name, table in streams.items():
             if stream := self._table(f"streams.{name}", StreamConfig, table):
                 draft.streams[name] = stream
+        self._delegations(draft, self._named("delegations", document), single["history"])
         self.problems += cross_checks(draft)
         if self.problems:
             return None
@@ -172,6 +183,7 @@ class _Reader:
             devices={name: device.config for name, device in draft.devices.items()},
             drivers={name: device.driver for name, device in draft.devices.items()},
             streams=draft.streams,
+            delegations=draft.delegations,
             warnings=(*notes, *warnings(draft)),
         )
 
@@ -234,6 +246,13 @@ class _Reader:
                     draft.devices[name] = device
             except ConfigError as error:
                 self.problems += error.problems
+
+    def _delegations(self, draft: Draft, tables: dict[str, Any], history: BaseModel | None) -> None:
+        draft.delegation_names = tuple(tables)
+        draft.history_enabled = getattr(history, "enabled", True)
+        for name, table in tables.items():
+            if rule := self._table(f"delegations.{name}", Delegation, table):
+                draft.delegations[name] = rule
 
     def _device(self, name: str, table: Any) -> DraftDevice | None:
         place = f"devices.{name}"

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from device_agent.belief import calibrated_points
 from device_agent.bus.config import BusConfig
 from device_agent.config.access import AccessConfig
+from device_agent.config.delegation import Delegation, DelegationConfig
 from device_agent.config.types import LocalPath, SizeBytes, Table
 from device_agent.driver import Driver, DriverConfig, Point, Value
 
@@ -167,11 +168,13 @@ class Config:
     history: HistoryConfig
     safety: SafetyConfig
     access: AccessConfig
+    delegation: DelegationConfig
     buses: Mapping[str, BusConfig]
     devices: Mapping[str, DriverConfig]
     drivers: Mapping[str, type[Driver[Any, Any]]]
     """The driver class of each device, by the device's name."""
     streams: Mapping[str, StreamConfig]
+    delegations: Mapping[str, Delegation]
     warnings: tuple[str, ...] = ()
 
     def points(self, device: str) -> tuple[Point, ...]:
@@ -183,6 +186,10 @@ class Config:
         """The safe value of each writable point of one device; empty for what does not move."""
         safe_of = getattr(self.drivers[device], "safe_of", None)
         return dict(safe_of(self.devices[device])) if safe_of is not None else {}
+
+    def delegations_of(self, stream: str) -> dict[str, Delegation]:
+        """The delegations whose answers go out on this stream, and whose `do` it takes."""
+        return {name: rule for name, rule in self.delegations.items() if rule.stream == stream}
 
     def drivable(self, device: str) -> bool:
         """Whether anything of this device can be set or moved."""

@@ -112,7 +112,8 @@ def _bytes(draft: Draft, place: str, stream: StreamConfig) -> Iterator[str]:
 
 def _something_to_drive(draft: Draft, place: str, stream: StreamConfig) -> Iterator[str]:
     devices = [draft.devices[name] for name in stream.devices if name in draft.devices]
-    if len(devices) == len(stream.devices) and not any(device.drivable for device in devices):
+    asked = any(f"streams.{rule.stream}" == place for rule in draft.delegations.values())
+    if len(devices) == len(stream.devices) and not asked and not any(one.drivable for one in devices):
         yield (
             f'{place}.direction = "{stream.direction}" but none of its devices can be driven: write '
             '"outbound", or add a device with a writable point'

@@ -1,6 +1,6 @@
 """What the owner may ask the running daemon through the control socket."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from device_agent.history.ask import Historian, HistoryQuestion
 from device_agent.network.blocks.network import BlocksNetwork
 from device_agent.operate.control_socket import Handler
 from device_agent.operate.hands import Hands
-from device_agent.requests import as_json, describe
+from device_agent.requests import as_json, describe, describe_question
 from device_agent.runtime import Tasks
 from device_agent.safety.guard_keeper import GuardKeeper
 from device_agent.safety.keeper import Keeper
@@ -46,6 +46,7 @@ class Owner(Hands):
         historian: Historian,
         stop: EmergencyStop,
         hardware: Hardware,
+        delegations: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         super().__init__(devices, commander, keeper, journal, stop)
         self._config = config
@@ -55,6 +56,7 @@ class Owner(Hands):
         self._guard = guard
         self._historian = historian
         self._hardware = hardware
+        self._delegations = delegations
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -104,11 +106,13 @@ class Owner(Hands):
             "guard": self._guard.status(),
             "emergency_stop": self._stop.status(),
             "buses": self._hardware.figures(),
+            "delegations": self._delegations(),
             "devices": devices,
         }
 
     async def describe(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [describe(device) for device in self._devices.values()]
+        devices = [describe(device) for device in self._devices.values()]
+        return [*devices, *map(describe_question, self._commander.questions.values())]
 
     async def history(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """The history of design section 5; `data` holds the readings."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from callers import _collected, alice, caller, net
+from delegating import sessions, start
 from world import World
 
 from device_agent.testing.network import NetworkThread

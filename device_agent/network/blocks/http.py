@@ -105,7 +105,7 @@ class Api:
             self._http.session().request(method, url, headers=headers, data=data) as response,
         ):
             status = response.status
-            text = await _read(response, what)
+            text = await read_reply(response, what)
             self._note_affinity(response.headers.get("X-Write-Affinity"))
         self._http.link.answered()
         return self._reply(what, status, text)
@@ -136,14 +136,17 @@ class Api:
             self._affinity = max(self._affinity, until)
 
 
-async def _read(response: "aiohttp.ClientResponse", what: str) -> bytes:
+async def read_reply(
+    response: "aiohttp.ClientResponse", what: str, limit_bytes: int = REPLY_MAX_BYTES
+) -> bytes:
+    """The body. Raises ProtocolFault beyond `limit_bytes`."""
     parts: list[bytes] = []
     size_bytes = 0
     async for chunk in response.content.iter_chunked(65_536):
         parts.append(chunk)
         size_bytes += len(chunk)
-        if size_bytes > REPLY_MAX_BYTES:
-            raise ProtocolFault(f"{what}: the answer is larger than {REPLY_MAX_BYTES} bytes")
+        if size_bytes > limit_bytes:
+            raise ProtocolFault(f"{what}: the answer is larger than {limit_bytes} bytes")
     return b"".join(parts)
 
 

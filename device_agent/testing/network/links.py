@@ -49,6 +49,7 @@ class Link:
             "cdm_url": f"http://{self.origin}/config.json",
             "api_base_url": f"http://{self.origin}",
             "pubnub_origin": self.origin,
+            "sessions_url": f"http://{self.origin}",
             "admin_url": f"http://{self.origin}/_dev",
         }
 

@@ -33,14 +33,15 @@ from device_agent.testing.network.setup import SetupFunction
 from device_agent.testing.network.tasks import TaskTable
 from device_agent.testing.network.tokens import Tokens
 from device_agent.testing.network.wire import Wire
+from device_agent.testing.sessions_api.api import PATH, SessionsApi
 
 
 class DevNetwork(Admin):
     """A local stand-in of the Blocks Network, for development and tests only.
 
-    ``async with DevNetwork() as net:`` serves config document, backend API, PubNub surface and the admin
-    surface ``/_dev/`` on one loopback port; ``port`` 0 takes a free one. What a test can do with it is in
-    :class:`~device_agent.testing.network.admin.Admin`.
+    ``async with DevNetwork() as net:`` serves config document, backend API, PubNub surface, the Sessions API
+    (``net.sessions_api``) and the admin surface ``/_dev/`` on one loopback port; ``port`` 0 takes a free one.
+    What a test can do with it is in :class:`~device_agent.testing.network.admin.Admin`.
     """
 
     def __init__(self, port: int = 0, settings: Settings | None = None) -> None:
@@ -60,6 +61,7 @@ class DevNetwork(Admin):
         presence = PresenceApi(settings, wire, tokens, backend)
         auth = AuthApi(settings, accounts, registry, backend)
         agents = RegistryApi(accounts, registry)
+        self.sessions_api = SessionsApi()
         self._port = port
         self._closing = asyncio.Event()
         self._admin_api = AdminApi(self)
@@ -88,6 +90,7 @@ class DevNetwork(Admin):
             ("api", "v1", "agents", "*", "invitations"): agents.invitations,
             ("api", "v1", "agents", "*", "grants"): agents.grants,
             ("api", "v1", "agent-invitations", "accept"): agents.accept,
+            PATH: self.sessions_api.answer,
         }
 
     async def start(self) -> Self:

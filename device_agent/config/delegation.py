@@ -1,0 +1,190 @@
+"""[delegation] and [delegations.NAME]: questions to a Blocks AI agent, and what its answer may cause."""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from device_agent.config.types import NAME_MAX, WORD, LocalPath, Table
+from device_agent.driver import Value
+from device_agent.records import DeviceState
+
+BASE_URL = "https://api.blocks.team"
+MESSAGE_MAX = 8000
+# Names that the service's public documents list; others may exist in a workspace.
+BUILT_IN_AGENTS = ("claude", "codex", "gemini", "opencode", "cursor", "kimi")
+COMMANDS_MAX = 32
+
+PLACEHOLDER = re.compile(r"\{([a-z0-9_.]*)\}")
+"""What a template is filled with: `{device.point}`, `{agent}`, `{time}` or `{question}`."""
+
+_CONDITIONS = ("above", "below", "equals", "status", "at", "every_s")
+
+
+class DelegationConfig(Table):
+    """[delegation]: the Sessions API, for all delegations. Its key has places of its own (`secret`)."""
+
+    base_url: str = Field(BASE_URL, pattern=r"^https?://[^\s?#]+$", max_length=2000)
+    api_key_file: LocalPath | None = None
+    poll_s: float = Field(15, ge=2, le=3600)
+    """How often an answer is looked for at first; later less often."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _safe(cls, url: str) -> str:
+        host = url.partition("://")[2].partition("/")[0]
+        if "@" in host:
+            raise ValueError("must not hold a user or password: see delegation.api_key_file")
+        loopback = re.fullmatch(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?", host)
+        if url.startswith("http://") and not loopback:
+            raise ValueError("must begin with https://: the key must not cross a network in the clear")
+        return url.rstrip("/")
+
+
+def _states(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+State = Annotated[DeviceState, Field(strict=False)]
+
+
+class When(Table):
+    """What asks by itself: a value, a state, or time. Exactly one of them.
+
+    `above` holds until the value is at most `below_again` (`below`: at least `above_again`).
+    """
+
+    device: str = ""
+    point: str = ""
+    above: float | None = None
+    below_again: float | None = None
+    below: float | None = None
+    above_again: float | None = None
+    equals: bool | str | None = None
+    status: Annotated[tuple[State, ...], BeforeValidator(_states)] = Field((), strict=False)
+    for_s: float = Field(0, ge=0, le=604_800)
+    at: str | None = Field(None, pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
+    """Local time of each day."""
+    every_s: float | None = Field(None, ge=60, le=31_622_400)
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is a moment, not something that holds for a while."""
+        return self.at is not None or self.every_s is not None
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> "When":
+        given = [name for name in _CONDITIONS if getattr(self, name) not in (None, ())]
+        if len(given) != 1:
+            raise ValueError(f"must have exactly one of {', '.join(_CONDITIONS)}")
+        if self.timed and (self.device or self.point or self.for_s):
+            raise ValueError(f"has {given[0]}, which needs no device, point or for_s: remove them")
+        if not self.timed and not self.device:
+            raise ValueError(f"has {given[0]} and no device: add device")
+        if bool(self.point) != (given[0] in ("above", "below", "equals")):
+            raise ValueError(f"has {given[0]}, which needs {'no' if self.point else 'a'} point")
+        self._check_hysteresis()
+        return self
+
+    def _check_hysteresis(self) -> None:
+        again = {"above": self.below_again, "below": self.above_again}
+        for name, other, sign in (("above", "below_again", 1), ("below", "above_again", -1)):
+            value, back = getattr(self, name), again[name]
+            if back is not None and value is None:
+                raise ValueError(f"has {other} without {name}: add {name}, or remove it")
+            if back is not None and value is not None and (value - back) * sign < 0:
+                raise ValueError(f"has {name} = {value:g} and {other} = {back:g}: swap them")
+
+
+class Attached(Table):
+    """Readings that go with the question: the present ones, and the record of the last `last_s`."""
+
+    devices: tuple[str, ...] = Field(min_length=1, max_length=32, strict=False)
+    last_s: float | None = Field(None, ge=1, le=2_678_400)
+
+
+class AllowedCommand(Table):
+    """[delegations.NAME.commands.COMMAND]: one thing that an answer may cause, by this name."""
+
+    description: str = Field("", max_length=500)
+    """Told to the AI agent."""
+    device: str
+    values: dict[str, Value] = Field(default_factory=dict)
+    for_s: float | None = Field(None, gt=0, le=86_400)
+    action: str = ""
+    args: dict[str, Value] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "AllowedCommand":
+        if bool(self.values) == bool(self.action):
+            raise ValueError("must have either values or an action")
+        if self.args and not self.action:
+            raise ValueError("has args without an action: remove them")
+        if self.for_s is not None and self.action:
+            raise ValueError("has for_s, which goes with values: put it into args, or remove it")
+        return self
+
+
+class FollowUp(Table):
+    """What is said in the same session later; each at most once for a question."""
+
+    ended: str | None = Field(None, min_length=1, max_length=MESSAGE_MAX)
+    """When what asked does not hold any more."""
+    acted: str | None = Field(None, min_length=1, max_length=MESSAGE_MAX)
+    """When a command was carried out or refused; the outcome is added."""
+    unclear: str | None = Field(None, min_length=1, max_length=MESSAGE_MAX)
+    """When the answer names no command in the form that was asked for; the form is added."""
+
+
+class Delegation(Table):
+    """[delegations.NAME]: one rule."""
+
+    agent: str | None = Field(None, min_length=1, max_length=200, pattern=r"^\S+$")
+    agent_id: str | None = Field(None, pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+    profile: dict[str, Any] | None = Field(None, max_length=64)
+    private: bool = False
+    when: When | None = None
+    """None: only a `do` of a caller or of the owner asks."""
+    message: str = Field(min_length=1, max_length=MESSAGE_MAX)
+    readings: Attached | None = None
+    min_interval_s: float = Field(1800, ge=10, le=31_622_400)
+    max_per_day: int = Field(10, ge=1, le=1000)
+    answer_within_s: float = Field(3600, ge=10, le=604_800)
+    stream: str | None = None
+    follow_up: FollowUp = FollowUp()
+    commands: dict[str, AllowedCommand] = Field(default_factory=dict, max_length=COMMANDS_MAX)
+    act_within_s: float = Field(600, ge=10, le=43_200)
+    """A command of an answer that comes later than this after its question is refused."""
+
+    @model_validator(mode="after")
+    def _one_agent(self) -> "Delegation":
+        given = [one for one in (self.agent, self.agent_id, self.profile) if one is not None]
+        if len(given) != 1:
+            raise ValueError("must have exactly one of agent, agent_id, profile")
+        return self
+
+    @field_validator("commands")
+    @classmethod
+    def _named(cls, commands: dict[str, AllowedCommand]) -> dict[str, AllowedCommand]:
+        for name in commands:
+            if re.fullmatch(WORD, name) is None or len(name) > NAME_MAX or name == "none":
+                raise ValueError(f"has {name!r:.70}: use lower-case letters, digits and _ (and not none)")
+        return commands
+
+    @property
+    def asks_question(self) -> bool:
+        """Whether its `do` takes an argument `question`."""
+        return "question" in PLACEHOLDER.findall(self.message)
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """All texts with placeholders, by their place in the table."""
+        said = {f"follow_up.{name}": text for name, text in self.follow_up if text is not None}
+        return MappingProxyType({"message": self.message, **said})
+
+
+def holder(name: str) -> str:
+    """How a delegation is named where callers are: in `access`, in leases, in the Journal."""
+    return f"delegation:{name}"

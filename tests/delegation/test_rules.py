@@ -1,0 +1,155 @@
+"""When a rule asks: thresholds, states, times, limits."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_agent.clock import EARLIEST_TRUE_MS
+from device_agent.config.delegation import Delegation, When
+from device_agent.delegation.condition import Condition
+from device_agent.delegation.moments import Stamp, age_s, stamp, today, wait_s
+from device_agent.records import DeviceState
+from device_agent.testing import SteppedClock
+
+
+def hot(for_s: float = 0) -> Condition:
+    return Condition(When(device="c", point="t", above=35, below_again=33, for_s=for_s))
+
+
+def follow(condition: Condition, values: list[Any]) -> list[bool]:
+    said = []
+    for second, value in enumerate(values):
+        condition.value(value, float(second))
+        said.append(condition.active)
+    return said
+
+
+def test_a_threshold_has_two_sides() -> None:
+    assert follow(hot(), [35, 35.1, 34, 33.1, 33, 34, 36]) == [False, True, True, True, False, False, True]
+
+
+def test_below_is_the_mirror_image() -> None:
+    cold = Condition(When(device="c", point="t", below=5, above_again=7))
+    assert follow(cold, [5, 4.9, 6.9, 7, 6]) == [False, True, True, False, False]
+
+
+def test_it_must_hold_without_a_break() -> None:
+    assert follow(hot(2), [36, 36, 34, 36, 36, 36]) == [False] * 5 + [True]
+    assert follow(hot(2), [36, 36, None, 36, 36, 36]) == [False] * 5 + [True]
+
+
+def test_time_alone_is_enough_for_what_is_only_told() -> None:
+    open_door = Condition(When(device="door", point="active", equals=True, for_s=60))
+    open_door.value(True, 0)
+    open_door.tick(59)
+    assert not open_door.active
+    open_door.tick(60)
+    assert open_door.active
+    open_door.value(None, 61)
+    assert open_door.active
+    open_door.value(False, 62)
+    assert not open_door.active
+
+
+@pytest.mark.parametrize("value", [1, "true", None, math.nan])
+def test_a_boolean_is_no_number(value: Any) -> None:
+    assert follow(Condition(When(device="d", point="p", equals=True)), [value]) == [False]
+
+
+def test_a_device_that_went_breaks_the_time_and_ends_nothing() -> None:
+    condition = hot(10)
+    condition.value(36, 0)
+    condition.state(DeviceState.OFFLINE, 5)
+    condition.tick(11)
+    assert not condition.active
+    lasting = hot()
+    lasting.value(36, 0)
+    lasting.state(DeviceState.FAULT, 1)
+    assert lasting.active
+
+
+def test_a_state() -> None:
+    gone = Condition(When(device="c", status=("offline", "fault"), for_s=30))  # type: ignore[arg-type]
+    gone.state(DeviceState.OFFLINE, 0)
+    gone.state(DeviceState.FAULT, 20)
+    gone.tick(30)
+    assert gone.active
+    gone.state(DeviceState.ONLINE, 40)
+    assert not gone.active
+
+
+READINGS = st.lists(st.one_of(st.none(), st.floats(allow_nan=False), st.integers(20, 50)), max_size=40)
+
+
+@given(READINGS, st.integers(0, 5), st.booleans())
+def test_it_begins_above_and_ends_below_and_never_in_between(
+    values: list[float | None], for_s: int, active: bool
+) -> None:
+    condition = Condition(When(device="c", point="t", above=35, below_again=33, for_s=for_s), active=active)
+    held = 0
+    for second, value in enumerate(values):
+        before = condition.active
+        condition.value(value, float(second))
+        held = held + 1 if value is not None and value > 35 else 0
+        if condition.active and not before:
+            assert held > for_s
+        if before and not condition.active:
+            assert value is not None
+            assert value <= 33
+        if value is None or 33 < value <= 35:
+            assert condition.active == before
+
+
+RULE = Delegation(agent="claude", message="x", min_interval_s=100, max_per_day=3)
+
+
+def test_the_owners_limits() -> None:
+    clock = SteppedClock()
+    asks: list[Stamp] = []
+    assert wait_s(asks, RULE, clock) == 0
+    for _ in range(3):
+        asks.append(stamp(clock))
+        assert wait_s(asks, RULE, clock) in (100, 86_400 - 200)
+        clock.step(100)
+    assert wait_s(asks, RULE, clock) == 86_400 - 300
+    clock.step(86_400 - 300)
+    assert wait_s(asks, RULE, clock) == 0
+
+
+def test_ages_across_a_reboot() -> None:
+    clock = SteppedClock(monotonic_s=50)
+    hour_ago = Stamp("before", 9999, clock.now_ms() - 3_600_000)
+    assert age_s(hour_ago, clock) == 3600
+    assert age_s(Stamp("before", 9999, 0), clock) == 50
+    assert age_s(Stamp("before", 9999, clock.now_ms() + 10**9), clock) == 50
+    unset = SteppedClock(monotonic_s=50, now_ms=0)
+    assert age_s(hour_ago, unset) == 50
+    assert stamp(unset) == Stamp(unset.boot, 50, 0)
+
+
+def test_a_wall_clock_that_jumps_changes_no_wait() -> None:
+    clock = SteppedClock()
+    asks = [stamp(clock)]
+    clock.set_wall(clock.now_ms() + 10**10)
+    assert wait_s(asks, RULE, clock) == 100
+
+
+def test_the_time_of_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    clock = SteppedClock(now_ms=EARLIEST_TRUE_MS)
+    assert today("06:00", clock) == ("2026-01-01", False)
+    clock.step(6 * 3600 - 1)
+    assert today("06:00", clock)[1] is False
+    clock.step(1)
+    assert today("06:00", clock) == ("2026-01-01", True)
+    clock.step(3599)
+    assert today("06:00", clock)[1] is True
+    clock.step(1)
+    assert today("06:00", clock)[1] is False
+    assert today("06:00", SteppedClock(now_ms=0)) == ("", False)
