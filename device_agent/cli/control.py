@@ -21,6 +21,7 @@ from device_agent.cli.common import (
     styled,
 )
 from device_agent.config import Config, load
+from device_agent.config.models import STATE_DIRECTORY
 from device_agent.errors import Rejected
 from device_agent.operate.control_socket import ask
 
@@ -55,9 +56,31 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 # -- asking -----------------------------------------------------------------------------------------------
 
 
+# Where systemd/device-agent.service has its runtime directory, which its environment tells the daemon alone.
+SERVICE_RUNTIME = Path("/run/device-agent")
+
+
+def socket_of(config: Config, service_runtime: Path = SERVICE_RUNTIME) -> Path:
+    """The control socket: the service's where the state is the service's and nothing else was written."""
+    state = config.state
+    by_default = state.runtime_directory == state.directory / "run"
+    ours = state.runtime_directory / "control.sock"
+    if state.directory == Path(STATE_DIRECTORY) and by_default and not _is_there(ours):
+        theirs = service_runtime / "control.sock"
+        return theirs if service_runtime.is_dir() else ours
+    return ours
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # in the state directory, which is its owner's alone
+        return False
+
+
 def ask_daemon(config: Config, question: Mapping[str, Any]) -> Any:
     """The daemon's result. Raises Unavailable where none runs, else what the daemon says."""
-    path = config.state.runtime_directory / "control.sock"
+    path = socket_of(config)
     try:
         answer = ask(path, question)
     except PermissionError as error:

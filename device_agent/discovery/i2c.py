@@ -16,7 +16,7 @@ from device_agent.bus.i2c import I2cBus
 from device_agent.discovery.found import FoundChip, FoundI2c
 from device_agent.discovery.system import System
 from device_agent.driver import Driver
-from device_agent.errors import BusDenied, BusError, BusHeld, BusTimeout, DriverError, NoAnswer
+from device_agent.errors import BusDenied, BusError, BusFaulted, BusGone, BusHeld, BusTimeout, DriverError
 
 FIRST, LAST = 0x08, 0x77
 # A driver for so many addresses says nothing by them: i2c-registers, or a chip that can be moved anywhere.
@@ -27,6 +27,9 @@ NOT_OURS = re.compile(
     r"|fe[0-9a-f]0[49]500\.i2c",
     re.IGNORECASE,
 )
+
+# Each further question would cost as much, and get no better answer.
+STOPPING = (BusTimeout, BusDenied, BusGone, BusFaulted)
 
 Drivers = Mapping[str, type[Driver[Any, Any]]]
 
@@ -106,16 +109,13 @@ def _chips(
                 chips.append(chip_at(bus, address, drivers, places))
         except BusHeld:
             chips.append(FoundChip(address, "kernel", "", "held by the kernel"))
-        except (BusTimeout, BusDenied) as error:
-            # Each further question would cost as much, and get no better answer.
-            return chips, f"stopped at {address:#04x}: {_cause(error)}"
         except BusError as error:
             return chips, f"stopped at {address:#04x}: {_cause(error)}"
     return chips, ""
 
 
 def chip_at(bus: I2cBus, address: int, drivers: Drivers, places: Mapping[str, frozenset[int]]) -> FoundChip:
-    """Which chip answers at the address. Raises BusError other than NoAnswer."""
+    """Which chip answers at the address. Raises what ends the search on this bus."""
     names = sorted(
         (name for name in drivers if address in places[name]), key=lambda name: (len(places[name]), name)
     )
@@ -139,10 +139,10 @@ def ask(identify: Callable[..., str], bus: Any, place: int | str) -> str | None:
     """The driver's answer; "" where it cannot tell, None where it is another chip."""
     try:
         return identify(bus, place)
-    except NoAnswer:
-        return ""
-    except BusError:
+    except STOPPING:
         raise
+    except BusError:
+        return ""  # no answer, or a question that an adapter of SMBus alone cannot carry
     except DriverError:
         return None
     except Exception:  # noqa: BLE001 - foreign code: its fault must not end the scan

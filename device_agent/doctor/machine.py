@@ -8,6 +8,7 @@ from pathlib import Path
 from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.doctor.buses import config_txt, is_pi
 from device_agent.doctor.finding import Finding, Patient, ok
+from device_agent.doctor.units import UNIT, unit_text
 
 UNDER_VOLTAGE, THROTTLED = 1 << 0, 1 << 2
 EVER = 16  # the same bits, shifted: since the start
@@ -89,7 +90,8 @@ def _state(patient: Patient) -> Iterator[Finding]:
         remedy = f"take {', '.join(options & {'nobarrier', 'barrier=0'})} out of /etc/fstab"
         why = "a power cut can destroy the outbox and the journal"
         yield Finding("problem", "flushes do not reach the disk", where, why, remedy)
-    if source and mount_of(patient, state.runtime_directory)[2] not in IN_MEMORY:
+    given = "RuntimeDirectory=" in unit_text(patient.system, UNIT)
+    if source and not given and mount_of(patient, state.runtime_directory)[2] not in IN_MEMORY:
         why = "what is not yet committed wears the card, instead of lying in memory"
         remedy = (
             'set state.runtime_directory = "/run/device-agent", or run it as a service (systemd/README.md)'

@@ -10,32 +10,15 @@ from collections.abc import Iterator
 
 from device_agent.config.secret import CREDENTIAL, VARIABLE
 from device_agent.doctor.finding import Finding, Patient, ok
+from device_agent.doctor.units import GUARD, UNIT, unit_text, value_of
 
-UNIT, GUARD = "device-agent.service", "device-agent-guard.service"
-FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 KEY_FILE = "/etc/device-agent/api_key"
 INSTALL = "install it as systemd/README.md says"
 REACH_LIMIT_S = 10.0
 
 
-def unit_text(patient: Patient, unit: str) -> str:
-    """The unit with its drop-ins; "" where it is not installed."""
-    system = patient.system
-    text = next((found for folder in FOLDERS if (found := system.text(f"{folder}/{unit}"))), "")
-    if not text:
-        return ""
-    more = [system.text(path) for folder in FOLDERS for path in system.find(f"{folder}/{unit}.d/*.conf")]
-    return "\n".join([text, *more])
-
-
-def value_of(text: str, key: str) -> str:
-    """The last value of a key of a unit; "" where it is not there."""
-    values = re.findall(rf"^\s*{key}\s*=\s*(.*?)\s*$", text, re.MULTILINE)
-    return str(values[-1]) if values else ""
-
-
 def check(patient: Patient) -> Iterator[Finding]:
-    text = unit_text(patient, UNIT)
+    text = unit_text(patient.system, UNIT)
     if not text:
         why = "nothing starts the daemon after a power cut, and no watchdog ends one that hangs"
         yield Finding("note", "the service is not installed", UNIT, why, INSTALL)
@@ -57,7 +40,7 @@ def _units(patient: Patient, text: str) -> Iterator[Finding]:
         why = "a daemon that hangs stays so"
         remedy = f"sudo systemctl edit {UNIT}: [Service] WatchdogSec=30"
         yield Finding("problem", "no watchdog is set", UNIT, why, remedy)
-    guard = unit_text(patient, GUARD)
+    guard = unit_text(patient.system, GUARD)
     if not guard or not (_enabled(patient, GUARD) or GUARD in value_of(text, "Wants")):
         why = "the guard then is a child of the daemon, and shares its memory limit and its end"
         remedy = f"{INSTALL}; sudo systemctl enable --now {GUARD}"

@@ -191,6 +191,14 @@ def test_mount_options(pi: Tree, findings: Callable[..., list[Finding]], mounts:
     problem(findings(), words)
 
 
+def test_the_runtime_directory_of_a_service_is_in_memory(
+    pi: Tree, findings: Callable[..., list[Finding]]
+) -> None:
+    pi.file("/proc/mounts", "/dev/sda1 / ext4 rw,relatime 0 0")
+    pi.file("/etc/systemd/system/device-agent.service", f"{UNIT}RuntimeDirectory=device-agent\n")
+    assert not [one for one in findings() if "runtime directory" in one.what]
+
+
 def test_a_state_directory_that_cannot_be_made(findings: Callable[..., list[Finding]]) -> None:
     (remedy,) = {one.remedy for one in findings(user=NOBODY) if "cannot write" in one.what}
     assert remedy.startswith("sudo install -d -m 700 -o agent ")

@@ -10,7 +10,7 @@ from device_agent.bus.config import I2cBusConfig
 from device_agent.discovery import i2c
 from device_agent.discovery.found import FoundChip
 from device_agent.discovery.scan import installed
-from device_agent.errors import BusTimeout
+from device_agent.errors import BusError, BusTimeout
 from device_agent.testing import Board, RegisterChip, open_handle
 
 DRIVERS = {name: driver for name, driver in installed()[0].items() if driver.Bus.kind == "i2c"}
@@ -128,9 +128,12 @@ def test_a_driver_that_fails_ends_nothing(bus_with: Callable[..., Any]) -> None:
     def broken(bus: Any, place: Any) -> str:
         raise RuntimeError("somebody else's mistake")
 
+    def too_much(bus: Any, place: Any) -> str:
+        raise BusError("this adapter speaks SMBus only")
+
     def stuck(bus: Any, place: Any) -> str:
         raise BusTimeout("stuck")
 
-    assert i2c.ask(broken, None, 0x76) == ""
+    assert i2c.ask(broken, None, 0x76) == i2c.ask(too_much, None, 0x76) == ""
     with pytest.raises(BusTimeout):
         i2c.ask(stuck, None, 0x76)
