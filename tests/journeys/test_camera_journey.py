@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,7 +83,9 @@ def test_a_picture_at_the_board(new_world: Callable[..., World], tmp_path: Path)
     world = new_world(more=MORE)
     world.start()
     out = tmp_path / "still.jpg"
-    answer = world.daemon.ask("do", device="eye", action="snapshot", args={})
-    assert (answer["state"], answer["file"]["mime_type"]) == ("done", "image/jpeg")
-    out.write_bytes(answer["file"]["data"])
+    words = ["--config", str(world.config), "do", "eye", "snapshot", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "device_agent", *words], capture_output=True, timeout=LIMIT_S
+    )
+    assert done.stdout.decode() == f"done: {out}, {out.stat().st_size} bytes\n", done.stderr.decode()
     assert Image.open(out).size == (1280, 960)
