@@ -91,3 +91,11 @@ def _checked(point: Point, value: float) -> tuple[float | None, Flag | None]:
     ):
         return None, Flag.OUT_OF_RANGE
     return (round(value, DECIMALS) if isinstance(value, float) else value), None
+
+
+def same_value(read: Value, wanted: Value) -> bool:
+    """Equal, or equal within what a converter's steps can hold."""
+    numbers = (int, float)
+    if isinstance(read, numbers) and isinstance(wanted, numbers) and not isinstance(read, bool):
+        return abs(read - wanted) <= 1e-3 * max(1.0, abs(wanted))
+    return read == wanted

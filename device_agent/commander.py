@@ -22,6 +22,7 @@ from device_agent.authority import (
     may,
     rank,
 )
+from device_agent.belief import same_value
 from device_agent.clock import Clock
 from device_agent.config import Config
 from device_agent.device import Device
@@ -202,9 +203,18 @@ class Commander:
             return {**attempt.members(command.id), "dry_run": True}
         return {**attempt.members(command.id), "verified": False, "hand_over": ousts, "dry_run": True}
 
-    def may_send(self, actor: Actor, device: str) -> bool:
-        """Whether this actor's bytes may go to the device now."""
-        return self.latch.state is None and may(self.config.access, "drive", actor, device)
+    def admit_bytes(self, actor: Actor, device: str, strangers: Collection[Actor] = ()) -> None:
+        """Bytes for a device: as a command, they take the lease. Raises Rejected."""
+        self._keeper.may_move()
+        self._still_there(actor)
+        check_drive(self.config.access, (actor, *strangers), device)
+        now_s = self._clock.monotonic_s()
+        self.leases.check(device, actor.holder, now_s)
+        if self.leases.holder(device, now_s) is None:
+            # One row each time that somebody begins; what is typed is not ours to keep.
+            self._journal.actuation(self._clock.now_ms(), actor.label, device, "bytes", "done")
+        place = rank(self.config.access, (actor, *strangers), device)
+        self.leases.take(device, actor.holder, actor.label, now_s, place)
 
     # -- checks ----------------------------------------
 
@@ -339,7 +349,7 @@ class Commander:
         written = (await self._keeper.write(device, values, may_begin)).read_back
         attempt.applied = {name: written.get(name, value) for name, value in values.items()}
         asked = {name: value for name, value in values.items() if name in written}
-        wrong = [name for name, value in asked.items() if not _same(written[name], value)]
+        wrong = [name for name, value in asked.items() if not same_value(written[name], value)]
         attempt.verified = len(asked) == len(values) and not wrong
         if wrong:
             read = ", ".join(f"{name} = {written[name]!r}" for name in wrong)
@@ -377,11 +387,3 @@ class Commander:
         log.info(
             "command", who=actor.label, device=command.device, what=what[:200], state=attempt.state, rule=rule
         )
-
-
-def _same(read: Value, wanted: Value) -> bool:
-    """Equal, or equal within what a converter's steps can hold."""
-    numbers = (int, float)
-    if isinstance(read, numbers) and isinstance(wanted, numbers) and not isinstance(read, bool):
-        return abs(read - wanted) <= 1e-3 * max(1.0, abs(wanted))
-    return read == wanted

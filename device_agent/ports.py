@@ -170,13 +170,13 @@ class Port:
 
     async def _bytes_in(self, item: Inbound) -> None:
         who, strangers = self._sender(item)
-        allowed = self._commander.may_send
         for name, device in self.devices.items():
-            if not all(allowed(actor, name) for actor in (who, *strangers)):
-                self.refused += 1
-                continue
             try:
+                self._commander.admit_bytes(who, name, strangers)
                 await device.send_bytes(item.item)
+            except Rejected as rejected:
+                self.refused += 1
+                log.debug("bytes_refused", stream=self.spec.name, device=name, why=rejected.message)
             except (BusError, DriverError) as error:
                 log.warning("bytes_not_sent", stream=self.spec.name, device=name, error=str(error))
 

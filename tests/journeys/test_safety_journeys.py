@@ -187,6 +187,64 @@ def test_a_wedged_bus_delays_no_other_actuator(begin: Callable[..., World], alic
     session.wait_for_terminal(LIMIT_S)
 
 
+def test_hold_outlives_the_session_and_not_the_stop(begin: Callable[..., World], alice: Any) -> None:
+    world = begin()
+    world.config.write_text(
+        world.config.read_text().replace("active_low = true", "active_low = true\nhold = true")
+    )
+    world.daemon.stop()
+    world.start()
+    session, heard = control(alice)
+    assert set_valve(heard, "1", True)["state"] == "done"
+    end(session)
+    assert world.daemon.ask("journal")[-1]["what"] == "on=True", "no safe state at the session's end"
+    assert valve(world) == ON
+    assert world.daemon.stop() == 0
+    driven = [entry for entry in world.board.record() if entry.get("line") == VALVE]
+    assert [(e["level"], e["by"]) for e in driven][-3:-1] == [(ON, "daemon"), (SAFE, "daemon")]
+
+
+def test_the_owners_safe_and_a_wedged_bus(begin: Callable[..., World], alice: Any) -> None:
+    """`safe` reaches what it can at once, says what it could not, and goes on trying."""
+    world = begin(more=EXPANDER)
+    session, heard = control(alice)
+    assert set_valve(heard, "1", True)["state"] == "done"
+    assert world.daemon.ask("set", device="relays", values={"a0": True})["state"] == "done"
+    world.board.do("fault", "i2c1", "stuck")
+    assert cli(world, "safe") == 1
+    assert valve(world) == SAFE
+    world.board.do("heal")
+    until(lambda: world.daemon.device("relays").get("at_safe"), "the expander at safe after all")
+    end(session)
+
+
+def test_an_unknown_outcome_is_danger(begin: Callable[..., World], alice: Any) -> None:
+    """The bus hangs in the middle of a command: unknown, told, and safe as soon as it can be."""
+    world = begin(more=EXPANDER)
+    text = world.config.read_text().replace(
+        'devices = ["valve", "door"', 'devices = ["relays", "valve", "door"'
+    )
+    world.config.write_text(text)
+    world.daemon.stop()
+    world.start()
+    session, heard = control(alice)
+    assert heard.command(kind="set", id="1", device="relays", values={"a0": True})["state"] == "done"
+    world.board.do("fault", "i2c1", "stuck", "--device", "relays")
+    ack = heard.command(kind="set", id="2", device="relays", values={"a0": False})
+    assert (ack["state"], ack["error"]["code"]) == ("unknown", "bus_timeout")
+    world.board.do("heal")
+    until(lambda: world.daemon.device("relays").get("at_safe"), "the expander at safe")
+    points = [e for e in world.board.record() if e.get("device") == "relays" and e.get("point") == "a0"]
+    assert points[-1]["value"] is False
+    # The same id again gets the same answer, and moves nothing.
+    seen = len(world.board.record())
+    heard.stream.write({"kind": "set", "id": "2", "device": "relays", "values": {"a0": False}})
+    again = heard.wait("ack", id="2", repeated=True)
+    assert again["state"] == "unknown"
+    assert not [entry for entry in world.board.record()[seen:] if "point" in entry]
+    end(session)
+
+
 def test_a_full_disk_stops_no_actuator_and_loses_no_row(begin: Callable[..., World], alice: Any) -> None:
     world = begin()
     session, heard = control(alice)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from safety_world import ALICE, BOB, LIMIT_S, OWNER, Button, Ground, Relay, actor, told, until
 
+from device_agent.errors import Rejected
 from device_agent.network import Caller
 from device_agent.safety.latch import Latch
 
@@ -161,7 +162,8 @@ async def test_the_emergency_stop_latches_over_restarts(tmp_path: Path) -> None:
         assert not any(limits.away for limits in ground.keeper.limits.values())
         for who in (ALICE_1, OWNER):
             assert await ground.set(who, "up", on=False) == "not_allowed"
-        assert not ground.commander.may_send(ALICE_1, "up")
+        with pytest.raises(Rejected, match="emergency stop"):
+            ground.commander.admit_bytes(ALICE_1, "up")
     async with Ground(tmp_path) as ground:
         ack = await ground.commander.execute(ground.word("up", on=True), ALICE_1, age_ms=0.0)
         assert "device-agent release" in ack["error"]["message"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from safety_world import ALICE, BOB, OWNER, Button, Ground, Relay, actor, told, until
 
+from device_agent.errors import Rejected
 from device_agent.words import Do
 
 ALICE_1, BOB_1 = actor(ALICE), actor(BOB)
@@ -151,3 +152,20 @@ async def test_age_is_by_the_transports_clock(tmp_path: Path, age_ms: float | No
     async with Ground(tmp_path) as ground:
         ack = await ground.commander.execute(ground.word("up", on=True), ALICE_1, age_ms=age_ms)
         assert told(ack) == code
+
+
+async def test_bytes_take_the_lease_and_are_in_the_journal(tmp_path: Path) -> None:
+    async with Ground(tmp_path) as ground:
+        for _ in range(3):
+            ground.commander.admit_bytes(ALICE_1, "up")
+        with pytest.raises(Rejected, match="up is driven by session alice"):
+            ground.commander.admit_bytes(BOB_1, "up")
+        ground.commander.session_ends(ALICE_1.holder)
+        ground.commander.admit_bytes(BOB_1, "up")
+        with pytest.raises(Rejected, match="has ended"):
+            ground.commander.admit_bytes(ALICE_1, "up")
+        rows = await ground.journal.actuations()
+        assert [(row["who"], row["what"]) for row in rows] == [
+            ("session alice", "bytes"),
+            ("session bob", "bytes"),
+        ]
