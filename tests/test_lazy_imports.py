@@ -67,6 +67,12 @@ def test_a_command_that_touches_no_hardware_loads_none(command, tmp_path):
     assert heavy(loaded_by(code, "--config", str(path), command)) == []
 
 
+def test_who_delegates_nothing_does_not_load_it():
+    loaded = loaded_by("import device_agent.agent")
+    assert not [name for name in loaded if "delegation" in name and "config" not in name]
+    assert "device_agent.network.sessions_api" not in loaded
+
+
 def test_the_version_needs_neither_models_nor_event_loop():
     code = "from device_agent.cli import main\nassert main(['version']) == 0"
     loaded = loaded_by(code)

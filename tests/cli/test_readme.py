@@ -51,6 +51,12 @@ def test_parts_of_configurations_are_right_in_a_whole_one(block: str, tmp_path: 
     assert done.returncode == 0, done.stderr
 
 
+def test_the_delegation_is_right_in_a_whole_configuration(tmp_path: Path) -> None:
+    (block,) = [block for block in blocks("toml") if "[delegations." in block]
+    done = check(f"{WHOLE[0]}\n{block}", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("device-agent ")])
 def test_commands_are_understood(line: str) -> None:
     words = shlex.split(line.removesuffix(" &"))[1:]
