@@ -116,10 +116,10 @@ def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
         [(f"outbox   {outbox['events']} events, {_room(outbox)}, {outbox['dropped']} dropped", "")],
     ]
     if history := status.get("history"):
-        day = _size(history["written_bytes"])
+        day = _size(history["written_bytes_per_day"])
         lost = f", {history['lost']} lost" if history["lost"] else ""
         lines.append(
-            [(f"history  {history['readings']} readings, {_room(history)}, {day} written{lost}", "")]
+            [(f"history  {history['readings']} readings, {_room(history)}, {day} a day written{lost}", "")]
         )
     stop = status.get("emergency_stop", {})
     if stop.get("latched") or stop.get("barred"):

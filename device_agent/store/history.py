@@ -25,6 +25,7 @@ from device_agent.store.thread import StoreThread
 log = structlog.get_logger("history")
 
 COMMIT_S = 60.0
+HOUR_S, DAY_S = 3600, 86_400
 FAST_ROWS = 600
 # So many readings from before the clock was set wait for it; a board that gets no time has no history.
 UNDATED_MAX = 5000
@@ -57,6 +58,7 @@ class History:
         self._file: HistoryFile | None = None
         self._used_bytes = 0
         self._written_before = 0
+        self._began_s = clock.monotonic_s()
 
     # -- on the loop ----------------------------------------
 
@@ -114,9 +116,14 @@ class History:
             "bytes": self._used_bytes,
             "max_bytes": self._max_bytes,
             "written_bytes": self._written_before + written_bytes,
+            "written_bytes_per_day": self._per_day(self._written_before + written_bytes),
             "lost": self.lost,
             "disk_failures": self.failures,
         }
+
+    def _per_day(self, written_bytes: int) -> int:
+        """At the pace since the start; the first hour counts as one, so that a start is no flood."""
+        return round(written_bytes * DAY_S / max(HOUR_S, self._clock.monotonic_s() - self._began_s))
 
     # -- on the store thread ----------------------------------------
 

@@ -268,8 +268,8 @@ BOTH = {"direction": '"bidirectional"'}
         ),
         (
             '[agent]\nname = "a"\ninstances = 2\n' + THERMO + stream("x", '["t"]', affinity='"shared"'),
-            'streams.x.affinity = "shared" has one writer, and agent.instances = 2 devices would write to it: '
-            'write "dedicated"',
+            'streams.x.affinity = "shared" has one writer, and agent.instances = 2 devices would write to '
+            'it: write "dedicated"',
         ),
         (
             '[agent]\nname = "a"\ninstances = 0\n' + THERMO + stream("x", '["t"]'),

@@ -203,6 +203,7 @@ def test_a_device_that_does_not_exist_is_named(world: World) -> None:
 def test_status_and_monitor_show_the_record(world: World) -> None:
     shown = cli(world, "status").stdout
     assert "history  " in shown
+    assert "a day written" in shown
     assert "guard    on watch" in shown
     monitor = cli(world, "monitor", "--times", "2")
     assert monitor.returncode == 0

@@ -51,6 +51,13 @@ def working(world: World) -> int:
     return len(world.daemon.ask("status")["sessions"])
 
 
+def presence(world: World) -> dict[str, Any]:
+    """The presence state of this device as the network has it."""
+    instance = world.daemon.ask("status")["instance"]
+    clients = world.net.call(world.net.net.presence)
+    return next(c["state"] for one in clients.values() for c in one if c["uuid"] == instance and c["state"])
+
+
 def test_each_session_has_its_devices_and_its_pace(
     new_world: Callable[..., World], caller: Callable[..., Any]
 ) -> None:
@@ -67,13 +74,14 @@ def test_each_session_has_its_devices_and_its_pace(
     before = len(lively.of("reading", device="climate"))
     world.board.do("chip", "climate", "temperature=60")
     until(lambda: len(lively.of("reading", device="climate")) > before, "a jump beyond the dead band")
+    assert presence(world)["activeTasks"] == 2
     assert {event["device"] for event in calm.of("reading")} == {"climate"}
     at = [event["at"] for event in calm.of("reading")]
     assert min(b - a for a, b in pairwise(at[1:])) >= 800
     for session in (slow, fast):
         session.cancel()
         session.wait_for_terminal(LIMIT_S)
-    until(lambda: working(world) == 0, "no session")
+    until(lambda: presence(world)["activeTasks"] == 0, "no task in the presence state")
 
 
 def test_without_a_limit_of_tasks(new_world: Callable[..., World], alice: Any) -> None:
@@ -82,6 +90,8 @@ def test_without_a_limit_of_tasks(new_world: Callable[..., World], alice: Any) -
     world.start()
     sessions = [pipe(alice, {"streams": ["control"]}) for _ in range(10)]
     until(lambda: working(world) == 10, "ten sessions")
+    until(lambda: presence(world)["activeTasks"] == 10, "ten tasks in the presence state")
+    assert presence(world)["concurrency"] == 0
     for session in sessions:
         session.cancel()
     for session in sessions:
