@@ -57,11 +57,11 @@ def run(args: argparse.Namespace) -> int:
 def find(args: argparse.Namespace, system: System | None = None) -> tuple[Found, Drivers]:
     """Everything that is there, without disturbing a daemon that runs."""
     drivers, notes = installed()
-    config = _of_running_daemon(args)
+    config = running_daemon(args)
     return scan(system or System(), daemon_buses(config), drivers, notes), drivers
 
 
-def _of_running_daemon(args: argparse.Namespace) -> Config | None:
+def running_daemon(args: argparse.Namespace) -> Config | None:
     """The configuration of a daemon that answers; None where none does."""
     try:
         config = load(config_path(args))
