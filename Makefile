@@ -9,7 +9,7 @@ JOBS   ?= 2
 RUN    := $(VENV)/bin/python -m
 GUARDS := $(addprefix tests/test_,layers.py sizes.py public_names.py lazy_imports.py no_paths.py)
 
-.PHONY: help demo test check guards lint bench soak hil hil-vm wheel cards driver-docs clean
+.PHONY: help demo test check guards lint bench soak hil hil-vm hil-power wheel cards driver-docs clean
 
 help:
 	@echo 'make demo     see it work: simulated board, local network, a caller'
@@ -18,6 +18,7 @@ help:
 	@echo 'make bench    benchmarks          make soak    long-running tests'
 	@echo 'make hil      scenarios with faults on a simulated board; with RIG=rig.toml on a wired rig'
 	@echo 'make hil-vm RIG=DIR               hardware tests in a virtual machine: DIR/run.sh --project . -- CMD'
+	@echo 'make hil-power RIG=DIR            power cuts there, on a disk that loses what is not flushed'
 	@echo 'make wheel    build dist/         make cards   remake the cards of cards/*.toml'
 	@echo 'make driver-docs                  remake the pages of drivers/docs'
 	@echo 'make clean    remove what was made, .venv too'
@@ -58,6 +59,12 @@ hil-vm:
 	'$(RIG)/run.sh' --project . --env DEVICE_AGENT_RIG=rigsim -- python -m pytest tests/kernel
 	'$(RIG)/run.sh' --project . --timeout 900 --env DEVICE_AGENT_WIRED=tests/contract/rig.virtual.toml -- python -m pytest tests/contract/test_places.py
 	'$(RIG)/run.sh' --project . --timeout 1800 --env DEVICE_AGENT_SLOWNESS=8 -- python -m pytest hil --rig hil/rig.virtual.toml
+
+hil-power:
+	@test -x '$(RIG)/powercut.sh' || { echo 'name the folder of the virtual rig: make hil-power RIG=DIR'; exit 2; }
+	'$(RIG)/powercut.sh' --lossy --rounds $(or $(ROUNDS),10) --project . \
+		--writer 'python tests/kernel/power_writer.py /data' \
+		--checker 'python tests/kernel/power_checker.py /data /payload/files/acks'
 
 wheel: $(VENV)/installed
 	$(RUN) build

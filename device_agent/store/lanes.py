@@ -102,7 +102,8 @@ class Lanes:
         fresh = found is not None and not found.rows and not lost
         if not self._all_known and not fresh:
             self._doubtful |= set(self._rows)
-            log.warning("power_cut", channels=len(self._rows))
+            if self._rows:
+                log.warning("power_cut", channels=len(self._rows))
         for record in records if records is not None else found.cuts if found is not None else []:
             self._restored.setdefault(str(record[1]), []).append(record)
             if record[0] == "a":
