@@ -63,8 +63,8 @@ hil-vm:
 hil-power:
 	@test -x '$(RIG)/powercut.sh' || { echo 'name the folder of the virtual rig: make hil-power RIG=DIR'; exit 2; }
 	'$(RIG)/powercut.sh' --lossy --rounds $(or $(ROUNDS),10) --project . \
-		--writer 'python tests/kernel/power_writer.py /data' \
-		--checker 'python tests/kernel/power_checker.py /data /payload/files/acks'
+		--writer 'python /project/tests/kernel/power_writer.py /data' \
+		--checker 'python /project/tests/kernel/power_checker.py /data /payload/files/acks'
 
 wheel: $(VENV)/installed
 	$(RUN) build

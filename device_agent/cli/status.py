@@ -14,6 +14,8 @@ from device_agent.cli.live import Line, Screen, Span
 from device_agent.config import Config, load
 
 EVERY_S = 1.0
+# What a process writes as it begins tells nothing of a day.
+RATE_AFTER_S = 600
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -115,6 +117,14 @@ def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
         [(f"{status['agent']}  ", "bold"), joined, (f"{trouble}, ", ""), up, (losses, "")],
         [(f"outbox   {outbox['events']} events, {_room(outbox)}, {outbox['dropped']} dropped", "")],
     ]
+    if outbox.get("trouble"):
+        lines.append([("outbox   ", ""), (f"kept in memory only: {clean(outbox['trouble'])}", "red")])
+    if outbox.get("set_aside"):
+        lines.append([("outbox   ", ""), (f"was damaged; set aside: {clean(outbox['set_aside'])}", "yellow")])
+    if disk := status.get("disk"):
+        rate = f"{_size(disk['written_bytes_a_day'])} a day" if disk["since_s"] >= RATE_AFTER_S else ""
+        since = f" in {disk['since_s']} s" if not rate else f", {rate}"
+        lines.append([(f"disk     {_size(disk['written_bytes'])} written{since}", "")])
     if history := status.get("history"):
         day = _size(history["written_bytes_per_day"])
         lost = f", {history['lost']} lost" if history["lost"] else ""

@@ -1,5 +1,6 @@
 """What the owner may ask the running daemon through the control socket."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,11 +23,13 @@ from device_agent.safety.keeper import Keeper
 from device_agent.safety.stop import EmergencyStop
 from device_agent.store.journal import Journal
 from device_agent.store.lanes import Lanes
+from device_agent.store.thread import written_bytes
 from device_agent.words import sentence
 
 # What the control socket carries and how long it waits, with room to spare.
 HISTORY_MAX_BYTES = 3_500_000
 HISTORY_LIMIT_S = 50.0
+DAY_S = 86_400
 
 
 class Owner(Hands):
@@ -57,6 +60,7 @@ class Owner(Hands):
         self._historian = historian
         self._hardware = hardware
         self._delegations = delegations
+        self._begun_s = time.monotonic()
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -102,6 +106,7 @@ class Owner(Hands):
             ],
             "requests": len(self._tasks.requests),
             "outbox": self._lanes.figures(),
+            "disk": self._disk(),
             "history": None if history is None else history.figures(),
             "guard": self._guard.status(),
             "emergency_stop": self._stop.status(),
@@ -109,6 +114,12 @@ class Owner(Hands):
             "delegations": self._delegations(),
             "devices": devices,
         }
+
+    def _disk(self) -> dict[str, int]:
+        """What this process has written to disks, all of it, and what a day of that amounts to."""
+        written, since_s = written_bytes("self"), time.monotonic() - self._begun_s
+        a_day = round(written / max(since_s, 1.0) * DAY_S)
+        return {"written_bytes": written, "since_s": round(since_s), "written_bytes_a_day": a_day}
 
     async def describe(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         devices = [describe(device) for device in self._devices.values()]

@@ -24,13 +24,17 @@ _DAMAGE = frozenset(
 SKIPS_MAX = 200
 
 
-class WrongVersion(sqlite3.DatabaseError):
+class Damaged(sqlite3.DatabaseError):
+    """Found by our own checks."""
+
+
+class WrongVersion(Damaged):
     """A store that another version of this program made."""
 
 
 def is_damage(error: BaseException) -> bool:
     """Whether a new file would cure this."""
-    if isinstance(error, WrongVersion | UnicodeDecodeError):
+    if isinstance(error, Damaged | UnicodeDecodeError):
         return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _DAMAGE

@@ -6,7 +6,9 @@ reported, and a new one begun: the start never fails.
 
 import asyncio
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -20,6 +22,7 @@ import structlog
 from device_agent.clock import EARLIEST_TRUE_MS, SystemClock, undated
 from device_agent.network import Caller, Part, StartTask
 from device_agent.store import chain, turns
+from device_agent.store.damage import Damaged, is_damage, set_aside
 from device_agent.store.thread import StoreThread
 
 log = structlog.get_logger("journal")
@@ -66,27 +69,37 @@ class Journal:
 
     def _open(self) -> None:
         try:
-            self._db = self._connect()
-        except sqlite3.DatabaseError as error:
-            aside = self._path.with_suffix(f".damaged-{int(time.time())}")
-            log.error("journal_set_aside", file=str(self._path), aside=str(aside), error=str(error))
-            for suffix in ("", "-wal", "-shm"):
-                part = Path(f"{self._path}{suffix}")
-                if part.exists():
-                    part.replace(f"{aside}{suffix}")
-            self.set_aside = str(aside)
-            self._db = self._connect()
+            self._db = self._connect(self._path)
+        except (sqlite3.DatabaseError, OSError) as error:
+            if is_damage(error):
+                self.set_aside = str(set_aside(self._path))
+                log.error("journal_set_aside", file=str(self._path), aside=self.set_aside, error=str(error))
+                self._db = self._connect(self._path)
+            else:
+                self._db = self._elsewhere(error)
 
-    def _connect(self) -> sqlite3.Connection:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-        db = sqlite3.connect(self._path, check_same_thread=False)
+    def _elsewhere(self, error: BaseException) -> sqlite3.Connection:
+        """A disk that takes nothing: what it says is read; what comes is noted in a copy until the end."""
+        self.failures += 1
+        folder = Path(tempfile.mkdtemp(prefix="device-agent-journal-"))
+        copy = folder / self._path.name
+        for suffix in ("", "-wal"):
+            part = Path(f"{self._path}{suffix}")
+            if part.exists():
+                shutil.copyfile(part, f"{copy}{suffix}")
+        log.error("journal_not_written", file=str(self._path), error=str(error), until_the_end=str(copy))
+        return self._connect(copy)
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        db = sqlite3.connect(path, check_same_thread=False)
         try:
             db.execute("PRAGMA page_size = 1024")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.executescript(SCHEMA + turns.SCHEMA)
             if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("quick_check found damage")
+                raise Damaged("quick_check found damage")
             n, head = self._chain.prepare(db)
             self._read_all(db)
         except sqlite3.DatabaseError:
@@ -122,7 +135,8 @@ class Journal:
             self._thread.later(lambda: self._job(self._trim))
 
     def _read_all(self, db: sqlite3.Connection) -> None:
-        self._trim(db)
+        self._db = db
+        self._job(self._trim)
         rows = db.execute("SELECT id, ended_ms FROM task ORDER BY rowid DESC LIMIT ?", (TASKS_MAX,))
         self._tasks = OrderedDict((id_, ended is not None) for id_, ended in reversed(rows.fetchall()))
         rows = db.execute("SELECT caller, id, ack FROM command ORDER BY rowid DESC LIMIT ?", (COMMANDS_MAX,))

@@ -212,7 +212,6 @@ class Lane(Queue):
 
     def adopt(self, row: ChannelRow) -> None:
         """A disk that could not be read before is back, with what it has kept."""
-        self.restore_numbers(row.seq_reserved, row.number_reserved)
         self.row_changed = True
         self._late.adopt(row)
         self._ready.set()
@@ -259,6 +258,11 @@ class Lane(Queue):
         return ["c", self.channel, self._cut.number, self._cut.ts_ms, refs, *clock]
 
     # -- end ----------------------------------------
+
+    def doom(self, ids: list[int]) -> None:
+        """Events on a disk that cannot be read now were acknowledged."""
+        for id_ in ids:
+            self._owner.gone(self.channel, Event(id_, b"", None, 0, "", "", 0.0, Kept.ON_DISK))
 
     def restore_refused(self, count: int, from_at: int, to_at: int) -> None:
         """Readings that the last process had turned away and had not said so."""

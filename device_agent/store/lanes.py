@@ -144,8 +144,8 @@ class Lanes:
             lane.in_doubt(row)
         return lane
 
-    async def _by_id(self, ids: list[int]) -> dict[int, Event]:
-        return await self._disk.attempt(lambda: self._file.by_id(ids)) or {}
+    async def _by_id(self, ids: list[int]) -> dict[int, Event] | None:
+        return await self._disk.attempt(lambda: self._file.by_id(ids))
 
     # -- life ----------------------------------------
 

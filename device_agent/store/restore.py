@@ -8,7 +8,7 @@ from device_agent.store.event import NOTHING, Event
 from device_agent.store.lane import Lane
 from device_agent.store.queue import Overflow
 
-ById = Callable[[list[int]], Awaitable[dict[int, Event]]]
+ById = Callable[[list[int]], Awaitable[dict[int, Event] | None]]
 
 
 class Rule:
@@ -49,7 +49,11 @@ async def restore(lane: Lane, records: list[list[Any]], by_id: ById) -> None:
         elif kind == "l":
             refused = [(refused or record)[0], "", record[2] + (refused[2] if refused else 0), *record[3:]]
     refs = under_way[4] if under_way is not None else []
-    stored = await by_id([*done, *(ref[0] for ref in refs), *fresh])
+    found_there = await by_id([*done, *(ref[0] for ref in refs), *fresh])
+    stored = found_there or {}
+    if found_there is None:
+        # That disk cannot be read now. What it has of these is gone when it is back, and never sent again.
+        lane.doom([id_ for id_ in done if id_ not in fresh])
     for id_ in done:
         fresh.pop(id_, None)
     lane.restore_acked([stored[id_] for id_ in done if id_ in stored])
@@ -59,7 +63,7 @@ async def restore(lane: Lane, records: list[list[Any]], by_id: ById) -> None:
         lane.restore_cut(under_way[2], under_way[3], found, *under_way[5:7])
         for ref in refs:
             fresh.pop(ref[0], None)
-        if len(found) < len(refs):
+        if len(found) < len(refs) and found_there is not None:
             lane.say_lost(replace(NOTHING, count=len(refs) - len(found)), "power_cut")
     lane.restore_events([event for id_, event in sorted(fresh.items()) if id_ not in stored])
     if refused is not None:

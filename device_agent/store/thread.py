@@ -5,7 +5,7 @@ import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 STORE_LIMIT_S = 30.0
 
 
-def written_bytes() -> int:
-    """What the calling thread has caused to be written to disks since it began; 0 if nobody counts."""
+def written_bytes(who: Literal["thread-self", "self"] = "thread-self") -> int:
+    """What the calling thread, or the process, has caused to be written to disks; 0 if nobody counts."""
     try:
-        told = Path("/proc/thread-self/io").read_bytes()
+        told = Path(f"/proc/{who}/io").read_bytes()
     except OSError:
         return 0
     _, _, rest = told.partition(b"\nwrite_bytes: ")
