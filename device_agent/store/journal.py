@@ -9,7 +9,6 @@ import os
 import shutil
 import sqlite3
 import tempfile
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
