@@ -23,7 +23,7 @@ class Stamper:
         self.points: dict[str, Point] = {point.name: point for point in points}
         self.trust = Trust(self.points, driver, config)
         self._device = device
-        self._config = config
+        self._calibration = config if config.scale or config.offset or config.calibration else None
         self._clock = clock
 
     def wall(self, monotonic_s: float) -> Wall:
@@ -36,7 +36,7 @@ class Stamper:
 
     def measured(self, values: Values, at_s: float, wall: Wall | None = None) -> Reading:
         """The chip has just said this."""
-        clean, flags = believable(self.points.values(), values, self._config)
+        clean, flags = believable(self.points.values(), values, self._calibration)
         heard_again = self.trust.measured(clean, flags, at_s)
         at_ms, clock_set = wall or self.wall(at_s)
         silence: Literal["", "ended"] = "ended" if heard_again else ""
@@ -45,7 +45,7 @@ class Stamper:
     def present(self, values: Values | None) -> Reading:
         """What the device said last, now; with the time at which it said it where that is too long ago."""
         now_s = self._clock.monotonic_s()
-        clean, flags = believable(self.points.values(), values or {}, self._config)
+        clean, flags = believable(self.points.values(), values or {}, self._calibration)
         self.trust.flag(clean, flags)
         heard_s = self.trust.heard_s()
         at_s = heard_s if self.trust.silent and values is not None and heard_s is not None else now_s
