@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-NAMES = ("bench_pipe", "bench_outage", "bench_footprint", "bench_safety", "bench_guard", "bench_readings")
+NAMES = (
+    "bench_pipe",
+    "bench_outage",
+    "bench_backlog",
+    "bench_footprint",
+    "bench_safety",
+    "bench_guard",
+    "bench_readings",
+)
 SMOKE_LIMIT_S = 200.0
 
 
