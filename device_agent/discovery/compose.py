@@ -249,6 +249,7 @@ def _decisions(drivers: Drivers, name: str, place: int | str) -> dict[str, str]:
     except ValidationError as error:
         missing = [str(fault["loc"][0]) for fault in error.errors() if fault["loc"]]
         # What only a validator of the whole asks for has no place of its own.
-        missing += ["inputs"] if not missing and "inputs" in model.model_fields else []
+        if not missing:
+            missing = [key for key in ("inputs", "outputs", "safe") if key in model.model_fields]
         return {key: " ".join((model.model_fields[key].description or "").split()) for key in missing}
     return {}

@@ -115,7 +115,7 @@ def _access(patient: Patient, kind: str, node: str, where: str) -> Finding:
     if present == "root" or not _group_may(patient, node):
         prepare = "" if group in system.groups() else f"sudo groupadd --system {group}; "
         remedy = (
-            f"{prepare}echo '{rule}' | sudo tee /etc/udev/rules.d/99-device-agent.rules; "
+            f"{prepare}echo '{rule}' | sudo tee -a /etc/udev/rules.d/99-device-agent.rules; "
             f"sudo udevadm control --reload; sudo udevadm trigger; sudo usermod -aG {group} {user.name}"
         )
     else:

@@ -127,6 +127,7 @@ def test_a_rule_that_is_missing_is_written_out(pi: Tree, findings: Callable[...,
     pi.file("/dev/gpiochip0", mode=0o600)
     remedy = problem(findings(user=NOBODY), "may not use /dev/gpiochip0").remedy
     assert "groupadd --system gpio" in remedy
+    assert "tee -a /etc/udev/rules.d/99-device-agent.rules" in remedy  # what is there already stays
     assert 'SUBSYSTEM=="gpio", KERNEL=="gpiochip[0-9]*", GROUP="gpio", MODE="0660"' in remedy
 
 
