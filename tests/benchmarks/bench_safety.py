@@ -55,11 +55,12 @@ class Actor:
         self.ours = ours
         self._number = 0
         self.session: Any = None
+        self.heard: Any = None
 
     def drive(self, device: str) -> int:
         """In a new session, away from safe; how long the record is then."""
         self.session = self.rig.client.send_message(agent_name=self.ours.agent, task_kind="pipe", duration=30)
-        heard = Listening(self.session.wait_for_stream("readings", timeout=LIMIT_S))
+        heard = self.heard = Listening(self.session.wait_for_stream("readings", timeout=LIMIT_S))
         heard.wait("control", about="session")
         self._number += 1
         ack = heard.command(kind="set", id=f"b{self._number}", device=device, values={"on": True})
@@ -109,6 +110,17 @@ def emergency_stop(actor: Actor) -> float:
     return taken_s
 
 
+def stop_event(actor: Actor) -> float:
+    """From a caller's `stop`, over the network, to the level."""
+    since = actor.drive("valve")
+    began_s = time.monotonic()
+    actor.heard.stream.write({"kind": "stop", "id": f"stop{since}"})
+    taken_s = actor.safe_at_s(since) - began_s
+    actor.ours.daemon.ask("release")
+    actor.end()
+    return taken_s
+
+
 def max_on(actor: Actor) -> float:
     """How much later than `max_on_s` after the line left safe."""
     since = actor.drive("pump") - 1
@@ -148,6 +160,7 @@ def stopped(actor: Actor) -> float:
 EVENTS: dict[str, Callable[[Actor], float]] = {
     "session end": session_end,
     "emergency stop": emergency_stop,
+    "emergency stop by a caller's event": stop_event,
     f"max_on_s, beyond its {MAX_ON_S:g} s": max_on,
     f"link loss, with its grace of {GRACE_S:g} s": link_loss,
     "SIGTERM": stopped,
