@@ -173,10 +173,12 @@ class Driver:
                 self._carries[item.stream] = [str(d) for d in devices] if isinstance(devices, list) else []
                 if not self._readings:
                     return
-            case "control":
+            case "control" if "ok" in event:
                 self._waiting.pop(f"word:{event.get('about')}", None)
                 if event.get("ok") is not True:
                     self._failed("invalid_value")
+            case "control":
+                pass  # words of a delegation: they are no answer to anything that was sent here
             case _ if not self._readings:
                 return
         print(dumps(event) if self._as_json else sentence(event, self._units), flush=True)

@@ -149,10 +149,22 @@ def _control(event: Mapping[str, Any]) -> str:
     if event.get("about") == "session":
         devices = event.get("devices")
         return "carries " + clean(", ".join(map(str, devices)) if isinstance(devices, list) else devices)
+    if event.get("about") == "delegation":
+        return _delegation(event)
     if event.get("ok") is True:
         return "done"
     fault = mapping(event.get("error"))
     return f"refused: {clean(fault.get('code'), 40)}: {clean(fault.get('message'))}"
+
+
+def _delegation(event: Mapping[str, Any]) -> str:
+    """A question to an AI agent: where it stands, what was said, what came of a command."""
+    told = f"{clean(event.get('delegation'), 64)} {clean(event.get('state'), 20)}"
+    said = event.get("answer") or mapping(event.get("error")).get("message") or event.get("cause") or ""
+    told += f": {clean(said)}" if said else ""
+    if event.get("command"):
+        told += f" [{clean(event['command'], 64)}: {ack_text(mapping(event.get('ack')))}]"
+    return told
 
 
 def _because(reason: object) -> str:

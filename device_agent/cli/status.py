@@ -164,10 +164,14 @@ def _buses(buses: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
     return lines
 
 
+_PHASES = {"waiting": "to be sent", "asked": "waits for the answer", "open": "until it ends"}
+
+
 def _delegation(told: Mapping[str, Any]) -> list[Span]:
     """One line: where it stands, and the newest that was heard."""
     last, state = told.get("last", {}), told["state"]
-    line: list[Span] = [(f"asks     {told['delegation']}  ", ""), (state, "" if state == "idle" else "cyan")]
+    shown = _PHASES.get(state, state)
+    line: list[Span] = [(f"asks     {told['delegation']}  ", ""), (shown, "" if state == "idle" else "cyan")]
     parts = [f"{told['asked_today']} of {told['max_per_day']} today"]
     if "may_ask_in_s" in told:
         parts.append(f"again in {told['may_ask_in_s']} s")
