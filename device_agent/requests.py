@@ -1,6 +1,7 @@
 """Request tasks: one question, answered with a `result` artifact and a terminal (design section 5)."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,8 @@ READ_LIMIT_S = 15.0
 # A slow port takes this much within its bus's time limit; a cancel waits for no more than that.
 SEND_BYTES = 256
 RESERVE_S = 10.0
+# How long the first task of all waits for the network's time.
+TIME_LIMIT_S = 5.0
 
 
 class RequestTask:
@@ -213,15 +216,20 @@ class RequestTask:
         self, command: Set | Do, for_s: float | None, send: Send | None = None
     ) -> dict[str, Any]:
         ack = await self._commander.execute(
-            command, self.actor, age_ms=self._age_ms(), for_s=for_s, take=self._take_file, send=send
+            command, self.actor, age_ms=await self._age_ms(), for_s=for_s, take=self._take_file, send=send
         )
         result: dict[str, Any] = {"state": ack["state"], "ack": ack}
         if "error" in ack:
             result["error"] = ack["error"]
         return result
 
-    def _age_ms(self) -> float | None:
-        """How long ago it was asked: what waited out an outage must not move anything now."""
+    async def _age_ms(self) -> float | None:
+        """How long ago it was asked: what waited out an outage must not move anything now.
+
+        The network's time is told by its answer to the event `running`, which is under way.
+        """
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.link.until_time(), TIME_LIMIT_S)
         server_ms, sent_ms = self.link.server_ms(), self.link.start.sent_ms
         return None if server_ms is None or sent_ms is None else max(0.0, server_ms - sent_ms)
 

@@ -132,6 +132,9 @@ class TaskLink(Protocol):
     def server_ms(self) -> float | None:
         """The network's clock now, epoch milliseconds; None before the first exchange."""
 
+    async def until_time(self) -> None:
+        """Returns when the network's clock is known. The caller bounds the wait."""
+
     def progress(self, message: str) -> None:
         """A sentence about the work; at most one a second goes out, the latest wins."""
 

@@ -24,6 +24,7 @@ class Link:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._changed = asyncio.Event()
+        self.time_known = asyncio.Event()
         self.up = False
         self.last_answer_s: float | None = None
         self.losses = 0
@@ -89,6 +90,7 @@ class Link:
             self._offset_ms = server_ms - (sent_s + received_s) * 500
             self._offset_rtt_ms = rtt_ms
             self._offset_at_s = received_s
+            self.time_known.set()
             middle_s = (sent_s + received_s) / 2
             self._clock.learn(server_ms, middle_s, "network")
 

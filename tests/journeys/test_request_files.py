@@ -33,7 +33,8 @@ def left_behind(world: World) -> list[Path]:
 
 def test_a_text_is_sent_to_a_device_as_a_file(world: World, alice: Any) -> None:
     answer = result(ask(alice, SEND, {"partId": "file", "text": "G28\nG1 X10\n"}))
-    assert (answer["state"], answer["ack"]["state"]) == ("done", "done")
+    assert answer["state"] == "done", answer
+    assert answer["ack"]["state"] == "done"
     until(lambda: "G1 X10" in world.board.do("sent", "terminal"), "the text at the port")
     until(lambda: left_behind(world) == [], "nothing left on the disk")
 

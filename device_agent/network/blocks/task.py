@@ -118,6 +118,9 @@ class BlocksTask:
         """The network's clock, epoch milliseconds; None before the first exchange."""
         return self._network.link.server_ms()
 
+    async def until_time(self) -> None:
+        await self._network.link.time_known.wait()
+
     async def open_stream(
         self, spec: StreamSpec, lane: Lane | None, *, announced: bool = False
     ) -> "OpenStream | SharedAttachment":
