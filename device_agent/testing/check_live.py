@@ -12,7 +12,7 @@ from device_agent.bus.config import BusConfig
 from device_agent.driver import Actuator, Driver, DriverConfig, Flagged, Listener, Point, Sensor, Value
 from device_agent.errors import AgentError, BusError, DriverError
 from device_agent.testing.board import Board, SteppedClock, open_handle
-from device_agent.testing.check import BUS, Rules, leaving_nothing
+from device_agent.testing.check import BUS, Rules, leaves_nothing
 from device_agent.testing.chips import RegisterChip
 from device_agent.testing.far_end import speak
 
@@ -37,10 +37,13 @@ def check_live(
     rules: Rules, model: DriverConfig, simulator: Callable[[Any], Any] | None, feed: Sequence[Any]
 ) -> None:
     """Raises AssertionError for the first rule that does not hold."""
-    with leaving_nothing(rules):
+
+    def run() -> None:
         for rule in _RULES:
             with _Bench(rules, model, simulator, feed) as bench:
                 rule(bench)
+
+    leaves_nothing(rules, run)
 
 
 class _Bench:
