@@ -29,7 +29,7 @@ from device_agent.safety.keeper import Keeper
 from device_agent.store.journal import Journal
 from device_agent.store.lane import Lane
 from device_agent.store.lanes import Lanes
-from device_agent.words import Rate, Select, SessionWord, sentence
+from device_agent.words import Rate, Select, SessionWord, parse, sentence
 
 log = structlog.get_logger("session")
 
@@ -97,6 +97,7 @@ class PipeSession:
         self._resumed = resumed
         self._began_s = clock.monotonic_s()
         self._announced: list[str] = list((resumed or {}).get("announced", ()))
+        self._words: dict[str, dict[str, Any]] = dict((resumed or {}).get("words", {}))
 
     # -- what others ask ----------------------------------------
 
@@ -194,6 +195,8 @@ class PipeSession:
                 port.collect()
         # Before the first readings, which are to be those that were asked for.
         self._apply(request)
+        for word in self._words.values():
+            self._spread(parse(word))  # type: ignore[arg-type]
         for name, port in self.ports.items():
             opening = asyncio.ensure_future(
                 port.attach(
@@ -209,7 +212,7 @@ class PipeSession:
                 return
             if name not in self._announced:
                 self._announced.append(name)
-                self._journal.note_session(self.start.task_id, {"announced": self._announced})
+                self._note()
 
     async def _or_end(self, opening: "asyncio.Future[None]") -> None:
         """Wait for a stream, unless the session ends first: its time runs out without a network too."""
@@ -306,15 +309,32 @@ class PipeSession:
                 port.channel.say(draft)
                 return
 
+    def _note(self) -> None:
+        """What a later process needs to go on where this one was."""
+        session = {"announced": self._announced, "words": self._words}
+        self._journal.note_session(self.start.task_id, session)
+
     # -- session words ----------------------------------------
 
     def _apply(self, request: PipeRequest) -> None:
         if request.devices is not None:
-            self._on_session_word(Select(kind="select", devices=list(request.devices)))
+            self._spread(Select(kind="select", devices=list(request.devices)))
         if request.every_s is not None:
-            self._on_session_word(Rate(kind="rate", every_s=request.every_s))
+            self._spread(Rate(kind="rate", every_s=request.every_s))
 
     def _on_session_word(self, word: SessionWord) -> None:
+        self._spread(word)
+        told = word.model_dump(exclude_none=True)
+        name = "select" if isinstance(word, Select) else "pause"
+        if isinstance(word, Rate):
+            # What a word leaves out stays as an earlier one has said.
+            name = f"rate {word.device or ''}"
+            told = {**self._words.get(name, {}), **told}
+        self._words.pop(name, None)
+        self._words[name] = told
+        self._note()
+
+    def _spread(self, word: SessionWord) -> None:
         dedicated = [port for port in self.ports.values() if not port.shared]
         known = {name for port in dedicated for name in port.devices}
         named = word.devices if isinstance(word, Select) else [word.device] if isinstance(word, Rate) else []

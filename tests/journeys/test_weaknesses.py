@@ -3,6 +3,8 @@
 Each test belongs to one or two rows there that no other journey covers.
 """
 
+import contextlib
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -237,6 +239,34 @@ def test_an_orderly_stop_is_a_pause(outage: Any, heard: Listening) -> None:
     outage.start()
     caught_up(outage, heard)
     accounted(heard)
+
+
+def test_what_a_session_asked_for_holds_over_a_restart(outage: Any, heard: Listening) -> None:
+    for word in (
+        {"kind": "select", "devices": ["climate"]},
+        {"kind": "rate", "device": "climate", "every_s": 0.4},
+        {"kind": "rate", "device": "climate", "on_change": False},
+    ):
+        seen = len(heard.of("control", about=word["kind"]))
+        heard.stream.write(word)
+        until(lambda w=word, n=seen: len(heard.of("control", about=w["kind"])) > n, f"an answer to {word}")
+    outage.daemon.kill()
+    refuse(outage)
+    outage.start(joined=False)
+    until(lambda: _has_session(outage), "a daemon with its session")
+    until(lambda: outage.daemon.ask("status")["outbox"]["events"] > 8, "readings without a network")
+    accept(outage)
+    caught_up(outage, heard)
+    accounted(heard)
+    newest = [event for event in heard.of("reading") if not event.get("late")][-15:]
+    assert {event["device"] for event in newest} == {"climate"}
+    assert min(b["at"] - a["at"] for a, b in itertools.pairwise(newest)) > 250
+
+
+def _has_session(world: Any) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(world.daemon.ask("status")["sessions"])
+    return False
 
 
 def test_a_hung_driver_holds_no_task(outage: Any, alice: Any) -> None:
