@@ -27,6 +27,8 @@ from device_agent.store.thread import StoreThread
 log = structlog.get_logger("outbox")
 
 LOAD_BYTES = 200_000
+# So many acknowledged events are taken off the disk at once.
+GONE_MAX = 5000
 # What memory may hold that is on no disk: the disk takes nothing, or is slower than what comes.
 MEMORY_MAX_BYTES = 8_000_000
 # How much of the interval an event waits for its acknowledgement before it is written, and how often that is
@@ -72,9 +74,9 @@ class Lanes:
         self._open: dict[str, Lane] = {}
         self._rows: dict[str, ChannelRow] = {}
         self._restored: dict[str, list[list[Any]]] = {}
-        self._gone: list[tuple[str, Event]] = []
+        self._gone: list[tuple[str, int]] = []
         self._gone_s = 0.0
-        self._deleting: list[tuple[str, Event]] = []
+        self._deleting: list[tuple[str, int]] = []
         self._committing = asyncio.Lock()
         self._closing = False
         self._forgotten: list[str] = []
@@ -179,6 +181,7 @@ class Lanes:
         cuts = self._changed_cuts(float("inf") if clean else older_than_s)
         # To take what was acknowledged off the disk is no hurry: with the next write, or after a while.
         old = bool(self._gone) and self._clock.monotonic_s() - self._gone_s >= self._interval_s
+        old = old or len(self._gone) > GONE_MAX
         changed = any(lane.row_changed for lane in lanes)
         if not (clean or inserts or changed or old or self._forgotten or any(cuts.values())):
             return None
@@ -232,7 +235,7 @@ class Lanes:
     def _undo(self, work: Commit) -> None:
         """A commit failed: all of it is still to be done, and memory is all there is."""
         never_there = {event.id for _, event in work.inserts}
-        self._gone = [*work.deletes, *(pair for pair in self._gone if pair[1].id not in never_there)]
+        self._gone = [*work.deletes, *(pair for pair in self._gone if pair[1] not in never_there)]
         self._forgotten += work.forget
         for _, event in work.inserts:
             event.kept = Kept.NOWHERE
@@ -244,7 +247,7 @@ class Lanes:
         waiting = [record for some in self._restored.values() for record in some]
         lanes = [record for lane in self._open.values() for record in lane.snapshot()]
         # Acknowledged, and still on the disk: a killed process must not send them again.
-        doomed = [["g", channel, event.id] for channel, event in self._gone]
+        doomed = [["g", channel, id_] for channel, id_ in self._gone]
         self._log.begin([*waiting, *lanes, *doomed])
 
     # -- the disk ----------------------------------------
@@ -280,7 +283,7 @@ class Lanes:
         self, channel: str, span: tuple[int, int], limit_bytes: int, skip: set[int]
     ) -> tuple[list[Event], list[Event]] | None:
         # Rows whose deletion is on its way are there and yet gone.
-        doomed = {event.id for some in (self._gone, self._deleting) for _, event in some}
+        doomed = {id_ for some in (self._gone, self._deleting) for _, id_ in some}
         return await self._disk.attempt(lambda: self._file.load(channel, span, limit_bytes, skip | doomed))
 
     async def _load_whole(
@@ -334,7 +337,7 @@ class Lanes:
     def gone(self, channel: str, event: Event) -> None:
         if not self._gone:
             self._gone_s = self._clock.monotonic_s()
-        self._gone.append((channel, event))
+        self._gone.append((channel, event.id))
 
     async def load_events(
         self, channel: str, span: tuple[int, int], skip: set[int]
@@ -354,7 +357,7 @@ class Lanes:
         self._restored.pop(id_, None)
         self._doubtful.discard(id_)
         self._cuts_on_disk.pop(id_, None)
-        self._gone = [(channel, event) for channel, event in self._gone if channel != id_]
+        self._gone = [pair for pair in self._gone if pair[0] != id_]
         self._forgotten.append(id_)
 
     async def close(self) -> None:

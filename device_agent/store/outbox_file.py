@@ -92,7 +92,7 @@ class Commit:
 
     channels: list[ChannelRow]
     inserts: list[tuple[str, Event]]
-    deletes: list[tuple[str, Event]]
+    deletes: list[tuple[str, int]]
     forget: list[str]
     cuts: dict[str, str | None] = field(default_factory=dict)
     clean: bool = False
@@ -227,7 +227,7 @@ class OutboxFile:
                     (row.name, row.next_seq, row.next_number, row.seq_reserved, row.number_reserved),
                 )
             self._insert(work.inserts)
-            self._delete([event.id for _, event in work.deletes])
+            self._delete([id_ for _, id_ in work.deletes])
             self._keep_cuts(work.cuts)
             if work.clean:
                 marks = [("clean",), *((f"doubt {name}",) for name in work.doubtful)]
