@@ -2,8 +2,9 @@
 
     crashing.py FILE run …
 
-Once FILE exists, the N-th call or return (N is the text in it) of a function on the way of readings and
-commands is the last thing that this process does, on whichever thread it happens; FILE.at then names it.
+Once FILE exists, the N-th call or return of a function on the way of readings and commands is the last thing
+that this process does, on whichever thread it happens; FILE.at then names it. N is the text in FILE; a module
+may follow, whose steps alone count then.
 """
 
 import os
@@ -35,14 +36,20 @@ STEPS = (
 
 def kill_at_step(file: Path) -> None:
     left: list[int] = []
+    where = STEPS
 
     def step(frame: FrameType, event: str, _: Any) -> None:
-        if event not in ("call", "return") or not frame.f_code.co_filename.endswith(STEPS):
+        nonlocal where
+        if event not in ("call", "return") or not frame.f_code.co_filename.endswith(where):
             return
         if not left:
             if not file.exists():
                 return
-            left.append(int(file.read_text()))
+            number, *only = file.read_text().split()
+            left.append(int(number))
+            where = tuple(only) or STEPS
+            if not frame.f_code.co_filename.endswith(where):
+                return
         left[0] -= 1
         if left[0] <= 0:
             code = frame.f_code

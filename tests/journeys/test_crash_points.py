@@ -16,6 +16,7 @@ pytestmark = [
 ]
 # A command takes about 150 steps here, and the readings that go on meanwhile some hundred in the same time.
 STEPS_MAX = 400
+COMMAND_STEPS = 50
 
 
 def start_crashing(world: Any) -> Path:
@@ -38,13 +39,15 @@ def switched_on(world: Any) -> int:
     )
 
 
-def a_death(world: Any, heard: Listening, id_: str, step: int) -> str:
+def a_death(world: Any, heard: Listening, id_: str, step: str) -> str:
     """One command, one death on its way; what the caller is told in the end."""
     file = start_crashing(world)
     seen = max(event["seq"] for event in heard.events)
     until(lambda: max(e["seq"] for e in heard.events) > seen + 3, "it works", 60)
     before = switched_on(world)
-    file.write_text(str(step))
+    # In one step, for it is read as soon as it is there.
+    file.with_suffix(".new").write_text(step)
+    file.with_suffix(".new").replace(file)
     heard.stream.write(
         {"kind": "set", "id": id_, "device": "valve", "values": {"on": True}, "ttl_ms": 120_000}
     )
@@ -72,7 +75,10 @@ def a_death(world: Any, heard: Listening, id_: str, step: int) -> str:
 def deaths(world: Any, heard: Listening, rng: random.Random, rounds: int) -> None:
     told = []
     for n in range(rounds):
-        step = rng.randrange(1, STEPS_MAX)
+        # Every other one in the middle of the command.
+        step = (
+            f"{rng.randrange(1, COMMAND_STEPS)} commander.py" if n % 2 else f"{rng.randrange(1, STEPS_MAX)}"
+        )
         told.append((step, a_death(world, heard, f"c{n}", step)))
     print(*told, sep="\n")
     caught_up(world, heard)
