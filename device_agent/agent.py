@@ -278,6 +278,8 @@ class Agent:
             for name, grace_s in self._tasks.graces().items():
                 if silent_s > grace_s:
                     self._keeper.spawn_safe(name, f"no link for {grace_s:g} s")
+            for name, limit_s in self._tasks.silences().items():
+                self._keeper.spawn_safe(name, f"its caller has said nothing for {limit_s:g} s")
             for name, keeper in self._hardware.keepers.items():
                 if keeper.stuck_too_long():
                     log.critical("bus_stuck", bus=name, why="only a new process can use it again")

@@ -181,7 +181,14 @@ class Commander:
         self.leases.release(holder)
         self._keeper.leaves_as_it_is(holder)
 
-    def would(self, command: Command, actor: Actor) -> dict[str, Any]:
+    def would(
+        self,
+        command: Command,
+        actor: Actor,
+        *,
+        devices: Collection[str] | None = None,
+        strangers: Collection[Actor] = (),
+    ) -> dict[str, Any]:
         """What `execute` would answer now; nothing moves and nothing is remembered.
 
         An action's own steps are not known before it begins, so their limits are not judged.
@@ -190,10 +197,10 @@ class Commander:
         try:
             if command.device in self.questions:
                 questions, access = self.questions, self.config.access
-                askable.checked(questions, self._devices, access, command, (actor,), None)
+                askable.checked(questions, self._devices, access, command, (actor, *strangers), devices)
                 questions[command.device].check()
                 return {**attempt.members(command.id), "dry_run": True}
-            order = self._checked(command, actor, None, (), None)
+            order = self._checked(command, actor, devices, strangers, None)
             if not order.looks:
                 self._keeper.may_move()
             ousts = self._checked_moment(order, claim=False)

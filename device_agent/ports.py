@@ -68,6 +68,8 @@ class Port:
         self.opening = 1 if spec.affinity == "dedicated" else 0
         """Sessions that are about to attach."""
         self.refused = 0
+        self.heard_s: dict[str, float] = {}
+        """When each session last said anything here, by task; monotonic."""
         self._collecting = False
         self._hub = hub
         self._commander = commander
@@ -96,6 +98,7 @@ class Port:
             self.opening -= 1
         first = not self.attached
         self.attached[link.start.task_id] = (link, actor, stream)
+        self.heard_s[link.start.task_id] = self._clock.monotonic_s()
         self.collect()
         if first and self.spec.direction != "outbound":
             self._lives.spawn(f"inbound {self.spec.name}", self._listen(stream))
@@ -120,6 +123,7 @@ class Port:
     async def detach(self, task_id: str, *, end: bool) -> bool:
         """A session leaves; True if it was the last one. With `end` nothing more comes for anybody."""
         link_actor_stream = self.attached.pop(task_id, None)
+        self.heard_s.pop(task_id, None)
         last = not self.attached
         if last:
             self._collecting = False
@@ -159,10 +163,21 @@ class Port:
 
     # -- inwards ----------------------------------------
 
+    def _hear(self, item: Inbound) -> None:
+        """A sign of life of whom it names; of everybody where it names nobody."""
+        now_s = self._clock.monotonic_s()
+        named = [
+            task_id
+            for task_id, (_, actor, _) in self.attached.items()
+            if item.sender.startswith(f"{actor.caller.user}-stream-")
+        ]
+        self.heard_s.update(dict.fromkeys(named or self.attached, now_s))
+
     async def _listen(self, stream: Stream) -> None:
         async for item in stream.inbound():
             if not self.attached:
                 continue
+            self._hear(item)
             if self.spec.format == "bytes":
                 await self._bytes_in(item)
             else:
@@ -204,17 +219,16 @@ class Port:
                 log.info("command_after_the_end", stream=self.spec.name, id=word.id)
                 return
             who, strangers = self._sender(item)
+            bounds = {*self.devices, *self.delegations}
+            if word.dry_run:
+                self._ack(self._commander.would(word, who, devices=bounds, strangers=strangers))
+                return
             link = next(iter(self.attached.values()))[0]
             server_ms = link.server_ms()
             age_ms = None if server_ms is None else max(0.0, server_ms - item.sent_ms)
-            ack = await self._commander.execute(
-                word,
-                who,
-                age_ms=age_ms,
-                devices={*self.devices, *self.delegations},
-                strangers=strangers,
+            self._ack(
+                await self._commander.execute(word, who, age_ms=age_ms, devices=bounds, strangers=strangers)
             )
-            self._ack(ack)
         finally:
             self._room.release()
 

@@ -30,6 +30,7 @@ class SetQuestion(_Question):
     device: str = Field(min_length=1, max_length=64)
     values: dict[str, Any] = Field(min_length=1, max_length=64)
     for_s: float | int | None = Field(None, gt=0, le=86_400)
+    dry_run: bool = False
 
 
 class DoQuestion(_Question):
@@ -39,6 +40,7 @@ class DoQuestion(_Question):
     device: str = Field(min_length=1, max_length=64)
     action: str = Field(min_length=1, max_length=64)
     args: dict[str, Any] = Field({}, max_length=64)
+    dry_run: bool = False
 
 
 class DescribeQuestion(_Question):

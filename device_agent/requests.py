@@ -126,7 +126,13 @@ class RequestTask:
             case ReadQuestion():
                 return await self._read(question)
             case SetQuestion():
-                command = Set(kind="set", id=self._id(), device=question.device, values=question.values)
+                command = Set(
+                    kind="set",
+                    id=self._id(),
+                    device=question.device,
+                    values=question.values,
+                    dry_run=question.dry_run,
+                )
                 with self._progress.during(f"setting {question.device}"):
                     return await self._command(command, question.for_s)
             case DoQuestion():
@@ -180,10 +186,15 @@ class RequestTask:
 
     async def _do(self, question: DoQuestion, part: Part | None) -> dict[str, Any]:
         command = Do(
-            kind="do", id=self._id(), device=question.device, action=question.action, args=question.args
+            kind="do",
+            id=self._id(),
+            device=question.device,
+            action=question.action,
+            args=question.args,
+            dry_run=question.dry_run,
         )
         send: Send | None = None
-        if part is not None:
+        if part is not None and not question.dry_run:
             # Its file may be long under way; what it waits for has a limit of its own.
             command = command.model_copy(update={"ttl_ms": self._config.agent.max_running_s * 1000})
             send = await self._incoming(command, part)
@@ -215,9 +226,12 @@ class RequestTask:
     async def _command(
         self, command: Set | Do, for_s: float | None, send: Send | None = None
     ) -> dict[str, Any]:
-        ack = await self._commander.execute(
-            command, self.actor, age_ms=await self._age_ms(), for_s=for_s, take=self._take_file, send=send
-        )
+        if command.dry_run:
+            ack = self._commander.would(command, self.actor)
+        else:
+            ack = await self._commander.execute(
+                command, self.actor, age_ms=await self._age_ms(), for_s=for_s, take=self._take_file, send=send
+            )
         result: dict[str, Any] = {"state": ack["state"], "ack": ack}
         if "error" in ack:
             result["error"] = ack["error"]

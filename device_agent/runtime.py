@@ -218,6 +218,16 @@ class Tasks:
             found |= {name: graces[name] for name in driven if name in graces}
         return found
 
+    def silences(self) -> dict[str, float]:
+        """Actuators away from safe whose caller has been silent too long, with the seconds it may be."""
+        found: dict[str, float] = {}
+        now_s = self._clock.monotonic_s()
+        for session in self.sessions.values():
+            if silent := session.silent(now_s):
+                driven = self._keeper.driven_by(session.actor.holder)
+                found |= {name: silent[name] for name in driven if name in silent}
+        return found
+
     async def pause(self) -> None:
         """The process ends: sessions stay for the next one."""
         self._pausing = True

@@ -356,6 +356,17 @@ class PipeSession:
                 found[name] = min(found.get(name, float("inf")), port.config.link_loss_grace_s)
         return found
 
+    def silent(self, now_s: float) -> dict[str, float]:
+        """Actuators of streams on which the caller has said nothing for `caller_silence_s`, which it is."""
+        task_id = self.link.start.task_id
+        heard_s = max((port.heard_s.get(task_id, 0.0) for port in self.ports.values()), default=now_s)
+        return {
+            name: limit_s
+            for port in self.ports.values()
+            if (limit_s := port.config.caller_silence_s) is not None and now_s - heard_s > limit_s
+            for name in port.devices
+        }
+
 
 def stream_id(start: StartTask, index: int) -> str:
     """The id of a task's dedicated stream (protocol section 6)."""

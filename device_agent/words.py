@@ -25,6 +25,8 @@ class _Command(_Word):
     id: CommandId
     device: Name
     ttl_ms: int = Field(5000, ge=0, le=86_400_000)
+    dry_run: bool = False
+    """Say what would happen; nothing moves, and the id is not spent."""
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

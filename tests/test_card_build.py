@@ -238,8 +238,15 @@ def test_the_runtime_reads_every_form_that_the_card_offers(greenhouse, word):
         "rate": {"device": "door", "every_s": 1, "on_change": True, "dead_band": 0.5},
         "select": {"devices": ["door"]},
         "replay": {"from_seq": 1},
-        "set": {"id": "1", "device": "valve", "values": {"on": True}, "ttl_ms": 5000},
-        "do": {"id": "1", "device": "valve", "action": "pulse", "args": {"for_s": 1}, "ttl_ms": 5000},
+        "set": {"id": "1", "device": "valve", "values": {"on": True}, "ttl_ms": 5000, "dry_run": True},
+        "do": {
+            "id": "1",
+            "device": "valve",
+            "action": "pulse",
+            "args": {"for_s": 1},
+            "ttl_ms": 5000,
+            "dry_run": True,
+        },
     }[word]
     schema = greenhouse["streams"]["control"]["inboundSchema"]
     assert takes(schema, {"kind": word, **sample})

@@ -6,7 +6,7 @@ What can be set carries its `unit` (UCUM), its `safe` value and its `limits` as 
 from typing import Any
 
 from device_agent.card.events import told_by
-from device_agent.card.parts import DIALECT, ID, TTL, described, event, object_of, writable
+from device_agent.card.parts import DIALECT, DRY_RUN, ID, TTL, described, event, object_of, writable
 from device_agent.config import Config, StreamConfig
 from device_agent.config.delegation import Delegation
 from device_agent.driver import Action, ActuatorConfig, Argument, Point
@@ -41,6 +41,7 @@ def set_command(config: Config, device: str) -> dict[str, Any]:
         "device": {"const": device},
         "values": {**object_of(points), "minProperties": 1},
         "ttl_ms": TTL,
+        "dry_run": DRY_RUN,
     }
     return event(f"Set {device}", members, required=("id", "device", "values"))
 
@@ -71,6 +72,7 @@ def _do_command(device: str, action: Action) -> dict[str, Any]:
         "action": {"const": action.name},
         "args": object_of({argument.name: _argument(argument) for argument in action.arguments}, required),
         "ttl_ms": TTL,
+        "dry_run": DRY_RUN,
     }
     wanted = ("id", "device", "action", *(("args",) if required else ()))
     form = event(f"{action.name} of {device}", members, required=wanted)
@@ -92,6 +94,7 @@ def _ask_command(name: str, rule: Delegation) -> dict[str, Any]:
         "action": {"const": "ask"},
         "args": object_of(question, ["question"]) if rule.asks_question else object_of({}),
         "ttl_ms": TTL,
+        "dry_run": DRY_RUN,
     }
     wanted = ("id", "device", "action", *(("args",) if rule.asks_question else ()))
     told = "Asks an AI agent; the answer comes as a `control` event about the delegation."

@@ -147,6 +147,11 @@ def ack(*, numbered: bool = True) -> dict[str, Any]:
         "verified": {"type": "boolean", "description": "True only after it was read back."},
         "error": ERROR,
         "repeated": {"const": True, "description": "This id was answered before: nothing moved now."},
+        "dry_run": {"const": True, "description": "It was only asked what would happen: nothing moved."},
+        "hand_over": {
+            "type": "boolean",
+            "description": "With `dry_run`: whether another driver would have to give way.",
+        },
         **UNUSUAL,
     }
     if numbered:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from device_agent.card.events import ack
-from device_agent.card.parts import AT, DIALECT, ERROR, SEQ, event, writable
+from device_agent.card.parts import AT, DIALECT, DRY_RUN, ERROR, SEQ, event, writable
 from device_agent.config import Config
 from device_agent.driver import Point
 from device_agent.records import SEND_FILE
@@ -193,6 +193,7 @@ def _command_properties(config: Config) -> dict[str, Any]:
             actions["ask"] = None
         properties["action"] = {"type": "string", "enum": list(actions), "description": "do: the action."}
         properties["args"] = {"type": "object", "description": f"do: its arguments. {_actions(config)}"}
+    properties["dry_run"] = {"type": "boolean", "description": f"set, do: {DRY_RUN['description']}"}
     return properties
 
 

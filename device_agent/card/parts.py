@@ -64,6 +64,11 @@ TTL = {
     "default": TTL_DEFAULT_MS,
     "description": "Milliseconds after which the command is refused instead of carried out late.",
 }
+DRY_RUN = {
+    "type": "boolean",
+    "default": False,
+    "description": "Say what would happen now; nothing moves, and the id is not spent.",
+}
 
 
 def writable(config: Config, device: str) -> tuple[Point, ...]:

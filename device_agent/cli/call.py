@@ -67,6 +67,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     do.add_argument("device", metavar="DEVICE")
     do.add_argument("action", metavar="ACTION")
     do.add_argument("args", metavar="NAME=VALUE", nargs="*")
+    for parser in (set_, do):
+        parser.add_argument("--dry-run", action="store_true", help="only say what would happen")
     _history_arguments(command("history", _history, "readings from the agent's own record"))
     _session_arguments(command)
 
@@ -282,7 +284,8 @@ def named_values(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _acknowledged(caller: "Caller", args: argparse.Namespace, question: Mapping[str, Any]) -> int:
-    result = _asked(caller, args, question).result
+    asked = {**question, "dry_run": True} if args.dry_run else question
+    result = _asked(caller, args, asked).result
     print(dumps(result, indent=2) if args.json else ack_text(mapping(result.get("ack"))))
     return Exit.DONE
 

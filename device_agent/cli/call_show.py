@@ -136,6 +136,8 @@ def ack_text(ack: Mapping[str, Any], units: Units | None = None) -> str:
         for point, value in mapping(ack.get("applied")).items()
     )
     state = clean(ack.get("state", "unknown"), 20)
+    if state == "done" and ack.get("dry_run") is True:
+        return "would be done" + (", after a hand-over by way of safe" if ack.get("hand_over") else "")
     if state == "done":
         seen = " (read back)" if ack.get("verified") is True else ""
         again = " (this id was done before; nothing moved)" if ack.get("repeated") else ""

@@ -144,6 +144,8 @@ class StreamConfig(Table):
     devices: tuple[str, ...] = Field(min_length=1, strict=False)
     overflow: Literal["drop-oldest", "thin", "refuse"] = "drop-oldest"
     link_loss_grace_s: float = Field(10, ge=0, le=86_400)
+    caller_silence_s: float | None = Field(None, ge=1, le=86_400)
+    """A caller that says nothing for so long is taken to be gone: what it drove goes to safe."""
 
     @property
     def outward(self) -> bool:

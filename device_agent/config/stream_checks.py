@@ -18,6 +18,11 @@ def streams(draft: Draft) -> Iterator[str]:
         place = f"streams.{name}"
         yield from _devices(draft, place, stream)
         yield from _names(draft, name, stream)
+        if stream.caller_silence_s is not None and not stream.inward:
+            yield (
+                f"{place}.caller_silence_s = {stream.caller_silence_s:g} is for streams on which callers "
+                'speak: remove it, or write direction = "bidirectional"'
+            )
         if stream.format == "bytes":
             yield from _bytes(draft, place, stream)
         elif stream.inward:

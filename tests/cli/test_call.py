@@ -24,6 +24,8 @@ def test_read_describe_and_set(calls: Any) -> None:
     assert "valve" in table.stdout
     assert table.stderr == ""
     assert "settable, safe: off" in describe.stdout
+    would = calls("set", "valve", "on", "on", "--dry-run")
+    assert (would.returncode, would.stdout) == (0, "would be done\n"), would.stderr
     assert calls.world.valve_open() is False
     done = calls("set", "valve", "on", "on")
     assert (done.returncode, done.stdout) == (0, "done: on = on (read back)\n"), done.stderr

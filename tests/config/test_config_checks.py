@@ -263,6 +263,11 @@ BOTH = {"direction": '"bidirectional"'}
             "streams.x.link_loss_grace_s = -1 must be at least 0",
         ),
         (
+            THERMO + stream("x", '["t"]', caller_silence_s="30"),
+            "streams.x.caller_silence_s = 30 is for streams on which callers speak: remove it, or write "
+            'direction = "bidirectional"',
+        ),
+        (
             '[agent]\nname = "a"\ntask_kinds = ["request"]\n' + THERMO + stream("x", '["t"]'),
             'streams.x needs pipe tasks: add "pipe" to agent.task_kinds, or remove the stream',
         ),
