@@ -147,7 +147,12 @@ class Agent:
 
     def _open_stores(self, config: Config) -> None:
         self._store = StoreThread()
-        self._journal = Journal(config.state.directory / "journal.db", self._store, self._clock.now_ms)
+        self._journal = Journal(
+            config.state.directory / "journal.db",
+            self._store,
+            self._clock.now_ms,
+            config.state.runtime_directory,
+        )
         self._lanes = Lanes(
             config.state.directory,
             config.state.runtime_directory,

@@ -34,9 +34,10 @@ from device_agent.errors import (
     BusTimeout,
     DriverError,
     Interlocked,
+    NotNoted,
     Rejected,
 )
-from device_agent.order import Attempt, Order, Send, action_of, check_files
+from device_agent.order import Attempt, Order, Send, action_of, check_files, in_words
 from device_agent.records import SEND_FILE, File, Step, Value
 from device_agent.safety.keeper import Keeper
 from device_agent.safety.latch import Latch
@@ -137,9 +138,15 @@ class Commander:
                 if self._checked_moment(order):
                     await self._hand_over(order)
                     self._checked_moment(order)
-                attempt.commanded = order.values if order.values is not None else order.args
                 what, now_ms = command.model_dump(), self._clock.now_ms()
-                await self._journal.begin_command(key, command.id, what, now_ms)
+                try:
+                    await self._journal.begin_command(key, command.id, what, now_ms)
+                except NotNoted as error:
+                    # Making safe twice is no harm, and not at all would be one.
+                    if not (order.makes_safe or order.looks):
+                        attempt.fail("failed", "internal", str(error))
+                        return None
+                attempt.commanded = order.values if order.values is not None else order.args
                 if order.moves:
                     # Noted before it moves: a session that ends meanwhile must bring it back.
                     self._keeper.driven(name, order.actor.holder)
@@ -383,11 +390,7 @@ class Commander:
         return None
 
     def _record(self, command: Command, actor: Actor, attempt: Attempt) -> None:
-        if isinstance(command, Set):
-            what = ", ".join(f"{name}={value!r}" for name, value in command.values.items())
-        else:
-            args = ", ".join(f"{name}={value!r}" for name, value in command.args.items())
-            what = f"{command.action}({args})"
+        what = in_words(command)
         rule = f"{attempt.code}: {attempt.message}" if attempt.code else ""
         now_ms = self._clock.now_ms()
         self._journal.actuation(now_ms, actor.label, command.device, what[:500], attempt.state, rule[:500])

@@ -118,6 +118,10 @@ class StoreError(AgentError):
     """A store on disk failed."""
 
 
+class NotNoted(StoreError):
+    """A command cannot be noted anywhere that outlives the process: nobody would know that it was done."""
+
+
 class StoreDamaged(StoreError):
     """A store could not be read; it was set aside under the name in the message and a new one begun."""
 

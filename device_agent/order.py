@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from device_agent.authority import Actor
+from device_agent.belief import same_value
 from device_agent.device import Device
 from device_agent.errors import Rejected
 from device_agent.records import SEND_FILE, Action, File, Value
+from device_agent.words import Command, Set
 
 Send = Callable[[Device], Awaitable[None]]
 """Passes the file that came with a command to the device."""
@@ -59,8 +61,24 @@ class Order:
         return self.action is None or self.action.moves
 
     @property
+    def makes_safe(self) -> bool:
+        """Whether all that it sets is the safe value."""
+        safe = self.device.safe_values
+        return self.values is not None and all(
+            name in safe and same_value(safe[name], value) for name, value in self.values.items()
+        )
+
+    @property
     def looks(self) -> bool:
         return self.action is not None and self.action.looks
+
+
+def in_words(command: Command) -> str:
+    """What is wanted, for the Journal and the log."""
+    if isinstance(command, Set):
+        return ", ".join(f"{name}={value!r}" for name, value in command.values.items())
+    args = ", ".join(f"{name}={value!r}" for name, value in command.args.items())
+    return f"{command.action}({args})"
 
 
 def check_files(order: Order, take: Callable[[File], None] | None) -> None:

@@ -61,7 +61,8 @@ class Bench:
         self._names = names
         self._devices: dict[str, Device] = {}
         self._store = StoreThread()
-        self._journal = Journal(state.directory / "journal.db", self._store)
+        path = state.directory / "journal.db"
+        self._journal = Journal(path, self._store, clock.now_ms, state.runtime_directory)
         self._latch = Latch(state.directory / "emergency_stop")
         self.keeper = Keeper(self._devices, self._journal, clock, self._latch.check)
         self._stop = EmergencyStop(

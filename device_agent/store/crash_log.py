@@ -47,8 +47,8 @@ class CrashLog:
             return None
         return records[1:]
 
-    def begin(self, snapshot: Iterable[list[Any]]) -> None:
-        """Start anew with what is true now; the old log is replaced in one step."""
+    def begin(self, snapshot: Iterable[list[Any]]) -> bool:
+        """Start anew with what is true now; the old log is replaced in one step. Whether that was done."""
         temporary = self._path.with_suffix(".new")
         data = b"".join(map(_packed, (["boot", self._boot], *snapshot)))
         descriptor = -1
@@ -63,24 +63,27 @@ class CrashLog:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             self._failed(error)
-            return
+            return False
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor, self._size_bytes, self._begun_bytes = descriptor, len(data), len(data)
+        return True
 
-    def write(self, record: list[Any]) -> None:
-        """Add one record."""
+    def write(self, record: list[Any]) -> bool:
+        """Add one record; whether it is in the log now."""
         if self._descriptor < 0:
-            return
+            return False
         data = _packed(record)
         try:
             _write(self._descriptor, data)
             self._size_bytes += len(data)
+            return True
         except OSError as error:
             # Half a record would hide all that follow it.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size_bytes)
             self._failed(error)
+            return False
 
     @property
     def grown(self) -> bool:

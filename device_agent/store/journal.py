@@ -1,7 +1,8 @@
 """The Journal: tasks, commands and actuations, so that nothing is done twice and everything can be told.
 
 One SQLite file (mode 0600: it holds tasks' write tokens), WAL, synchronous=FULL. A damaged one is set aside,
-reported, and a new one begun: the start never fails.
+reported, and a new one begun: the start never fails. What a full disk refuses about commands lies in the
+runtime directory meanwhile (`store.fallback`), so that none is carried out twice.
 """
 
 import asyncio
@@ -19,9 +20,11 @@ import msgpack
 import structlog
 
 from device_agent.clock import EARLIEST_TRUE_MS, SystemClock, undated
+from device_agent.errors import NotNoted
 from device_agent.network import Caller, Part, StartTask
 from device_agent.store import chain, turns
 from device_agent.store.damage import Damaged, is_damage, set_aside
+from device_agent.store.fallback import Fallback, Row
 from device_agent.store.thread import StoreThread
 
 log = structlog.get_logger("journal")
@@ -34,6 +37,9 @@ CREATE TABLE IF NOT EXISTS command(
     PRIMARY KEY(caller, id));
 PRAGMA user_version = 2;
 """
+_BEGUN = "INSERT OR REPLACE INTO command(caller, id, at_ms, what, ack) VALUES(?, ?, ?, ?, ?)"
+_ANSWERED = """INSERT INTO command(caller, id, at_ms, what, ack) VALUES(?, ?, ?, ?, ?)
+    ON CONFLICT(caller, id) DO UPDATE SET ack = ifnull(excluded.ack, ack)"""
 DAY_MS = 86_400_000
 # A StartTask is delivered again within minutes; a month is far beyond and still small.
 TASK_KEEP_MS = 30 * DAY_MS
@@ -46,9 +52,22 @@ TRIM_EVERY = 1000
 class Journal:
     """Memory answers, the file remembers. All methods belong to the event loop."""
 
-    def __init__(self, path: Path, thread: StoreThread, now_ms: Callable[[], int] | None = None) -> None:
-        """`now_ms`: of the runtime's clock (`device_agent.clock`), by which what is old is forgotten."""
+    def __init__(
+        self,
+        path: Path,
+        thread: StoreThread,
+        now_ms: Callable[[], int] | None = None,
+        runtime_folder: Path | None = None,
+    ) -> None:
+        """`now_ms`: of the runtime's clock (`device_agent.clock`), by which what is old is forgotten.
+
+        `runtime_folder` takes what the disk refuses; without it, the file's own folder.
+        """
         self._path = path
+        self._runtime_folder = runtime_folder or path.parent
+        self._fallback = Fallback(self._runtime_folder / "journal.log")
+        self._copy: Path | None = None
+        self._blind = False
         self._now_ms = now_ms or SystemClock().now_ms
         self._thread = thread
         self._db: sqlite3.Connection | None = None
@@ -76,21 +95,45 @@ class Journal:
                 self._db = self._connect(self._path)
             else:
                 self._db = self._elsewhere(error)
+        self._fallback.load()
+        for row in self._fallback:
+            if row.ack is not None or row.key not in self._commands:
+                self._commands[row.key] = None if row.ack is None else msgpack.unpackb(row.ack)
+        self._job(self._catch_up)
 
     def _elsewhere(self, error: BaseException) -> sqlite3.Connection:
         """A disk that takes nothing: what it says is read; what comes is noted in a copy until the end."""
         self.failures += 1
-        folder = Path(tempfile.mkdtemp(prefix="device-agent-journal-"))
-        copy = folder / self._path.name
-        for suffix in ("", "-wal"):
-            part = Path(f"{self._path}{suffix}")
-            if part.exists():
-                shutil.copyfile(part, f"{copy}{suffix}")
-        log.error("journal_not_written", file=str(self._path), error=str(error), until_the_end=str(copy))
-        return self._connect(copy)
+        for parent in (tempfile.gettempdir(), self._runtime_folder):
+            try:
+                self._copy = Path(tempfile.mkdtemp(prefix="device-agent-journal-", dir=parent))
+                copy = self._copy / self._path.name
+                for suffix in ("", "-wal"):
+                    part = Path(f"{self._path}{suffix}")
+                    if part.exists():
+                        shutil.copyfile(part, f"{copy}{suffix}")
+                db = self._connect(copy)
+            except (sqlite3.Error, OSError) as worse:
+                self._drop_copy()
+                log.warning("journal_not_copied", into=str(parent), error=str(worse))
+            else:
+                log.error(
+                    "journal_not_written", file=str(self._path), error=str(error), until_the_end=str(copy)
+                )
+                return db
+        # Which commands were carried out before is not known: none is carried out now.
+        self._blind = True
+        log.error("journal_not_written", file=str(self._path), error=str(error), until_the_end="memory")
+        return self._connect(Path(":memory:"))
+
+    def _drop_copy(self) -> None:
+        if self._copy is not None:
+            shutil.rmtree(self._copy, ignore_errors=True)
+            self._copy = None
 
     def _connect(self, path: Path) -> sqlite3.Connection:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if path != Path(":memory:"):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         db = sqlite3.connect(path, check_same_thread=False)
         try:
             db.execute("PRAGMA page_size = 1024")
@@ -146,8 +189,10 @@ class Journal:
         def close() -> None:
             if self._db is not None:
                 self._job(lambda db: self._chain.flush(db))
+                self._job(self._catch_up)
                 self._db.close()
                 self._db = None
+                self._drop_copy()
 
         await self._thread.run(close)
 
@@ -165,13 +210,6 @@ class Journal:
             assert self._db is not None
             write(self._db)
         except sqlite3.Error as error:
-            self._failed(error)
-
-    async def _now(self, sql: str, parameters: tuple[Any, ...]) -> None:
-        """Durable when it returns. A full or broken disk is reported; the work goes on from memory."""
-        try:
-            await self._thread.run(lambda: self._execute(sql, parameters))
-        except (sqlite3.Error, TimeoutError) as error:
             self._failed(error)
 
     def _failed(self, error: BaseException) -> None:
@@ -242,11 +280,45 @@ class Journal:
         return self._commands[key] or {"id": id_, "state": "unknown", "error": dict(_DIED)}
 
     async def begin_command(self, caller: str, id_: str, what: Mapping[str, Any], now_ms: int) -> None:
-        """Durable before anything moves."""
-        await self._now(
-            "INSERT OR REPLACE INTO command(caller, id, at_ms, what) VALUES(?, ?, ?, ?)",
-            (caller, id_, now_ms, msgpack.packb(dict(what))),
-        )
+        """Durable before anything moves. Raises NotNoted."""
+        row = Row(caller, id_, now_ms, msgpack.packb(dict(what)), None)
+        try:
+            noted = await self._thread.run(lambda: self._note(_BEGUN, row))
+        except TimeoutError as error:
+            self._failed(error)
+            noted = False
+        if not noted:
+            raise NotNoted(
+                "nothing moved: neither the state directory nor the runtime directory takes a note of this "
+                "command, and nobody would know later that it was done; make room on the device's disk"
+            )
+
+    def _note(self, sql: str, row: Row) -> bool:
+        """On the disk, or else where the death of the process does not reach. On the store's thread."""
+        written = False
+        try:
+            self._execute(sql, row)
+            written = self._in_place
+        except sqlite3.Error as error:
+            self._failed(error)
+        if written:
+            self._job(self._catch_up)
+            return True
+        small = row._replace(what=msgpack.packb({"device": msgpack.unpackb(row.what).get("device", "")}))
+        return self._fallback.add(small) and not self._blind
+
+    @property
+    def _in_place(self) -> bool:
+        """Whether what is written is there for the next process."""
+        return self._copy is None and not self._blind
+
+    def _catch_up(self, db: sqlite3.Connection) -> None:
+        """What the disk refused before; a copy is told it as well, and ends with this process."""
+        if self._fallback:
+            with db:
+                db.executemany(_ANSWERED, self._fallback)
+            if self._in_place:
+                self._fallback.end()
 
     def finish_command(self, caller: str, id_: str, ack: Mapping[str, Any], now_ms: int) -> None:
         """The answer; remembered for a day, a refusal as well."""
@@ -255,18 +327,22 @@ class Journal:
         waiting = self._waiting.pop(key, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(dict(ack))
-        self._later(
-            "INSERT INTO command(caller, id, at_ms, what, ack) VALUES(?, ?, ?, ?, ?)"
-            " ON CONFLICT(caller, id) DO UPDATE SET ack = excluded.ack",
-            (*key, now_ms, msgpack.packb({}), msgpack.packb(dict(ack))),
-        )
+        row = Row(caller, id_, now_ms, msgpack.packb({}), msgpack.packb(dict(ack)))
+        self._thread.later(lambda: self._note(_ANSWERED, row))
 
     async def unfinished_commands(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Commands that began in an earlier process and were never answered: (caller, id, what)."""
-        rows = await self._thread.run(
-            lambda: self._execute("SELECT caller, id, what FROM command WHERE ack IS NULL")
-        )
-        return [(caller, id_, msgpack.unpackb(what)) for caller, id_, what in rows]
+
+        def read() -> dict[tuple[str, str], bytes]:
+            rows = self._execute("SELECT caller, id, what FROM command WHERE ack IS NULL")
+            found = {(caller, id_): what for caller, id_, what in rows}
+            found.update({row.key: row.what for row in self._fallback})
+            return found
+
+        found = await self._thread.run(read)
+        return [
+            (*key, msgpack.unpackb(what)) for key, what in found.items() if self._commands.get(key) is None
+        ]
 
     # -- actuations ----------------------------------------
 

@@ -113,3 +113,54 @@ def test_a_start_on_a_disk_that_takes_nothing(small: Any, alice: Any, how: str) 
     assert not list(state.glob("outbox.db.damaged-*"))
     session.terminate()
     session.wait_for_terminal(LIMIT_S)
+
+
+def on(world: Any) -> int:
+    """How often the daemon switched the valve on."""
+    told = [(e["level"], e["by"]) for e in world.board.record() if e.get("line") == 27]
+    return told.count((0, "daemon"))
+
+
+@pytest.mark.parametrize("memory", ["in memory", "on the disk"])
+def test_no_command_runs_twice_though_the_disk_is_full_and_the_process_dies(
+    small: Any, alice: Any, memory: str
+) -> None:
+    """Where nothing can take a note of it, it is refused, and making safe is not."""
+    state = small.folder / "state"
+    if memory == "on the disk":
+        (state / "run").unlink()
+        (state / "run").mkdir(mode=0o700)
+    small.start()
+    session = pipe(alice, {"streams": ["control"], "every_s": 1}, duration=30)
+    heard = stream(session, "control")
+    heard.wait("reading", device="climate")
+    assert heard.command(kind="set", id="0", device="valve", values={"on": True})["state"] == "done"
+    ballast = fill(state)
+    once: dict[str, Any] = {"kind": "set", "device": "valve", "values": {"on": True}, "ttl_ms": 600_000}
+    off = {"kind": "set", "device": "valve", "values": {"on": False}}
+    assert heard.command(id="off", **off)["state"] == "done"
+    first = heard.command(id="once", **once)
+    if memory == "on the disk":
+        assert (first["state"], first["error"]["code"]) == ("failed", "internal"), first
+        assert "nothing moved" in first["error"]["message"]
+        assert on(small) == 1
+    else:
+        assert first["state"] == "done", first
+        assert on(small) == 2
+        until(lambda: (small.folder / "memory" / "journal.log").exists(), "the note of it")
+        for room in (False, True, True):
+            small.daemon.kill()
+            if room:
+                ballast.unlink(missing_ok=True)
+            small.start()
+            known = len(heard.of("ack", id="once"))
+            heard.stream.write({"id": "once", **once})
+            until(lambda known=known: len(heard.of("ack", id="once")) > known, "the answer again", 60)
+            ack = heard.of("ack", id="once")[-1]
+            assert (ack["state"], ack.get("repeated")) == ("done", True), ack
+        assert on(small) == 2
+        assert not (small.folder / "memory" / "journal.log").exists()
+    ballast.unlink(missing_ok=True)
+    assert heard.command(id="off again", **off)["state"] == "done"
+    session.terminate()
+    session.wait_for_terminal(LIMIT_S)

@@ -1,0 +1,150 @@
+"""A disk that takes no notes: commands are at most once all the same, or are refused."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent.errors import NotNoted
+from device_agent.store import fallback
+from device_agent.store.journal import Journal
+from device_agent.store.thread import StoreThread
+
+DONE = {"id": "c", "state": "done"}
+NOW_MS = 1_800_000_000_000
+
+
+class Machine:
+    """Disk and memory outlive the processes, which all die suddenly; at the end they are let go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.disk, self.memory = folder / "disk", folder / "memory"
+        self.disk.mkdir()
+        self.memory.mkdir()
+        self.threads: list[StoreThread] = []
+        self.thread = StoreThread()
+
+    async def start(self) -> Journal:
+        self.thread = StoreThread()
+        self.threads.append(self.thread)
+        journal = Journal(self.disk / "journal.db", self.thread, lambda: NOW_MS, self.memory)
+        await journal.open()
+        return journal
+
+    async def disk_takes(self, journal: Journal, nothing: bool) -> None:
+        """As a disk that is full or turned read-only."""
+        sql = f"PRAGMA query_only = {int(nothing)}"
+        await self.thread.run(lambda: journal._execute(sql))
+
+    @property
+    def log(self) -> Path:
+        return self.memory / "journal.log"
+
+
+@pytest.fixture
+async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
+    machine = Machine(tmp_path)
+    yield machine
+    for thread in machine.threads:
+        await thread.close()
+
+
+async def begin(journal: Journal, id_: str) -> None:
+    assert await journal.first_answer("alice", id_) is None, f"{id_} is new"
+    await journal.begin_command("alice", id_, {"device": "valve", "values": {"on": True}}, NOW_MS)
+
+
+async def do(journal: Journal, id_: str) -> None:
+    await begin(journal, id_)
+    journal.finish_command("alice", id_, DONE, NOW_MS)
+
+
+async def test_ids_outlive_a_full_disk_and_a_crash(machine: Machine) -> None:
+    journal = await machine.start()
+    await do(journal, "before")
+    await begin(journal, "half")
+    await journal.flushed()
+    assert not machine.log.exists(), "used only while the disk refuses"
+    await machine.disk_takes(journal, nothing=True)
+    await do(journal, "full")
+    journal.finish_command("alice", "half", DONE, NOW_MS)
+    await begin(journal, "cut off")
+    await journal.flushed()
+    again = await machine.start()
+    for id_ in ("before", "full", "half"):
+        assert await again.first_answer("alice", id_) == DONE, id_
+    assert [(id_, what["device"]) for _, id_, what in await again.unfinished_commands()] == [
+        ("cut off", "valve")
+    ]
+    told = await again.first_answer("alice", "cut off")
+    assert told is not None
+    assert told["state"] == "unknown"
+    # The disk had room at that start: from there on it knows them itself.
+    assert not machine.log.exists()
+    with sqlite3.connect(machine.disk / "journal.db") as db:
+        assert {row[0] for row in db.execute("SELECT id FROM command")} == {
+            "before", "full", "half", "cut off",
+        }  # fmt: skip
+
+
+async def test_the_disk_is_told_when_it_takes_notes_again(machine: Machine) -> None:
+    journal = await machine.start()
+    await machine.disk_takes(journal, nothing=True)
+    await do(journal, "full")
+    await journal.flushed()
+    assert machine.log.exists()
+    await machine.disk_takes(journal, nothing=False)
+    await do(journal, "after")
+    await journal.flushed()
+    assert not machine.log.exists()
+    again = await machine.start()
+    assert await again.first_answer("alice", "full") == DONE
+    assert await again.first_answer("alice", "after") == DONE
+
+
+async def test_a_journal_that_goes_on_in_a_copy_forgets_nothing_at_the_next_start(machine: Machine) -> None:
+    first = await machine.start()
+    await do(first, "before")
+    await first.close()
+    # SQLite cannot open the file with this in its way, whoever asks.
+    stone = machine.disk / "journal.db-shm"
+    stone.mkdir()
+    journal = await machine.start()
+    await do(journal, "in the copy")
+    await begin(journal, "cut off")
+    await journal.flushed()
+    for _ in range(2):  # again in a copy, then in its place
+        again = await machine.start()
+        assert await again.first_answer("alice", "in the copy") == DONE
+        assert [id_ for _, id_, _ in await again.unfinished_commands()] == ["cut off"]
+        assert await again.first_answer("alice", "before") == DONE
+        if stone.is_dir():
+            assert machine.log.exists()
+            stone.rmdir()
+    assert not machine.log.exists()
+
+
+async def test_where_no_note_can_be_taken_at_all_a_command_is_refused(machine: Machine) -> None:
+    journal = await machine.start()
+    await do(journal, "before")
+    await machine.disk_takes(journal, nothing=True)
+    machine.memory.rmdir()
+    with pytest.raises(NotNoted, match="nothing moved"):
+        await begin(journal, "refused")
+    machine.memory.mkdir()
+    await do(journal, "taken")
+
+
+async def test_it_is_bounded_and_keeps_the_newest(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fallback, "KEEP_BYTES", 20_000)
+    journal = await machine.start()
+    await machine.disk_takes(journal, nothing=True)
+    for number in range(500):
+        await do(journal, f"c{number}")
+    await journal.flushed()
+    again = await machine.start()
+    assert await again.first_answer("alice", "c499") == DONE
+    known: dict[str, Any] = {id_: ack for (_, id_), ack in again._commands.items()}
+    assert 50 < len(known) < 200
