@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from test_outages import accept, accounted, caught_up, refuse
-from world import LIMIT_S, Listening, World, pipe, stream, until
+from world import CONFIG, LIMIT_S, Listening, World, pipe, stream, until
 
 from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.testing.network import NetworkThread
@@ -21,6 +21,7 @@ pytestmark = [
 ]
 
 YEARS_S = 12 * 365 * 86_400.0
+MAX_ON_S, LEASE_IDLE_S = 3, 6
 RTC = """
 [devices.rtc]
 driver = "ds3231"
@@ -51,11 +52,16 @@ def more() -> str:
 
 
 @pytest.fixture
-def place(net: NetworkThread, tmp_path: Path, shift: Any, more: str) -> Iterator[Any]:
+def config() -> str:
+    return CONFIG
+
+
+@pytest.fixture
+def place(net: NetworkThread, tmp_path: Path, shift: Any, config: str, more: str) -> Iterator[Any]:
     """A world whose daemon has a link of its own."""
     name = f"time-{tmp_path.name}"
     net.run(net.net.open_link(name))
-    with World(tmp_path, net, link=name, more=more) as world:
+    with World(tmp_path, net, config=config, link=name, more=more) as world:
         world.link = name  # type: ignore[attr-defined]
         yield world
         accept(world)
@@ -162,6 +168,63 @@ def test_jumps_of_years_both_ways_move_no_stamp_no_session_and_no_command(
     true_times(heard, began_ms)
     session.cancel()
     assert session.wait_for_terminal(LIMIT_S)["state"] == "canceled"
+
+
+def switched(world: World, level: int) -> list[float]:
+    """When the daemon switched the valve (active low) so, in seconds of the board's record."""
+    return [
+        entry["t"]
+        for entry in world.board.record()
+        if (entry.get("line"), entry.get("level"), entry.get("by")) == (27, level, "daemon")
+    ]
+
+
+LIMITS = CONFIG.replace("max_on_s = 600", f"max_on_s = {MAX_ON_S}").replace(
+    "lease_idle_s = 5", f"lease_idle_s = {LEASE_IDLE_S}"
+)
+
+
+@pytest.mark.parametrize("config", [LIMITS], ids=["limits"])
+def test_jumps_of_years_move_no_limit_no_lease_and_no_ttl(
+    place: Any, shift: Any, caller: Callable[..., Any]
+) -> None:
+    place.start()
+    numbers = itertools.count()
+    sessions = [pipe(caller(name), {"streams": ["control"]}) for name in ("alice", "bob")]
+    driver, rival = (stream(session, "control") for session in sessions)
+
+    def switch(heard: Listening, on: bool, ttl_ms: int = 5000) -> dict[str, Any]:
+        id_ = f"c{next(numbers)}"
+        return dict(heard.command(kind="set", id=id_, device="valve", values={"on": on}, ttl_ms=ttl_ms))
+
+    assert switch(driver, True)["state"] == "done"
+    on_s = switched(place, 0)[-1]
+    for round_, shift_s in enumerate((YEARS_S, -YEARS_S, 0.0), 1):
+        shift(shift_s, None)
+        refused = switch(rival, False)
+        assert refused.get("error", {}).get("code") == "leased", refused
+        # Neither at once, for years have passed, nor never.
+        until(lambda round_=round_: len(switched(place, 1)) > round_, "max_on_s")
+        assert switched(place, 1)[-1] - on_s > MAX_ON_S - 0.1
+        until(lambda rival=rival: switch(rival, True)["state"] == "done", "the lease's end")
+        before_s, on_s = on_s, switched(place, 0)[-1]
+        assert on_s - before_s > LEASE_IDLE_S - 0.1
+        assert len(switched(place, 0)) == round_ + 1
+        driver, rival = rival, driver
+    # Sent while the agent's link was down, and too late when it is back, whatever the wall clock says.
+    until(lambda: len(switched(place, 1)) > round_ + 1, "max_on_s")
+    refuse(place)
+    id_ = f"c{next(numbers)}"
+    driver.stream.write({"kind": "set", "id": id_, "device": "valve", "values": {"on": True}, "ttl_ms": 1000})
+    sent_s = time.monotonic()
+    shift(-YEARS_S, None)
+    until(lambda: time.monotonic() - sent_s > 1.5, "the command's time is over")
+    accept(place)
+    assert driver.wait("ack", 60, id=id_)["error"]["code"] == "expired"
+    assert len(switched(place, 0)) == round_ + 1
+    for session in sessions:
+        session.cancel()
+        session.wait_for_terminal(LIMIT_S)
 
 
 @pytest.mark.parametrize("more", [RTC], ids=["ds3231"])

@@ -1,6 +1,7 @@
 """A disk that takes no notes: commands are at most once all the same, or are refused."""
 
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,21 @@ async def test_where_no_note_can_be_taken_at_all_a_command_is_refused(machine: M
         await begin(journal, "refused")
     machine.memory.mkdir()
     await do(journal, "taken")
+
+
+async def test_a_start_that_cannot_read_what_was_done_carries_out_nothing(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await machine.start()
+    await do(first, "before")
+    await first.close()
+    (machine.disk / "journal.db-shm").mkdir()
+    machine.memory.rmdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(machine.memory))
+    journal = await machine.start()
+    machine.memory.mkdir()
+    with pytest.raises(NotNoted):
+        await begin(journal, "before")
 
 
 async def test_it_is_bounded_and_keeps_the_newest(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
