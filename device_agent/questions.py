@@ -49,8 +49,15 @@ class DescribeQuestion(_Question):
     op: Literal["describe"]
 
 
+class StopQuestion(_Question):
+    """The emergency stop: everything to safe, and nothing moves until it is released at the device."""
+
+    op: Literal["stop"]
+
+
 Question = Annotated[
-    ReadQuestion | SetQuestion | DoQuestion | DescribeQuestion | HistoryQuestion, Field(discriminator="op")
+    ReadQuestion | SetQuestion | DoQuestion | DescribeQuestion | HistoryQuestion | StopQuestion,
+    Field(discriminator="op"),
 ]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Question)
 

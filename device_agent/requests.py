@@ -20,11 +20,11 @@ from device_agent.history.ask import Historian, HistoryQuestion
 from device_agent.network import Part, TaskLink
 from device_agent.order import Send
 from device_agent.progress import Progress
-from device_agent.questions import DoQuestion, ReadQuestion, SetQuestion, asked
+from device_agent.questions import DoQuestion, ReadQuestion, SetQuestion, StopQuestion, asked
 from device_agent.records import Action, DeviceState, File, Reading
 from device_agent.sessions import stream_id
 from device_agent.store.lanes import Lanes
-from device_agent.words import Do, Set
+from device_agent.words import Do, Set, Stop
 
 log = structlog.get_logger("request")
 
@@ -114,7 +114,7 @@ class RequestTask:
 
     def _too_long(self, limit_s: float) -> dict[str, Any]:
         message = f"the work was not done within {limit_s:g} s (by agent.max_running_s)"
-        state = "unknown" if self._op in ("set", "do") else "failed"
+        state = "unknown" if self._op in ("set", "do", "stop") else "failed"
         return {"state": state, "error": {"code": "internal", "message": message}}
 
     def _inputs(self) -> list[str]:
@@ -139,6 +139,8 @@ class RequestTask:
                 return await self._do(question, part)
             case HistoryQuestion():
                 return await self._history(question)
+            case StopQuestion():
+                return _answered(await self._commander.stop(Stop(kind="stop", id=self._id()), self.actor))
             case _:
                 return {"state": "done", "devices": self._describe()}
 
@@ -232,10 +234,7 @@ class RequestTask:
             ack = await self._commander.execute(
                 command, self.actor, age_ms=await self._age_ms(), for_s=for_s, take=self._take_file, send=send
             )
-        result: dict[str, Any] = {"state": ack["state"], "ack": ack}
-        if "error" in ack:
-            result["error"] = ack["error"]
-        return result
+        return _answered(ack)
 
     async def _age_ms(self) -> float | None:
         """How long ago it was asked: what waited out an outage must not move anything now.
@@ -259,6 +258,14 @@ class RequestTask:
             if self._may_read(name) or may(access, "drive", self.actor, name)
         ]
         return [*devices, *map(describe_question, asked)]
+
+
+def _answered(ack: dict[str, Any]) -> dict[str, Any]:
+    """What became of a command, as a result has it."""
+    result: dict[str, Any] = {"state": ack["state"], "ack": ack}
+    if "error" in ack:
+        result["error"] = ack["error"]
+    return result
 
 
 def as_json(reading: Reading) -> dict[str, Any]:

@@ -16,6 +16,7 @@ FILE_ID = "file"
 # The network's ceiling of an input.
 FILE_MAX_BYTES = 26_214_400
 PROGRESS_STREAM = "_default"
+STOP = "stop: every actuator to safe at once; nothing moves until somebody releases it at the device."
 
 
 def request_schema(config: Config) -> dict[str, Any]:
@@ -27,7 +28,9 @@ def request_schema(config: Config) -> dict[str, Any]:
     kinds = config.agent.task_kinds
     properties: dict[str, Any] = {}
     if "request" in kinds:
-        properties["op"] = {"type": "string", "enum": _operations(config), "description": "What to do."}
+        operations = _operations(config)
+        told = f"What to do. {STOP}" if "stop" in operations else "What to do."
+        properties["op"] = {"type": "string", "enum": operations, "description": told}
     readable = _readable(config)
     properties["devices"] = {
         "type": "array",
@@ -159,12 +162,14 @@ def _readable(config: Config) -> list[str]:
 
 
 def _operations(config: Config) -> list[str]:
+    moves = any(writable(config, name) for name in config.devices)
     able = {
         "read": True,
-        "set": any(writable(config, name) for name in config.devices),
+        "set": moves,
         "do": any(driver.all_actions() for driver in config.drivers.values()) or bool(config.delegations),
         "describe": True,
         "history": config.history.enabled,
+        "stop": moves,
     }
     return [operation for operation, possible in able.items() if possible]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import CONFIG, LIMIT_S, World, pipe, stream, until
+from world import CONFIG, LIMIT_S, World, pipe, question, result, send, start_of, stream, until
 
 from device_agent.cli import main
 from device_agent.testing.network import NetworkThread
@@ -149,6 +149,29 @@ def test_one_event_stops_everything(begin: Callable[..., World], caller: Callabl
     assert set_valve(alice, "3", True)["state"] == "done"
     for session in (first, second, third):
         end(session)
+
+
+def test_one_request_stops_everything(begin: Callable[..., World], caller: Callable[..., Any]) -> None:
+    """As the event does: by who may drive, answered when all is safe, ended on the spot alone."""
+    world = begin()
+    session, heard = control(caller("alice"))
+    assert set_valve(heard, "1", True)["state"] == "done"
+    refused = question(caller("eve"), {"op": "stop"})
+    assert (refused.terminal["state"], result(refused)["error"]["code"]) == ("failed", "not_allowed")
+    assert valve(world) == ON
+    asked = question(caller("bob"), {"op": "stop"})
+    assert asked.terminal["state"] == "completed"
+    assert (result(asked)["op"], result(asked)["ack"]["state"]) == ("stop", "done")
+    assert valve(world) == SAFE
+    assert set_valve(heard, "2", True)["error"]["code"] == "not_allowed"
+    rows = world.daemon.ask("journal")
+    assert [row["who"] for row in rows if row["result"] == "latched"] == [f"request {asked.task_id[:8]}"]
+    assert cli(world, "release") == 0
+    # Delivered again, it is the task that was, and stops nothing a second time.
+    send(world, start_of(world, asked))
+    assert set_valve(heard, "3", True)["state"] == "done"
+    assert not world.daemon.ask("status")["emergency_stop"]["latched"]
+    end(session)
 
 
 def test_a_line_of_the_board_stops_everything(begin: Callable[..., World], alice: Any) -> None:
