@@ -53,9 +53,11 @@ class Progress:
                 self._stream = await self._link.open_stream(self._spec, lane)
         except (NetworkError, TimeoutError) as error:
             log.warning("progress_stream_not_opened", task=self._link.start.task_id, error=str(error))
-            self._lanes.forget(self._spec.stream_id)
-            return
-        self._lane = lane
+        finally:
+            if self._stream is None:
+                self._lanes.forget(self._spec.stream_id)
+            else:
+                self._lane = lane
 
     async def close(self) -> None:
         if self._lane is None or self._stream is None:

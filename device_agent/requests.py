@@ -71,6 +71,10 @@ class RequestTask:
         self._progress.say(result["state"], last=True)
         await self.deliver(Parcel(result, self._pieces))
 
+    async def close(self) -> None:
+        """End what is open still, of a task that was cut off."""
+        await self._progress.close()
+
     async def deliver(self, parcel: Parcel) -> None:
         """What is left of the answer, perhaps from an earlier process, and the terminal."""
         try:

@@ -114,8 +114,9 @@ class Tasks:
             return True
         if (entry := self.requests.get(task_id)) is not None:
             request, task = entry
-            # A driver that hangs holds its bus, never the task (W18).
-            task.cancel()
+            # A driver that hangs holds its bus, never the task (W18). Not before the task's first step, for
+            # what never began would never leave its place: both messages may come in one answer.
+            asyncio.get_running_loop().call_soon(task.cancel)
             request.link.terminal("canceled", reason="terminated" if how == "terminate" else "")
             return True
         return False
@@ -187,6 +188,7 @@ class Tasks:
             if not self._pausing:
                 self._journal.end_task(task_id, self._clock.now_ms())
                 self._deliveries.forget(task_id)
+                await request.close()
 
     # -- reload ----------------------------------------
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from world import LIMIT_S, World, pipe, question, result, send, start_of, stream, until
+from world import AGENT, LIMIT_S, World, pipe, question, result, send, start_of, stream, until
 
 from device_agent.errors import ProtocolFault
 from device_agent.network.blocks.wire import parse_control
@@ -137,3 +137,18 @@ def test_expired_stream_token_is_renewed_without_a_hole(world: World, alice: Any
     assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
     session.cancel()
     session.wait_for_terminal(LIMIT_S)
+
+
+def test_a_request_that_is_cancelled_in_the_same_breath_leaves_its_place(world: World, alice: Any) -> None:
+    """What waited out an outage comes in one answer: StartTask and CancelTask before the first step."""
+    session = question(alice, {"op": "read", "devices": ["door"]})
+    start = {**start_of(world, session), "taskId": "cancelled_at_once"}
+    instance, net = world.daemon.ask("status")["instance"], world.net.net
+
+    def both() -> None:
+        for message in (start, {"type": "CancelTask", "taskId": "cancelled_at_once"}):
+            net.send_control(AGENT, message, {"instance": instance})
+
+    world.net.call(both)
+    assert result(question(alice, {"op": "read", "devices": ["door"]}))["state"] == "done"
+    until(lambda: world.daemon.ask("status")["requests"] == 0, "no request at work")

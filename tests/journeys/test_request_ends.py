@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import AGENT, CONFIG, LIMIT_S, World, question, result, until
+from world import AGENT, CONFIG, LIMIT_S, World, question, result, stream, until
 
+from device_agent.card import PROGRESS_STREAM
+from device_agent.network.blocks.wire import stream_channel
 from device_agent.store.history_block import Block, seal
 from device_agent.store.history_file import HistoryFile
 from device_agent.testing.network import NetworkThread
@@ -82,3 +84,17 @@ def test_a_large_answer_survives_kill_9(
     outputs = [a["outputId"] for a in published(world, session, "artifact")]
     assert sorted(outputs) == ["history", "result"]
     until(lambda: left_behind(world) == [], "nothing left on the disk")
+
+
+def test_the_progress_stream_of_a_cancelled_request_ends(new_world: Callable[..., World], alice: Any) -> None:
+    config = CONFIG.replace('device = "/dev/i2c-1"\ntimeout_s = 0.5', 'device = "/dev/i2c-1"\ntimeout_s = 30')
+    world = new_world(config=config)
+    world.start()
+    world.board.do("fault", "i2c1", "stuck")
+    body = {"op": "read", "devices": ["climate"]}
+    session = alice.send_message(agent_name=AGENT, request_parts=parts(body), stream=True)
+    stream(session, PROGRESS_STREAM).wait("progress", message="reading")
+    session.cancel()
+    channel = stream_channel(AGENT, f"{session.task_id}-0")
+    said = lambda: [r.body["type"] for r in world.net.net.publishes(channel)]  # noqa: E731
+    until(lambda: "stream_end" in said(), f"the end of the stream after {said()}")
