@@ -275,6 +275,8 @@ class Lane(Queue):
 
     def discard(self) -> None:
         """Forget what is left: nobody will ever read it."""
+        if self._filling is not None:
+            self._filling.cancel()  # what it brings would be counted, and never let go
         self._owner.note_cost(-cost_bytes(self.in_memory) - self._late.spilled_bytes)
         self._live.clear()
         self._late.clear()

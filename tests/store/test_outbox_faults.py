@@ -365,3 +365,24 @@ async def test_the_file_shrinks_when_a_long_backlog_is_gone(tmp_path: Path, mach
     await off(machine)
     await machine.boot(Rule())
     assert path.stat().st_size < 3_000_000
+
+
+async def test_a_stream_that_ends_while_its_backlog_is_read_leaves_no_memory_behind(
+    machines: Machines,
+) -> None:
+    machine = machines()
+    await machine.boot(Rule())
+    await stored(machine, 3000)
+    while (cut := machine.lane.cut(2000)) is not None:
+        machine.lane.ack(cut)
+    hung = threading.Event()
+    machine.thread.later(hung.wait)
+    reading = asyncio.ensure_future(machine.lane.until_ready())
+    for _ in range(5):
+        await asyncio.sleep(0)  # the writer asks for old events, which are on the disk alone
+    reading.cancel()
+    machine.lanes.forget(machine.lane.channel)
+    hung.set()
+    await machine.thread.run(lambda: None)
+    await machine.tick()
+    assert (machine.lanes.memory_bytes, machine.lanes.used_bytes) == (0, 0)
