@@ -65,8 +65,8 @@ class Port:
         self.delegations = frozenset(delegations)
         self.lane = lane
         self.attached: dict[str, tuple[TaskLink, Actor, Stream]] = {}
-        self.opening = 1 if spec.affinity == "dedicated" else 0
-        """Sessions that are about to attach."""
+        self.opening: set[str] = set()
+        """Tasks that are about to attach to a shared stream."""
         self.refused = 0
         self.heard_s: dict[str, float] = {}
         """When each session last said anything here, by task; monotonic."""
@@ -95,7 +95,7 @@ class Port:
         try:
             stream = await link.open_stream(self.spec, self.lane, announced=announced)
         finally:
-            self.opening -= 1
+            self.opening.discard(link.start.task_id)
         first = not self.attached
         self.attached[link.start.task_id] = (link, actor, stream)
         self.heard_s[link.start.task_id] = self._clock.monotonic_s()
@@ -124,7 +124,9 @@ class Port:
         """A session leaves; True if it was the last one. With `end` nothing more comes for anybody."""
         link_actor_stream = self.attached.pop(task_id, None)
         self.heard_s.pop(task_id, None)
-        last = not self.attached
+        self.opening.discard(task_id)
+        # Who waits for the network to open it has a right to what comes meanwhile.
+        last = not (self.attached or self.opening)
         if last:
             self._collecting = False
             if self.channel is not None:

@@ -54,12 +54,12 @@ class SharedPorts:
     def __init__(self) -> None:
         self._ports: dict[str, Port] = {}
 
-    def get(self, name: str, make: Callable[[], Port]) -> Port:
+    def get(self, name: str, task_id: str, make: Callable[[], Port]) -> Port:
         port = self._ports.get(name)
         if port is None or not (port.attached or port.opening):
             port = self._ports[name] = make()
-        # Counted here and not when it attaches: another session may ask in between.
-        port.opening += 1
+        # Noted here and not when it attaches: another session may ask in between.
+        port.opening.add(task_id)
         return port
 
 
@@ -283,7 +283,9 @@ class PipeSession:
         id_ = name if shared else stream_id(self.start, index)
         lane = await self._lanes.open(id_, stream) if stream.outward else None
         if shared:
-            return self._shared.get(name, lambda: self._make_port(name, stream, id_, lane))
+            return self._shared.get(
+                name, self.start.task_id, lambda: self._make_port(name, stream, id_, lane)
+            )
         return self._make_port(name, stream, id_, lane)
 
     def _make_port(self, name: str, stream: StreamConfig, id_: str, lane: Lane | None) -> Port:

@@ -1,15 +1,19 @@
-"""A command that is still to have its turn when its session ends."""
+"""What the end of a session leaves: no command that still moves, and to others all that was theirs."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from safety_world import ALICE, Ground, Relay, actor, until
 
 from device_agent.channels import Hub
 from device_agent.config.models import StreamConfig
+from device_agent.events import Draft
 from device_agent.network import Inbound, StartTask, StreamSpec
 from device_agent.ports import Port
+from device_agent.records import Reading
+from device_agent.sessions import SharedPorts
 
 SPEC = StreamSpec("orders", "t1-1", "inbound", "events", "dedicated")
 
@@ -59,3 +63,39 @@ async def test_a_command_whose_session_has_ended_drives_nothing(tmp_path: Path) 
         await port.detach("t1", end=True)
         assert len(Relay.told) == moved
         assert not lives.failures
+
+
+class Kept:
+    """A lane that keeps what it is given."""
+
+    channel = "telemetry"
+
+    def __init__(self) -> None:
+        self.kept: list[Draft] = []
+
+    def append(self, draft: Draft) -> bool:
+        self.kept.append(draft)
+        return True
+
+
+async def test_a_session_that_ends_without_a_network_leaves_the_others_their_readings(tmp_path: Path) -> None:
+    """Two sessions wait for the network to open their shared stream again; the time of one is over."""
+    async with Ground(tmp_path) as ground:
+        hub, lane, ports = Hub(ground.clock), Kept(), SharedPorts()
+        spec = StreamSpec("telemetry", "telemetry", "outbound", "events", "shared")
+        config = StreamConfig(direction="outbound", affinity="shared", devices=["up"])
+
+        def make() -> Port:
+            up: Any = {"up": ground.devices["up"]}
+            return Port(spec, config, up, lane, hub, ground.commander, ground.clock)  # type: ignore[arg-type]
+
+        port = ports.get("telemetry", "t1", make)
+        assert ports.get("telemetry", "t2", make) is port
+        port.collect()
+        await port.detach("t1", end=True)
+        hub.on_reading(Reading("up", 0, {"on": True}))
+        assert len(lane.kept) == 1
+        await port.detach("t2", end=True)
+        hub.on_reading(Reading("up", 0, {"on": False}, monotonic_s=100.0))
+        assert len(lane.kept) == 1
+        assert ports.get("telemetry", "t3", make) is not port, "its devices may be others by now"
