@@ -18,8 +18,9 @@ LOOK_S = 1.0
 LOOK_SET_S = 10.0
 # A wall clock that differs by more from what was learned has been set by somebody who knows less.
 AGREES_MS = 2_000
-# What is learned again and differs by less is the noise of a round trip.
+# What is learned again and differs by less is the noise of a round trip; a clock chip tells whole seconds.
 NOISE_MS = 100
+NOISE_CHIP_MS = 1_000
 # Who knows the time, best last. A lesser one is heard when the better one has been silent for an hour.
 SOURCES = ("earlier", "device", "network")
 SILENT_S = 3600.0
@@ -116,7 +117,8 @@ class SystemClock:
             return
         learned_ms = epoch_ms - at_s * 1000
         same = source == self._learned_from and self._learned_ms is not None
-        if same and abs(learned_ms - (self._learned_ms or 0.0)) < NOISE_MS:
+        noise_ms = NOISE_CHIP_MS if source == "device" else NOISE_MS
+        if same and abs(learned_ms - (self._learned_ms or 0.0)) < noise_ms:
             self._learned_s = at_s
             return
         self._keep(learned_ms, at_s, source)

@@ -143,3 +143,23 @@ def test_a_true_time_is_left_alone() -> None:
     assert events.dated(b'{"kind":"ack","at":7,"seq":1,"a":{"x":1,"clock":"unset"}}', "b", 5) == (
         b'{"kind":"ack","at":7,"seq":1,"a":{"x":1,"clock":"unset"}}'
     )
+
+
+def test_a_chip_of_whole_seconds_does_not_make_the_time_go_back() -> None:
+    """Asked twice a second it says most seconds twice; the board's own clock runs on meanwhile."""
+    clock = board()
+    begun_s = clock.monotonic_s()
+    before_ms = 0
+    for _ in range(20):
+        second = int(clock.monotonic_s() - begun_s)
+        clock.learn(TRUE_MS + second * 1000 + 500, clock.monotonic_s(), "device")
+        assert clock.now_ms() >= before_ms + 450
+        before_ms = clock.now_ms()
+        clock.step(0.45)
+
+
+def test_a_chip_that_was_set_anew_is_followed() -> None:
+    clock = board()
+    clock.learn(TRUE_MS, clock.monotonic_s(), "device")
+    clock.learn(TRUE_MS + 3000, clock.monotonic_s(), "device")
+    assert clock.now_ms() == TRUE_MS + 3000
