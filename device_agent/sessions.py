@@ -196,7 +196,8 @@ class PipeSession:
         # Before the first readings, which are to be those that were asked for.
         self._apply(request)
         for word in self._words.values():
-            self._spread(parse(word))  # type: ignore[arg-type]
+            # What it names and this configuration has not is left out, as a reload leaves it out.
+            self._pass_on(parse(word))  # type: ignore[arg-type]
         for name, port in self.ports.items():
             opening = asyncio.ensure_future(
                 port.attach(
@@ -337,14 +338,17 @@ class PipeSession:
         self._note()
 
     def _spread(self, word: SessionWord) -> None:
-        dedicated = [port for port in self.ports.values() if not port.shared]
-        known = {name for port in dedicated for name in port.devices}
+        known = {name for port in self.ports.values() if not port.shared for name in port.devices}
         named = word.devices if isinstance(word, Select) else [word.device] if isinstance(word, Rate) else []
         for name in named:
             if name is not None and name not in known:
                 raise Rejected("unknown_device", f"no stream of this session carries a device {name!r}")
-        for port in dedicated:
-            port.apply(word)
+        self._pass_on(word)
+
+    def _pass_on(self, word: SessionWord) -> None:
+        for port in self.ports.values():
+            if not port.shared:
+                port.apply(word)
 
     # -- link loss ----------------------------------------
 

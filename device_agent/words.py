@@ -35,6 +35,8 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} is not a finite number")
         if isinstance(value, str) and len(value) > TEXT_MAX:
             raise ValueError(f"{name} is longer than {TEXT_MAX} characters")
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ValueError(f"{name} has half a character (a surrogate), which no text can hold")
         if isinstance(value, (list, dict)):
             raise ValueError(f"{name} is a {type(value).__name__}, not a number, text, true, false or null")
         if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**53:

@@ -70,3 +70,24 @@ def test_a_right_that_was_taken_ends_at_once(new_world: Callable[..., World], al
     assert len(control.of("reading", device="climate")) <= last + 1
     session.cancel()
     session.wait_for_terminal(LIMIT_S)
+
+
+def test_a_session_that_selected_what_is_gone_after_a_restart_goes_on(
+    new_world: Callable[..., World], alice: Any
+) -> None:
+    world = new_world()
+    daemon = world.start()
+    session = pipe(alice, {"streams": ["control"]})
+    control = stream(session, "control")
+    control.wait("control", about="session")
+    for word in ({"kind": "select", "devices": ["climate", "valve"]}, {"kind": "rate", "device": "climate"}):
+        control.stream.write(word)
+        assert control.wait("control", about=word["kind"])["ok"] is True
+    assert daemon.stop() == 0
+    text = world.config.read_text()
+    world.config.write_text(text + '[access.devices.climate]\nread = ["user:nobody"]\n')
+    world.start()
+    assert control.command(kind="set", id="1", device="valve", values={"on": True})["state"] == "done"
+    until(lambda: control.of("reading", device="valve", values={"on": True}), "the valve's new reading")
+    session.cancel()
+    assert session.wait_for_terminal(LIMIT_S)["state"] == "canceled"

@@ -1,13 +1,14 @@
 """What ends a command's right to move: conditions elsewhere, an ended session, a stop, another driver."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 from safety_world import ALICE, BOB, OWNER, Button, Ground, Relay, actor, told, until
 
 from device_agent.errors import Rejected
-from device_agent.words import Do
+from device_agent.words import Do, parse
 
 ALICE_1, BOB_1 = actor(ALICE), actor(BOB)
 LID = """
@@ -169,3 +170,15 @@ async def test_bytes_take_the_lease_and_are_in_the_journal(tmp_path: Path) -> No
             ("session alice", "bytes"),
             ("session bob", "bytes"),
         ]
+
+
+@pytest.mark.parametrize("kind", ["set", "do"])
+def test_text_that_no_file_and_no_message_can_hold_is_refused(kind: str) -> None:
+    """JSON may bring half a character; what cannot be journalled must not get as far as the Journal."""
+    event = json.loads(
+        '{"id": "1", "device": "d", "values": {"text": "\\ud800"}}'
+        if kind == "set"
+        else '{"id": "1", "device": "d", "action": "a", "args": {"text": "\\ud800"}}'
+    )
+    with pytest.raises(Rejected, match="text"):
+        parse({"kind": kind, **event})
