@@ -209,7 +209,7 @@ class Commander:
                 return {**attempt.members(command.id), "dry_run": True}
             order = self._checked(command, actor, devices, strangers, None)
             if not order.looks:
-                self._keeper.may_move()
+                self._keeper.may_move(order.device.name)
             ousts = self._checked_moment(order, claim=False)
             attempt.commanded = order.values if order.values is not None else order.args
         except Rejected as rejected:
@@ -219,7 +219,7 @@ class Commander:
 
     def admit_bytes(self, actor: Actor, device: str, strangers: Collection[Actor] = ()) -> None:
         """Bytes for a device: as a command, they take the lease. Raises Rejected."""
-        self._keeper.may_move()
+        self._keeper.may_move(device)
         self._still_there(actor)
         check_drive(self.config.access, (actor, *strangers), device)
         now_s = self._clock.monotonic_s()
@@ -262,7 +262,7 @@ class Commander:
         def may_begin() -> None:
             self._still_there(order.actor)
             if not order.looks:
-                self._keeper.may_move()
+                self._keeper.may_move(order.device.name)
                 self._in_time(deadline_s, command)
 
         return may_begin
@@ -316,8 +316,7 @@ class Commander:
         await self._keeper.make_safe(order.device.name, f"handed over to {order.actor.label}")
 
     def _take(self, order: Order) -> None:
-        actor = order.actor
-        now_s = self._clock.monotonic_s()
+        actor, now_s = order.actor, self._clock.monotonic_s()
         self.leases.take(order.device.name, actor.holder, actor.label, now_s, order.rank)
 
     # -- doing ----------------------------------------
@@ -349,6 +348,8 @@ class Commander:
             self._in_doubt(order, f"came out as {attempt.state}")
         elif order.moves:
             self._take(order)
+            # Once more: a safe state that stood before it in the queue has forgotten who drives.
+            self._keeper.driven(device.name, order.actor.holder)
         return given
 
     def _in_doubt(self, order: Order, how: str) -> None:

@@ -92,7 +92,8 @@ class Listening:
         loop, trust = asyncio.get_running_loop(), self._stamper.trust
         beat_s = loop.time()
         while True:
-            period_s = self._device.fastest_s or math.inf
+            # What is silent has nothing to tell: it is waited for, not the beat.
+            period_s = math.inf if trust.silent else self._device.fastest_s or math.inf
             silent_s = math.inf if (due_s := trust.due_s()) is None else due_s - self._clock.monotonic_s()
             wait_s = max(0.0, min(beat_s + period_s - loop.time(), silent_s))
             self._woken.clear()
@@ -110,7 +111,7 @@ class Listening:
             if trust.age(self._clock.monotonic_s()):
                 old = self._stamper.present(present_of(self._driver, self._clock))
                 self._device.emit(replace(old, silence="began"))
-            elif loop.time() >= beat_s + period_s and not trust.silent:
+            elif loop.time() >= beat_s + period_s:
                 beat_s = loop.time()
                 self._tell_present()
 

@@ -190,6 +190,9 @@ class Ladder:
         try:
             await rung.act()
         except BusError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # it failed to put back what the end interrupted
             rung.failed += 1
             rung.error = str(error)
         said = f"{rung.name} {rung.error}"

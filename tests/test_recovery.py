@@ -235,6 +235,18 @@ async def test_a_call_that_hangs_is_freed_by_taking_the_power(
         assert len(at.said("climate")) == 3, at.said("climate")
 
 
+async def test_an_end_is_no_failed_step(rig: Any) -> None:
+    """Ended while the power is off, and the pins are gone: it ends all the same."""
+    async with rig('power = { bus = "pins", line = 22, off_s = 10 }\n') as at:
+        at.board.fault("i2c1", "stuck")
+        step = asyncio.ensure_future(at.hardware.keepers["i2c1"].ladder.free())
+        await at.until(lambda: at.power()[-1] == 0, "power off")
+        at.hardware.keepers["pins"].bus.fault(BusGone("unplugged"))
+        step.cancel()
+        await asyncio.wait([step])
+        assert step.cancelled()
+
+
 async def test_one_chip_that_times_out_does_not_fault_the_bus(rig: Any) -> None:
     async with rig("rebind = true") as at:
         handle, real = at.handles["i2c1"], at.handles["i2c1"].transfer

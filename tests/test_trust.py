@@ -179,11 +179,23 @@ class Heard:
         assert self.statuses[0].state == "online", self.statuses
 
 
+class CountingClock(SystemClock):
+    """Knows how often it was asked."""
+
+    asked = 0
+
+    def monotonic_s(self) -> float:
+        self.asked += 1
+        return super().monotonic_s()
+
+
 @asynccontextmanager
-async def at_work(driver: type[Any], config: DriverConfig, kind: str, **bus: Any) -> AsyncIterator[Any]:
+async def at_work(
+    driver: type[Any], config: DriverConfig, kind: str, clock: SystemClock | None = None, **bus: Any
+) -> AsyncIterator[Any]:
     bus_config: BusConfig = TypeAdapter(BusConfig).validate_python({"kind": kind, **bus})
     with Board({"bus": bus_config}, {"device": (driver, config)}) as board:
-        clock, sink = SystemClock(), Heard()
+        clock, sink = clock or SystemClock(), Heard()
         keeper = BusKeeper(Bus("bus", open_handle("bus", bus_config, board=board)), clock)
         device = Device("device", driver, config, keeper.bus, clock, sink)
         lives = [asyncio.ensure_future(life.run()) for life in (keeper, device)]
@@ -226,6 +238,23 @@ async def test_a_scale_that_fell_silent(every_s: float | None) -> None:
         await sink.wait(lambda reading: reading.silence == "ended" and reading is not fresh)
         assert not (await device.read_now()).flags
         assert [status.state for status in sink.statuses] == ["online"], "silence is no loss of the device"
+
+
+async def test_silence_costs_nothing() -> None:
+    """A beat on which there is nothing to tell is waited for, not spun for."""
+    config = SerialLinesConfig(
+        bus="bus",
+        pattern="W (?P<weight>[0-9.]+)",
+        points={"weight": {"unit": "g"}},
+        every_s=0.05,
+        stale_after_s=0.1,
+    )
+    clock = CountingClock()
+    async with at_work(SerialLines, config, "serial", clock, port="simulated") as (_, _, sink):
+        await sink.wait(lambda reading: reading.flags)
+        before = clock.asked
+        await asyncio.sleep(0.5)
+        assert clock.asked - before < 100
 
 
 async def test_a_sensor_that_speaks_by_itself_is_watched_unasked() -> None:

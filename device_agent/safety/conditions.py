@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from device_agent.device import Device, Sink
 from device_agent.driver import Within
 from device_agent.errors import Interlocked
-from device_agent.records import Reading, Status, Value
+from device_agent.records import Flag, Reading, Status, Value
 
 
 class Conditions:
@@ -39,7 +39,7 @@ class Conditions:
         if device is None or not device.online or device.latest is None:
             return "cannot be read now"
         value = device.latest.values.get(point)
-        if value is None:
+        if value is None or device.latest.flags.get(point) is Flag.STALE:
             return "cannot be read now"
         return "" if _holds(value, wanted) else f"is {_words(value)}"
 

@@ -11,7 +11,7 @@ import structlog
 
 from device_agent.clock import Clock
 from device_agent.device import Device, Sink, Written
-from device_agent.errors import BusError, DriverError, Interlocked, Rejected
+from device_agent.errors import AgentError, Interlocked, Rejected
 from device_agent.lives import Lives
 from device_agent.records import Step, Value
 from device_agent.safety.conditions import Conditions, Tap
@@ -23,7 +23,7 @@ log = structlog.get_logger("safety")
 
 # An actuator that does not obey is told again this often, until it does or is lost.
 AGAIN_S = 0.2
-# How long a changed configuration waits for actuators that do not obey.
+# How long a changed configuration, or the end of a session, waits for actuators that do not obey.
 LEAVE_LIMIT_S = 5.0
 
 
@@ -43,6 +43,7 @@ class Keeper:
         self._lives = Lives("safety")
         self._driven_by: dict[str, str] = {}
         self._being_made_safe: set[str] = set()
+        self._leaving: set[str] = set()
         self._turns: dict[str, asyncio.Lock] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._plans: dict[str, asyncio.Task[Any]] = {}
@@ -58,6 +59,7 @@ class Keeper:
     def adopt(self, device: Device) -> None:
         """Look after this device from now on."""
         name = device.name
+        self._leaving.discard(name)
         self._turns[name] = asyncio.Lock()
         device.on_lost = self._on_lost
         device.on_back = self._on_back
@@ -78,9 +80,10 @@ class Keeper:
                 self.limits[turn.device].recall([turn])
 
     async def leave(self, names: Iterable[str], why: str) -> None:
-        """Make devices safe, all at once, and look after them no more. One that does not obey in time is
-        left to its closing and to the guard."""
+        """Make devices safe, all at once, and look after them no more; from now on nothing moves them. One
+        that does not obey in time is left to its closing and to the guard."""
         gone = list(names)
+        self._leaving |= set(gone)
         moving = [name for name in gone if name in self.limits]
         for name, safe in (await self.all_safe(why, LEAVE_LIMIT_S, moving)).items():
             if not safe:
@@ -95,13 +98,16 @@ class Keeper:
     def forget(self, name: str) -> None:
         """The device that `leave` was called for does not come back."""
         self._left.pop(name, None)
+        self._leaving.discard(name)
         self._interlocks.forget(name)
 
     # -- driving ----------------------------------------
 
-    def may_move(self) -> None:
-        """Raises Rejected while nothing may move, whoever asks; also on a bus's thread."""
+    def may_move(self, device: str) -> None:
+        """Raises Rejected while it may not be moved, whoever asks; also on a bus's thread."""
         self._obey_stop()
+        if device in self._leaving:
+            raise Rejected("device_offline", f"the configuration of {device} changes now: it stays safe")
         if self.stopping:
             raise Rejected("device_offline", "the agent is stopping: everything is safe and stays so")
 
@@ -205,12 +211,12 @@ class Keeper:
             async with self._turns[device.name]:
                 try:
                     self.check(device.name, step.values)
-                    written = await device.write(step.values, may_begin=self.may_move)
+                    written = await device.write(step.values, may_begin=lambda: self.may_move(device.name))
                     self.applied(device.name, {**step.values, **written.read_back})
                     self._journal_plan(device.name, step)
-                except (Rejected, BusError, DriverError) as error:
-                    log.error("plan_stopped", device=device.name, error=str(error))
-                    await self.make_safe(device.name, f"plan stopped: {error}")
+                except Exception as error:  # noqa: BLE001 - whatever its driver raises, it must not stay as it is
+                    log.error("plan_stopped", device=device.name, error=_told(error))
+                    await self.make_safe(device.name, f"plan stopped: {_told(error)}")
                     return
             if step.for_s is not None:
                 await asyncio.sleep(step.for_s)
@@ -226,15 +232,17 @@ class Keeper:
         """One device to its safe state; tried until it obeys or is lost (then opening makes it safe)."""
         device = self._devices[name]
         self._stop_plan(name)
-        result = "offline"
+        result, said = "offline", ""
         while device.online:
             try:
                 await device.safe()
                 result = "done"
                 break
-            except (BusError, DriverError) as error:
-                result = f"failed: {error}"
-                log.error("not_made_safe", device=name, why=why, error=str(error))
+            except Exception as error:  # noqa: BLE001 - whatever its driver raises, it is told again
+                result = f"failed: {_told(error)}"
+                if said != result:
+                    said = result
+                    log.error("not_made_safe", device=name, why=why, error=_told(error))
                 await asyncio.sleep(AGAIN_S)
         if result == "done":
             self.applied(name, device.safe_values)
@@ -247,8 +255,14 @@ class Keeper:
         """Begin to make a device safe, once at a time. One that is lost becomes so when it is opened."""
         if name not in self._being_made_safe and self._devices[name].online:
             self._being_made_safe.add(name)
-            task = self._lives.spawn(f"safe {name}", self.make_safe(name, why))
-            task.add_done_callback(lambda _: self._being_made_safe.discard(name))
+            self._lives.spawn(f"safe {name}", self._make_safe_once(name, why))
+
+    async def _make_safe_once(self, name: str, why: str) -> None:
+        try:
+            await self.make_safe(name, why)
+        finally:
+            # In the same step: a command that ends right after it may be in doubt, and be made safe anew.
+            self._being_made_safe.discard(name)
 
     async def all_safe(self, why: str, limit_s: float, only: Iterable[str] | None = None) -> dict[str, bool]:
         """Every actuator (or only these), all buses at once; a stuck bus delays no other."""
@@ -259,12 +273,13 @@ class Keeper:
         return {name: job.done() and not job.cancelled() and bool(job.result()) for name, job in jobs.items()}
 
     async def end_of_session(self, holder: str, *, honour_hold: bool = True) -> None:
-        """What it drove last goes to safe, unless it is configured to hold."""
+        """What it drove last goes to safe, unless it is configured to hold; one that does not obey in time
+        is told again after this has returned."""
         driven = [name for name, who in self._driven_by.items() if who == holder]
         holding = [n for n in driven if honour_hold and getattr(self._devices[n].config, "hold", False)]
         for name in holding:
             self._driven_by.pop(name, None)
-        await asyncio.gather(*(self.make_safe(n, "session ended") for n in driven if n not in holding))
+        await self.all_safe("session ended", LEAVE_LIMIT_S, [n for n in driven if n not in holding])
 
     def _arm(self, name: str) -> None:
         """(Re)start the timer of `max_on_s`."""
@@ -292,3 +307,7 @@ class Keeper:
         for timer in self._timers.values():
             timer.cancel()
         await self._lives.close()
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, AgentError) else f"{type(error).__name__} in the driver: {error}"

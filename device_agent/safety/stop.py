@@ -15,7 +15,7 @@ from device_agent.config.models import SafetyConfig
 from device_agent.device import Device, Sink
 from device_agent.errors import Rejected
 from device_agent.lives import Lives
-from device_agent.records import Reading, Status
+from device_agent.records import Flag, Reading, Status
 from device_agent.safety.keeper import Keeper
 from device_agent.safety.latch import Latch
 from device_agent.store.journal import Journal
@@ -99,9 +99,13 @@ class EmergencyStop:
         return sink if self._config.stop_device is None else _Tap(sink, self)
 
     def heard(self, reading: Reading) -> None:
-        mine = reading.device == self._config.stop_device
-        if mine and self._latch.state is None and self._is_active(reading):
+        if reading.device != self._config.stop_device:
+            return
+        if self._latch.state is None and self._is_active(reading):
             self._lives.spawn("press", self.press(f"the line of {reading.device}"))
+        elif why := self._unreadable(reading):
+            for name in self._keeper.away(self._keeper.limits):
+                self._keeper.spawn_safe(name, why)
 
     def lost(self, status: Status) -> None:
         if status.device == self._config.stop_device and not self._devices[status.device].online:
@@ -122,8 +126,14 @@ class EmergencyStop:
         device = self._devices.get(name)
         if device is None or not device.online or device.latest is None:
             return f"the emergency stop's line cannot be read ({name} is not there), so nothing may move"
-        if device.latest.values.get(self._config.stop_point) is None:
-            return f"the emergency stop's line cannot be read ({name}.{self._config.stop_point} is null)"
+        return self._unreadable(device.latest)
+
+    def _unreadable(self, reading: Reading) -> str:
+        point = self._config.stop_point
+        if reading.values.get(point) is None:
+            return f"the emergency stop's line cannot be read ({reading.device}.{point} is null)"
+        if reading.flags.get(point) is Flag.STALE:
+            return f"the emergency stop's line cannot be read ({reading.device}.{point} is stale)"
         return ""
 
     async def close(self) -> None:

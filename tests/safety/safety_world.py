@@ -14,7 +14,18 @@ from device_agent.bus.core import Bus
 from device_agent.commander import Commander
 from device_agent.config import load
 from device_agent.device import Device
-from device_agent.driver import Action, Actuator, ActuatorConfig, Driver, NoBus, Point, Sensor, Step, Value
+from device_agent.driver import (
+    Action,
+    Actuator,
+    ActuatorConfig,
+    Driver,
+    Flagged,
+    NoBus,
+    Point,
+    Sensor,
+    Step,
+    Value,
+)
 from device_agent.network import Caller, TaskKind
 from device_agent.safety.keeper import Keeper
 from device_agent.safety.latch import Latch
@@ -33,7 +44,7 @@ class RelayConfig(ActuatorConfig):
 
 
 class Relay(Actuator[RelayConfig, NoBus]):
-    """Remembers what it was told; `hold` keeps a write from ending."""
+    """Remembers what it was told; `hold` keeps a write from ending, `faults` are what the next ones raise."""
 
     points = (
         Point("on", type="boolean", write=True),
@@ -43,6 +54,7 @@ class Relay(Actuator[RelayConfig, NoBus]):
     told: ClassVar[list[tuple[str, dict[str, Value]]]] = []
     hold: ClassVar[threading.Event] = threading.Event()
     begun: ClassVar[threading.Event] = threading.Event()
+    faults: ClassVar[list[Exception | None]] = []
 
     @classmethod
     def safe_of(cls, config: Any) -> dict[str, Value]:
@@ -58,6 +70,8 @@ class Relay(Actuator[RelayConfig, NoBus]):
     def write(self, values: Mapping[str, Value]) -> dict[str, Value]:
         self.begun.set()
         self.hold.wait(LIMIT_S)
+        if self.faults and (fault := self.faults.pop(0)) is not None:
+            raise fault
         self.values.update(values)
         self.told.append((self.config.driver, dict(values)))
         return dict(values)
@@ -69,9 +83,9 @@ class Relay(Actuator[RelayConfig, NoBus]):
 class Button(Sensor[Any, NoBus]):
     points = (Point("active", type="boolean"),)
     default_every_s = 0.02
-    pressed: ClassVar[bool | None] = False
+    pressed: ClassVar[bool | Flagged | None] = False
 
-    def read(self) -> dict[str, Value]:
+    def read(self) -> dict[str, Value | Flagged]:
         return {"active": self.pressed}
 
 
@@ -111,6 +125,7 @@ class Ground:
     def __init__(self, folder: Path, more: str = '[access]\ndrive = "anyone"\n') -> None:
         Relay.told, Relay.hold, Relay.begun = [], threading.Event(), threading.Event()
         Relay.hold.set()
+        Relay.faults = []
         Button.pressed = False
         path = folder / "agent.toml"
         path.write_text(CONFIG + more)

@@ -1,0 +1,158 @@
+"""An actuator finds its way to safe whatever goes wrong on the way: foreign faults, races, silence."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from safety_world import ALICE, LIMIT_S, Button, Ground, Relay, actor, until
+
+from device_agent.bus.core import Bus
+from device_agent.driver import DriverError, Flag, Flagged
+from device_agent.safety import keeper
+
+ALICE_1 = actor(ALICE)
+SAFE = {"on": False, "level": 0}
+LID = """
+[devices.lid]
+driver = "button"
+[devices.drum]
+driver = "relay"
+safe = false
+only_while = { lid = { active = false } }
+[access]
+drive = "anyone"
+"""
+STOP = """
+[devices.stop]
+driver = "button"
+[safety]
+stop_device = "stop"
+stop_point = "active"
+[access]
+drive = "anyone"
+"""
+
+
+@contextmanager
+def occupied(bus: Bus) -> Iterator[None]:
+    """The bus is busy meanwhile; what is asked of it stands in a queue."""
+    gate = threading.Event()
+    job = asyncio.ensure_future(bus.run(lambda: gate.wait(5.0), 5.0))
+    try:
+        yield
+    finally:
+        gate.set()
+        job.add_done_callback(lambda done: done.exception())
+
+
+async def test_a_driver_with_a_fault_is_told_again(tmp_path: Path) -> None:
+    """What `safe` raises by mistake is no reason to leave the heater on."""
+    async with Ground(tmp_path) as ground:
+        assert await ground.set(ALICE_1, "heater", on=True) == "done"
+        Relay.faults = [ValueError("a bug"), OSError(5, "Input/output error")]
+        await ground.keeper.end_of_session(ALICE_1.holder)
+        assert Relay.told[-1][1] == SAFE
+        assert not ground.keeper.limits["heater"].away
+
+
+async def test_one_that_does_not_obey_keeps_no_session_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "LEAVE_LIMIT_S", 0.3)
+    async with Ground(tmp_path) as ground:
+        assert await ground.set(ALICE_1, "heater", on=True) == "done"
+        Relay.faults = [DriverError("jammed")] * 1000
+        async with asyncio.timeout(LIMIT_S):
+            await ground.keeper.end_of_session(ALICE_1.holder)
+        assert ground.keeper.limits["heater"].away
+        Relay.faults = []
+        await until(lambda: not ground.keeper.limits["heater"].away)
+        assert Relay.told[-1][1] == SAFE
+
+
+async def test_a_plan_that_meets_a_fault_ends_safe(tmp_path: Path) -> None:
+    async with Ground(tmp_path) as ground:
+        assert await ground.pulse(ALICE_1, "up") == "done"
+        Relay.faults = [ValueError("a bug")]
+        await until(lambda: not Relay.faults)
+        await until(lambda: not ground.keeper.limits["up"].away)
+        assert Relay.told[-1][1] == SAFE
+
+
+async def test_who_drives_after_a_safe_state_is_remembered(tmp_path: Path) -> None:
+    """A command that stood in the queue behind a safe state: the end of its session still undoes it."""
+    async with Ground(tmp_path) as ground:
+        assert await ground.set(ALICE_1, "up", level=80) == "done"
+        bus = ground.devices["up"].bus
+        with occupied(bus):
+            safe = asyncio.ensure_future(ground.keeper.make_safe("up", "max_on_s"))
+            await until(lambda: bus.waiting == 2)
+            command = asyncio.ensure_future(ground.set(ALICE_1, "up", level=40))
+            await until(lambda: bus.waiting == 3)
+        assert (await safe, await command) == (True, "done")
+        assert ground.keeper.driven_by(ALICE_1.holder) == ["up"]
+        await ground.keeper.end_of_session(ALICE_1.holder)
+        assert Relay.told[-1][1] == SAFE
+        assert not ground.keeper.limits["up"].away
+
+
+async def test_a_doubt_right_after_a_safe_state_is_made_safe_again(tmp_path: Path) -> None:
+    async with Ground(tmp_path) as ground:
+        assert await ground.set(ALICE_1, "up", level=80) == "done"
+        bus = ground.devices["up"].bus
+        with occupied(bus):
+            ground.keeper.spawn_safe("up", "max_on_s")
+            await until(lambda: bus.waiting == 2)
+            command = asyncio.ensure_future(ground.set(ALICE_1, "up", level=40))
+            await until(lambda: bus.waiting == 3)
+            Relay.faults = [None, ValueError("a bug")]
+        time.sleep(0.2)  # noqa: ASYNC251 - the loop hears of both at once: it is safe, the command failed
+        assert await command == "internal"
+        await until(lambda: not ground.keeper.limits["up"].away)
+        assert Relay.told[-1][1] == SAFE
+
+
+async def test_nothing_moves_while_the_configuration_changes(tmp_path: Path) -> None:
+    """Its neighbour takes its time to become safe; what is safe already stays so until it is closed."""
+    async with Ground(tmp_path) as ground:
+        assert await ground.set(ALICE_1, "up", level=80) == "done"
+        with occupied(ground.devices["heater"].bus):
+            leaving = asyncio.ensure_future(ground.keeper.leave(["up", "heater"], "configuration changed"))
+            await until(lambda: not ground.keeper.limits["up"].away)
+            assert await ground.set(ALICE_1, "up", level=40) == "device_offline"
+        await leaving
+        assert await ground.set(ALICE_1, "up", level=40) == "device_offline"
+        assert Relay.told[-1][1] == SAFE
+        for name in ("up", "heater"):
+            ground.keeper.adopt(ground.devices[name])
+        assert await ground.set(ALICE_1, "up", level=40) == "done"
+
+
+async def test_what_was_not_heard_for_too_long_is_not_closed(tmp_path: Path) -> None:
+    """A lid whose far end fell silent says `closed` for ever."""
+    async with Ground(tmp_path, LID) as ground:
+        await until(lambda: ground.devices["lid"].latest is not None)
+        assert await ground.set(ALICE_1, "drum", on=True) == "done"
+        Button.pressed = Flagged(False, Flag.STALE)
+        await until(lambda: not ground.keeper.limits["drum"].away)
+        refusal = ground.commander.would(ground.word("drum", on=True), ALICE_1)
+        assert refusal["error"]["message"].endswith("it cannot be read now")
+
+
+@pytest.mark.parametrize("said", [None, Flagged(False, Flag.STALE)])
+async def test_a_stop_line_that_cannot_be_believed_stops(tmp_path: Path, said: Flagged | None) -> None:
+    async with Ground(tmp_path, STOP) as ground:
+        await until(lambda: ground.devices["stop"].latest is not None)
+        assert await ground.set(ALICE_1, "up", level=80) == "done"
+        Button.pressed = said
+        await until(lambda: not ground.keeper.limits["up"].away)
+        assert Relay.told[-1][1] == SAFE
+        assert await ground.set(ALICE_1, "up", level=80) == "not_allowed"
+        assert not ground.stop.status()["latched"]
+        Button.pressed = False
+        await until(lambda: "barred" not in ground.stop.status())
+        assert await ground.set(ALICE_1, "up", level=80) == "done"
