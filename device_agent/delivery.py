@@ -6,6 +6,7 @@ off between the network's answer and the Journal goes out twice; it is never los
 
 import asyncio
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +17,7 @@ from typing import Any
 import structlog
 
 from device_agent.card import RESULT_ID
-from device_agent.errors import NetworkError
+from device_agent.errors import NetworkError, Refused
 from device_agent.network import TaskLink
 from device_agent.store.journal import Journal
 
@@ -34,6 +35,8 @@ class Piece:
     file_name: str
     mime_type: str
     data: bytes | Path
+    size_bytes: int | None = None
+    """Of a file that the Journal knows of: what it must be."""
 
 
 @dataclass(slots=True)
@@ -48,12 +51,15 @@ class Parcel:
     """So many of the files it has."""
 
     def to_journal(self) -> dict[str, Any]:
-        files = [[f.file_name, f.mime_type, str(f.data), f.output_id] for f in self.files]
+        files = [[f.file_name, f.mime_type, str(f.data), f.output_id, f.size_bytes] for f in self.files]
         return {"result": json.dumps(self.result), "files": files, "said": self.said, "sent": self.sent}
 
     @classmethod
     def from_journal(cls, kept: Mapping[str, Any]) -> "Parcel":
-        files = [Piece(output_id, name, mime, Path(path)) for name, mime, path, output_id in kept["files"]]
+        files = [
+            Piece(output_id, name, mime, Path(path), *size)
+            for name, mime, path, output_id, *size in kept["files"]
+        ]
         return cls(json.loads(kept["result"]), files, kept["said"], kept["sent"])
 
 
@@ -103,6 +109,7 @@ class Deliveries:
 
         for file in parcel.files[parcel.sent :]:
             try:
+                _must_be_whole(file)
                 await link.artifact(
                     file.data,
                     file.mime_type,
@@ -123,14 +130,21 @@ class Deliveries:
 
     async def _keep(self, task_id: str, parcel: Parcel) -> bool:
         """Whether the parcel outlives this process; bytes go to the disk for that."""
-        if not any(_size_bytes(file) > WORTH_KEEPING_BYTES for file in parcel.files):
-            return False
         try:
+            if not any(_size_bytes(file) > WORTH_KEEPING_BYTES for file in parcel.files):
+                return False
             for number, file in enumerate(parcel.files):
                 if isinstance(file.data, bytes):
                     path = self.folder(task_id) / f"{number}"
                     await asyncio.to_thread(path.write_bytes, file.data)
-                    parcel.files[number] = replace(file, data=path)
+                else:
+                    path = file.data
+                if file.size_bytes is None:
+                    parcel.files[number] = replace(file, data=path, size_bytes=path.stat().st_size)
+                await asyncio.to_thread(_sync, path)
+            # On the disk before the Journal says that they are.
+            for folder in (self.folder(task_id), self._folder):
+                await asyncio.to_thread(_sync, folder)
         except OSError as error:
             # A full disk costs the memory of a crash, not the delivery.
             log.warning("parcel_not_kept", task=task_id, error=str(error))
@@ -143,6 +157,24 @@ class Deliveries:
 async def _say(link: TaskLink, result: Mapping[str, Any]) -> None:
     body = json.dumps(result, separators=(",", ":"), allow_nan=False).encode()
     await link.artifact(body, "application/json", output_id=RESULT_ID, file_name="result.json")
+
+
+def _must_be_whole(file: Piece) -> None:
+    """Raises Refused for a file that a power cut or a person has damaged since it was made."""
+    try:
+        size_bytes = _size_bytes(file)
+    except OSError as error:
+        raise Refused(f"the file is lost ({error.strerror}); ask again") from None
+    if file.size_bytes not in (None, size_bytes):
+        raise Refused(f"{size_bytes} of its {file.size_bytes} bytes are left; ask again")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _size_bytes(file: Piece) -> int:

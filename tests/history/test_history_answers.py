@@ -199,3 +199,46 @@ async def test_what_could_not_be_delivered_is_not_completed(early: bool, tmp_pat
     assert parcel.said
     await journal.close()
     await thread.close()
+
+
+class TakingLink(RefusingLink):
+    """A caller whose network takes everything, and remembers the sizes of files."""
+
+    def __init__(self) -> None:
+        super().__init__(early=False)
+        self.files: list[int] = []
+
+    async def artifact(self, data: Any, mime_type: str, *, output_id: str, **options: Any) -> None:
+        if output_id == "result":
+            self.results.append(json.loads(data))
+            return
+        await options["before"]()
+        self.files.append(data.stat().st_size if isinstance(data, Path) else len(data))
+
+
+@pytest.mark.parametrize("left_bytes", [0, 19_999, None])
+async def test_a_file_that_a_power_cut_damaged_is_not_delivered_as_whole(
+    left_bytes: int | None, tmp_path: Path
+) -> None:
+    """The Journal knows of the file, and the card has half of it, or nothing."""
+    thread = StoreThread()
+    journal = Journal(tmp_path / "journal.db", thread)
+    await journal.open()
+    deliveries = Deliveries(tmp_path / "requests", journal)
+    parcel = Parcel({"state": "done"}, [Piece("history", "history.csv", "text/csv", b"x" * 20_000)])
+    with pytest.raises(Refused):
+        await deliveries.send(RefusingLink(early=False), parcel, lambda message, share: None)  # type: ignore[arg-type]
+    parcel.said = False
+    path = parcel.files[0].data
+    assert isinstance(path, Path)
+    kept = Parcel.from_journal(parcel.to_journal())
+    if left_bytes is None:
+        path.unlink()
+    else:
+        path.write_bytes(b"x" * left_bytes)
+    link = TakingLink()
+    await deliveries.send(link, kept, lambda message, share: None)  # type: ignore[arg-type]
+    assert [result["state"] for result in link.results] == ["failed"]
+    assert link.files == []
+    await journal.close()
+    await thread.close()
