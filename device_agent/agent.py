@@ -216,7 +216,9 @@ class Agent:
                 await self._guard.follow(self._devices)
 
     async def run(self) -> int:
-        """Until `stop`; returns the exit code."""
+        """Until `stop`; returns the exit code. Raises AgentError where another daemon has all this."""
+        # Before the stores: its journal and its crash log are not ours to put in order.
+        self._socket.check_alone()
         await self._journal.open()
         self._latch.load()
         await self._keeper.recall()

@@ -40,12 +40,15 @@ class ControlSocket:
         self._server: asyncio.Server | None = None
         self._lives = Lives("control_socket")
 
+    def check_alone(self) -> None:
+        """Raises AgentError while another daemon answers here."""
+        if self._path.exists() and _answers(self._path):
+            raise AgentError(f"another daemon answers on {self._path}; stop it first")
+
     async def open(self) -> None:
         """Bind; a socket file that a dead daemon left is taken over, a living daemon's is not."""
-        if self._path.exists():
-            if _answers(self._path):
-                raise AgentError(f"another daemon answers on {self._path}; stop it first")
-            self._path.unlink()
+        self.check_alone()
+        self._path.unlink(missing_ok=True)
         # The umask holds between bind and chmod: nobody slips in.
         before = os.umask(0o117)
         try:
