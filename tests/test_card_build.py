@@ -179,7 +179,7 @@ def test_the_request_tells_what_can_be_asked(greenhouse):
     (entry,) = greenhouse["io"]["inputs"]
     properties = entry["schema"]["properties"]
     assert entry["id"] == "request"
-    assert properties["op"]["enum"] == ["read", "set", "do", "describe", "history"]
+    assert properties["op"]["enum"] == ["read", "set", "do", "describe", "history", "stop"]
     assert properties["devices"]["items"]["enum"] == ["climate", "door", "valve", "scale", "host"]
     assert properties["device"]["enum"] == ["valve", "scale"]
     assert properties["values"]["properties"]["setpoint"] == {"type": "number", "minimum": 0, "maximum": 200}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from world import LIMIT_S, World, pipe, stream, until
+from world import CONFIG, LIMIT_S, World, pipe, stream, until
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
@@ -91,3 +91,70 @@ def test_a_session_that_selected_what_is_gone_after_a_restart_goes_on(
     until(lambda: control.of("reading", device="valve", values={"on": True}), "the valve's new reading")
     session.cancel()
     assert session.wait_for_terminal(LIMIT_S)["state"] == "canceled"
+
+
+RELAYS = """
+[devices.relays]
+driver = "mcp23017"
+bus = "i2c1"
+address = 0x20
+outputs = ["a0"]
+safe = false
+"""
+
+
+def test_all_that_changed_is_made_safe_at_once(new_world: Callable[..., World], alice: Any) -> None:
+    """The relays come first, and their bus is stuck; the valve does not wait for them."""
+    config = CONFIG.replace("[devices.climate]", RELAYS + "[devices.climate]")
+    config = config.replace('device = "/dev/i2c-1"\ntimeout_s = 0.5', 'device = "/dev/i2c-1"\ntimeout_s = 3')
+    config = config.replace('devices = ["valve", "door"', 'devices = ["relays", "valve", "door"')
+    world = new_world(config=config)
+    daemon = world.start()
+    session = pipe(alice, {"streams": ["control"]})
+    control = stream(session, "control")
+    assert control.command(kind="set", id="1", device="relays", values={"a0": True})["state"] == "done"
+    assert control.command(kind="set", id="2", device="valve", values={"on": True})["state"] == "done"
+    text = world.config.read_text()
+    text = text.replace("max_on_s = 600", "max_on_s = 500").replace(
+        "[devices.relays]", "[devices.relays]\nmax_on_s = 9"
+    )
+    world.config.write_text(text)
+    world.board.do("fault", "i2c1", "stuck")
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: world.board.levels(27)[-1] == 1, "the valve at safe")
+    daemon.wait_logged("reloaded")
+    told = [
+        (entry["event"], entry["device"])
+        for entry in daemon.events()
+        if entry["event"] in ("made_safe", "not_made_safe", "not_made_safe_at_reload")
+    ]
+    assert told[0] == ("made_safe", "valve"), told
+    assert ("not_made_safe_at_reload", "relays") in told
+    world.board.do("heal")
+    until(lambda: daemon.device("relays").get("at_safe"), "the relays at safe after all")
+    session.cancel()
+    session.wait_for_terminal(LIMIT_S)
+
+
+def test_a_session_on_a_shared_stream_ends_with_its_right(
+    new_world: Callable[..., World], caller: Callable[..., Any]
+) -> None:
+    """Nothing can be taken out of a stream that others read, too: who may not read it loses it whole."""
+    world = new_world()
+    daemon = world.start()
+    alice, bob = (pipe(caller(name), {"streams": ["telemetry", "control"]}) for name in ("alice", "bob"))
+    control = stream(alice, "control")
+    heard = stream(bob, "telemetry")
+    heard.wait("reading", device="climate")
+    assert control.command(kind="set", id="1", device="valve", values={"on": True})["state"] == "done"
+    text = world.config.read_text()
+    world.config.write_text(text + '[access.devices.climate]\nread = ["user:user_bob"]\n')
+    daemon.process.send_signal(signal.SIGHUP)
+    assert alice.wait_for_terminal(LIMIT_S)["state"] == "canceled"
+    assert daemon.logged("session_lost_its_right")
+    until(lambda: world.board.levels(27)[-1] == 1, "the valve of the session that ended at safe")
+    seen = len(heard.of("reading", device="climate"))
+    until(lambda: len(heard.of("reading", device="climate")) > seen + 3, "the other reader goes on")
+    assert [one["task"] for one in daemon.ask("status")["sessions"]] == [bob.task_id]
+    bob.cancel()
+    bob.wait_for_terminal(LIMIT_S)

@@ -26,6 +26,7 @@ from device_agent.driver import (
     Step,
     Value,
 )
+from device_agent.errors import DriverError
 from device_agent.network import Caller, TaskKind
 from device_agent.safety.keeper import Keeper
 from device_agent.safety.latch import Latch
@@ -80,6 +81,18 @@ class Relay(Actuator[RelayConfig, NoBus]):
         return [Step({"level": 80}, 0.05), Step({"level": 0})]
 
 
+class Fan(Relay, Sensor[RelayConfig, NoBus]):
+    """Tells its values, too, unless `broken`."""
+
+    default_every_s = 0.02
+    broken: ClassVar[bool] = False
+
+    def read(self) -> dict[str, Value]:
+        if self.broken:
+            raise DriverError("the fan's chip answers nonsense")
+        return dict(self.values)
+
+
 class Button(Sensor[Any, NoBus]):
     points = (Point("active", type="boolean"),)
     default_every_s = 0.02
@@ -89,7 +102,7 @@ class Button(Sensor[Any, NoBus]):
         return {"active": self.pressed}
 
 
-DRIVERS: dict[str, type[Driver[Any, Any]]] = {"relay": Relay, "button": Button}
+DRIVERS: dict[str, type[Driver[Any, Any]]] = {"relay": Relay, "fan": Fan, "button": Button}
 CONFIG = """
 [agent]
 name = "a"
@@ -126,7 +139,7 @@ class Ground:
         Relay.told, Relay.hold, Relay.begun = [], threading.Event(), threading.Event()
         Relay.hold.set()
         Relay.faults = []
-        Button.pressed = False
+        Button.pressed = Fan.broken = False
         path = folder / "agent.toml"
         path.write_text(CONFIG + more)
         self.config = load(path, load_driver=DRIVERS.__getitem__)

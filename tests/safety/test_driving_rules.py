@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from safety_world import ALICE, BOB, OWNER, Button, Ground, Relay, actor, told, until
+from safety_world import ALICE, BOB, OWNER, Button, Fan, Ground, Relay, actor, told, until
 
 from device_agent.errors import Rejected
 from device_agent.words import Do, parse
@@ -182,3 +182,18 @@ def test_text_that_no_file_and_no_message_can_hold_is_refused(kind: str) -> None
     )
     with pytest.raises(Rejected, match="text"):
         parse({"kind": kind, **event})
+
+
+async def test_a_device_that_gives_up_is_left_safe(tmp_path: Path) -> None:
+    """Its chip still obeys: what it was last told must not stay. Opening again makes it safe, too."""
+    more = '[devices.fan]\ndriver = "fan"\nsafe = false\n[access]\ndrive = "anyone"\n'
+    async with Ground(tmp_path, more) as ground:
+        assert await ground.set(actor(ALICE), "fan", on=True) == "done"
+        told, fan = len(Relay.told), ground.devices["fan"]
+        Fan.broken = True
+        await until(lambda: not fan.online)
+        await until(lambda: len(Relay.told) > told)
+        assert Relay.told[told] == ("fan", {"on": False, "level": 0})
+        Fan.broken = False
+        await until(lambda: fan.online)
+        assert not ground.keeper.away(["fan"])

@@ -1,7 +1,8 @@
 """Limits, interlocks and leases against a model that knows only the history: who set what when.
 
-The machine drives three devices of two interlock groups as the keeper would, lets time pass, loses devices,
-ends the process and the boot. What the rules allow must be what the history allows, and nothing less.
+The machine drives three devices of two interlock groups as the keeper would, one of them only while a lid is
+closed; it lets time pass, opens the lid, loses devices, ends the process and the boot. What the rules allow
+must be what the history allows, and nothing less.
 """
 
 import os
@@ -14,17 +15,38 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from device_agent.driver import ActuatorConfig
-from device_agent.errors import Rejected
-from device_agent.records import Point
+from device_agent.errors import Interlocked, Rejected
+from device_agent.records import DeviceState, Point, Reading, Status
+from device_agent.safety.conditions import Conditions, Tap
 from device_agent.safety.leases import Leases
 from device_agent.safety.limits import HOUR_S, Interlocks, Limits
 from device_agent.store import turns
 
 MAX_ON_S, MIN_OFF_S, CYCLES, IDLE_S = 600.0, 30.0, 4, 60.0
 GROUPS = {"up": ["motor"], "down": ["motor", "power"], "heat": ["power"]}
+HEAT, LID = "heat", "lid"
 POINTS = {"on": Point("on", type="boolean", write=True)}
 DEVICES = st.sampled_from(sorted(GROUPS))
 HOLDERS = st.sampled_from(["alice", "bob", "local"])
+
+
+@dataclass
+class Known:
+    """What conditions look at of a device."""
+
+    config: ActuatorConfig
+    online: bool = True
+    latest: Reading | None = None
+
+
+class Unheard:
+    """The sink behind the conditions' ear."""
+
+    def on_reading(self, reading: Reading) -> None: ...
+
+    def on_status(self, status: Status) -> None: ...
+
+    def on_bytes(self, device: str, data: bytes) -> None: ...
 
 
 @dataclass
@@ -47,6 +69,8 @@ class Machine(RuleBasedStateMachine):
         self.lease: dict[str, tuple[str, float]] = {}
         # Where a reboot hid how long something was, refusing longer than needed is right.
         self.hidden_until_s = 0.0
+        self.closed: bool | None = None
+        """Whether the lid is known to be closed; None while it cannot be read."""
         self._process()
 
     def teardown(self) -> None:
@@ -80,6 +104,21 @@ class Machine(RuleBasedStateMachine):
         }
         for turn in turns.load(self.db, str(self.boots)):
             self.limits[turn.device].recall([turn])
+        wanted = {name: {LID: {"closed": True}} if name == HEAT else {} for name in GROUPS}
+        self.known = {name: Known(ActuatorConfig(safe=False, only_while=wanted[name])) for name in GROUPS}
+        self.known[LID] = Known(ActuatorConfig(safe=False))
+        self.conditions = Conditions(self.known)  # type: ignore[arg-type]
+        self.ear = Tap(Unheard(), lambda name: self._watch(self.conditions.depend_on(name)))
+        # Nothing is known of the lid until it is read.
+        self.closed = None
+
+    def _watch(self, names: list[str]) -> None:
+        for name in names:
+            if self.limits[name].away and not self.pasts[name].lost:
+                try:
+                    self.conditions.check(name)
+                except Interlocked:
+                    self._applied(name, False)
 
     def _applied(self, name: str, on: bool) -> None:
         made = self.limits[name].applied({"on": on}, self.clock_s)
@@ -93,6 +132,8 @@ class Machine(RuleBasedStateMachine):
         try:
             self.leases.check(name, holder, self.clock_s)
             self.limits[name].check({"on": on}, self.clock_s)
+            if self.limits[name].leaves_safe({"on": on}):
+                self.conditions.check(name)
         except Rejected as refusal:
             return refusal
         return None
@@ -105,6 +146,8 @@ class Machine(RuleBasedStateMachine):
         if lease is not None and lease[0] != holder and self.now_s - lease[1] < IDLE_S:
             return False
         if any(self.pasts[other].away for other in partners):
+            return False
+        if name == HEAT and self.closed is not True:
             return False
         if past.away:
             return True
@@ -171,6 +214,18 @@ class Machine(RuleBasedStateMachine):
             self._applied(name, False)
         self.now_s = end_s
 
+    @rule(closed=st.sampled_from([True, True, False, None]))
+    def lid_is_read(self, closed: bool | None) -> None:
+        lid = self.known[LID]
+        self.closed, lid.online = closed, True
+        lid.latest = Reading(LID, 0, {"closed": closed})
+        self.ear.on_reading(lid.latest)
+
+    @rule()
+    def lid_is_lost(self) -> None:
+        self.closed, self.known[LID].online = None, False
+        self.ear.on_status(Status(LID, 0, DeviceState.OFFLINE, "unplugged"))
+
     @rule(name=DEVICES)
     def device_is_lost(self, name: str) -> None:
         self.pasts[name].lost = True
@@ -222,6 +277,11 @@ class Machine(RuleBasedStateMachine):
         for past in self.pasts.values():
             if past.away and not past.lost:
                 assert self.now_s - past.left[-1] <= MAX_ON_S
+
+    @invariant()
+    def only_while_the_lid_is_closed(self) -> None:
+        past = self.pasts[HEAT]
+        assert not past.away or past.lost or self.closed is True
 
     @invariant()
     def the_rules_know_what_is_away(self) -> None:
