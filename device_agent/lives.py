@@ -13,6 +13,8 @@ import structlog
 log = structlog.get_logger("lives")
 
 # A life that fails at once is started again this late at most, so that a bug costs a log line a minute.
+# What has lived for as long begins with a clean sheet: a few failures in three years are not held against it.
+RESTART_FIRST_S = 0.5
 RESTART_MAX_S = 60.0
 # Cancellation is a request; a life that does not end within this is reported and left behind.
 END_LIMIT_S = 5.0
@@ -48,12 +50,15 @@ class Lives:
             log.exception("life_failed", owner=self._owner, life=name)
 
     async def _again(self, name: str, life: Callable[[], Awaitable[Any]]) -> None:
-        delay_s = 0.5
+        delay_s, clock = RESTART_FIRST_S, asyncio.get_running_loop()
         while True:
+            began_s = clock.time()
             try:
                 await life()
                 return
             except Exception:
+                if clock.time() - began_s >= RESTART_MAX_S:
+                    delay_s = RESTART_FIRST_S
                 self.failures[name.split(" ")[0]] += 1
                 log.exception("life_failed", owner=self._owner, life=name, again_in_s=delay_s)
             await asyncio.sleep(delay_s)

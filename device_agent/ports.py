@@ -187,7 +187,8 @@ class Port:
 
     async def _bytes_in(self, item: Inbound) -> None:
         who, strangers = self._sender(item)
-        for name, device in self.devices.items():
+        # A copy: the configuration may change while the bus is at it.
+        for name, device in list(self.devices.items()):
             try:
                 self._commander.admit_bytes(who, name, strangers)
                 await device.send_bytes(item.item)
@@ -196,6 +197,8 @@ class Port:
                 log.debug("bytes_refused", stream=self.spec.name, device=name, why=rejected.message)
             except (BusError, DriverError) as error:
                 log.warning("bytes_not_sent", stream=self.spec.name, device=name, error=str(error))
+            except Exception:
+                log.exception("driver_failed", device=name)
 
     async def _event_in(self, item: Inbound) -> None:
         event = item.item

@@ -1,7 +1,7 @@
 """What the end of a session leaves: no command that still moves, and to others all that was theirs."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ class Wire:
 
     def __init__(self) -> None:
         self._items: asyncio.Queue[Inbound] = asyncio.Queue()
+
+    def send_bytes(self, data: bytes) -> None:
+        self._items.put_nowait(Inbound(data, 0.0, "alice-stream-0001"))
 
     def send(self, id_: str) -> None:
         command = {"kind": "set", "id": id_, "device": "up", "values": {"on": True}}
@@ -63,6 +66,37 @@ async def test_a_command_whose_session_has_ended_drives_nothing(tmp_path: Path) 
         await port.detach("t1", end=True)
         assert len(Relay.told) == moved
         assert not lives.failures
+
+
+class Ear:
+    """A device with a bytes side; some words do it no good."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+        self.reload: Callable[[], None] = lambda: None
+
+    async def send_bytes(self, data: bytes) -> None:
+        self.heard.append(data)
+        if data == b"bug":
+            raise ValueError("a bug")
+        if data == b"reload":
+            self.reload()
+
+
+async def test_a_fault_or_a_reload_makes_no_stream_deaf(tmp_path: Path) -> None:
+    async with Ground(tmp_path) as ground:
+        wire, ear = Wire(), Ear()
+        spec = StreamSpec("console", "t1-1", "inbound", "bytes", "dedicated")
+        config = StreamConfig(direction="inbound", format="bytes", devices=["up"])
+        up: Any = {"up": ear}
+        port = Port(spec, config, up, None, Hub(ground.clock), ground.commander, ground.clock)
+        ear.reload = lambda: port.replace("up", up["up"])
+        await port.attach(wire, actor(ALICE), announced=False, streams=["console"], until_ms=None)
+        for word in (b"bug", b"reload", b"after"):
+            wire.send_bytes(word)
+        await until(lambda: ear.heard[-1:] == [b"after"])
+        assert ear.heard == [b"bug", b"reload", b"after"]
+        await port.detach("t1", end=True)
 
 
 class Kept:
