@@ -86,7 +86,7 @@ class BusState(StrEnum):
 class _Job:
     """One call on its way to the bus thread. `begin` and `abandon` race; exactly one of them wins."""
 
-    __slots__ = ("_lock", "_state", "begun_s", "fn", "future", "loop")
+    __slots__ = ("_lock", "_state", "begun_s", "fn", "future", "loop", "over")
 
     def __init__(self, fn: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
         self.fn = fn
@@ -95,6 +95,7 @@ class _Job:
         self._lock = threading.Lock()
         self._state = "waiting"
         self.begun_s: float | None = None
+        self.over = False
 
     def begin(self) -> bool:
         with self._lock:
@@ -272,18 +273,27 @@ class Bus:
                 return job.future.result()  # type: ignore[no-any-return]
             if not job.abandon():
                 raise BusBusy(f"bus {self.name}: occupied for {turn_s:g} s, the job did not begin")
-            self._stuck = job
-            self._proven = False
-            self.faults += 1
-            self.last_error = f"a call took longer than {timeout_s:g} s"
-            self._signal()
+            self._hangs(job, timeout_s)
             raise BusTimeout(f"bus {self.name}: no answer within {timeout_s:g} s")
         except asyncio.CancelledError:
-            job.abandon()
+            if job.abandon() and job.begun_s is not None:
+                # It goes on, and has its limit although nobody waits for it any more.
+                left_s = max(0.0, job.begun_s + timeout_s - time.monotonic())
+                job.loop.call_later(left_s, self._hangs, job, timeout_s)
             raise
         finally:
             self._waiting -= 1
             job.future.cancel()  # nobody will ask for it any more
+
+    def _hangs(self, job: _Job, timeout_s: float) -> None:
+        """A call has outlived its limit, unless it ended meanwhile."""
+        if job.over or self._stuck is not None:
+            return
+        self._stuck = job
+        self._proven = False
+        self.faults += 1
+        self.last_error = f"a call took longer than {timeout_s:g} s"
+        self._signal()
 
     async def _ended(self, job: _Job, timeout_s: float, turn_s: float) -> bool:
         """Whether the job ended in time. False: it has lasted `timeout_s`, or never began and never will.
@@ -322,6 +332,7 @@ class Bus:
                 return  # the loop is closed: the process ends
 
     def _finish(self, job: _Job, result: Any, error: BaseException | None) -> None:
+        job.over = True
         if self._stuck is job:
             self._stuck = None
             self._signal()

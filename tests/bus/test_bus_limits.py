@@ -81,3 +81,50 @@ async def test_a_job_that_came_too_late_never_begins() -> None:
     assert await bus.run(lambda: "behind it", LIMIT_S) == "behind it"
     assert not begun.is_set()
     await ended(bus)
+
+
+async def test_what_hangs_is_known_although_nobody_waits_for_it_any_more() -> None:
+    """Its session was cancelled. Else the bus would be busy for ever, and no step be taken about it."""
+    bus = await opened()
+    begun, gate = threading.Event(), threading.Event()
+
+    def job() -> None:
+        begun.set()
+        gate.wait(LIMIT_S)
+
+    asked = asyncio.create_task(bus.run(job, 0.1))
+    await asyncio.sleep(0)
+    assert begun.wait(LIMIT_S)
+    asked.cancel()
+    await asyncio.wait([asked])
+    assert not bus.stuck, "not before its limit"
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await bus.until_stuck(True)
+        with pytest.raises(BusFaulted):
+            await bus.run(lambda: None, 1.0)
+    finally:
+        gate.set()
+    async with asyncio.timeout(LIMIT_S):
+        await bus.until_stuck(False)
+    assert await bus.run(lambda: "well", 1.0) == "well"
+    await ended(bus)
+
+
+async def test_what_ends_in_time_although_nobody_waits_is_no_fault() -> None:
+    bus = await opened()
+    begun, gate = threading.Event(), threading.Event()
+
+    def job() -> None:
+        begun.set()
+        gate.wait(LIMIT_S)
+
+    asked = asyncio.create_task(bus.run(job, 0.1))
+    await asyncio.sleep(0)
+    assert begun.wait(LIMIT_S)
+    asked.cancel()
+    gate.set()
+    assert await bus.run(lambda: "well", 5.0) == "well"
+    await asyncio.sleep(0.2)
+    assert bus.faults == 0
+    await ended(bus)
