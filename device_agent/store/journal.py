@@ -192,7 +192,6 @@ class Journal:
                 self._job(self._catch_up)
                 self._db.close()
                 self._db = None
-                self._drop_copy()
 
         await self._thread.run(close)
 

@@ -24,8 +24,9 @@ def run(*words: str) -> None:
 
 
 @pytest.fixture
-def small(net: NetworkThread, tmp_path: Path) -> Iterator[Any]:
+def small(net: NetworkThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A world whose state lies on a disk of 3 MB, and what must be in memory does not."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     state, memory = tmp_path / "state", tmp_path / "memory"
     state.mkdir(mode=0o700)
     memory.mkdir(mode=0o700)

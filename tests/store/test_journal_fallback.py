@@ -45,8 +45,9 @@ class Machine:
 
 
 @pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
+async def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Machine]:
     machine = Machine(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield machine
     for thread in machine.threads:
         await thread.close()
@@ -121,6 +122,8 @@ async def test_a_journal_that_goes_on_in_a_copy_forgets_nothing_at_the_next_star
         assert await again.first_answer("alice", "in the copy") == DONE
         assert [id_ for _, id_, _ in await again.unfinished_commands()] == ["cut off"]
         assert await again.first_answer("alice", "before") == DONE
+        # A copy stays: it alone has the actuations of its time, for a person to look at.
+        assert len(list(machine.disk.parent.glob("device-agent-journal-*"))) == 2
         if stone.is_dir():
             assert machine.log.exists()
             stone.rmdir()
