@@ -1,10 +1,18 @@
 """Joining under trouble: nothing on the network ends the process; only a person's decision slows it down."""
 
+import asyncio
+import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from world import AGENT, World, question, result, until
+from world import AGENT, LIMIT_S, World, question, result, until
+
+from device_agent.clock import SystemClock
+from device_agent.network.blocks.join import Settings
+from device_agent.network.blocks.network import BlocksNetwork
+from device_agent.testing.network import NetworkThread
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
@@ -56,3 +64,48 @@ def test_forced_offline_neither_ends_the_process_nor_makes_it_knock(new_world: C
     assert len(knocks) == 1
     assert daemon.stop() == 0
     world.net.call(net.allow_online, AGENT)
+
+
+class _Idle:
+    """A runtime without tasks."""
+
+    def load_now(self) -> tuple[int, int]:
+        return 0, 0
+
+    def resumable(self) -> list[Any]:
+        return []
+
+    async def remembered(self) -> None: ...
+
+
+async def test_a_fault_of_ours_while_joining_silences_no_stream(net: NetworkThread, tmp_path: Path) -> None:
+    """A renewal that fails in a way nobody has thought of is tried again; what publishes goes on."""
+    at = net.net.links["main"].addresses
+    settings = Settings(
+        AGENT,
+        "bk_device",
+        cdm_url=at["cdm_url"],
+        pubnub_origin=at["pubnub_origin"],
+        pubnub_tls=False,
+    )
+    network = BlocksNetwork(settings, _Idle(), SystemClock(), tmp_path)  # type: ignore[arg-type]
+    join, tries = network.joiner.join, []
+
+    async def fails_once() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise RecursionError("an answer that is nested too deeply")
+        await join()
+
+    network.joiner.join = fails_once  # type: ignore[method-assign]
+    writer = network.lives.spawn("writer", asyncio.sleep(3600))
+    running = asyncio.ensure_future(network.run())
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await network.joined.wait()
+        assert not writer.done()
+        assert not running.done()
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running

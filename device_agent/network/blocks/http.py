@@ -113,7 +113,7 @@ class Api:
     def _reply(self, what: str, status: int, text: bytes) -> dict[str, Any]:
         try:
             reply = json.loads(text) if text.strip() else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             reply = None
         if 200 <= status < 300:
             if not isinstance(reply, dict):

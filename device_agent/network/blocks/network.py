@@ -105,7 +105,8 @@ class BlocksNetwork:
         self.lives.keep("tell", self.control.tell)
         self.lives.keep("probe", self._probe)
         try:
-            await self._membership()
+            # A life of its own: what fails in it must not take receivers and writers along.
+            await self.lives.keep("membership", self._membership)
         finally:
             await self._leave()
 
