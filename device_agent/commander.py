@@ -93,8 +93,7 @@ class Commander:
         `age_ms` is how old it was when it came, by the transport's clock (None: that clock is not known yet).
         `devices` bounds what this stream may name. `strangers` are others who might have sent it: on a shared
         stream nobody can tell, so all of them need the right. `for_s` puts a set back to safe after that.
-        `take` is given the file that an action made; without it such an action is refused.
-        `send` passes on the file that came with the command.
+        `take` is given the file that an action made (without it: refused); `send` passes on one that came.
         """
         arrived_s = self._clock.monotonic_s() - (age_ms or 0.0) / 1000
         key = actor.journal_key
@@ -108,9 +107,7 @@ class Commander:
             order = replace(self._checked(command, actor, devices, strangers, for_s), send=send)
             check_files(order, take)
             if age_ms is None and not order.looks:
-                raise Rejected(
-                    "clock_unset", "the network's time, and so the command's age, is not known yet"
-                )
+                raise Rejected("clock_unset", "the command's age is not known yet: nor is the network's time")
             may_begin = self._beginning(order, command, arrived_s + command.ttl_ms / 1000)
             may_begin()
             given = await self._in_turn(attempt, order, command, may_begin)
@@ -121,6 +118,9 @@ class Commander:
         except asyncio.CancelledError:
             attempt.fail("unknown", "internal", "the session ended while the command was carried out")
             raise
+        except Exception as error:
+            log.exception("command_failed", device=command.device)
+            attempt.fail("unknown", "internal", f"{type(error).__name__} in the agent: see its log")
         finally:
             ack = attempt.members(command.id)
             self._journal.finish_command(key, command.id, ack, self._clock.now_ms())
@@ -131,8 +131,7 @@ class Commander:
         self, attempt: Attempt, order: Order, command: Command, may_begin: Callable[[], None]
     ) -> File | None:
         """One command of a device after the other, each durable in the Journal before anything moves."""
-        key = order.actor.journal_key
-        name = order.device.name
+        key, name = order.actor.journal_key, order.device.name
         async with self._keeper.turn(name):
             try:
                 if self._checked_moment(order):
@@ -377,10 +376,8 @@ class Commander:
             await order.send(order.device)
             return None
         steps = await order.device.do(order.action.name, order.args, may_begin=may_begin)
-        if isinstance(steps, File):
-            return steps
-        if not steps:
-            return None
+        if isinstance(steps, File) or not steps:
+            return steps if isinstance(steps, File) else None
         for step in steps:
             check_points(self.config.access, order.actors, order.device.name, step.values)
         first, rest = steps[0], steps[1:]

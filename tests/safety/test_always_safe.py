@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from safety_world import ALICE, LIMIT_S, Button, Ground, Relay, actor, until
+from safety_world import ALICE, LIMIT_S, OWNER, Button, Ground, Relay, actor, told, until
 
 from device_agent.bus.core import Bus
-from device_agent.driver import DriverError, Flag, Flagged
+from device_agent.driver import Action, DriverError, Flag, Flagged
 from device_agent.safety import keeper
+from device_agent.words import Do
 
 ALICE_1 = actor(ALICE)
 SAFE = {"on": False, "level": 0}
@@ -156,3 +157,27 @@ async def test_a_stop_line_that_cannot_be_believed_stops(tmp_path: Path, said: F
         Button.pressed = False
         await until(lambda: "barred" not in ground.stop.status())
         assert await ground.set(ALICE_1, "up", level=80) == "done"
+
+
+class Broken:
+    """A delegation with a fault."""
+
+    name = "expert"
+    action = Action("ask", moves=False)
+
+    def check(self) -> None: ...
+
+    async def ask(self, args: object, who: str, id_: str) -> None:
+        raise OSError("no process could be begun")
+
+
+async def test_what_nobody_expected_is_not_called_done(tmp_path: Path) -> None:
+    """Neither to who asked, nor to who asks again, nor in the Journal."""
+    async with Ground(tmp_path) as ground:
+        ground.commander.questions = {"expert": Broken()}
+        word = Do(kind="do", id="q1", device="expert", action="ask", args={})
+        for repeated in (False, True):
+            ack = await ground.commander.execute(word, OWNER, age_ms=0.0)
+            assert (ack["state"], told(ack)) == ("unknown", "internal")
+            assert ack.get("repeated", False) is repeated
+        assert (await ground.journal.actuations())[-1]["result"] == "unknown"
