@@ -77,7 +77,7 @@ class ControlSocket:
                     if size > QUESTION_MAX_BYTES:
                         return
                     frame = await reader.readexactly(size)
-                writer.write(pack(await self._answer(frame)))
+                writer.write(_frame_of(await self._answer(frame)))
                 async with asyncio.timeout(ANSWER_LIMIT_S):
                     await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
@@ -107,6 +107,17 @@ class ControlSocket:
 
 def _error(code: str, message: str) -> dict[str, Any]:
     return {"ok": False, "error": {"code": code, "message": message}}
+
+
+def _frame_of(answer: Mapping[str, Any]) -> bytes:
+    """The answer, or a sentence that says why it cannot be given."""
+    frame = pack(answer)
+    if len(frame) <= FRAME_MAX_BYTES:
+        return frame
+    why = (
+        f"it has {len(frame)} bytes, at most {FRAME_MAX_BYTES} are possible: ask for less, or a smaller file"
+    )
+    return pack(_error("internal", f"the answer cannot be carried by the control socket: {why}"))
 
 
 def pack(message: Mapping[str, Any]) -> bytes:
