@@ -94,6 +94,12 @@ class Link:
             middle_s = (sent_s + received_s) / 2
             self._clock.learn(server_ms, middle_s, "network")
 
+    @property
+    def time_is_fresh(self) -> bool:
+        """Whether a sample is there that is young enough to be believed."""
+        age_s = self._clock.monotonic_s() - self._offset_at_s
+        return self._offset_ms is not None and age_s <= TIME_SAMPLE_MAX_AGE_S
+
     def server_ms(self) -> float | None:
         """The network's clock now, epoch milliseconds; None before the first sample."""
         if self._offset_ms is None:

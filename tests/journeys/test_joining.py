@@ -12,6 +12,7 @@ from world import AGENT, LIMIT_S, World, question, result, until
 from device_agent.clock import SystemClock
 from device_agent.network.blocks.join import Settings
 from device_agent.network.blocks.network import BlocksNetwork
+from device_agent.network.link import TIME_SAMPLE_MAX_AGE_S
 from device_agent.testing.network import NetworkThread
 
 pytestmark = [
@@ -78,8 +79,7 @@ class _Idle:
     async def remembered(self) -> None: ...
 
 
-async def test_a_fault_of_ours_while_joining_silences_no_stream(net: NetworkThread, tmp_path: Path) -> None:
-    """A renewal that fails in a way nobody has thought of is tried again; what publishes goes on."""
+def idle_network(net: NetworkThread, folder: Path) -> BlocksNetwork:
     at = net.net.links["main"].addresses
     settings = Settings(
         AGENT,
@@ -88,7 +88,12 @@ async def test_a_fault_of_ours_while_joining_silences_no_stream(net: NetworkThre
         pubnub_origin=at["pubnub_origin"],
         pubnub_tls=False,
     )
-    network = BlocksNetwork(settings, _Idle(), SystemClock(), tmp_path)  # type: ignore[arg-type]
+    return BlocksNetwork(settings, _Idle(), SystemClock(), folder)  # type: ignore[arg-type]
+
+
+async def test_a_fault_of_ours_while_joining_silences_no_stream(net: NetworkThread, tmp_path: Path) -> None:
+    """A renewal that fails in a way nobody has thought of is tried again; what publishes goes on."""
+    network = idle_network(net, tmp_path)
     join, tries = network.joiner.join, []
 
     async def fails_once() -> None:
@@ -105,6 +110,29 @@ async def test_a_fault_of_ours_while_joining_silences_no_stream(net: NetworkThre
             await network.joined.wait()
         assert not writer.done()
         assert not running.done()
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+async def test_an_idle_agent_asks_for_the_time_before_its_own_clock_has_drifted(
+    net: NetworkThread, tmp_path: Path
+) -> None:
+    """Days without a task: a crystal goes wrong by seconds, and by it a command's age would be judged."""
+    network = idle_network(net, tmp_path)
+    running = asyncio.ensure_future(network.run())
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await network.joined.wait()
+            await network.link.time_known.wait()
+            true_ms = network.link.server_ms()
+            assert true_ms is not None
+            long_ago_s = network.clock.monotonic_s() - TIME_SAMPLE_MAX_AGE_S - 1
+            wrong_ms = true_ms - (TIME_SAMPLE_MAX_AGE_S + 1) * 1000 + 20_000
+            network.link.time_sample(wrong_ms, long_ago_s, long_ago_s)
+            while (network.link.server_ms() or 0) > true_ms + 15_000:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.05)
     finally:
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):

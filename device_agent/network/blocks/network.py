@@ -171,11 +171,12 @@ class BlocksNetwork:
         return max(RENEW_MIN_INTERVAL_S, min(life_s * RENEW_AT, life_s - RENEW_MARGIN_S))
 
     async def _probe(self) -> None:
-        """Ask for the time until it is known, when nothing else has proved the link for too long, and while
-        it is down: whoever hangs in a request of before is told when it is back."""
+        """Ask for the time until it is known, and again before our own clock has drifted; when nothing else
+        has proved the link for too long; and while it is down: whoever hangs in a request of before is told
+        when it is back."""
         while True:
             need_s = self.need_proof_s()
-            timeless = self.link.server_ms() is None
+            timeless = not self.link.time_is_fresh
             if self._control_client is None or (need_s is None and self.link.up and not timeless):
                 await asyncio.sleep(PROBE_IDLE_S)
                 continue
