@@ -41,7 +41,7 @@ log = structlog.get_logger("agent")
 
 # Joined, or offline and sampling: whichever comes first makes the agent ready.
 READY_LIMIT_S = 5.0
-# How often link loss, stuck buses and the watchdog are looked at.
+# How often link loss and stuck buses are looked at.
 WATCH_S = 0.2
 # Stop order, each step with its own limit; the sum stays under the unit's TimeoutStopSec of 15 s.
 SAFE_LIMIT_S = 1.0
@@ -235,6 +235,8 @@ class Agent:
         if self._history is not None:
             self._lives.keep("history", self._history.run)
         self._lives.keep("watch", self._watch)
+        if (watchdog_s := self._notifier.watchdog_s) is not None:
+            self._lives.keep("watchdog", lambda: self._feed(watchdog_s))
         self._lives.keep("clock", self._timekeeper.run)
         self._lives.spawn("ready", self._say_ready())
         try:
@@ -277,8 +279,7 @@ class Agent:
         )
 
     async def _watch(self) -> None:
-        """Link loss while actuators run, buses that hang for good, and the watchdog's proof of progress."""
-        fed_s = 0.0
+        """Link loss while actuators run, and buses that hang for good. Waits for nobody."""
         while True:
             await asyncio.sleep(WATCH_S)
             silent_s = self._network.link.silent_s()
@@ -291,12 +292,14 @@ class Agent:
                 if keeper.stuck_too_long():
                     log.critical("bus_stuck", bus=name, why="only a new process can use it again")
                     self.stop(EXIT_RESTART)
-            now_s = self._clock.monotonic_s()
-            if self._notifier.watchdog_s is not None and now_s - fed_s >= self._notifier.watchdog_s / 3:
-                # Fed only while the store still answers: an agent that cannot remember is not alive.
-                await self._store.run(lambda: None, self._notifier.watchdog_s)
-                self._notifier.tell("WATCHDOG=1")
-                fed_s = now_s
+
+    async def _feed(self, watchdog_s: float) -> None:
+        """The watchdog's proof of progress."""
+        while True:
+            # Only while the store still answers: an agent that cannot remember is not alive.
+            await self._store.run(lambda: None, watchdog_s)
+            self._notifier.tell("WATCHDOG=1")
+            await asyncio.sleep(watchdog_s / 3)
 
     def _need_proof_s(self) -> float | None:
         """How often the link must prove itself while actuators depend on it."""
