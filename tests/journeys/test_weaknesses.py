@@ -362,3 +362,14 @@ def test_an_agent_that_is_offline_says_so(outage: Any) -> None:
     accept(outage)
     until(lambda: outage.daemon.ask("status")["link"]["up"], "a link that is up")
     assert losses >= 1
+
+
+def test_a_stray_403_while_a_token_is_renewed_mutes_no_stream(outage: Any, heard: Listening) -> None:
+    """The task's own token is refused once, by a proxy or a service that stumbles; no other one serves."""
+    rule = fault(outage, "status", path="*/publish/*setup*", status=403, count=1)
+    outage.net.call(outage.net.net.revoke_tokens, "stream_provider")
+    until(lambda: rule.hits, "the refusal")
+    seen = max(event["seq"] for event in heard.events)
+    until(lambda: max(event["seq"] for event in heard.events) > seen + 20, "readings go on")
+    caught_up(outage, heard)
+    accounted(heard)

@@ -49,14 +49,18 @@ class Setup:
         """The stream token (empty for `activate`). Tries until answered; raises Refused when told no."""
         backoff = Backoff(self._link)
         refused_since_s: float | None = None
+        turns = 0
         loop = asyncio.get_running_loop()
         while True:
             try:
                 return await self._once(spec, phase)
             except Refused as error:
-                if isinstance(error, TokenRefused) and len(self._clients) > 1:
-                    self._clients.pop(0)
-                    continue
+                if isinstance(error, TokenRefused):
+                    # The other token, now; neither is given up for good, for a refusal may be a stray one.
+                    self._clients.reverse()
+                    turns += 1
+                    if turns % len(self._clients):
+                        continue
                 refused_since_s = refused_since_s or loop.time()
                 if error.code in FINAL_CODES or loop.time() - refused_since_s > SETUP_REFUSED_LIMIT_S:
                     raise
