@@ -158,6 +158,17 @@ def test_a_relay_is_safe_soon_after_the_link_dies(outage: Any, heard: Listening)
     assert ack["state"] == "done", ack
 
 
+def test_a_token_that_is_refused_by_mistake_is_not_given_up(outage: Any, heard: Listening) -> None:
+    """The stream's token and the task's own, which alone may renew it, are both refused once."""
+    setup = fault(outage, "status", path="*/publish/*setup*", count=1, status=403)
+    fault(outage, "status", path="*/publish/*stream*", count=1, status=403)
+    until(lambda: outage.net.call(lambda: setup.hits) == 1, "the refused renewal")
+    seen = max(event["seq"] for event in heard.events)
+    until(lambda: max(event["seq"] for event in heard.events) > seen + 5, "readings after it")
+    caught_up(outage, heard)
+    accounted(heard)
+
+
 def a_random_hour(world: Any, heard: Listening, rng: random.Random, rounds: int) -> None:
     """Faults of all kinds one after the other, with kills of the process in between."""
     for _ in range(rounds):

@@ -155,16 +155,20 @@ class TaskEvents:
         body = json.dumps(event, separators=(",", ":")).encode()
         channel = task_channel(self._start.org, self._start.task_id)
         meta = event_meta(self._agent_name, self._start.task_id)
-        client = self._client
+        client, other = self._client, self._fallback
+        turned = False
         refusals = 0
         while True:
             try:
                 await client.publish(channel, body, store=True, meta=meta)
             except NetworkError as error:
-                if isinstance(error, TokenRefused) and client is self._client:
-                    # A write token cannot be renewed; the control token serves on this channel as well.
-                    client = self._fallback
-                    continue
+                if isinstance(error, TokenRefused):
+                    # A write token cannot be renewed; the control token serves on this channel as well. Neither
+                    # is given up: a refusal may be a passing mistake.
+                    client, other = other, client
+                    turned = not turned
+                    if turned:
+                        continue
                 refusals += isinstance(error, Refused)
                 if refusals >= REFUSALS_MAX:
                     self.given_up += 1
@@ -174,7 +178,7 @@ class TaskEvents:
                     return
                 await self._backoff.wait(error)
             else:
-                self._client = client
+                self._client, self._fallback = client, other
                 self._backoff.reset()
                 return
 
