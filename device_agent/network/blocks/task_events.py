@@ -163,8 +163,8 @@ class TaskEvents:
                 await client.publish(channel, body, store=True, meta=meta)
             except NetworkError as error:
                 if isinstance(error, TokenRefused):
-                    # A write token cannot be renewed; the control token serves on this channel as well. Neither
-                    # is given up: a refusal may be a passing mistake.
+                    # A write token cannot be renewed; the control token serves on this channel as well.
+                    # Neither is given up: a refusal may be a passing mistake.
                     client, other = other, client
                     turned = not turned
                     if turned:
