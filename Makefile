@@ -34,7 +34,7 @@ demo: $(VENV)/installed
 	@$(RUN) device_agent demo
 
 test: $(VENV)/installed
-	$(RUN) pytest -n $(JOBS) --dist loadfile --reruns 2 --reruns-delay 1 -rR
+	$(RUN) pytest -n $(JOBS) --dist loadfile --reruns 2 --reruns-delay 1 -raR
 
 check: lint guards test
 
