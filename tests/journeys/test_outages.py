@@ -169,6 +169,26 @@ def test_a_token_that_is_refused_by_mistake_is_not_given_up(outage: Any, heard: 
     accounted(heard)
 
 
+def test_bytes_that_a_device_had_do_not_come_again(outage: Any, alice: Any) -> None:
+    """Nothing tells one chunk from its repetition: what the network still holds goes to no machine twice."""
+    session = pipe(alice, {"streams": ["console"]})
+    console = stream(session, "console")
+    until(lambda: outage.daemon.device("console")["state"] == "online", "the console")
+    console.stream.write(b"G1\n")
+    until(lambda: "G1" in outage.board.do("sent", "terminal"), "the first bytes at the machine")
+    outage.daemon.kill()
+    outage.start()
+
+    def goes_on() -> bool:
+        console.stream.write(b"G2\n")
+        return "G2" in outage.board.do("sent", "terminal")
+
+    until(goes_on, "bytes at the machine again")
+    assert outage.board.do("sent", "terminal").count("G1") == 1
+    session.cancel()
+    session.wait_for_terminal(LIMIT_S)
+
+
 def a_random_hour(world: Any, heard: Listening, rng: random.Random, rounds: int) -> None:
     """Faults of all kinds one after the other, with kills of the process in between."""
     for _ in range(rounds):

@@ -27,6 +27,7 @@ SUBSCRIBE_GRACE_S = 0.3
 POLL_LIMIT_S = 20.0
 # Everything the network still caches of the caller's words: the reader joins after the caller may have begun.
 FROM_CACHE = "1000"
+FROM_NOW = "0"
 INBOUND_MAX = 1000
 # How long a setup that the service refuses is tried again before the task is told.
 SETUP_REFUSED_LIMIT_S = 60.0
@@ -141,8 +142,14 @@ class OpenStream:
         self._grace_s = 0.0
         self.faults = 0
 
-    def start(self, lane: Lane | None, rate_hz: float, grace_s: float) -> None:
-        """Begin reading at once, writing after the caller had time to subscribe."""
+    def start(self, lane: Lane | None, rate_hz: float, grace_s: float, *, resumed: bool) -> None:
+        """Begin reading at once, writing after the caller had time to subscribe.
+
+        What the network still holds of a stream that an earlier process has read comes again. Commands have
+        an id, by which that is seen; bytes have none, and must not move a machine twice.
+        """
+        if resumed and self.spec.format == "bytes":
+            self._position = FROM_NOW
         if self.spec.direction != "outbound":
             self._tasks.append(self._lives.keep(f"reader {self.spec.name}", self._read))
         if lane is not None and self.spec.direction != "inbound":

@@ -132,7 +132,7 @@ class BlocksTask:
             return await self._attach(spec, lane, announced)
         setup = self._setup()
         token = await (setup.token(spec) if announced else setup.ask(spec, "embedded"))
-        return self._start_stream(spec, lane, setup, token, 0.0 if announced else SUBSCRIBE_GRACE_S)
+        return self._start_stream(spec, lane, setup, token, resumed=announced)
 
     def _setup(self) -> Setup:
         network = self._network
@@ -141,7 +141,7 @@ class BlocksTask:
         )
 
     def _start_stream(
-        self, spec: StreamSpec, lane: Lane | None, setup: Setup, token: str, grace_s: float
+        self, spec: StreamSpec, lane: Lane | None, setup: Setup, token: str, *, resumed: bool
     ) -> OpenStream:
         network = self._network
         uuid = writer_uuid(network.settings.agent_name, network.file.identity.instance_id, spec.stream_id)
@@ -154,7 +154,8 @@ class BlocksTask:
             clock=network.clock,
             lives=network.lives,
         )
-        stream.start(lane, network.settings.publish_rate_hz, grace_s)
+        grace_s = 0.0 if resumed else SUBSCRIBE_GRACE_S
+        stream.start(lane, network.settings.publish_rate_hz, grace_s, resumed=resumed)
         network.control.state_changed()
         return stream
 
@@ -165,8 +166,7 @@ class BlocksTask:
             shared = registry.get(spec.name)
             if shared is None:
                 token = await (setup.token(spec) if announced else setup.ask(spec, "embedded"))
-                grace_s = 0.0 if announced else SUBSCRIBE_GRACE_S
-                shared = _Shared(self._start_stream(spec, lane, setup, token, grace_s))
+                shared = _Shared(self._start_stream(spec, lane, setup, token, resumed=announced))
                 registry.add(spec.name, shared)
             elif not announced:
                 await setup.ask(spec, "activate")
