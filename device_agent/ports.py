@@ -167,13 +167,15 @@ class Port:
 
     def _hear(self, item: Inbound) -> None:
         """A sign of life of whom it names; of everybody where it names nobody."""
-        now_s = self._clock.monotonic_s()
-        named = [
+        self.heard_s.update(dict.fromkeys(self._named(item) or self.attached, self._clock.monotonic_s()))
+
+    def _named(self, item: Inbound) -> list[str]:
+        """The sessions, by task, whose caller has the sender's name."""
+        return [
             task_id
             for task_id, (_, actor, _) in self.attached.items()
             if item.sender.startswith(f"{actor.caller.user}-stream-")
         ]
-        self.heard_s.update(dict.fromkeys(named or self.attached, now_s))
 
     async def _listen(self, stream: Stream) -> None:
         async for item in stream.inbound():
@@ -246,10 +248,8 @@ class Port:
 
         Somebody must be attached.
         """
-        actors = [actor for _, actor, _ in self.attached.values()]
-        named = [actor for actor in actors if item.sender.startswith(f"{actor.caller.user}-stream-")]
-        who = named[0] if named else actors[0]
-        return who, [actor for actor in actors if actor is not who]
+        who = self.attached[next(iter(self._named(item) or self.attached))][1]
+        return who, [actor for _, actor, _ in self.attached.values() if actor is not who]
 
     def _ack(self, members: dict[str, Any]) -> None:
         repeated = bool(members.pop("repeated", False))
