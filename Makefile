@@ -42,6 +42,7 @@ lint: $(VENV)/installed
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
+	@wc -l $$(git ls-files '*.py') | awk '$$1 > 600 && $$2 != "total" { print "note: " $$2 " has " $$1 " lines: does a thought end inside it?" }'
 
 guards: $(VENV)/installed
 	$(RUN) pytest -q $(GUARDS)

@@ -8,34 +8,34 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from device_agent import __version__
+from device_agent.background import BackgroundTasks
 from device_agent.card.watch import CardWatch
-from device_agent.channels import Hub
 from device_agent.clock import Clock
-from device_agent.commander import Commander
+from device_agent.commands.executor import CommandExecutor
 from device_agent.config import Config
-from device_agent.device import Device
-from device_agent.hardware import HandleFactory, Hardware
-from device_agent.history.ask import Historian
-from device_agent.lives import Lives
-from device_agent.network.blocks.join import Settings
+from device_agent.devices.clock_chip import ClockChip
+from device_agent.devices.device import Device
+from device_agent.devices.dispatcher import Dispatcher
+from device_agent.devices.hardware import HandleFactory, Hardware
+from device_agent.history.history_service import HistoryService
+from device_agent.network.blocks.joiner import JoinSettings
 from device_agent.network.blocks.network import BlocksNetwork
+from device_agent.operate.control_handlers import ControlHandlers
 from device_agent.operate.control_socket import ControlSocket
-from device_agent.operate.owner import Owner
+from device_agent.operate.reload import Reloader
 from device_agent.operate.systemd import Notifier
-from device_agent.reload import Reloader
-from device_agent.runtime import Tasks
-from device_agent.safety.guard_keeper import GuardKeeper
-from device_agent.safety.keeper import Keeper
-from device_agent.safety.latch import Latch
-from device_agent.safety.stop import EmergencyStop
-from device_agent.store.history import History
-from device_agent.store.journal import Journal
-from device_agent.store.lanes import Lanes
-from device_agent.store.thread import StoreThread
-from device_agent.timekeeping import Timekeeper
+from device_agent.safety.emergency_stop import EmergencyStop
+from device_agent.safety.guard_client import GuardClient
+from device_agent.safety.safe_states import SafeStates
+from device_agent.safety.stop_latch import StopLatch
+from device_agent.store.history.history_recorder import HistoryRecorder
+from device_agent.store.journal.journal import Journal
+from device_agent.store.outbox.outbox import Outbox
+from device_agent.store.store_thread import StoreThread
+from device_agent.tasks.manager import TaskManager
 
 if TYPE_CHECKING:
-    from device_agent.delegation.desk import Desk
+    from device_agent.delegation.delegations import Delegations
 
 log = structlog.get_logger("agent")
 
@@ -71,40 +71,40 @@ class Agent:
         self._config = config
         self._clock = clock
         self._notifier = notifier
-        self._lives = Lives("agent")
+        self._background = BackgroundTasks("agent")
         self._exit_code = EXIT_DONE
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._open_stores(config)
-        self._hub = Hub(clock, self._history.add if self._history is not None else None)
-        self._latch = Latch(config.state.directory / "emergency_stop")
+        self._dispatcher = Dispatcher(clock, self._history.add if self._history is not None else None)
+        self._latch = StopLatch(config.state.directory / "emergency_stop")
         self._make_hardware(config, make_handle)
         self._guard = self._make_guard(config, log_style)
         title = config.agent.display_name or config.agent.name
-        self._historian = Historian(title, self._history, self._devices, clock)
-        self._tasks = Tasks(
+        self._history_service = HistoryService(title, self._history, self._devices, clock)
+        self._tasks = TaskManager(
             config,
             self._devices,
-            self._hub,
-            self._commander,
-            self._keeper,
-            self._lanes,
+            self._dispatcher,
+            self._executor,
+            self._safe_states,
+            self._outbox,
             self._journal,
             clock,
-            self._historian,
+            self._history_service,
         )
-        self._reloader = Reloader(config, self._hardware, self._keeper, self._commander, self._tasks)
+        self._reloader = Reloader(config, self._hardware, self._safe_states, self._executor, self._tasks)
         self._network = BlocksNetwork(self._settings(api_key), self._tasks, clock, config.state.directory)
         self._network.need_proof_s = self._need_proof_s
-        self._network.joiner.on_card = CardWatch(lambda: self._commander.config).published
-        self._desk = self._make_desk(config, sessions_key) if config.delegations else None
+        self._network.joiner.on_card = CardWatch(lambda: self._executor.config).published
+        self._delegations = self._make_desk(config, sessions_key) if config.delegations else None
         self._socket = self._make_socket(config)
 
-    def _make_guard(self, config: Config, log_style: str) -> GuardKeeper:
-        return GuardKeeper(
+    def _make_guard(self, config: Config, log_style: str) -> GuardClient:
+        return GuardClient(
             self._devices,
-            self._keeper,
-            self._commander.leases,
+            self._safe_states,
+            self._executor.leases,
             self._journal,
             self._clock,
             folder=config.state.runtime_directory,
@@ -112,17 +112,17 @@ class Agent:
             log_style=log_style,
         )
 
-    def _make_desk(self, config: Config, key: str) -> "Desk":
+    def _make_desk(self, config: Config, key: str) -> "Delegations":
         # Who delegates nothing does not pay for it.
-        from device_agent.delegation.desk import Desk
+        from device_agent.delegation.delegations import Delegations
 
-        return Desk(
+        return Delegations(
             config,
             key,
             self._devices,
-            self._hub,
-            self._commander,
-            self._historian,
+            self._dispatcher,
+            self._executor,
+            self._history_service,
             self._journal,
             self._store,
             self._clock,
@@ -131,19 +131,19 @@ class Agent:
 
     def _make_hardware(self, config: Config, make_handle: HandleFactory) -> None:
         self._devices: dict[str, Device] = {}
-        self._keeper = Keeper(self._devices, self._journal, self._clock, self._latch.check)
+        self._safe_states = SafeStates(self._devices, self._journal, self._clock, self._latch.check)
         self._emergency_stop = EmergencyStop(
-            config.safety, self._latch, self._devices, self._keeper, self._journal, self._clock
+            config.safety, self._latch, self._devices, self._safe_states, self._journal, self._clock
         )
-        self._timekeeper = Timekeeper(self._devices, self._journal, self._clock)
-        sink = self._timekeeper.tap(self._emergency_stop.tap(self._keeper.tap(self._hub)))
+        self._timekeeper = ClockChip(self._devices, self._journal, self._clock)
+        sink = self._timekeeper.tap(self._emergency_stop.tap(self._safe_states.tap(self._dispatcher)))
         self._hardware = Hardware(config, make_handle, sink, self._clock, self._devices)
         for device in self._devices.values():
-            self._keeper.adopt(device)
-        self._commander = Commander(
-            config, self._devices, self._keeper, self._journal, self._clock, self._latch
+            self._safe_states.adopt(device)
+        self._executor = CommandExecutor(
+            config, self._devices, self._safe_states, self._journal, self._clock, self._latch
         )
-        self._commander.press = self._emergency_stop.press
+        self._executor.press = self._emergency_stop.press
 
     def _open_stores(self, config: Config) -> None:
         self._store = StoreThread()
@@ -153,7 +153,7 @@ class Agent:
             self._clock.now_ms,
             config.state.runtime_directory,
         )
-        self._lanes = Lanes(
+        self._outbox = Outbox(
             config.state.directory,
             config.state.runtime_directory,
             max_bytes=config.outbox.max_bytes,
@@ -164,26 +164,26 @@ class Agent:
         self._history = _history(config, self._store, self._clock)
 
     def _make_socket(self, config: Config) -> ControlSocket:
-        owner = Owner(
+        owner = ControlHandlers(
             config,
             self._devices,
-            self._commander,
-            self._keeper,
+            self._executor,
+            self._safe_states,
             self._tasks,
             self._network,
-            self._lanes,
+            self._outbox,
             self._journal,
             self._guard,
-            self._historian,
+            self._history_service,
             self._emergency_stop,
             self._hardware,
-            self._desk.status if self._desk is not None else list,
+            self._delegations.status if self._delegations is not None else list,
         )
         return ControlSocket(config.state.runtime_directory / "control.sock", owner.handlers())
 
-    def _settings(self, api_key: str) -> Settings:
+    def _settings(self, api_key: str) -> JoinSettings:
         network, agent = self._config.network, self._config.agent
-        return Settings(
+        return JoinSettings(
             agent_name=agent.name,
             api_key=api_key,
             concurrency=agent.concurrency,
@@ -207,7 +207,7 @@ class Agent:
 
     def reload(self) -> None:
         """Take up a changed configuration file; may be called from a signal handler of the loop."""
-        self._lives.spawn("reload", self._reload())
+        self._background.spawn("reload", self._reload())
 
     async def _reload(self) -> None:
         self._network.try_again()
@@ -221,24 +221,24 @@ class Agent:
         self._socket.check_alone()
         await self._journal.open()
         self._latch.load()
-        await self._keeper.recall()
+        await self._safe_states.recall()
         await self._settle_unfinished()
-        await self._lanes.load()
+        await self._outbox.load()
         await self._tasks.load()
         await self._guard.start()
-        if self._desk is not None:
-            await self._desk.start()
+        if self._delegations is not None:
+            await self._delegations.start()
         self._hardware.start()
         await self._socket.open()
-        network = self._lives.keep("network", self._network.run)
-        self._lives.keep("outbox", self._lanes.run)
+        network = self._background.run_forever("network", self._network.run)
+        self._background.run_forever("outbox", self._outbox.run)
         if self._history is not None:
-            self._lives.keep("history", self._history.run)
-        self._lives.keep("watch", self._watch)
+            self._background.run_forever("history", self._history.run)
+        self._background.run_forever("watch", self._watch)
         if (watchdog_s := self._notifier.watchdog_s) is not None:
-            self._lives.keep("watchdog", lambda: self._feed(watchdog_s))
-        self._lives.keep("clock", self._timekeeper.run)
-        self._lives.spawn("ready", self._say_ready())
+            self._background.run_forever("watchdog", lambda: self._feed(watchdog_s))
+        self._background.run_forever("clock", self._timekeeper.run)
+        self._background.spawn("ready", self._say_ready())
         try:
             await self._stopping.wait()
         finally:
@@ -258,14 +258,16 @@ class Agent:
             }
             self._journal.finish_command(caller, id_, ack, self._clock.now_ms())
             device = str(what.get("device", ""))
-            self._keeper.doubt(device)
+            self._safe_states.doubt(device)
             self._journal.actuation(
                 self._clock.now_ms(), "device-agent", device, "unfinished command", "unknown"
             )
             log.warning("command_unknown", device=device, id=id_)
 
     async def _say_ready(self) -> None:
-        tried = asyncio.gather(*(keeper.tried.wait() for keeper in self._hardware.keepers.values()))
+        tried = asyncio.gather(
+            *(supervisor.tried.wait() for supervisor in self._hardware.supervisors.values())
+        )
         joined = asyncio.ensure_future(self._network.joined.wait())
         waits: list[asyncio.Future[Any]] = [tried, joined]
         try:
@@ -285,11 +287,11 @@ class Agent:
             silent_s = self._network.link.silent_s()
             for name, grace_s in self._tasks.graces().items():
                 if silent_s > grace_s:
-                    self._keeper.spawn_safe(name, f"no link for {grace_s:g} s")
+                    self._safe_states.spawn_safe(name, f"no link for {grace_s:g} s")
             for name, limit_s in self._tasks.silences().items():
-                self._keeper.spawn_safe(name, f"its caller has said nothing for {limit_s:g} s")
-            for name, keeper in self._hardware.keepers.items():
-                if keeper.stuck_too_long():
+                self._safe_states.spawn_safe(name, f"its caller has said nothing for {limit_s:g} s")
+            for name, supervisor in self._hardware.supervisors.items():
+                if supervisor.stuck_too_long():
                     log.critical("bus_stuck", bus=name, why="only a new process can use it again")
                     self.stop(EXIT_RESTART)
 
@@ -310,23 +312,23 @@ class Agent:
         """Hardware first, politeness last."""
         self._notifier.tell("STOPPING=1")
         log.info("stopping", exit_code=self._exit_code)
-        self._keeper.stopping = True
-        made_safe = await self._keeper.all_safe("stop", SAFE_LIMIT_S)
+        self._safe_states.stopping = True
+        made_safe = await self._safe_states.all_safe("stop", SAFE_LIMIT_S)
         for name, safe in made_safe.items():
             if not safe:
                 log.error("not_made_safe_at_stop", device=name)
-        if self._desk is not None:
-            await self._bounded("delegations", self._desk.close(), DELEGATIONS_LIMIT_S)
+        if self._delegations is not None:
+            await self._bounded("delegations", self._delegations.close(), DELEGATIONS_LIMIT_S)
         await self._bounded("sessions", self._tasks.pause(), PAUSE_LIMIT_S)
-        await self._bounded("outbox", self._lanes.close(), STORE_LIMIT_S)
+        await self._bounded("outbox", self._outbox.close(), STORE_LIMIT_S)
         network.cancel()
         await self._bounded("network", asyncio.wait([network]), LEAVE_LIMIT_S)
         await self._bounded("socket", self._socket.close(), 1.0)
         await self._guard.bye(made_safe)
         await self._emergency_stop.close()
         await self._timekeeper.close()
-        await self._keeper.close()
-        await self._lives.close()
+        await self._safe_states.close()
+        await self._background.close()
         await self._hardware.close()
         await self._bounded("journal", self._close_store(), STORE_LIMIT_S)
         log.info("stopped", exit_code=self._exit_code)
@@ -345,12 +347,12 @@ class Agent:
             log.error("stop_step_too_slow", step=what, limit_s=limit_s)
 
 
-def _history(config: Config, store: StoreThread, clock: Clock) -> History | None:
+def _history(config: Config, store: StoreThread, clock: Clock) -> HistoryRecorder | None:
     if not config.history.enabled:
         return None
     path = config.state.directory / "history.db"
     keep_days, max_bytes = config.history.keep_days, config.history.max_bytes
-    return History(path, keep_days=keep_days, max_bytes=max_bytes, thread=store, clock=clock)
+    return HistoryRecorder(path, keep_days=keep_days, max_bytes=max_bytes, thread=store, clock=clock)
 
 
 def prepare_directories(config: Config) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, TypeGuard
 
 Value = bool | int | float | str | None
 """What one point can hold. None means "could not be read"; a flag then says why."""
@@ -213,3 +213,41 @@ class Status:
     state: DeviceState
     reason: str = ""
     detail: str = ""
+
+
+DISPLAY_UNITS = {
+    "Cel": "°C",
+    "1": "",
+    "deg": "°",
+    "deg/s": "°/s",
+    "m/s2": "m/s²",
+    "m3": "m³",
+    "m3/h": "m³/h",
+    "g/m3": "g/m³",
+    "ug/m3": "µg/m³",
+    "uT": "µT",
+    "uS/cm": "µS/cm",
+    "Ohm": "Ω",
+    "V.A": "VA",
+    "W.h": "Wh",
+    "kW.h": "kWh",
+    "By": "B",
+    "MBy": "MB",
+    "[ppm]": "ppm",
+    "[ppb]": "ppb",
+    "[pH]": "pH",
+    "dB[mW]": "dBm",
+}
+"""UCUM's spelling to what people write; a unit that is not here is written as it is."""
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether this is a number; to Python a bool is one, to nobody else."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def same_value(read: Value, wanted: Value) -> bool:
+    """Equal, or equal within what a converter's steps can hold."""
+    if is_number(read) and is_number(wanted):
+        return abs(read - wanted) <= 1e-3 * max(1.0, abs(wanted))
+    return read == wanted

@@ -7,8 +7,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from device_agent import card, events
+from device_agent import card
 from device_agent.config import load
+from device_agent.messages import events
 from device_agent.records import DeviceState, Flag, Reading, Status
 
 CARDS = Path(__file__).parents[1] / "cards"
@@ -26,7 +27,7 @@ def workshop() -> dict[str, Any]:
 
 
 def takes(schema: dict[str, Any], event: Any) -> bool:
-    if isinstance(event, events.Draft):
+    if isinstance(event, events.EventDraft):
         event = json.loads(event.numbered(1))
     return jsonschema.Draft202012Validator(schema).is_valid(event)
 
@@ -230,7 +231,7 @@ def test_a_shared_stream_takes_no_session_words(tmp_path):
 @pytest.mark.parametrize("word", ["pause", "resume", "rate", "select", "replay", "set", "do"])
 def test_the_runtime_reads_every_form_that_the_card_offers(greenhouse, word):
     """The two are written apart: the card for callers, `words` for what comes in."""
-    from device_agent.words import parse
+    from device_agent.messages.commands import parse
 
     sample = {
         "pause": {},

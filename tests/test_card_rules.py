@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent import card, jsonrules
+from device_agent import card
+from device_agent.card import json_schema
 
 CARD = json.loads((Path(__file__).parents[1] / "cards" / "greenhouse.card.json").read_text())
 REFERENCE = jsonschema.Draft202012Validator(card.rules())
@@ -124,7 +125,7 @@ def keywords(schema: Any) -> set[str]:
 
 
 def test_the_rules_use_no_keyword_that_the_checker_does_not_know():
-    assert keywords(card.rules()) <= jsonrules.KEYWORDS | ANNOTATIONS
+    assert keywords(card.rules()) <= json_schema.KEYWORDS | ANNOTATIONS
     jsonschema.Draft202012Validator.check_schema(card.rules())
 
 
@@ -202,6 +203,6 @@ def schemas(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 @settings(max_examples=500, deadline=None)
 def test_the_checker_agrees_with_the_reference_on_any_schema(schema, value):
     if isinstance(schema, dict):
-        assert (jsonrules.faults(schema, value) == []) == jsonschema.Draft202012Validator(schema).is_valid(
+        assert (json_schema.faults(schema, value) == []) == jsonschema.Draft202012Validator(schema).is_valid(
             value
         )

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from device_agent import events
 from device_agent.clock import EARLIEST_TRUE_MS, SystemClock, machine_knows
+from device_agent.messages import events
 from device_agent.records import Reading
-from device_agent.store.event import Event, dated
+from device_agent.store.outbox.event import Event, dated
 from device_agent.testing import SteppedClock
 
 TRUE_MS = EARLIEST_TRUE_MS + 86_400_000

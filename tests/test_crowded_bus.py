@@ -6,7 +6,7 @@ from pathlib import Path
 
 from device_agent.clock import SystemClock
 from device_agent.config import load
-from device_agent.hardware import Hardware
+from device_agent.devices.hardware import Hardware
 from device_agent.records import DeviceState, Reading, Status
 from device_agent.testing.board import Board, open_handle
 

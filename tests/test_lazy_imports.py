@@ -69,7 +69,7 @@ def test_a_command_that_touches_no_hardware_loads_none(command, tmp_path):
 
 def test_who_delegates_nothing_does_not_load_it():
     loaded = loaded_by("import device_agent.agent")
-    assert not [name for name in loaded if "delegation" in name and "config" not in name]
+    assert not [name for name in loaded if name.startswith("device_agent.delegation")]
     assert "device_agent.network.sessions_api" not in loaded
 
 
@@ -84,8 +84,15 @@ def test_checking_loads_only_the_drivers_that_are_named(tmp_path):
     path.write_text(CONFIG)
     code = "import sys\nfrom device_agent.cli import main\nassert main(sys.argv[1:]) == 0"
     loaded = loaded_by(code, "--config", str(path), "check")
-    assert {"drivers.gpio_output", "drivers.host"} <= loaded
-    assert not {"drivers.bme280", "drivers.serial_lines", "drivers.mqtt_topic"} & loaded
+    assert {"device_agent_drivers.gpio_output", "device_agent_drivers.host"} <= loaded
+    assert (
+        not {
+            "device_agent_drivers.bme280",
+            "device_agent_drivers.serial_lines",
+            "device_agent_drivers.mqtt_topic",
+        }
+        & loaded
+    )
 
 
 def test_listing_drivers_by_name_imports_none():

@@ -1,4 +1,4 @@
-"""The ladder by which a bus is brought back: steps limited and counted, and nobody else's concern."""
+"""The recovery by which a bus is brought back: steps limited and counted, and nobody else's concern."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from device_agent import supervisor
 from device_agent.bus import rebind
 from device_agent.bus.clear import clear_i2c
 from device_agent.bus.gpio import GpioBus
 from device_agent.bus.rebind import Rebinder
 from device_agent.clock import SystemClock
 from device_agent.config import load
+from device_agent.devices import bus_supervisor
+from device_agent.devices.hardware import Hardware
 from device_agent.errors import BusError, BusGone, BusTimeout, ConfigError
-from device_agent.hardware import Hardware
 from device_agent.records import Reading, Status
 from device_agent.testing.board import Board, open_handle
 from device_agent.testing.board.handles import SimulatedI2c
@@ -223,7 +223,7 @@ async def test_power_is_the_last_step_and_is_spared(rig: Any) -> None:
 async def test_a_call_that_hangs_is_freed_by_taking_the_power(
     rig: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "FREE_LIMIT_S", 0.3)
+    monkeypatch.setattr(bus_supervisor, "FREE_LIMIT_S", 0.3)
     async with rig(POWER) as at:
         at.board.fault("i2c1", "stuck")
         await at.until(lambda: at.power()[-2:] == [0, 1], "power off and on")
@@ -239,9 +239,9 @@ async def test_an_end_is_no_failed_step(rig: Any) -> None:
     """Ended while the power is off, and the pins are gone: it ends all the same."""
     async with rig('power = { bus = "pins", line = 22, off_s = 10 }\n') as at:
         at.board.fault("i2c1", "stuck")
-        step = asyncio.ensure_future(at.hardware.keepers["i2c1"].ladder.free())
+        step = asyncio.ensure_future(at.hardware.supervisors["i2c1"].recovery.free())
         await at.until(lambda: at.power()[-1] == 0, "power off")
-        at.hardware.keepers["pins"].bus.fault(BusGone("unplugged"))
+        at.hardware.supervisors["pins"].bus.fault(BusGone("unplugged"))
         step.cancel()
         await asyncio.wait([step])
         assert step.cancelled()

@@ -1,10 +1,9 @@
-"""Small modules and functions: a reader holds one in mind at a time."""
+"""Short functions: a reader holds one in mind at a time. `make lint` notes long modules, for people."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MODULE_MAX_LINES = 400
 FUNCTION_MAX_LINES = 50
 
 EXEMPT: dict[str, str] = {}
@@ -13,15 +12,6 @@ EXEMPT: dict[str, str] = {}
 
 def sources(*folders: str) -> list[Path]:
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-
-
-def test_modules_are_short():
-    long = [
-        f"{path.relative_to(ROOT)} has {lines} lines"
-        for path in sources("device_agent", "drivers", "tests", "hil")
-        if (lines := len(path.read_text().splitlines())) > MODULE_MAX_LINES
-    ]
-    assert not long, f"at most {MODULE_MAX_LINES}: split by what changes together:\n" + "\n".join(long)
 
 
 def test_functions_are_short():

@@ -6,22 +6,22 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from device_agent_drivers.bme280 import Bme280, Bme280Config
+from device_agent_drivers.pms5003 import Pms5003, Pms5003Config
+from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
 from pydantic import TypeAdapter
 
-from device_agent.belief import interpolated
 from device_agent.bus.config import BusConfig
 from device_agent.bus.core import Bus
-from device_agent.channels import Rule
 from device_agent.clock import SystemClock
-from device_agent.device import Device
+from device_agent.config.calibration import interpolated
+from device_agent.devices.bus_supervisor import BusSupervisor
+from device_agent.devices.device import Device
+from device_agent.devices.reading_builder import ReadingBuilder
 from device_agent.driver import DriverConfig, Listener, Point, Sensor, SerialBus
 from device_agent.records import Flag, Flagged, Reading
-from device_agent.stamping import Stamper
-from device_agent.supervisor import BusKeeper
+from device_agent.tasks.subscription import ReportFilter
 from device_agent.testing.board import Board, SteppedClock, open_handle
-from drivers.bme280 import Bme280, Bme280Config
-from drivers.pms5003 import Pms5003, Pms5003Config
-from drivers.serial_lines import SerialLines, SerialLinesConfig
 
 LIMIT_S = 10.0
 
@@ -39,9 +39,9 @@ class Talker(Listener[DriverConfig, SerialBus]):
     default_stale_after_s = 10.0
 
 
-def stamper(driver: type[Any], clock: SteppedClock | None = None, **options: Any) -> Stamper:
-    made = Stamper("probe", driver, DriverConfig(**options), clock or SteppedClock())
-    made.trust.begin(0.0)
+def builder(driver: type[Any], clock: SteppedClock | None = None, **options: Any) -> ReadingBuilder:
+    made = ReadingBuilder("probe", driver, DriverConfig(**options), clock or SteppedClock())
+    made.staleness.begin(0.0)
     return made
 
 
@@ -57,7 +57,7 @@ def test_a_table_is_straight_lines_that_go_on_beyond_its_ends(value: float, true
 
 def test_bounds_follow_the_calibration() -> None:
     """A humidity of 100 % that reads half a percent low is no nonsense, and the card says the same range."""
-    made = stamper(Probe, offset={"level": 0.5}, calibration={"raw": [(-1, 20), (1, 4)]})
+    made = builder(Probe, offset={"level": 0.5}, calibration={"raw": [(-1, 20), (1, 4)]})
     reading = made.measured({"level": 100.0, "raw": 0.5, "wet": True}, 1.0)
     assert reading.values == {"level": 100.5, "raw": 8.0, "wet": True}
     assert not reading.flags
@@ -71,7 +71,7 @@ def test_bounds_follow_the_calibration() -> None:
 # -- too still ---------------------------------------------------------------------------------------------
 
 
-def flags_of(made: Stamper, values: list[float | None], every_s: float) -> list[Flag | None]:
+def flags_of(made: ReadingBuilder, values: list[float | None], every_s: float) -> list[Flag | None]:
     return [
         made.measured({"level": value, "raw": 0.5, "wet": True}, number * every_s).flags.get("level")
         for number, value in enumerate(values)
@@ -79,42 +79,42 @@ def flags_of(made: Stamper, values: list[float | None], every_s: float) -> list[
 
 
 def test_what_never_changes_is_no_measurement() -> None:
-    flags = flags_of(stamper(Probe), [20.0] * 15, 6.0)
+    flags = flags_of(builder(Probe), [20.0] * 15, 6.0)
     assert flags == [None] * 10 + [Flag.FROZEN] * 5, "after 60 s, and not before"
 
 
 def test_a_slow_beat_alone_freezes_nothing() -> None:
-    flags = flags_of(stamper(Probe), [20.0] * 12, 3600.0)
+    flags = flags_of(builder(Probe), [20.0] * 12, 3600.0)
     assert flags == [None] * 9 + [Flag.FROZEN] * 3, "ten readings at least"
 
 
 def test_the_last_digit_is_enough_to_be_alive() -> None:
-    made = stamper(Probe)
+    made = builder(Probe)
     assert set(flags_of(made, [20.0, 20.000001] * 20, 6.0)) == {None}
     reading = made.measured({"level": 20.0, "raw": 0.5, "wet": True}, 1e6)
     assert not reading.flags, "a boolean and a point without a limit may be still for ever"
 
 
 def test_the_configuration_decides_by_point() -> None:
-    assert set(flags_of(stamper(Probe, frozen_after_s=0), [20.0] * 50, 6.0)) == {None}
-    assert set(flags_of(stamper(Probe, frozen_after_s={"level": 0}), [20.0] * 50, 6.0)) == {None}
-    made = stamper(Probe, frozen_after_s={"raw": 30})
+    assert set(flags_of(builder(Probe, frozen_after_s=0), [20.0] * 50, 6.0)) == {None}
+    assert set(flags_of(builder(Probe, frozen_after_s={"level": 0}), [20.0] * 50, 6.0)) == {None}
+    made = builder(Probe, frozen_after_s={"raw": 30})
     assert Flag.FROZEN in flags_of(made, [20.0] * 15, 6.0)
-    assert made.trust.frozen == {"level", "raw"}
+    assert made.staleness.frozen == {"level", "raw"}
 
 
 # -- too old -----------------------------------------------------------------------------------------------
 
 
 def test_silence_is_told_by_point_and_ends_with_the_next_word() -> None:
-    made = stamper(Talker)
+    made = builder(Talker)
     made.measured({"a": 1, "b": 2}, 5.0)
     assert made.measured({"a": 3, "b": Flagged(2, Flag.STALE)}, 9.0).silence == ""
-    assert made.trust.due_s() == 15.0
-    assert not made.trust.age(14.9)
-    assert made.trust.age(15.0)
-    assert not made.trust.age(15.1), "once"
-    assert not made.trust.silent
+    assert made.staleness.due_s() == 15.0
+    assert not made.staleness.age(14.9)
+    assert made.staleness.age(15.0)
+    assert not made.staleness.age(15.1), "once"
+    assert not made.staleness.silent
     reading = made.present({"a": 3, "b": 2})
     assert (reading.values, reading.flags) == ({"a": 3, "b": 2}, {"b": Flag.STALE})
     back = made.measured({"a": 3, "b": 2}, 20.0)
@@ -122,13 +122,13 @@ def test_silence_is_told_by_point_and_ends_with_the_next_word() -> None:
 
 
 def test_an_asked_device_is_never_stale() -> None:
-    made = stamper(Probe)
-    assert made.trust.due_s() is None
-    assert not made.trust.age(1e9)
+    made = builder(Probe)
+    assert made.staleness.due_s() is None
+    assert not made.staleness.age(1e9)
 
 
 def test_a_change_of_doubt_passes_where_only_changes_do() -> None:
-    rule = Rule(on_change=True)
+    rule = ReportFilter(on_change=True)
 
     def reading(flags: dict[str, Flag] | None = None, **more: Any) -> Reading:
         return Reading("scale", 0, {"weight": 1.0}, flags or {}, **more)
@@ -196,18 +196,18 @@ async def at_work(
     bus_config: BusConfig = TypeAdapter(BusConfig).validate_python({"kind": kind, **bus})
     with Board({"bus": bus_config}, {"device": (driver, config)}) as board:
         clock, sink = clock or SystemClock(), Heard()
-        keeper = BusKeeper(Bus("bus", open_handle("bus", bus_config, board=board)), clock)
-        device = Device("device", driver, config, keeper.bus, clock, sink)
-        lives = [asyncio.ensure_future(life.run()) for life in (keeper, device)]
+        safe_states = BusSupervisor(Bus("bus", open_handle("bus", bus_config, board=board)), clock)
+        device = Device("device", driver, config, safe_states.bus, clock, sink)
+        background = [asyncio.ensure_future(life.run()) for life in (safe_states, device)]
         try:
             await sink.wait_online()
             yield board, device, sink
         finally:
-            for life in lives:
+            for life in background:
                 life.cancel()
-            await asyncio.wait(lives)
-            await keeper.bus.close()
-            keeper.bus.stop()
+            await asyncio.wait(background)
+            await safe_states.bus.close()
+            safe_states.bus.stop()
 
 
 @pytest.mark.parametrize("every_s", [0.05, None])

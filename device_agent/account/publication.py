@@ -10,7 +10,7 @@ from device_agent.errors import AgentError
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ListingLimits:
     """Bounds of prices in US dollars and of free units; the defaults are the documented ones."""
 
     task_min: Decimal = Decimal("0.0001")
@@ -34,7 +34,7 @@ class Terms:
     accepted: bool = False
 
 
-def faults(terms: Terms, task_kinds: Sequence[str], limits: Limits) -> list[str]:
+def faults(terms: Terms, task_kinds: Sequence[str], limits: ListingLimits) -> list[str]:
     """Everything that is wrong with the terms, one sentence each."""
     wrong: list[str] = []
     told = (

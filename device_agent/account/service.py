@@ -8,14 +8,14 @@ from typing import Any
 from urllib.parse import quote
 
 from device_agent import __version__
-from device_agent.account.publication import Limits
+from device_agent.account.publication import ListingLimits
 from device_agent.clock import SystemClock
 from device_agent.config.models import NetworkConfig
 from device_agent.errors import AgentError, NetworkError, ProtocolFault, Refused, Rejected, Unreachable
 from device_agent.network.blocks.http import Api, Http, printable
-from device_agent.network.blocks.join import CDM_LIMIT_S, DEFAULT_CDM_URL
+from device_agent.network.blocks.joiner import CDM_LIMIT_S, DEFAULT_CDM_URL
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
-from device_agent.network.link import Link
+from device_agent.network.connectivity import Connectivity
 
 LIMITS_LIMIT_S = 5.0
 AGENTS = "/api/v1/registry/agents"
@@ -39,11 +39,11 @@ class Account:
             found["agentCount"] = reply["agentCount"]
         return found
 
-    async def limits(self) -> Limits:
+    async def limits(self) -> ListingLimits:
         """The bounds of prices; the documented ones where the service does not tell them."""
         try:
             reply = await self._api.request("GET", "/api/v1/pricing/limits", limit_s=LIMITS_LIMIT_S)
-            return Limits(
+            return ListingLimits(
                 _money(reply, "minPricePerTask"),
                 _money(reply, "maxPricePerTask"),
                 _money(reply, "minPricePerMinute"),
@@ -52,7 +52,7 @@ class Account:
                 _count(reply, "maxFreeMinutesAllowed"),
             )
         except (NetworkError, ValueError):
-            return Limits()
+            return ListingLimits()
 
     async def agent(self, name: str) -> dict[str, Any] | None:
         """The registry's entry of an agent; None where there is none that this key may see."""
@@ -164,7 +164,7 @@ def _told(error: Refused) -> str:
 @asynccontextmanager
 async def account(network: NetworkConfig, api_key: str) -> AsyncIterator[Account]:
     """An account that is ready to be asked. Raises AgentError where the network has no address for it."""
-    http = Http(Link(SystemClock()))
+    http = Http(Connectivity(SystemClock()))
     try:
         document = await _document(http, network)
         api = document.get("api")

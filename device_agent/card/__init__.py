@@ -6,15 +6,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from device_agent import jsonrules
-from device_agent.card import commands, events
+from device_agent.card import commands, events, json_schema
 from device_agent.card.form import (
-    FILE_ID,
-    FILE_MAX_BYTES,
-    HISTORY_ID,
-    INPUT_ID,
-    PROGRESS_STREAM,
-    RESULT_ID,
     inputs,
     inventory,
     outputs,
@@ -22,14 +15,9 @@ from device_agent.card.form import (
     request_schema,
 )
 from device_agent.config import Config, StreamConfig
+from device_agent.messages.requests import PROGRESS_STREAM
 
 __all__ = [
-    "FILE_ID",
-    "FILE_MAX_BYTES",
-    "HISTORY_ID",
-    "INPUT_ID",
-    "PROGRESS_STREAM",
-    "RESULT_ID",
     "build",
     "request_schema",
     "rules",
@@ -85,7 +73,7 @@ def _runtime(config: Config) -> dict[str, Any]:
 
 def validate(card: Any) -> list[str]:
     """Every way in which a card breaks the network's rules, one sentence each; empty if it is right."""
-    return jsonrules.faults(rules(), card, place="")
+    return json_schema.faults(rules(), card, place="")
 
 
 @cache

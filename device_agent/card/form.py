@@ -7,15 +7,9 @@ from device_agent.card.events import ack
 from device_agent.card.parts import AT, DIALECT, DRY_RUN, ERROR, SEQ, event, writable
 from device_agent.config import Config
 from device_agent.driver import Point
+from device_agent.messages.requests import FILE_ID, FILE_MAX_BYTES, HISTORY_ID, INPUT_ID, RESULT_ID
 from device_agent.records import SEND_FILE
 
-INPUT_ID = "request"
-RESULT_ID = "result"
-HISTORY_ID = "history"
-FILE_ID = "file"
-# The network's ceiling of an input.
-FILE_MAX_BYTES = 26_214_400
-PROGRESS_STREAM = "_default"
 STOP = "stop: every actuator to safe at once; nothing moves until somebody releases it at the device."
 
 

@@ -14,7 +14,7 @@ DESCRIPTION = "Makes the sensors and actuators of this board an agent on the Blo
 
 
 class Command(NamedTuple):
-    """Where a command lives, below `device_agent.cli`, and the line that `--help` shows."""
+    """Where a command background, below `device_agent.cli`, and the line that `--help` shows."""
 
     module: str
     help: str

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from device_agent.units import UNITS
+from device_agent.records import DISPLAY_UNITS
 
 Units = Mapping[str, Mapping[str, str]]
 """Device to point to unit."""
@@ -22,7 +22,7 @@ def clean(text: object, limit: int = 400) -> str:
 def unit_text(unit: object) -> str:
     """A UCUM unit as people write it."""
     text = clean(unit or "", 20)
-    return UNITS.get(text, text)
+    return DISPLAY_UNITS.get(text, text)
 
 
 def value_text(value: object) -> str:

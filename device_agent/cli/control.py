@@ -111,7 +111,7 @@ def _read(config: Config, device: str) -> Any:
     try:
         return ask_daemon(config, {"op": "read", "device": device})
     except Unavailable:
-        from device_agent.operate.direct import read_directly
+        from device_agent.operate.standalone_read import read_directly
 
         _without_log()
         return read_directly(config, device)
@@ -175,7 +175,7 @@ def _saved(ack: Mapping[str, Any], out: Path | None) -> dict[str, Any]:
 
 def _drive_directly(config: Config, question: Mapping[str, Any], out: Path | None, *, as_json: bool) -> int:
     """Held in the foreground: without a daemon nobody else watches what was moved."""
-    from device_agent.operate.bench import drive_directly
+    from device_agent.operate.standalone_control import drive_directly
 
     told = False
 
@@ -217,7 +217,7 @@ def _make_safe(args: argparse.Namespace, op: str) -> int:
     except Unavailable:
         if op != "safe":
             raise
-        from device_agent.operate.bench import safe_directly
+        from device_agent.operate.standalone_control import safe_directly
 
         _without_log()
         done = safe_directly(config)

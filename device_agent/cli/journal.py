@@ -13,7 +13,7 @@ from device_agent.cli.common import Exit, Unavailable, config_path, print_json, 
 from device_agent.cli.control import ask_daemon
 from device_agent.config import Config, load
 from device_agent.errors import StoreError
-from device_agent.store import chain
+from device_agent.store.journal import hash_chain
 
 LIMIT_MAX = 10_000
 
@@ -52,7 +52,11 @@ def _answer(config: Config, question: Mapping[str, Any]) -> Any:
     except Unavailable:
         path = config.state.directory / "journal.db"
         try:
-            return chain.verify(path) if question["op"] == "verify" else chain.newest(path, question["limit"])
+            return (
+                hash_chain.verify(path)
+                if question["op"] == "verify"
+                else hash_chain.newest(path, question["limit"])
+            )
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the Journal {path} cannot be read ({error})") from error
 

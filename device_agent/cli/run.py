@@ -17,8 +17,8 @@ from device_agent.cli.common import config_path
 from device_agent.clock import Clock, SystemClock
 from device_agent.config import Config, load
 from device_agent.config.secret import api_key, sessions_key
+from device_agent.devices.hardware import HandleFactory
 from device_agent.errors import ConfigError
-from device_agent.hardware import HandleFactory
 from device_agent.operate.systemd import Notifier
 
 

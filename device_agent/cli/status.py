@@ -1,4 +1,4 @@
-"""`status` and `monitor`: link, sessions, devices, outbox, safe states on one screen; `monitor` lives."""
+"""`status` and `monitor`: link, sessions, devices, outbox and safe states on one screen."""
 
 import argparse
 import json

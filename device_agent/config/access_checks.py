@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 from device_agent.config.access import DeviceAccess
-from device_agent.config.draft import Draft, DraftDevice
+from device_agent.config.draft import ConfigDraft, DraftDevice
 from device_agent.config.explain import show
 from device_agent.registry import nearest
 
 
-def access_and_stop(draft: Draft) -> Iterator[str]:
+def access_and_stop(draft: ConfigDraft) -> Iterator[str]:
     """Every fault, one sentence each."""
     for name, rules in draft.access.devices.items() if draft.access is not None else ():
         if name in draft.delegation_names:
@@ -42,7 +42,7 @@ def _points(device: DraftDevice, rules: DeviceAccess) -> Iterator[str]:
             yield f"{place} has a range, but the point is a {writable[name].type}: remove minimum and maximum"
 
 
-def _delegations_named(draft: Draft) -> Iterator[str]:
+def _delegations_named(draft: ConfigDraft) -> Iterator[str]:
     """Of the lists that let somebody drive, those that name a delegation that is not there."""
     if draft.access is None:
         return
@@ -60,7 +60,7 @@ def _delegations_named(draft: Draft) -> Iterator[str]:
                 yield f"{place}.drive has {show(caller)}, which is not a delegation: {hint}"
 
 
-def _stop_line(draft: Draft) -> Iterator[str]:
+def _stop_line(draft: ConfigDraft) -> Iterator[str]:
     wanted = draft.safety.stop_device if draft.safety is not None else None
     if wanted is None or draft.safety is None:
         return

@@ -19,7 +19,7 @@ from device_agent.bus.config import (
 )
 from device_agent.config.access_checks import access_and_stop
 from device_agent.config.delegation_checks import delegation_warnings, delegations
-from device_agent.config.draft import Draft, DraftDevice
+from device_agent.config.draft import ConfigDraft, DraftDevice
 from device_agent.config.explain import show
 from device_agent.config.guard_checks import pulses, unguarded
 from device_agent.config.recovery_checks import recovery, recovery_lines
@@ -36,7 +36,7 @@ POINTS_MAX = 128
 _NUMBERED_CHIP = re.compile(r"pinctrl-(bcm2\d+|rp1)")
 
 
-def cross_checks(draft: Draft) -> Iterator[str]:
+def cross_checks(draft: ConfigDraft) -> Iterator[str]:
     """Every fault between tables, one sentence each."""
     for device in draft.devices.values():
         yield from _device_bus(draft, device)
@@ -53,7 +53,7 @@ def cross_checks(draft: Draft) -> Iterator[str]:
     yield from _socket_path(draft)
 
 
-def warnings(draft: Draft) -> Iterator[str]:
+def warnings(draft: ConfigDraft) -> Iterator[str]:
     """What is allowed and probably not meant."""
     yield from stream_warnings(draft)
     yield from delegation_warnings(draft)
@@ -71,7 +71,7 @@ def warnings(draft: Draft) -> Iterator[str]:
                 yield f"devices.{device.name} can be driven by nobody: name callers in access.drive"
 
 
-def _device_bus(draft: Draft, device: DraftDevice) -> Iterator[str]:
+def _device_bus(draft: ConfigDraft, device: DraftDevice) -> Iterator[str]:
     place, wanted, bus = f"devices.{device.name}.bus", device.driver.Bus.kind, device.config.bus
     if wanted == "none":
         if bus is not None:
@@ -105,7 +105,7 @@ def _points(device: DraftDevice) -> Iterator[str]:
             yield f"{place}: {show(name)} is no name of a point: use lower-case letters, digits and _"
 
 
-def _one_owner_per_claim(draft: Draft) -> Iterator[str]:
+def _one_owner_per_claim(draft: ConfigDraft) -> Iterator[str]:
     owners: dict[tuple[str, str], str] = {}
     for name, config in draft.buses.items():
         for key, pins, line in recovery_lines(config):
@@ -139,7 +139,7 @@ def _same_line(bus: BusConfig, claim: str) -> str:
     return re.sub(r"^line GPIO(\d+)$", r"line \1", claim) if numbered else claim
 
 
-def _one_bus_per_medium(draft: Draft) -> Iterator[str]:
+def _one_bus_per_medium(draft: ConfigDraft) -> Iterator[str]:
     owners: dict[tuple[str, ...], str] = {}
     for name, bus in draft.buses.items():
         medium = _medium(bus)
@@ -176,7 +176,7 @@ def _medium(bus: BusConfig) -> tuple[str, ...] | None:
             return ("mqtt", f"client {bus.client_id} of {bus.host}:{bus.port}")
 
 
-def _socket_path(draft: Draft) -> Iterator[str]:
+def _socket_path(draft: ConfigDraft) -> Iterator[str]:
     if draft.state is not None:
         path = draft.state.runtime_directory / "control.sock"
         if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
@@ -186,7 +186,7 @@ def _socket_path(draft: Draft) -> Iterator[str]:
             )
 
 
-def _lonely_interlocks(draft: Draft) -> Iterator[str]:
+def _lonely_interlocks(draft: ConfigDraft) -> Iterator[str]:
     groups = list(
         chain.from_iterable(getattr(device.config, "interlock", ()) for device in draft.devices.values())
     )

@@ -9,17 +9,17 @@ from device_agent.config.delegation import (
     Delegation,
     holder,
 )
-from device_agent.config.draft import Draft, DraftDevice
+from device_agent.config.draft import ConfigDraft, DraftDevice
 from device_agent.config.explain import show
 from device_agent.errors import Rejected
+from device_agent.messages.commands import checked_args, checked_values
 from device_agent.registry import nearest
-from device_agent.words import checked_args, checked_values
 
 ALWAYS = ("agent", "time")
 _NUMBERS = ("number", "integer")
 
 
-def delegations(draft: Draft) -> Iterator[str]:
+def delegations(draft: ConfigDraft) -> Iterator[str]:
     """Every fault of a delegation that its own table cannot see."""
     for name, rule in draft.delegations.items():
         place = f"delegations.{name}"
@@ -40,7 +40,7 @@ def delegations(draft: Draft) -> Iterator[str]:
             yield from _command(draft, name, f"{place}.commands.{key}", command)
 
 
-def delegation_warnings(draft: Draft) -> Iterator[str]:
+def delegation_warnings(draft: ConfigDraft) -> Iterator[str]:
     """What is allowed and probably not meant."""
     for name, rule in draft.delegations.items():
         place = f"delegations.{name}"
@@ -61,7 +61,7 @@ def _not_there(where: str, name: str, what: str, names: Iterable[str]) -> str:
     return f"{where} is not a {what}: " + (f'did you mean "{guess}"?' if guess else f"there are {listed}")
 
 
-def _when(draft: Draft, place: str, rule: Delegation) -> Iterator[str]:
+def _when(draft: ConfigDraft, place: str, rule: Delegation) -> Iterator[str]:
     when = rule.when
     if when is None or when.timed:
         return
@@ -86,7 +86,7 @@ def _when(draft: Draft, place: str, rule: Delegation) -> Iterator[str]:
         yield f"{place}.when: {when.device}.{when.point} is a {kind}: use {remedy}"
 
 
-def _template(draft: Draft, place: str, text: str, rule: Delegation) -> Iterator[str]:
+def _template(draft: ConfigDraft, place: str, text: str, rule: Delegation) -> Iterator[str]:
     for key in dict.fromkeys(PLACEHOLDER.findall(text)):
         if key in ALWAYS:
             continue
@@ -108,7 +108,7 @@ def _template(draft: Draft, place: str, text: str, rule: Delegation) -> Iterator
             )
 
 
-def _readings(draft: Draft, place: str, rule: Delegation) -> Iterator[str]:
+def _readings(draft: ConfigDraft, place: str, rule: Delegation) -> Iterator[str]:
     if rule.readings is None:
         return
     for name in rule.readings.devices:
@@ -121,7 +121,7 @@ def _readings(draft: Draft, place: str, rule: Delegation) -> Iterator[str]:
         yield f"{place}.readings.last_s needs the record: set history.enabled = true, or remove it"
 
 
-def _stream(draft: Draft, place: str, rule: Delegation) -> Iterator[str]:
+def _stream(draft: ConfigDraft, place: str, rule: Delegation) -> Iterator[str]:
     if rule.stream is None:
         return
     where = f"{place}.stream = {show(rule.stream)}"
@@ -132,7 +132,7 @@ def _stream(draft: Draft, place: str, rule: Delegation) -> Iterator[str]:
         yield f"{where} carries no events to callers: name one that is outbound or bidirectional"
 
 
-def _command(draft: Draft, rule: str, place: str, command: AllowedCommand) -> Iterator[str]:
+def _command(draft: ConfigDraft, rule: str, place: str, command: AllowedCommand) -> Iterator[str]:
     if command.device not in draft.device_names:
         where = f"{place}.device = {show(command.device)}"
         yield _not_there(where, command.device, "device", draft.device_names)
@@ -162,7 +162,7 @@ def _check_action(device: DraftDevice, command: AllowedCommand) -> None:
 
 
 def _access(
-    draft: Draft, rule: str, place: str, command: AllowedCommand, values: Mapping[str, object]
+    draft: ConfigDraft, rule: str, place: str, command: AllowedCommand, values: Mapping[str, object]
 ) -> Iterator[str]:
     access, me = draft.access, holder(rule)
     if access is None:

@@ -43,7 +43,7 @@ class DraftDevice:
 
 
 @dataclass(slots=True)
-class Draft:
+class ConfigDraft:
     """The parts that passed on their own. The `…_names` hold all that were written, right or wrong."""
 
     agent: AgentConfig | None = None

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from device_agent.bus.config import GpioBusConfig
-from device_agent.config.draft import Draft, DraftDevice
+from device_agent.config.draft import ConfigDraft, DraftDevice
 from device_agent.driver import Actuator
 
 GUARDED = ("gpio", "i2c", "serial", "mqtt")
 
 
-def pulses(draft: Draft) -> Iterator[str]:
+def pulses(draft: ConfigDraft) -> Iterator[str]:
     """Lines that shall switch by themselves where nothing can, or could not go on without the daemon."""
     for device, bus in _in_software(draft):
         line, pins = getattr(device.config, "line", None), f"buses.{device.config.bus}"
@@ -26,7 +26,7 @@ def pulses(draft: Draft) -> Iterator[str]:
             )
 
 
-def unguarded(draft: Draft) -> Iterator[str]:
+def unguarded(draft: ConfigDraft) -> Iterator[str]:
     """What stays as it is, or ends in another way than its safe value, when the daemon is killed."""
     for device in draft.devices.values():
         if not (issubclass(device.driver, Actuator) and device.writable):
@@ -46,7 +46,7 @@ def unguarded(draft: Draft) -> Iterator[str]:
             )
 
 
-def _in_software(draft: Draft) -> Iterator[tuple[DraftDevice, GpioBusConfig]]:
+def _in_software(draft: ConfigDraft) -> Iterator[tuple[DraftDevice, GpioBusConfig]]:
     for device in draft.devices.values():
         bus = draft.buses.get(device.config.bus or "")
         line = str(getattr(device.config, "line", ""))

@@ -15,7 +15,7 @@ from device_agent.bus import config as bus_config
 from device_agent.config.access import AccessConfig
 from device_agent.config.checks import cross_checks, warnings
 from device_agent.config.delegation import Delegation, DelegationConfig
-from device_agent.config.draft import Draft, DraftDevice, ask, describe
+from device_agent.config.draft import ConfigDraft, DraftDevice, ask, describe
 from device_agent.config.explain import sentences, show, unknown_key
 from device_agent.config.models import (
     AgentConfig,
@@ -164,7 +164,7 @@ class _Reader:
             self.problems.append(unknown_key("", key, (*_SINGLE, *_MANY)))
         notes = self._rename_skills(document)
         single = {name: self._table(name, model, document.get(name, {})) for name, model in _SINGLE.items()}
-        draft = Draft(**{name: single[name] for name in ("agent", "state", "access", "safety")})  # type: ignore[arg-type]
+        draft = ConfigDraft(**{name: single[name] for name in ("agent", "state", "access", "safety")})  # type: ignore[arg-type]
         self._buses(draft, self._named("buses", document))
         self._devices(draft, self._named("devices", document))
         streams = self._named("streams", document)
@@ -225,7 +225,7 @@ class _Reader:
                 )
         return {name: table for name, table in tables.items() if _is_name(section, name)}
 
-    def _buses(self, draft: Draft, tables: dict[str, Any]) -> None:
+    def _buses(self, draft: ConfigDraft, tables: dict[str, Any]) -> None:
         draft.bus_names = tuple(tables)
         for name, table in tables.items():
             place = f"buses.{name}"
@@ -238,7 +238,7 @@ class _Reader:
             elif bus := self._table(place, _BUS_KINDS.get(kind, BaseModel), table):
                 draft.buses[name] = cast(bus_config.BusConfig, bus)
 
-    def _devices(self, draft: Draft, tables: dict[str, Any]) -> None:
+    def _devices(self, draft: ConfigDraft, tables: dict[str, Any]) -> None:
         draft.device_names = tuple(tables)
         for name, table in tables.items():
             try:
@@ -247,7 +247,7 @@ class _Reader:
             except ConfigError as error:
                 self.problems += error.problems
 
-    def _delegations(self, draft: Draft, tables: dict[str, Any], history: BaseModel | None) -> None:
+    def _delegations(self, draft: ConfigDraft, tables: dict[str, Any], history: BaseModel | None) -> None:
         draft.delegation_names = tuple(tables)
         draft.history_enabled = getattr(history, "enabled", True)
         for name, table in tables.items():

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from device_agent.belief import calibrated_points
 from device_agent.bus.config import BusConfig
 from device_agent.config.access import AccessConfig
+from device_agent.config.calibration import calibrated_points
 from device_agent.config.delegation import Delegation, DelegationConfig
 from device_agent.config.types import LocalPath, SizeBytes, Table
 from device_agent.driver import Driver, DriverConfig, Point, Value

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from device_agent.bus.config import BusConfig, ClearConfig, PowerConfig
-from device_agent.config.draft import Draft
+from device_agent.config.draft import ConfigDraft
 from device_agent.config.explain import show
 
 
@@ -18,7 +18,7 @@ def recovery_lines(bus: BusConfig) -> Iterator[tuple[str, str, int | str]]:
         yield "power.line", power.bus, power.line
 
 
-def recovery(draft: Draft) -> Iterator[str]:
+def recovery(draft: ConfigDraft) -> Iterator[str]:
     """Every fault of these tables that their models cannot see."""
     for name, bus in draft.buses.items():
         for key in ("clear", "power"):

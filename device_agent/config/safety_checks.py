@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from device_agent.config.draft import Draft, DraftDevice
+from device_agent.config.draft import ConfigDraft, DraftDevice
 from device_agent.config.explain import show
 from device_agent.config.types import NAME_MAX, WORD
 from device_agent.driver import Actuator, Listener, Point, Within
@@ -25,7 +25,7 @@ def actuators_and_calibration(device: DraftDevice) -> Iterator[str]:
     yield from _by_point(device)
 
 
-def conditions(draft: Draft) -> Iterator[str]:
+def conditions(draft: ConfigDraft) -> Iterator[str]:
     """Every `only_while` that names what is not there, or asks for what cannot be."""
     for device in draft.devices.values():
         for other, points in getattr(device.config, "only_while", {}).items():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from device_agent.config.draft import Draft
+from device_agent.config.draft import ConfigDraft
 from device_agent.config.explain import show
 from device_agent.config.models import StreamConfig
 from device_agent.registry import nearest
@@ -11,7 +11,7 @@ from device_agent.registry import nearest
 CHANNEL_MAX_BYTES = 92
 
 
-def streams(draft: Draft) -> Iterator[str]:
+def streams(draft: ConfigDraft) -> Iterator[str]:
     """Every fault of a stream that its own table cannot see."""
     yield from _instances(draft)
     for name, stream in draft.streams.items():
@@ -29,7 +29,7 @@ def streams(draft: Draft) -> Iterator[str]:
             yield from _something_to_drive(draft, place, stream)
 
 
-def _instances(draft: Draft) -> Iterator[str]:
+def _instances(draft: ConfigDraft) -> Iterator[str]:
     """A reader counts one writer's messages: two on one channel would be taken for each other's repeats."""
     agent = draft.agent
     if agent is None or agent.instances == 1:
@@ -47,7 +47,7 @@ def _instances(draft: Draft) -> Iterator[str]:
         )
 
 
-def stream_warnings(draft: Draft) -> Iterator[str]:
+def stream_warnings(draft: ConfigDraft) -> Iterator[str]:
     """What the network allows and its guide, or sense, advises against."""
     kinds = draft.agent.task_kinds if draft.agent is not None else ()
     shared = [name for name, stream in draft.streams.items() if stream.affinity == "shared"]
@@ -70,7 +70,7 @@ def stream_warnings(draft: Draft) -> Iterator[str]:
             yield f'devices.{device.name} is in no stream: add one with format = "bytes"'
 
 
-def _devices(draft: Draft, place: str, stream: StreamConfig) -> Iterator[str]:
+def _devices(draft: ConfigDraft, place: str, stream: StreamConfig) -> Iterator[str]:
     for position, name in enumerate(stream.devices):
         where = f"{place}.devices.{position} = {show(name)}"
         if name not in draft.device_names:
@@ -87,7 +87,7 @@ def _devices(draft: Draft, place: str, stream: StreamConfig) -> Iterator[str]:
                 yield f'{where} has no points for events: use a stream with format = "bytes"'
 
 
-def _names(draft: Draft, name: str, stream: StreamConfig) -> Iterator[str]:
+def _names(draft: ConfigDraft, name: str, stream: StreamConfig) -> Iterator[str]:
     if name == "_default" and stream.affinity == "shared":
         yield 'streams._default.affinity = "shared" is not allowed by the network: write "dedicated"'
     if draft.agent is None:
@@ -102,7 +102,7 @@ def _names(draft: Draft, name: str, stream: StreamConfig) -> Iterator[str]:
         )
 
 
-def _bytes(draft: Draft, place: str, stream: StreamConfig) -> Iterator[str]:
+def _bytes(draft: ConfigDraft, place: str, stream: StreamConfig) -> Iterator[str]:
     if len(stream.devices) != 1:
         yield f"{place}.devices has {len(stream.devices)} devices: a stream of bytes carries exactly one"
     if stream.overflow == "thin":
@@ -115,7 +115,7 @@ def _bytes(draft: Draft, place: str, stream: StreamConfig) -> Iterator[str]:
             )
 
 
-def _something_to_drive(draft: Draft, place: str, stream: StreamConfig) -> Iterator[str]:
+def _something_to_drive(draft: ConfigDraft, place: str, stream: StreamConfig) -> Iterator[str]:
     devices = [draft.devices[name] for name in stream.devices if name in draft.devices]
     asked = any(f"streams.{rule.stream}" == place for rule in draft.delegations.values())
     if len(devices) == len(stream.devices) and not asked and not any(one.drivable for one in devices):

@@ -85,7 +85,7 @@ def _key(patient: Patient, text: str) -> Iterator[Finding]:
 def _network(patient: Patient) -> Iterator[Finding]:
     if patient.reach is None or patient.config is None:
         return
-    from device_agent.network.blocks.join import DEFAULT_CDM_URL
+    from device_agent.network.blocks.joiner import DEFAULT_CDM_URL
 
     url = patient.config.network.cdm_url or DEFAULT_CDM_URL
     if trouble := patient.reach(url):

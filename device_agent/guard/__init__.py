@@ -1,7 +1,7 @@
 """The guard: a process of its own that makes actuators safe when the daemon is killed or hangs.
 
 It imports next to nothing, so that it takes 3 MB of its own (9 MB resident: the rest is the interpreter's
-file). `device_agent.safety.guard_keeper` is the daemon's side of it.
+file). `device_agent.safety.guard_client` is the daemon's side of it.
 
 How it comes to be. Under systemd it is a service of its own (`device-agent-guard.service`) at
 $DEVICE_AGENT_GUARD, outside the daemon's restarts and memory limit. Where none answers there, the daemon

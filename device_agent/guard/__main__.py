@@ -9,7 +9,7 @@ if not __package__:  # run as a file, with `python -I -S`: the modules of `site`
 import _signal  # type: ignore[import-not-found]
 import _socket
 
-from device_agent.guard.channel import bound
+from device_agent.guard.daemon_socket import bound
 from device_agent.guard.log import Log
 from device_agent.guard.process import Guard
 

@@ -8,16 +8,16 @@ import select
 import time
 
 from device_agent.guard import PROTOCOL
-from device_agent.guard.channel import Channel
 from device_agent.guard.crew import Crew, Entry, Part
+from device_agent.guard.daemon_socket import DaemonSocket
 from device_agent.guard.log import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from device_agent.guard.channel import Message
     from device_agent.guard.crew import Outcome
+    from device_agent.guard.daemon_socket import Message
 
 # A child waits this long for the daemon that started it.
 COMING_LIMIT_S = 30.0
@@ -39,8 +39,8 @@ class Guard:
         self._child = child
         self._poll = select.poll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._clients: dict[int, Channel] = {}
-        self._daemon: Channel | None = None
+        self._clients: dict[int, DaemonSocket] = {}
+        self._daemon: DaemonSocket | None = None
         self._timeout_s = 1.0
         self._heard_s = 0.0
         self._taken = False
@@ -55,7 +55,7 @@ class Guard:
         self._asked_to_end = False
         self._notify = _notifier()
         self._alive_every_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 3e6
-        self._daemons_ops: dict[str, Callable[[Channel, Message, list[int]], None]] = {
+        self._daemons_ops: dict[str, Callable[[DaemonSocket, Message, list[int]], None]] = {
             "beat": self._beat,
             "keep": self._keep,
             "lost": self._lost,
@@ -133,21 +133,21 @@ class Guard:
 
     def _accept(self) -> None:
         try:
-            client = Channel(self._listener)
+            client = DaemonSocket(self._listener)
         except OSError as error:
             self._log("warning", "guard_refused_client", why=str(error))
             return
         self._clients[client.fileno()] = client
         self._poll.register(client.fileno(), select.POLLIN)
 
-    def _receive(self, client: Channel) -> None:
+    def _receive(self, client: DaemonSocket) -> None:
         try:
             while (received := client.receive()) is not None:
                 self._obey(client, *received)
         except (OSError, EOFError):
             self._left(client)
 
-    def _left(self, client: Channel) -> None:
+    def _left(self, client: DaemonSocket) -> None:
         self._poll.unregister(client.fileno())
         del self._clients[client.fileno()]
         client.close()
@@ -158,7 +158,7 @@ class Guard:
             if not client.said_bye:
                 self._take_over("the daemon has died")
 
-    def _obey(self, client: Channel, message: Message, fds: list[int]) -> None:
+    def _obey(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         op = message["op"]
         if op == "hello":
             self._hello(client, message)
@@ -174,7 +174,7 @@ class Guard:
 
     # -- what they say --------------------------------------------------------------------------------------
 
-    def _hello(self, client: Channel, message: Message) -> None:
+    def _hello(self, client: DaemonSocket, message: Message) -> None:
         """A daemon has come. What another one handed over before is kept until this one asks for it."""
         if self._daemon not in (None, client):
             client.send({"op": "refused", "why": "another daemon is connected to this guard"})
@@ -194,10 +194,10 @@ class Guard:
         held = list(self._entries)
         client.send({"op": "welcome", "protocol": PROTOCOL, "held": held, "report": self._report})
 
-    def _beat(self, client: Channel, message: Message, fds: list[int]) -> None:
+    def _beat(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         client.send({"op": "beat", "n": message["n"]})
 
-    def _keep(self, client: Channel, message: Message, fds: list[int]) -> None:
+    def _keep(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         """From now on this is the way to safe of that device; acts with `fd` take one each, in order."""
         self._forget(client, message, [])
         waiting = iter(fds)
@@ -207,7 +207,7 @@ class Guard:
             if part.fd >= 0:
                 self._poll.register(part.fd, 0)  # tells when what it belongs to is gone
 
-    def _lost(self, client: Channel, message: Message, fds: list[int]) -> None:
+    def _lost(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         """The daemon has closed the device: its lines would be left as they are, so they go to safe."""
         entry = self._entries.get(message["device"])
         if entry is not None:
@@ -221,7 +221,7 @@ class Guard:
                     entry.give_up([part])
         client.send({"op": "lost", "device": message["device"]})
 
-    def _release(self, client: Channel, message: Message) -> None:
+    def _release(self, client: DaemonSocket, message: Message) -> None:
         """A daemon is about to claim the device's lines."""
         entry = self._entries.get(message["device"])
         if entry is not None:
@@ -229,16 +229,16 @@ class Guard:
             entry.give_up([part for part in entry.parts if part.hold or part.exclusive])
         client.send({"op": "released"})
 
-    def _noted(self, client: Channel, message: Message, fds: list[int]) -> None:
+    def _noted(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         del self._report[: message["count"]]
 
-    def _back(self, client: Channel, message: Message, fds: list[int]) -> None:
+    def _back(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         """The daemon has noticed: it makes everything safe itself before anything else moves."""
         self._taken = False
         for entry in self._entries.values():
             entry.pending = ""
 
-    def _bye(self, client: Channel, message: Message, fds: list[int]) -> None:
+    def _bye(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         """An orderly stop. `safe`: what is so already; lines are held on, the rest is forgotten."""
         client.said_bye = True
         self._taken = True
@@ -251,7 +251,7 @@ class Guard:
                     del self._entries[entry.device]
         self._crew.start()
 
-    def _forget(self, client: Channel, message: Message, fds: list[int]) -> None:
+    def _forget(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         """The device is configured no more, or another way to safe is about to come."""
         entry = self._entries.pop(message["device"], None)
         if entry is not None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from device_agent.history.query import Export, Query, TooMuch, rows
 from device_agent.records import Value
-from device_agent.store.history_block import Row
-from device_agent.store.history_file import HistoryReader
+from device_agent.store.history.history_block import HistoryRow
+from device_agent.store.history.history_file import HistoryReader
 
 MIME_TYPES = {"json": "application/json", "csv": "text/csv", "png": "image/png"}
 
@@ -30,16 +30,16 @@ def export(query: Query) -> Export:
         return _json(reader, query) if query.format == "json" else _csv(reader, query)
 
 
-def all_rows(reader: HistoryReader, query: Query) -> Iterator[Row]:
+def all_rows(reader: HistoryReader, query: Query) -> Iterator[HistoryRow]:
     """The rows of all devices in time order."""
     return heapq.merge(*(rows(reader, query, device) for device in query.devices), key=_at)
 
 
-def _at(row: Row) -> int:
+def _at(row: HistoryRow) -> int:
     return row.at_ms
 
 
-def as_object(row: Row) -> dict[str, Any]:
+def as_object(row: HistoryRow) -> dict[str, Any]:
     """A row as a reading of design section 5; `thinned` as in section 4 where it stands for several."""
     members: dict[str, Any] = {"device": row.device, "at": row.at_ms, "values": row.values}
     if row.flags:

@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw
 from device_agent.history.axis import number_text, time_ticks, value_ticks
 from device_agent.history.letters import Letters
 from device_agent.history.query import Export, Query, TooMuch, rows
-from device_agent.store.history_file import HistoryReader
-from device_agent.units import UNITS
+from device_agent.records import DISPLAY_UNITS
+from device_agent.store.history.history_file import HistoryReader
 
 WIDTH = 1400
 LEFT, RIGHT, TOP, BOTTOM = 84, 40, 96, 60
@@ -104,7 +104,7 @@ def _panels(reader: HistoryReader, query: Query) -> tuple[list[Panel], int]:
             unit = query.units.get(device, {}).get(point, "")
             # What has no unit of its own shares an axis only with its namesakes; bars share with bars.
             group = "" if line.boolean else unit if unit not in ("", "1") else point
-            panel = panels.setdefault((group, line.boolean), Panel(UNITS.get(unit, unit), []))
+            panel = panels.setdefault((group, line.boolean), Panel(DISPLAY_UNITS.get(unit, unit), []))
             panel.lines.append(line)
     split = sorted((part for panel in panels.values() for part in _split(panel)), key=_bars_last)
     for line, colour in zip((line for panel in split for line in panel.lines), cycle(COLOURS), strict=False):

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from device_agent.store.history_block import Folder, Row, clip, rows_of
-from device_agent.store.history_file import HistoryReader
+from device_agent.store.history.history_block import Folder, HistoryRow, clip, rows_of
+from device_agent.store.history.history_file import HistoryReader
 
 LIMIT_BYTES = 25_000_000
 """More than this is refused: on a board with 512 MB the child holds it in memory while it is made."""
@@ -49,7 +49,7 @@ class TooMuch(Exception):
     """The answer is larger than `limit_bytes`."""
 
 
-def rows(reader: HistoryReader, query: Query, device: str) -> Iterator[Row]:
+def rows(reader: HistoryReader, query: Query, device: str) -> Iterator[HistoryRow]:
     """The rows of one device in time order. What age has thinned to longer steps than asked for stays so."""
     folder = Folder(device, query.every_ms) if query.every_ms else None
     for block in reader.blocks(device, query.from_ms, query.to_ms):

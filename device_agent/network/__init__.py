@@ -75,7 +75,7 @@ class Inbound:
     sender: str = ""
 
 
-class Lane(Protocol):
+class MessageSource(Protocol):
     """The outgoing items of one channel: what the runtime fills and the adapter's writer empties.
 
     A cut message keeps its number and its items until it is acknowledged, over any number of tries.
@@ -84,10 +84,10 @@ class Lane(Protocol):
     async def until_ready(self) -> None:
         """Returns when something can be cut, or the lane was closed."""
 
-    def cut(self, limit_bytes: int) -> "Cut | None":
+    def cut(self, limit_bytes: int) -> "OutgoingMessage | None":
         """The message under way, or a new one of at most `limit_bytes` of items (at least one item)."""
 
-    def ack(self, cut: "Cut") -> None:
+    def ack(self, cut: "OutgoingMessage") -> None:
         """The network accepted it."""
 
     @property
@@ -104,7 +104,7 @@ class Lane(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class OutgoingMessage:
     """One stream message: its number, and its items as the very bytes that go out."""
 
     number: int
@@ -161,7 +161,9 @@ class TaskLink(Protocol):
     ) -> None:
         """End the task. Only the first call counts; it is sent until it is accepted."""
 
-    async def open_stream(self, spec: StreamSpec, lane: Lane | None, *, announced: bool = False) -> Stream:
+    async def open_stream(
+        self, spec: StreamSpec, lane: MessageSource | None, *, announced: bool = False
+    ) -> Stream:
         """Open one stream; `lane` feeds it where it goes outwards. `announced`: the caller knows it already,
         from an earlier life of this process. Raises Refused when the network will not have it."""
 

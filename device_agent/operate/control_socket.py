@@ -16,8 +16,8 @@ from typing import Any
 import msgpack
 import structlog
 
+from device_agent.background import BackgroundTasks
 from device_agent.errors import AgentError, Rejected
-from device_agent.lives import Lives
 
 log = structlog.get_logger("control_socket")
 
@@ -38,7 +38,7 @@ class ControlSocket:
         self._path = path
         self._handlers = handlers
         self._server: asyncio.Server | None = None
-        self._lives = Lives("control_socket")
+        self._background = BackgroundTasks("control_socket")
 
     def check_alone(self) -> None:
         """Raises AgentError while another daemon answers here."""
@@ -59,15 +59,15 @@ class ControlSocket:
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
-            await self._lives.close()
+            await self._background.close()
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._lives) >= CLIENTS_MAX:
+        if len(self._background) >= CLIENTS_MAX:
             writer.close()
             return
-        await self._lives.spawn("client", self._serve(reader, writer))
+        await self._background.spawn("client", self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

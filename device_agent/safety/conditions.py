@@ -6,7 +6,7 @@ cannot be read does not hold.
 
 from collections.abc import Callable, Mapping
 
-from device_agent.device import Device, Sink
+from device_agent.devices.device import Device, ReadingSink
 from device_agent.driver import Within
 from device_agent.errors import Interlocked
 from device_agent.records import Flag, Reading, Status, Value
@@ -47,7 +47,7 @@ class Conditions:
 class Tap:
     """A sink with an ear for what others depend on: `heard` gets the name of each device that has news."""
 
-    def __init__(self, sink: Sink, heard: Callable[[str], None]) -> None:
+    def __init__(self, sink: ReadingSink, heard: Callable[[str], None]) -> None:
         self._sink = sink
         self._heard = heard
 

@@ -2,10 +2,10 @@
 
 Plain functions over times that are passed in; nothing here waits or moves anything.
 
-A point is away from when it may have left its safe value until it is known to be back. `Turn`s of it outlive
-the process (`store.turns`): `min_off_s` and the cycles of an hour go on counting over restarts. `max_on_s`
-need not: whatever ends the process (stop, guard, reboot), what follows is safe, and a device is safe when it
-is opened. Until then it counts as away, so that its interlocks hold.
+A point is away from when it may have left its safe value until it is known to be back. Its transitions are
+kept in the Journal: `min_off_s` and the cycles of an hour go on counting over restarts. `max_on_s` need not:
+whatever ends the process (stop, guard, reboot), what follows is safe, and a device is safe when it is opened.
+Until then it counts as away, so that its interlocks hold.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from device_agent.driver import DriverConfig
 from device_agent.errors import Interlocked, Rejected
 from device_agent.records import Point, Value
-from device_agent.store.turns import Turn
+from device_agent.store.journal.safe_transitions import SafeTransition
 
 HOUR_S = 3600.0
 
@@ -160,7 +160,7 @@ class Limits:
         for group in self._groups:
             self._interlocks.note(group, self._device, self.away)
 
-    def applied(self, values: Mapping[str, Value], now_s: float) -> list[Turn]:
+    def applied(self, values: Mapping[str, Value], now_s: float) -> list[SafeTransition]:
         """These values were set. Returns the turns that this was."""
         turns = []
         for name, value in values.items():
@@ -172,22 +172,22 @@ class Limits:
             state.value = value
             away = value != self._safe[name]
             if away is (state.left_safe_s is None):
-                turns.append(Turn(self._device, name, now_s, away))
+                turns.append(SafeTransition(self._device, name, now_s, away))
                 self._turn(state, turns[-1])
         self.settle()
         return turns
 
-    def doubt(self, now_s: float) -> list[Turn]:
+    def doubt(self, now_s: float) -> list[SafeTransition]:
         """Nobody knows where the points are: all count as away until safe values are applied."""
         turns = [
-            Turn(self._device, name, now_s, True)
+            SafeTransition(self._device, name, now_s, True)
             for name, state in self._states.items()
             if state.left_safe_s is None
         ]
         self.recall(turns)
         return turns
 
-    def recall(self, turns: Iterable[Turn]) -> None:
+    def recall(self, turns: Iterable[SafeTransition]) -> None:
         """What happened in an earlier process, in order."""
         for turn in turns:
             state = self._states.get(turn.point)
@@ -204,7 +204,7 @@ class Limits:
             self._states[name].departures = before.departures
         self.settle()
 
-    def _turn(self, state: _State, turn: Turn) -> None:
+    def _turn(self, state: _State, turn: SafeTransition) -> None:
         if not turn.away:
             state.left_safe_s, state.back_safe_s = None, turn.at_s
             return

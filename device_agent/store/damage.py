@@ -1,7 +1,6 @@
 """A store that is damaged: told from a disk that is full or gone, put aside, what is whole of it saved."""
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -38,16 +37,6 @@ def is_damage(error: BaseException) -> bool:
         return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _DAMAGE
-
-
-def set_aside(path: Path) -> Path:
-    """Rename the file with its log; where it is now. Raises OSError."""
-    aside = Path(f"{path}.damaged-{time.time_ns() // 1_000_000}")
-    for suffix in ("-wal", "-shm", ""):
-        part = Path(f"{path}{suffix}")
-        if part.exists():
-            part.replace(f"{aside}{suffix}")
-    return aside
 
 
 def readable(aside: Path, tables: Iterable[tuple[str, str]]) -> Iterator[tuple[str, tuple[Any, ...]]]:

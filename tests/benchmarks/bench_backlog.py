@@ -15,10 +15,10 @@ from bench_measure import disk_written_bytes, machine, memory_mb, note, parser, 
 from bench_outage import Metronome
 from bench_rig import LINES_TOML, Numbers, Ours, Rig, until
 
-from device_agent import events
+from device_agent.messages import events
 from device_agent.records import Reading
-from device_agent.store.event import Event
-from device_agent.store.outbox_file import Commit, OutboxFile
+from device_agent.store.outbox.event import Event
+from device_agent.store.outbox.outbox_file import Commit, OutboxFile
 
 MILLION, SMOKE = 1_000_000, 5_000
 AT_ONCE = 20_000

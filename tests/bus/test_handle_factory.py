@@ -39,7 +39,7 @@ from device_agent.bus.config import BusConfig
 from device_agent.bus.factory import make_handle
 for table in TABLES:
     make_handle("bus", TypeAdapter(BusConfig).validate_python(table))
-import drivers.bme280, drivers.gpio_input, drivers.host, drivers.mqtt_topic, drivers.serial_lines
+from device_agent_drivers import bme280, gpio_input, host, mqtt_topic, serial_lines
 heavy = {"smbus2", "serial", "gpiod", "gpiozero", "lgpio", "paho", "device_agent.testing"} & set(sys.modules)
 sys.exit(f"loaded: {heavy}" if heavy else 0)
 """.replace("TABLES", repr(list(TABLES.values())))

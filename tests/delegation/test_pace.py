@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.delegation.book import Book, Exchange, RuleState
-from device_agent.delegation.moments import Stamp
-from device_agent.delegation.pace import POLL_MAX_S, REQUESTS_A_MINUTE, RETRY_MAX_S, Pace
+from device_agent.delegation.rate_limit import POLL_MAX_S, REQUESTS_A_MINUTE, RETRY_MAX_S, RateLimit
+from device_agent.delegation.state_file import Exchange, RuleState, StateFile
+from device_agent.delegation.timestamps import Stamp
 from device_agent.errors import Unreachable
 from device_agent.network.sessions_api import NotNow
-from device_agent.store.thread import StoreThread
+from device_agent.store.store_thread import StoreThread
 from device_agent.testing import SteppedClock
 
 
 async def test_never_more_requests_than_the_limit() -> None:
     clock = SteppedClock()
-    pace = Pace(15, clock)
+    pace = RateLimit(15, clock)
     async with asyncio.timeout(5):
         for _ in range(REQUESTS_A_MINUTE):
             await pace.turn()
@@ -28,17 +28,17 @@ async def test_never_more_requests_than_the_limit() -> None:
 
 
 def test_polls_come_less_and_less_often() -> None:
-    pace = Pace(2, SteppedClock(), random.Random(1))
+    pace = RateLimit(2, SteppedClock(), random.Random(1))
     waits = [pace.poll_after_s(n) for n in range(100)]
     assert 1.6 <= waits[0] <= 2
     assert max(waits) <= POLL_MAX_S
     assert waits[-1] >= 0.8 * POLL_MAX_S
-    assert Pace(600, SteppedClock()).poll_after_s(50) >= 480
+    assert RateLimit(600, SteppedClock()).poll_after_s(50) >= 480
 
 
 def test_full_jitter_and_a_wait_that_the_service_names() -> None:
     clock = SteppedClock()
-    pace = Pace(15, clock, random.Random(1))
+    pace = RateLimit(15, clock, random.Random(1))
     waits = [pace.retry_after_s(Unreachable("x"), 10) for _ in range(200)]
     assert min(waits) < 30
     assert RETRY_MAX_S * 0.9 < max(waits) <= RETRY_MAX_S
@@ -50,14 +50,14 @@ def test_full_jitter_and_a_wait_that_the_service_names() -> None:
 async def test_the_book_remembers_and_forgets_what_is_not_configured(tmp_path: Path) -> None:
     thread = StoreThread()
     path = tmp_path / "delegations.json"
-    book = Book(path, thread)
+    book = StateFile(path, thread)
     await book.load(["a", "b"])
     began = Stamp("boot", 1.5, 7)
     exchange = Exchange(id="x", cause="hot", conditional=True, asked_at_ms=7, began=began, sends=1)
     book.rules["a"] = RuleState(active=True, asks=[began], exchange=exchange, last={"at": 7})
     assert await book.save()
     assert path.stat().st_mode & 0o777 == 0o600
-    again = Book(path, thread)
+    again = StateFile(path, thread)
     await again.load(["a", "c"])
     assert again.rules == {"a": book.rules["a"], "c": RuleState()}
     await thread.close()
@@ -65,7 +65,7 @@ async def test_the_book_remembers_and_forgets_what_is_not_configured(tmp_path: P
 
 async def test_a_full_disk_is_said_and_counted(tmp_path: Path) -> None:
     thread = StoreThread()
-    book = Book(tmp_path / "missing" / "delegations.json", thread)
+    book = StateFile(tmp_path / "missing" / "delegations.json", thread)
     await book.load(["a"])
     assert not await book.save()
     assert book.failures == 1

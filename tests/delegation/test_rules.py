@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.config.delegation import Delegation, When
-from device_agent.delegation.condition import Condition
-from device_agent.delegation.moments import Stamp, age_s, stamp, today, wait_s
+from device_agent.delegation.timestamps import Stamp, age_s, stamp, today, wait_s
+from device_agent.delegation.trigger import TriggerState
 from device_agent.records import DeviceState
 from device_agent.testing import SteppedClock
 
 
-def hot(for_s: float = 0) -> Condition:
-    return Condition(When(device="c", point="t", above=35, below_again=33, for_s=for_s))
+def hot(for_s: float = 0) -> TriggerState:
+    return TriggerState(When(device="c", point="t", above=35, below_again=33, for_s=for_s))
 
 
-def follow(condition: Condition, values: list[Any]) -> list[bool]:
+def follow(condition: TriggerState, values: list[Any]) -> list[bool]:
     said = []
     for second, value in enumerate(values):
         condition.value(value, float(second))
@@ -32,7 +32,7 @@ def test_a_threshold_has_two_sides() -> None:
 
 
 def test_below_is_the_mirror_image() -> None:
-    cold = Condition(When(device="c", point="t", below=5, above_again=7))
+    cold = TriggerState(When(device="c", point="t", below=5, above_again=7))
     assert follow(cold, [5, 4.9, 6.9, 7, 6]) == [False, True, True, False, False]
 
 
@@ -42,7 +42,7 @@ def test_it_must_hold_without_a_break() -> None:
 
 
 def test_time_alone_is_enough_for_what_is_only_told() -> None:
-    open_door = Condition(When(device="door", point="active", equals=True, for_s=60))
+    open_door = TriggerState(When(device="door", point="active", equals=True, for_s=60))
     open_door.value(True, 0)
     open_door.tick(59)
     assert not open_door.active
@@ -56,7 +56,7 @@ def test_time_alone_is_enough_for_what_is_only_told() -> None:
 
 @pytest.mark.parametrize("value", [1, "true", None, math.nan])
 def test_a_boolean_is_no_number(value: Any) -> None:
-    assert follow(Condition(When(device="d", point="p", equals=True)), [value]) == [False]
+    assert follow(TriggerState(When(device="d", point="p", equals=True)), [value]) == [False]
 
 
 def test_a_device_that_went_breaks_the_time_and_ends_nothing() -> None:
@@ -72,7 +72,7 @@ def test_a_device_that_went_breaks_the_time_and_ends_nothing() -> None:
 
 
 def test_a_state() -> None:
-    gone = Condition(When(device="c", status=("offline", "fault"), for_s=30))  # type: ignore[arg-type]
+    gone = TriggerState(When(device="c", status=("offline", "fault"), for_s=30))  # type: ignore[arg-type]
     gone.state(DeviceState.OFFLINE, 0)
     gone.state(DeviceState.FAULT, 20)
     gone.tick(30)
@@ -88,7 +88,9 @@ READINGS = st.lists(st.one_of(st.none(), st.floats(allow_nan=False), st.integers
 def test_it_begins_above_and_ends_below_and_never_in_between(
     values: list[float | None], for_s: int, active: bool
 ) -> None:
-    condition = Condition(When(device="c", point="t", above=35, below_again=33, for_s=for_s), active=active)
+    condition = TriggerState(
+        When(device="c", point="t", above=35, below_again=33, for_s=for_s), active=active
+    )
     held = 0
     for second, value in enumerate(values):
         before = condition.active

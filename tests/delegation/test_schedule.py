@@ -9,16 +9,16 @@ import pytest
 
 from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.config.delegation import Delegation, When
-from device_agent.delegation.book import Book, RuleState
-from device_agent.delegation.pace import Pace
-from device_agent.delegation.question import Writer
-from device_agent.delegation.rule import Rule
-from device_agent.history.ask import Historian
+from device_agent.delegation.delegation_rule import DelegationRule
+from device_agent.delegation.prompt_builder import PromptBuilder
+from device_agent.delegation.rate_limit import RateLimit
+from device_agent.delegation.state_file import RuleState, StateFile
+from device_agent.history.history_service import HistoryService
 from device_agent.network.sessions_api import SessionsApi
-from device_agent.store.thread import StoreThread
+from device_agent.store.store_thread import StoreThread
 from device_agent.testing import SteppedClock
 
-Make = Callable[..., Rule]
+Make = Callable[..., DelegationRule]
 
 
 def nobody(*_: Any) -> Any:
@@ -32,13 +32,15 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     time.tzset()
     thread = StoreThread()
 
-    def rule(clock: SteppedClock, when: When, state: RuleState | None = None, **options: Any) -> Rule:
+    def rule(
+        clock: SteppedClock, when: When, state: RuleState | None = None, **options: Any
+    ) -> DelegationRule:
         config = Delegation(agent="claude", message="x", when=when, **options)
-        book = Book(tmp_path / "book.json", thread)
+        book = StateFile(tmp_path / "book.json", thread)
         book.rules["r"] = state or RuleState()
-        writer = Writer("Farm", {}, Historian("Farm", None, {}, clock), clock)
+        writer = PromptBuilder("Farm", {}, HistoryService("Farm", None, {}, clock), clock)
         api = SessionsApi("http://127.0.0.1:1", "k", nobody)
-        return Rule("r", config, book, api, Pace(15, clock), writer, None, None, clock, nobody)  # type: ignore[arg-type]
+        return DelegationRule("r", config, book, api, RateLimit(15, clock), writer, None, None, clock, nobody)  # type: ignore[arg-type]
 
     yield rule
     monkeypatch.undo()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from device_agent.config.delegation import AllowedCommand
 from device_agent.delegation.answer import ANSWER_MAX_BYTES, choice, clean, form, presentable
-from device_agent.delegation.question import shown
+from device_agent.delegation.prompt_builder import shown
 
 COMMANDS = {"open_vent": AllowedCommand(device="vent", values={"on": True}, for_s=600)}
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device_agent_drivers.bme280 import Bme280, Bme280Config
+from device_agent_drivers.pca9685 import Pca9685, Pca9685Config
+from device_agent_drivers.ssd1306 import Ssd1306, Ssd1306Config
 from tree import HEADER, Tree
 
 from device_agent.bus.config import I2cBusConfig
@@ -19,9 +22,6 @@ from device_agent.discovery.found import Found
 from device_agent.discovery.scan import installed, scan
 from device_agent.errors import AgentError
 from device_agent.testing import Board, open_handle
-from drivers.bme280 import Bme280, Bme280Config
-from drivers.pca9685 import Pca9685, Pca9685Config
-from drivers.ssd1306 import Ssd1306, Ssd1306Config
 
 DRIVERS, _ = installed()
 

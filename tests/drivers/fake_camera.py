@@ -113,7 +113,7 @@ def hold(folder: Path) -> None:
 
 
 def picture(width: int, height: int, number: int) -> None:
-    from drivers.simulated.camera import picture as made
+    from device_agent_drivers.simulated.camera import picture as made
 
     sys.stdout.buffer.write(made(width, height, number))
     sys.stdout.flush()
@@ -121,7 +121,7 @@ def picture(width: int, height: int, number: int) -> None:
 
 
 def frames(width: int, height: int, frames_per_s: float) -> None:
-    from drivers.simulated.camera import picture as made
+    from device_agent_drivers.simulated.camera import picture as made
 
     number = 0
     while True:

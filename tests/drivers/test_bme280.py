@@ -1,10 +1,10 @@
 """BME280: the data sheet's formulas and vectors, its traps, and a chip that misbehaves."""
 
 import pytest
+from device_agent_drivers.bme280 import Bme280, Bme280Config, Calibration, decode, longest_measurement_s
+from device_agent_drivers.simulated import bme280 as simulated
 
 from device_agent.driver import ChipReset, DriverError, Flag, Flagged, WrongChip
-from drivers.bme280 import Bme280, Bme280Config, Calibration, decode, longest_measurement_s
-from drivers.simulated import bme280 as simulated
 
 
 def words(*values: int) -> bytes:

@@ -1,6 +1,8 @@
 """gpio-pwm and servo: duty and angle, polarity, safe values, and buses that cannot."""
 
 import pytest
+from device_agent_drivers.gpio_pwm import GpioPwm, GpioPwmConfig
+from device_agent_drivers.servo import Servo, ServoConfig
 from gpiozero.pins.mock import MockFactory, MockPWMPin
 
 from device_agent.bus.config import GpioBusConfig
@@ -8,11 +10,9 @@ from device_agent.bus.gpio_gpiod import GpiodGpio
 from device_agent.bus.gpio_gpiozero import GpiozeroGpio
 from device_agent.errors import BusError
 from device_agent.guard.acts import carry_out
-from device_agent.safety.recorder import open_and_record, recorded
+from device_agent.safety.safe_recorder import open_and_record, recorded
 from device_agent.testing import Board, check_driver, open_handle
 from device_agent.testing.board.server import BoardServer
-from drivers.gpio_pwm import GpioPwm, GpioPwmConfig
-from drivers.servo import Servo, ServoConfig
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from device_agent.errors import Rejected
-from device_agent.safety.guard_keeper import GuardKeeper
-from device_agent.safety.keeper import Keeper
+from device_agent.safety.guard_client import GuardClient
 from device_agent.safety.leases import Leases
-from device_agent.store.journal import Journal
-from device_agent.store.thread import StoreThread
+from device_agent.safety.safe_states import SafeStates
+from device_agent.store.journal.journal import Journal
+from device_agent.store.store_thread import StoreThread
 from device_agent.testing.board import SteppedClock
 
 
@@ -17,9 +17,9 @@ async def test_a_gap_and_a_goodbye_refuse_every_command(tmp_path: Path) -> None:
     clock, thread = SteppedClock(), StoreThread()
     journal = Journal(tmp_path / "journal.db", thread)
     await journal.open()
-    guard = GuardKeeper(
+    guard = GuardClient(
         {},
-        Keeper({}, journal, clock, lambda: None),
+        SafeStates({}, journal, clock, lambda: None),
         Leases(60),
         journal,
         clock,

@@ -14,7 +14,7 @@ from guard_world import Service, alive
 from world import LIMIT_S, until
 
 from device_agent.guard import PROTOCOL
-from device_agent.safety import guard_link
+from device_agent.safety import guard_connection
 
 ROOT = Path(__file__).parents[2]
 # What the guard may have loaded besides what the bare interpreter has; each name costs memory on every board.
@@ -181,7 +181,7 @@ def test_a_guard_of_another_version_makes_room(service: Service, client) -> None
 
 async def test_the_daemon_ends_a_guard_of_another_version(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "old.sock"
-    monkeypatch.setenv(guard_link.GUARD_VARIABLE, str(path))
+    monkeypatch.setenv(guard_connection.GUARD_VARIABLE, str(path))
     old = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     old.bind(str(path))
     old.listen(1)
@@ -197,7 +197,7 @@ async def test_the_daemon_ends_a_guard_of_another_version(tmp_path: Path, monkey
 
     thread = threading.Thread(target=be_old)
     thread.start()
-    link, welcome = await guard_link.find_or_start(tmp_path, dict(HELLO), "text")
+    link, welcome = await guard_connection.find_or_start(tmp_path, dict(HELLO), "text")
     thread.join()
     assert [message["op"] for message in heard] == ["hello", "end"]
     assert welcome is None

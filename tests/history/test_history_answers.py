@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from device_agent.delivery import Deliveries, Parcel, Piece
 from device_agent.errors import Refused, Rejected
-from device_agent.history.ask import in_child, instant_ms
 from device_agent.history.axis import number_text, round_step_s, time_ticks, value_ticks
+from device_agent.history.history_service import in_child, instant_ms
 from device_agent.history.letters import plain
 from device_agent.history.query import Query
 from device_agent.network import Caller, Part, StartTask
-from device_agent.store.history_block import Block, seal
-from device_agent.store.history_file import HistoryFile
-from device_agent.store.journal import Journal
-from device_agent.store.thread import StoreThread
+from device_agent.store.history.history_block import HistoryBlock, seal
+from device_agent.store.history.history_file import HistoryFile
+from device_agent.store.journal.journal import Journal
+from device_agent.store.store_thread import StoreThread
+from device_agent.tasks.result_delivery import ResultDelivery, ResultFile, TaskResult
 
 T0 = 1_780_000_000_000 // 3_600_000 * 3_600_000
 
@@ -29,14 +29,14 @@ def path(tmp_path: Path) -> Path:
     """An hour of two devices, one of them with text, nulls and flags, the beginning thinned."""
     file = HistoryFile(tmp_path / "h.db", keep_ms=10**12, max_bytes=10**8)
     minutes = [T0 - 120_000, T0 - 60_000]
-    old = Block(
+    old = HistoryBlock(
         "climate", 60_000, ("temperature",), minutes, [[20.5, 21.0]], [60, 60], [[20, 20.5]], [[21, 22]]
     )
     at = [T0 + 1000 * n for n in range(100)]
-    new = Block(
+    new = HistoryBlock(
         "climate", 0, ("temperature",), at, [[21.5] * 99 + [None]], flags={99: {"temperature": "no_answer"}}
     )
-    meter = Block("meter", 0, ("on", "label"), at[:3], [[True, False, True], ["a,b", 'say "c"', "=d"]])
+    meter = HistoryBlock("meter", 0, ("on", "label"), at[:3], [[True, False, True], ["a,b", 'say "c"', "=d"]])
     file.append(map(seal, (old, new, meter)))
     file.close()
     return tmp_path / "h.db"
@@ -188,10 +188,10 @@ async def test_what_could_not_be_delivered_is_not_completed(early: bool, tmp_pat
     journal = Journal(tmp_path / "journal.db", thread)
     await journal.open()
     link = RefusingLink(early=early)
-    parcel = Parcel({"state": "done"}, [Piece("history", "history.csv", "text/csv", b"x" * 20_000)])
+    parcel = TaskResult({"state": "done"}, [ResultFile("history", "history.csv", "text/csv", b"x" * 20_000)])
     refused = False
     try:
-        await Deliveries(tmp_path / "requests", journal).send(link, parcel, lambda message, share: None)  # type: ignore[arg-type]
+        await ResultDelivery(tmp_path / "requests", journal).send(link, parcel, lambda message, share: None)  # type: ignore[arg-type]
     except Refused:
         refused = True
     assert refused is not early
@@ -224,14 +224,14 @@ async def test_a_file_that_a_power_cut_damaged_is_not_delivered_as_whole(
     thread = StoreThread()
     journal = Journal(tmp_path / "journal.db", thread)
     await journal.open()
-    deliveries = Deliveries(tmp_path / "requests", journal)
-    parcel = Parcel({"state": "done"}, [Piece("history", "history.csv", "text/csv", b"x" * 20_000)])
+    deliveries = ResultDelivery(tmp_path / "requests", journal)
+    parcel = TaskResult({"state": "done"}, [ResultFile("history", "history.csv", "text/csv", b"x" * 20_000)])
     with pytest.raises(Refused):
         await deliveries.send(RefusingLink(early=False), parcel, lambda message, share: None)  # type: ignore[arg-type]
     parcel.said = False
     path = parcel.files[0].data
     assert isinstance(path, Path)
-    kept = Parcel.from_journal(parcel.to_journal())
+    kept = TaskResult.from_journal(parcel.to_journal())
     if left_bytes is None:
         path.unlink()
     else:

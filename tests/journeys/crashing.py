@@ -18,15 +18,15 @@ from typing import Any
 from device_agent.cli import main
 
 STEPS = (
-    "commander.py",
+    "executor.py",
     "device.py",
     "ports.py",
     "channels.py",
-    "safety/keeper.py",
+    "safety/safe_states.py",
     "safety/recorder.py",
     "store/journal.py",
     "store/lane.py",
-    "store/lanes.py",
+    "store/outbox.py",
     "store/crash_log.py",
     "store/outbox_file.py",
     "blocks/writer.py",

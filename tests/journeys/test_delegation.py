@@ -7,8 +7,7 @@ import pytest
 from delegating import COOL, HOT, KEY, NOTHING, OPEN, ended, heat, one, outcome, told
 from world import World, pipe, question, result, stream, until
 
-from device_agent import jsonrules
-from device_agent.card import build
+from device_agent.card import build, json_schema
 from device_agent.config import load
 from device_agent.testing.sessions_api import SessionsApi
 
@@ -58,7 +57,7 @@ def test_a_hot_greenhouse_asks_and_the_answer_opens_the_valve(
     schema = build(load(world.config))["streams"]["telemetry"]["schema"]
     said = telemetry.of("control", about="delegation")
     assert len(said) == 6
-    assert [jsonrules.faults(schema, event) for event in said] == [[]] * 6
+    assert [json_schema.faults(schema, event) for event in said] == [[]] * 6
     # A caller who comes later hears the newest words first.
     other = stream(pipe(alice, {"streams": ["telemetry"]}), "telemetry")
     assert other.wait("control", about="delegation", turn="ended")["id"] == asked["id"]

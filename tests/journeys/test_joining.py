@@ -10,9 +10,9 @@ import pytest
 from world import AGENT, LIMIT_S, World, question, result, until
 
 from device_agent.clock import SystemClock
-from device_agent.network.blocks.join import Settings
+from device_agent.network.blocks.joiner import JoinSettings
 from device_agent.network.blocks.network import BlocksNetwork
-from device_agent.network.link import TIME_SAMPLE_MAX_AGE_S
+from device_agent.network.connectivity import TIME_SAMPLE_MAX_AGE_S
 from device_agent.testing.network import NetworkThread
 
 pytestmark = [
@@ -81,7 +81,7 @@ class _Idle:
 
 def idle_network(net: NetworkThread, folder: Path) -> BlocksNetwork:
     at = net.net.links["main"].addresses
-    settings = Settings(
+    settings = JoinSettings(
         AGENT,
         "bk_device",
         cdm_url=at["cdm_url"],
@@ -103,7 +103,7 @@ async def test_a_fault_of_ours_while_joining_silences_no_stream(net: NetworkThre
         await join()
 
     network.joiner.join = fails_once  # type: ignore[method-assign]
-    writer = network.lives.spawn("writer", asyncio.sleep(3600))
+    writer = network.background.spawn("writer", asyncio.sleep(3600))
     running = asyncio.ensure_future(network.run())
     try:
         async with asyncio.timeout(LIMIT_S):

@@ -16,7 +16,7 @@ from world import AGENT, LIMIT_S, Listening, pipe, question, result, stream, unt
 from device_agent.clock import SystemClock
 from device_agent.errors import Refused, Unreachable
 from device_agent.network.blocks.streams import writer_uuid
-from device_agent.network.link import REFUSED_MAX_S, UNREACHABLE_MAX_S, Backoff, Link
+from device_agent.network.connectivity import REFUSED_MAX_S, UNREACHABLE_MAX_S, Backoff, Connectivity
 
 __all__ = ["heard", "outage"]  # fixtures
 
@@ -124,7 +124,7 @@ def test_a_deaf_agent_notices_and_does_not_look_present(outage: Any, alice: Any)
 
 
 def test_no_wait_is_longer_than_promised_and_all_are_spread() -> None:
-    link = Link(SystemClock())
+    link = Connectivity(SystemClock())
     for error, most_s in ((Unreachable("x"), UNREACHABLE_MAX_S), (Refused("x", 503), REFUSED_MAX_S)):
         firsts, lasts = [], []
         for seed in range(200):

@@ -11,8 +11,8 @@ from power_writer import CHANNEL, Rule, begin
 
 async def drained(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """All events that wait, and the outbox's figures."""
-    lanes = await begin(folder)
-    lane = await lanes.open(CHANNEL, Rule())
+    outbox = await begin(folder)
+    lane = await outbox.open(CHANNEL, Rule())
     seen: list[dict[str, Any]] = []
     while lane.pending_events:
         await asyncio.wait_for(lane.until_ready(), 30)
@@ -20,7 +20,7 @@ async def drained(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         assert cut is not None
         seen += [json.loads(item) for item in cut.items]
         lane.ack(cut)
-    return seen, lanes.figures()
+    return seen, outbox.figures()
 
 
 def check(seen: list[dict[str, Any]], figures: dict[str, Any], promised: int) -> str:

@@ -5,11 +5,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from device_agent import events
 from device_agent.clock import SystemClock
+from device_agent.messages import events
 from device_agent.records import Reading
-from device_agent.store.lanes import Lanes
-from device_agent.store.thread import StoreThread
+from device_agent.store.outbox.outbox import Outbox
+from device_agent.store.store_thread import StoreThread
 
 CHANNEL = "stream"
 MAX_BYTES = 2_000_000
@@ -23,11 +23,11 @@ class Rule:
     overflow = "drop-oldest"
 
 
-async def begin(folder: Path) -> Lanes:
+async def begin(folder: Path) -> Outbox:
     """An outbox whose memory has not outlived the power cut."""
     memory = Path(tempfile.mkdtemp(prefix="outbox-", dir="/dev/shm"))
     clock = SystemClock()
-    lanes = Lanes(
+    outbox = Outbox(
         folder,
         memory,
         max_bytes=MAX_BYTES,
@@ -36,21 +36,21 @@ async def begin(folder: Path) -> Lanes:
         clock=clock,
     )
     again = (folder / "outbox.db").exists()
-    await lanes.load()
-    lanes.expect(shared=(), dedicated=[CHANNEL] if again else [])
-    return lanes
+    await outbox.load()
+    outbox.expect(shared=(), dedicated=[CHANNEL] if again else [])
+    return outbox
 
 
 async def main(folder: Path) -> None:
-    lanes = await begin(folder)
-    lane = await lanes.open(CHANNEL, Rule())
+    outbox = await begin(folder)
+    lane = await outbox.open(CHANNEL, Rule())
     clock = SystemClock()
     while True:
         for _ in range(20):
             reading = Reading("d", clock.now_ms(), {"v": float(lane.next_seq)})
             lane.append(events.reading(reading, clock.boot))
-        await lanes.commit(float("inf"))
-        assert not lanes.figures()["trouble"], lanes.figures()
+        await outbox.commit(float("inf"))
+        assert not outbox.figures()["trouble"], outbox.figures()
         print("ACK", lane.next_seq - 1, flush=True)
 
 

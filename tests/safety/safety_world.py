@@ -1,4 +1,4 @@
-"""The commander with real devices and a real Journal, on a clock and a bus that a test holds in its hands."""
+"""The executor with real devices and a real Journal, on a clock and a bus that a test holds in its hands."""
 
 import asyncio
 import itertools
@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from device_agent.authority import LOCAL, Actor
 from device_agent.bus.core import Bus
-from device_agent.commander import Commander
+from device_agent.commands.authorization import LOCAL, Actor
+from device_agent.commands.executor import CommandExecutor
 from device_agent.config import load
-from device_agent.device import Device
+from device_agent.devices.device import Device
 from device_agent.driver import (
     Action,
     Actuator,
@@ -27,14 +27,14 @@ from device_agent.driver import (
     Value,
 )
 from device_agent.errors import DriverError
+from device_agent.messages.commands import Do, Set
 from device_agent.network import Caller, TaskKind
-from device_agent.safety.keeper import Keeper
-from device_agent.safety.latch import Latch
-from device_agent.safety.stop import EmergencyStop
-from device_agent.store.journal import Journal
-from device_agent.store.thread import StoreThread
+from device_agent.safety.emergency_stop import EmergencyStop
+from device_agent.safety.safe_states import SafeStates
+from device_agent.safety.stop_latch import StopLatch
+from device_agent.store.journal.journal import Journal
+from device_agent.store.store_thread import StoreThread
 from device_agent.testing.clock import SteppedClock
-from device_agent.words import Do, Set
 
 LIMIT_S = 10.0
 
@@ -146,23 +146,23 @@ class Ground:
         self.clock = SteppedClock()
         self.store = StoreThread()
         self.journal = Journal(folder / "journal.db", self.store)
-        self.latch = Latch(folder / "emergency_stop")
+        self.latch = StopLatch(folder / "emergency_stop")
         self.devices: dict[str, Device] = {}
-        self.keeper = Keeper(self.devices, self.journal, self.clock, self.latch.check)
+        self.safe_states = SafeStates(self.devices, self.journal, self.clock, self.latch.check)
         self.stop = EmergencyStop(
-            self.config.safety, self.latch, self.devices, self.keeper, self.journal, self.clock
+            self.config.safety, self.latch, self.devices, self.safe_states, self.journal, self.clock
         )
-        sink = self.stop.tap(self.keeper.tap(self))
+        sink = self.stop.tap(self.safe_states.tap(self))
         self._buses = {name: Bus(name, NoBus()) for name in self.config.devices}
         for name, options in self.config.devices.items():
             self.devices[name] = Device(
                 name, self.config.drivers[name], options, self._buses[name], self.clock, sink
             )
-            self.keeper.adopt(self.devices[name])
-        self.commander = Commander(
-            self.config, self.devices, self.keeper, self.journal, self.clock, self.latch
+            self.safe_states.adopt(self.devices[name])
+        self.executor = CommandExecutor(
+            self.config, self.devices, self.safe_states, self.journal, self.clock, self.latch
         )
-        self._lives: list[asyncio.Task[Any]] = []
+        self._background: list[asyncio.Task[Any]] = []
 
     def on_reading(self, reading: Any) -> None: ...
 
@@ -173,20 +173,20 @@ class Ground:
     async def __aenter__(self) -> "Ground":
         await self.journal.open()
         self.latch.load()
-        await self.keeper.recall()
+        await self.safe_states.recall()
         for bus in self._buses.values():
             await bus.open()
-        self._lives = [asyncio.ensure_future(device.run()) for device in self.devices.values()]
+        self._background = [asyncio.ensure_future(device.run()) for device in self.devices.values()]
         await until(lambda: all(device.online for device in self.devices.values()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         Relay.hold.set()
         await self.stop.close()
-        await self.keeper.close()
-        for life in self._lives:
+        await self.safe_states.close()
+        for life in self._background:
             life.cancel()
-        await asyncio.wait(self._lives)
+        await asyncio.wait(self._background)
         for bus in self._buses.values():
             await bus.close()
             bus.stop()
@@ -200,11 +200,11 @@ class Ground:
 
     async def set(self, who: Actor, device: str, **values: Any) -> str:
         """The state of the ack, or the code of its error."""
-        return told(await self.commander.execute(self.word(device, **values), who, age_ms=0.0))
+        return told(await self.executor.execute(self.word(device, **values), who, age_ms=0.0))
 
     async def pulse(self, who: Actor, device: str) -> str:
         word = Do(kind="do", id=f"c{next(NUMBERS)}", device=device, action="pulse")
-        return told(await self.commander.execute(word, who, age_ms=0.0))
+        return told(await self.executor.execute(word, who, age_ms=0.0))
 
 
 def told(ack: Mapping[str, Any]) -> str:

@@ -12,8 +12,8 @@ from safety_world import ALICE, LIMIT_S, OWNER, Button, Ground, Relay, actor, to
 
 from device_agent.bus.core import Bus
 from device_agent.driver import Action, DriverError, Flag, Flagged
-from device_agent.safety import keeper
-from device_agent.words import Do
+from device_agent.messages.commands import Do
+from device_agent.safety import safe_states
 
 ALICE_1 = actor(ALICE)
 SAFE = {"on": False, "level": 0}
@@ -55,23 +55,23 @@ async def test_a_driver_with_a_fault_is_told_again(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
         assert await ground.set(ALICE_1, "heater", on=True) == "done"
         Relay.faults = [ValueError("a bug"), OSError(5, "Input/output error")]
-        await ground.keeper.end_of_session(ALICE_1.holder)
+        await ground.safe_states.end_of_session(ALICE_1.holder)
         assert Relay.told[-1][1] == SAFE
-        assert not ground.keeper.limits["heater"].away
+        assert not ground.safe_states.limits["heater"].away
 
 
 async def test_one_that_does_not_obey_keeps_no_session_from_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "LEAVE_LIMIT_S", 0.3)
+    monkeypatch.setattr(safe_states, "LEAVE_LIMIT_S", 0.3)
     async with Ground(tmp_path) as ground:
         assert await ground.set(ALICE_1, "heater", on=True) == "done"
         Relay.faults = [DriverError("jammed")] * 1000
         async with asyncio.timeout(LIMIT_S):
-            await ground.keeper.end_of_session(ALICE_1.holder)
-        assert ground.keeper.limits["heater"].away
+            await ground.safe_states.end_of_session(ALICE_1.holder)
+        assert ground.safe_states.limits["heater"].away
         Relay.faults = []
-        await until(lambda: not ground.keeper.limits["heater"].away)
+        await until(lambda: not ground.safe_states.limits["heater"].away)
         assert Relay.told[-1][1] == SAFE
 
 
@@ -80,7 +80,7 @@ async def test_a_plan_that_meets_a_fault_ends_safe(tmp_path: Path) -> None:
         assert await ground.pulse(ALICE_1, "up") == "done"
         Relay.faults = [ValueError("a bug")]
         await until(lambda: not Relay.faults)
-        await until(lambda: not ground.keeper.limits["up"].away)
+        await until(lambda: not ground.safe_states.limits["up"].away)
         assert Relay.told[-1][1] == SAFE
 
 
@@ -90,15 +90,15 @@ async def test_who_drives_after_a_safe_state_is_remembered(tmp_path: Path) -> No
         assert await ground.set(ALICE_1, "up", level=80) == "done"
         bus = ground.devices["up"].bus
         with occupied(bus):
-            safe = asyncio.ensure_future(ground.keeper.make_safe("up", "max_on_s"))
+            safe = asyncio.ensure_future(ground.safe_states.make_safe("up", "max_on_s"))
             await until(lambda: bus.waiting == 2)
             command = asyncio.ensure_future(ground.set(ALICE_1, "up", level=40))
             await until(lambda: bus.waiting == 3)
         assert (await safe, await command) == (True, "done")
-        assert ground.keeper.driven_by(ALICE_1.holder) == ["up"]
-        await ground.keeper.end_of_session(ALICE_1.holder)
+        assert ground.safe_states.driven_by(ALICE_1.holder) == ["up"]
+        await ground.safe_states.end_of_session(ALICE_1.holder)
         assert Relay.told[-1][1] == SAFE
-        assert not ground.keeper.limits["up"].away
+        assert not ground.safe_states.limits["up"].away
 
 
 async def test_a_doubt_right_after_a_safe_state_is_made_safe_again(tmp_path: Path) -> None:
@@ -106,14 +106,14 @@ async def test_a_doubt_right_after_a_safe_state_is_made_safe_again(tmp_path: Pat
         assert await ground.set(ALICE_1, "up", level=80) == "done"
         bus = ground.devices["up"].bus
         with occupied(bus):
-            ground.keeper.spawn_safe("up", "max_on_s")
+            ground.safe_states.spawn_safe("up", "max_on_s")
             await until(lambda: bus.waiting == 2)
             command = asyncio.ensure_future(ground.set(ALICE_1, "up", level=40))
             await until(lambda: bus.waiting == 3)
             Relay.faults = [None, ValueError("a bug")]
         time.sleep(0.2)  # noqa: ASYNC251 - the loop hears of both at once: it is safe, the command failed
         assert await command == "internal"
-        await until(lambda: not ground.keeper.limits["up"].away)
+        await until(lambda: not ground.safe_states.limits["up"].away)
         assert Relay.told[-1][1] == SAFE
 
 
@@ -122,14 +122,16 @@ async def test_nothing_moves_while_the_configuration_changes(tmp_path: Path) -> 
     async with Ground(tmp_path) as ground:
         assert await ground.set(ALICE_1, "up", level=80) == "done"
         with occupied(ground.devices["heater"].bus):
-            leaving = asyncio.ensure_future(ground.keeper.leave(["up", "heater"], "configuration changed"))
-            await until(lambda: not ground.keeper.limits["up"].away)
+            leaving = asyncio.ensure_future(
+                ground.safe_states.leave(["up", "heater"], "configuration changed")
+            )
+            await until(lambda: not ground.safe_states.limits["up"].away)
             assert await ground.set(ALICE_1, "up", level=40) == "device_offline"
         await leaving
         assert await ground.set(ALICE_1, "up", level=40) == "device_offline"
         assert Relay.told[-1][1] == SAFE
         for name in ("up", "heater"):
-            ground.keeper.adopt(ground.devices[name])
+            ground.safe_states.adopt(ground.devices[name])
         assert await ground.set(ALICE_1, "up", level=40) == "done"
 
 
@@ -139,8 +141,8 @@ async def test_what_was_not_heard_for_too_long_is_not_closed(tmp_path: Path) -> 
         await until(lambda: ground.devices["lid"].latest is not None)
         assert await ground.set(ALICE_1, "drum", on=True) == "done"
         Button.pressed = Flagged(False, Flag.STALE)
-        await until(lambda: not ground.keeper.limits["drum"].away)
-        refusal = ground.commander.would(ground.word("drum", on=True), ALICE_1)
+        await until(lambda: not ground.safe_states.limits["drum"].away)
+        refusal = ground.executor.would(ground.word("drum", on=True), ALICE_1)
         assert refusal["error"]["message"].endswith("it cannot be read now")
 
 
@@ -150,7 +152,7 @@ async def test_a_stop_line_that_cannot_be_believed_stops(tmp_path: Path, said: F
         await until(lambda: ground.devices["stop"].latest is not None)
         assert await ground.set(ALICE_1, "up", level=80) == "done"
         Button.pressed = said
-        await until(lambda: not ground.keeper.limits["up"].away)
+        await until(lambda: not ground.safe_states.limits["up"].away)
         assert Relay.told[-1][1] == SAFE
         assert await ground.set(ALICE_1, "up", level=80) == "not_allowed"
         assert not ground.stop.status()["latched"]
@@ -174,10 +176,10 @@ class Broken:
 async def test_what_nobody_expected_is_not_called_done(tmp_path: Path) -> None:
     """Neither to who asked, nor to who asks again, nor in the Journal."""
     async with Ground(tmp_path) as ground:
-        ground.commander.questions = {"expert": Broken()}
+        ground.executor.questions = {"expert": Broken()}
         word = Do(kind="do", id="q1", device="expert", action="ask", args={})
         for repeated in (False, True):
-            ack = await ground.commander.execute(word, OWNER, age_ms=0.0)
+            ack = await ground.executor.execute(word, OWNER, age_ms=0.0)
             assert (ack["state"], told(ack)) == ("unknown", "internal")
             assert ack.get("repeated", False) is repeated
         assert (await ground.journal.actuations())[-1]["result"] == "unknown"

@@ -1,4 +1,4 @@
-"""Access, rank, the emergency stop, dry runs and races, under the commander that everybody drives through."""
+"""Access, rank, the emergency stop, dry runs and races, under the executor that everybody drives through."""
 
 import asyncio
 from pathlib import Path
@@ -8,7 +8,7 @@ from safety_world import ALICE, BOB, LIMIT_S, OWNER, Button, Ground, Relay, acto
 
 from device_agent.errors import Rejected
 from device_agent.network import Caller
-from device_agent.safety.latch import Latch
+from device_agent.safety.stop_latch import StopLatch
 
 RULES = """
 [access]
@@ -38,12 +38,12 @@ async def test_points_and_ranges_are_bound_to_callers(tmp_path: Path) -> None:
         assert await ground.set(BOB_1, "up", level=10) == "not_allowed"
         assert await ground.pulse(BOB_1, "up") == "not_allowed"
         assert await ground.set(BOB_1, "up", on=False) == "done"
-        ground.commander.session_ends(BOB_1.holder)
+        ground.executor.session_ends(BOB_1.holder)
         assert await ground.set(ALICE_1, "up", level=50) == "done"
         assert await ground.set(ALICE_1, "up", level=51) == "not_allowed"
         # The step to 80 is beyond what callers may, whoever thought of it.
         assert await ground.pulse(ALICE_1, "up") == "not_allowed"
-        ground.commander.session_ends(ALICE_1.holder)
+        ground.executor.session_ends(ALICE_1.holder)
         assert await ground.set(OWNER, "up", level=90) == "done"
 
 
@@ -57,12 +57,12 @@ async def test_refusals_leak_nothing(tmp_path: Path) -> None:
     async with Ground(tmp_path, rules()) as ground:
         sentences = []
         for name in ("heater", "nothing"):
-            ack = await ground.commander.execute(ground.word(name, on=True), BOB_1, age_ms=0.0)
+            ack = await ground.executor.execute(ground.word(name, on=True), BOB_1, age_ms=0.0)
             assert told(ack) == "unknown_device"
             sentences.append(ack["error"]["message"].replace(name, "X"))
         assert sentences[0] == sentences[1]
         assert "there are: down, up" in sentences[0]
-        ack = await ground.commander.execute(
+        ack = await ground.executor.execute(
             ground.word("up", on=True), actor(Caller("", "mallory")), age_ms=0.0
         )
         assert (told(ack), "none" in ack["error"]["message"]) == ("unknown_device", True)
@@ -71,7 +71,7 @@ async def test_refusals_leak_nothing(tmp_path: Path) -> None:
 async def test_a_lower_rank_waits_and_a_higher_one_takes_over_by_way_of_safe(tmp_path: Path) -> None:
     async with Ground(tmp_path, rules(preempt=True)) as ground:
         assert await ground.set(BOB_1, "down", on=True, level=30) == "done"
-        dry = ground.commander.would(ground.word("down", level=20), ALICE_1)
+        dry = ground.executor.would(ground.word("down", level=20), ALICE_1)
         assert (dry["state"], dry["hand_over"]) == ("done", True)
         assert await ground.set(ALICE_1, "down", level=20) == "done"
         written = [values for _, values in Relay.told]
@@ -92,11 +92,11 @@ async def test_without_preempt_who_came_first_keeps_it(tmp_path: Path) -> None:
 
 async def test_a_dry_run_moves_nothing_and_names_the_rule(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
-        assert ground.commander.would(ground.word("up", on=True), OWNER)["state"] == "done"
+        assert ground.executor.would(ground.word("up", on=True), OWNER)["state"] == "done"
         assert Relay.told == []
         # It held no interlock either.
         assert await ground.set(OWNER, "down", on=True) == "done"
-        refusal = ground.commander.would(ground.word("up", on=True), OWNER)
+        refusal = ground.executor.would(ground.word("up", on=True), OWNER)
         assert refusal["error"]["code"] == "interlocked"
         assert "down" in refusal["error"]["message"]
 
@@ -118,10 +118,10 @@ async def test_a_command_in_doubt_keeps_its_interlock_until_it_is_safe(tmp_path:
     async with Ground(tmp_path) as ground:
         Relay.hold.clear()
         assert await ground.set(ALICE_1, "up", on=True) == "bus_timeout"
-        assert ground.keeper.limits["up"].away
+        assert ground.safe_states.limits["up"].away
         assert await ground.set(BOB_1, "down", on=True) == "interlocked"
         Relay.hold.set()
-        await until(lambda: not ground.keeper.limits["up"].away)
+        await until(lambda: not ground.safe_states.limits["up"].away)
         assert await ground.set(BOB_1, "down", on=True) == "done"
 
 
@@ -150,7 +150,7 @@ async def test_a_rest_goes_on_over_a_restart(tmp_path: Path) -> None:
     # Killed while it was on: opening made it safe, and the rest counts from there.
     async with Ground(tmp_path) as ground:
         ground.clock.step(61)
-        assert not ground.keeper.limits["heater"].away
+        assert not ground.safe_states.limits["heater"].away
         assert await ground.set(ALICE_1, "heater", on=True) == "done"
 
 
@@ -159,13 +159,13 @@ async def test_the_emergency_stop_latches_over_restarts(tmp_path: Path) -> None:
         assert await ground.set(ALICE_1, "up", on=True) == "done"
         assert await ground.pulse(BOB_1, "heater") == "done"
         assert await ground.stop.press("the owner") == {"up": True, "down": True, "heater": True}
-        assert not any(limits.away for limits in ground.keeper.limits.values())
+        assert not any(limits.away for limits in ground.safe_states.limits.values())
         for who in (ALICE_1, OWNER):
             assert await ground.set(who, "up", on=False) == "not_allowed"
         with pytest.raises(Rejected, match="emergency stop"):
-            ground.commander.admit_bytes(ALICE_1, "up")
+            ground.executor.admit_bytes(ALICE_1, "up")
     async with Ground(tmp_path) as ground:
-        ack = await ground.commander.execute(ground.word("up", on=True), ALICE_1, age_ms=0.0)
+        ack = await ground.executor.execute(ground.word("up", on=True), ALICE_1, age_ms=0.0)
         assert "device-agent release" in ack["error"]["message"]
         assert ground.stop.status()["latched"]
         await ground.stop.release("the owner")
@@ -187,12 +187,12 @@ async def test_a_command_under_way_is_stopped(tmp_path: Path) -> None:
         assert await second == "not_allowed"
         await pressing
         assert [values for _, values in Relay.told][-1] == {"on": False, "level": 0}
-        assert not ground.keeper.limits["up"].away
+        assert not ground.safe_states.limits["up"].away
 
 
 async def test_a_damaged_latch_counts_as_set(tmp_path: Path) -> None:
     (tmp_path / "emergency_stop").write_bytes(b"\0" * 256)
-    latch = Latch(tmp_path / "emergency_stop")
+    latch = StopLatch(tmp_path / "emergency_stop")
     latch.load()
     assert latch.state is not None
 
@@ -214,7 +214,7 @@ async def test_a_line_presses_the_stop_and_must_be_released_first(tmp_path: Path
         Button.pressed = True
         ground.devices["button"].demand("test", 0.05)
         await until(lambda: ground.latch.state is not None)
-        await until(lambda: not ground.keeper.limits["up"].away)
+        await until(lambda: not ground.safe_states.limits["up"].away)
         refusal = await asyncio.wait_for(_release(ground), LIMIT_S)
         assert "still active" in refusal
         Button.pressed = False
@@ -246,12 +246,12 @@ async def _release(ground: Ground) -> str:
 
 @pytest.mark.parametrize("state", [None, {"who": "x" * 100, "at_ms": 2**53}])
 def test_the_latch_fits_its_place(tmp_path: Path, state: dict[str, int] | None) -> None:
-    latch = Latch(tmp_path / "emergency_stop")
+    latch = StopLatch(tmp_path / "emergency_stop")
     latch.load()
     if state is not None:
         latch.set("ü" * 500, 2**53)
     latch.save()
     assert (tmp_path / "emergency_stop").stat().st_size == 256
-    again = Latch(tmp_path / "emergency_stop")
+    again = StopLatch(tmp_path / "emergency_stop")
     again.load()
     assert again.state == latch.state

@@ -8,7 +8,7 @@ import pytest
 from safety_world import ALICE, BOB, OWNER, Button, Fan, Ground, Relay, actor, told, until
 
 from device_agent.errors import Rejected
-from device_agent.words import Do, parse
+from device_agent.messages.commands import Do, parse
 
 ALICE_1, BOB_1 = actor(ALICE), actor(BOB)
 LID = """
@@ -28,7 +28,7 @@ async def test_only_while_closed(tmp_path: Path) -> None:
     async with Ground(tmp_path, LID) as ground:
         Button.pressed = True
         await until(lambda: ground.devices["lid"].latest.values["active"] is True)
-        refused = await ground.commander.execute(ground.word("drum", on=True), ALICE_1, age_ms=0.0)
+        refused = await ground.executor.execute(ground.word("drum", on=True), ALICE_1, age_ms=0.0)
         assert told(refused) == "interlocked"
         assert refused["error"]["message"] == (
             "drum may leave its safe value only while lid.active is false; it is true"
@@ -38,7 +38,7 @@ async def test_only_while_closed(tmp_path: Path) -> None:
         await until(lambda: ground.devices["lid"].latest.values["active"] is False)
         assert await ground.set(ALICE_1, "drum", on=True) == "done"
         Button.pressed = True
-        await until(lambda: not ground.keeper.limits["drum"].away)
+        await until(lambda: not ground.safe_states.limits["drum"].away)
         assert Relay.told[-1][1] == {"on": False, "level": 0}
         rows = await ground.journal.actuations()
         assert "only while lid.active is false" in rows[-1]["rule"]
@@ -51,8 +51,8 @@ async def test_what_cannot_be_read_is_not_closed(tmp_path: Path) -> None:
         await until(lambda: ground.devices["lid"].latest is not None)
         assert await ground.set(ALICE_1, "drum", on=True) == "done"
         Button.pressed = None
-        await until(lambda: not ground.keeper.limits["drum"].away)
-        refusal = ground.commander.would(ground.word("drum", on=True), ALICE_1)
+        await until(lambda: not ground.safe_states.limits["drum"].away)
+        refusal = ground.executor.would(ground.word("drum", on=True), ALICE_1)
         assert refusal["error"]["message"].endswith("it cannot be read now")
 
 
@@ -60,10 +60,10 @@ async def test_an_interlock_does_not_name_what_is_hidden(tmp_path: Path) -> None
     hidden = '[access]\nread = "anyone"\ndrive = "anyone"\n[access.devices.down]\nread = []\ndrive = []\n'
     async with Ground(tmp_path, hidden) as ground:
         assert await ground.set(OWNER, "down", on=True) == "done"
-        refused = await ground.commander.execute(ground.word("up", on=True), ALICE_1, age_ms=0.0)
+        refused = await ground.executor.execute(ground.word("up", on=True), ALICE_1, age_ms=0.0)
         assert told(refused) == "interlocked"
         assert "down" not in refused["error"]["message"]
-        assert "down" in ground.commander.would(ground.word("up", on=True), OWNER)["error"]["message"]
+        assert "down" in ground.executor.would(ground.word("up", on=True), OWNER)["error"]["message"]
 
 
 async def test_a_command_whose_session_ends_before_it_begins_never_moves(tmp_path: Path) -> None:
@@ -76,13 +76,13 @@ async def test_a_command_whose_session_ends_before_it_begins_never_moves(tmp_pat
         second = asyncio.ensure_future(
             bus.run(lambda: None, 5.0)  # so that what comes after stands behind it
         )
-        ground.commander.session_ends(ALICE_1.holder)
-        ending = asyncio.ensure_future(ground.keeper.end_of_session(ALICE_1.holder))
+        ground.executor.session_ends(ALICE_1.holder)
+        ending = asyncio.ensure_future(ground.safe_states.end_of_session(ALICE_1.holder))
         Relay.hold.set()
         await asyncio.gather(first, second, ending)
         assert await ground.set(ALICE_1, "heater", on=True) == "not_allowed"
         assert Relay.told[-1][1] == {"on": False, "level": 0}
-        assert not ground.keeper.limits["heater"].away
+        assert not ground.safe_states.limits["heater"].away
 
 
 async def test_a_cut_off_command_is_in_doubt_and_made_safe(tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ async def test_a_cut_off_command_is_in_doubt_and_made_safe(tmp_path: Path) -> No
         await until(Relay.begun.is_set)
         command.cancel()
         await asyncio.wait([command])
-        assert ground.keeper.limits["heater"].away
+        assert ground.safe_states.limits["heater"].away
         Relay.hold.set()
-        await until(lambda: not ground.keeper.limits["heater"].away)
+        await until(lambda: not ground.safe_states.limits["heater"].away)
         assert Relay.told[-1][1] == {"on": False, "level": 0}
         rows = await ground.journal.actuations()
         assert [row["result"] for row in rows] == ["unknown", "done"]
@@ -108,20 +108,20 @@ async def test_nothing_moves_after_the_last_safe_state(tmp_path: Path) -> None:
         first = asyncio.ensure_future(ground.set(ALICE_1, "heater", on=True))
         await until(Relay.begun.is_set)
         waits = asyncio.ensure_future(ground.set(ALICE_1, "heater", level=5))
-        ground.keeper.stopping = True
-        stop = asyncio.ensure_future(ground.keeper.all_safe("stop", 5.0))
+        ground.safe_states.stopping = True
+        stop = asyncio.ensure_future(ground.safe_states.all_safe("stop", 5.0))
         Relay.hold.set()
         await stop
         assert (await first, await waits) == ("done", "device_offline")
         assert Relay.told[-1][1] == {"on": False, "level": 0}
-        assert ground.commander.would(ground.word("up", on=True), OWNER)["state"] == "rejected"
+        assert ground.executor.would(ground.word("up", on=True), OWNER)["state"] == "rejected"
 
 
 async def test_a_lapsed_lease_is_handed_over_by_way_of_safe(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
         assert await ground.set(ALICE_1, "up", level=80) == "done"
         ground.clock.step(61.0)
-        assert ground.commander.would(ground.word("up", level=40), BOB_1)["hand_over"] is True
+        assert ground.executor.would(ground.word("up", level=40), BOB_1)["hand_over"] is True
         assert await ground.set(BOB_1, "up", level=40) == "done"
         assert [values for _, values in Relay.told] == [
             {"level": 80},
@@ -131,7 +131,7 @@ async def test_a_lapsed_lease_is_handed_over_by_way_of_safe(tmp_path: Path) -> N
         # Its driver may go on after any pause, and what a request left is nobody's.
         ground.clock.step(61.0)
         assert await ground.set(BOB_1, "up", level=50) == "done"
-        ground.commander.request_ends(BOB_1.holder)
+        ground.executor.request_ends(BOB_1.holder)
         assert await ground.set(ALICE_1, "up", level=60) == "done"
         assert [values for _, values in Relay.told][3:] == [{"level": 50}, {"level": 60}]
 
@@ -139,8 +139,8 @@ async def test_a_lapsed_lease_is_handed_over_by_way_of_safe(tmp_path: Path) -> N
 async def test_each_step_of_an_action_is_in_the_journal(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
         word = Do(kind="do", id="p", device="up", action="pulse")
-        assert told(await ground.commander.execute(word, ALICE_1, age_ms=0.0)) == "done"
-        await until(lambda: not ground.keeper.limits["up"].away)
+        assert told(await ground.executor.execute(word, ALICE_1, age_ms=0.0)) == "done"
+        await until(lambda: not ground.safe_states.limits["up"].away)
         rows = await ground.journal.actuations()
         assert [(row["who"], row["what"]) for row in rows] == [
             ("session alice", "pulse()"),
@@ -151,20 +151,20 @@ async def test_each_step_of_an_action_is_in_the_journal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("age_ms", "code"), [(None, "clock_unset"), (5001.0, "expired"), (4000.0, "done")])
 async def test_age_is_by_the_transports_clock(tmp_path: Path, age_ms: float | None, code: str) -> None:
     async with Ground(tmp_path) as ground:
-        ack = await ground.commander.execute(ground.word("up", on=True), ALICE_1, age_ms=age_ms)
+        ack = await ground.executor.execute(ground.word("up", on=True), ALICE_1, age_ms=age_ms)
         assert told(ack) == code
 
 
 async def test_bytes_take_the_lease_and_are_in_the_journal(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
         for _ in range(3):
-            ground.commander.admit_bytes(ALICE_1, "up")
+            ground.executor.admit_bytes(ALICE_1, "up")
         with pytest.raises(Rejected, match="up is driven by session alice"):
-            ground.commander.admit_bytes(BOB_1, "up")
-        ground.commander.session_ends(ALICE_1.holder)
-        ground.commander.admit_bytes(BOB_1, "up")
+            ground.executor.admit_bytes(BOB_1, "up")
+        ground.executor.session_ends(ALICE_1.holder)
+        ground.executor.admit_bytes(BOB_1, "up")
         with pytest.raises(Rejected, match="has ended"):
-            ground.commander.admit_bytes(ALICE_1, "up")
+            ground.executor.admit_bytes(ALICE_1, "up")
         rows = await ground.journal.actuations()
         assert [(row["who"], row["what"]) for row in rows] == [
             ("session alice", "bytes"),
@@ -196,4 +196,4 @@ async def test_a_device_that_gives_up_is_left_safe(tmp_path: Path) -> None:
         assert Relay.told[told] == ("fan", {"on": False, "level": 0})
         Fan.broken = False
         await until(lambda: fan.online)
-        assert not ground.keeper.away(["fan"])
+        assert not ground.safe_states.away(["fan"])

@@ -20,7 +20,7 @@ from device_agent.records import DeviceState, Point, Reading, Status
 from device_agent.safety.conditions import Conditions, Tap
 from device_agent.safety.leases import Leases
 from device_agent.safety.limits import HOUR_S, Interlocks, Limits
-from device_agent.store import turns
+from device_agent.store.journal import safe_transitions
 
 MAX_ON_S, MIN_OFF_S, CYCLES, IDLE_S = 600.0, 30.0, 4, 60.0
 GROUPS = {"up": ["motor"], "down": ["motor", "power"], "heat": ["power"]}
@@ -63,7 +63,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.db = sqlite3.connect(":memory:")
-        self.db.executescript(turns.SCHEMA)
+        self.db.executescript(safe_transitions.SCHEMA)
         self.boots, self.booted_s, self.now_s = 1, 0.0, 0.0
         self.pasts = {name: Past() for name in GROUPS}
         self.lease: dict[str, tuple[str, float]] = {}
@@ -102,7 +102,7 @@ class Machine(RuleBasedStateMachine):
             )
             for name, groups in GROUPS.items()
         }
-        for turn in turns.load(self.db, str(self.boots)):
+        for turn in safe_transitions.load(self.db, str(self.boots)):
             self.limits[turn.device].recall([turn])
         wanted = {name: {LID: {"closed": True}} if name == HEAT else {} for name in GROUPS}
         self.known = {name: Known(ActuatorConfig(safe=False, only_while=wanted[name])) for name in GROUPS}
@@ -122,7 +122,7 @@ class Machine(RuleBasedStateMachine):
 
     def _applied(self, name: str, on: bool) -> None:
         made = self.limits[name].applied({"on": on}, self.clock_s)
-        turns.note(self.db, str(self.boots), made)
+        safe_transitions.note(self.db, str(self.boots), made)
         past = self.pasts[name]
         if on is not past.away:
             (past.left if on else past.back).append(self.now_s)
@@ -178,7 +178,7 @@ class Machine(RuleBasedStateMachine):
         """A command came out as unknown: it may have left safe, and is made safe."""
         past = self.pasts[name]
         if not past.lost:
-            turns.note(self.db, str(self.boots), self.limits[name].doubt(self.clock_s))
+            safe_transitions.note(self.db, str(self.boots), self.limits[name].doubt(self.clock_s))
             if not past.away:
                 past.left.append(self.now_s)
                 past.away = True
@@ -263,7 +263,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def trimmed(self) -> None:
-        turns.trim(self.db, str(self.boots), self.clock_s)
+        safe_transitions.trim(self.db, str(self.boots), self.clock_s)
 
     # -- what must always hold ------------------------------------------------------------------------------
 
@@ -297,14 +297,16 @@ TestLimits = Machine.TestCase
 
 def test_an_instant_of_an_earlier_boot_is_this_boots_first() -> None:
     with closing(sqlite3.connect(":memory:")) as db:
-        db.executescript(turns.SCHEMA)
-        turns.note(db, "one", [turns.Turn("valve", "on", 90_000.0, True)])
-        turns.note(db, "two", [turns.Turn("valve", "on", 5.0, False)])
-        assert turns.load(db, "two") == [
-            turns.Turn("valve", "on", 0.0, True),
-            turns.Turn("valve", "on", 5.0, False),
+        db.executescript(safe_transitions.SCHEMA)
+        safe_transitions.note(db, "one", [safe_transitions.SafeTransition("valve", "on", 90_000.0, True)])
+        safe_transitions.note(db, "two", [safe_transitions.SafeTransition("valve", "on", 5.0, False)])
+        assert safe_transitions.load(db, "two") == [
+            safe_transitions.SafeTransition("valve", "on", 0.0, True),
+            safe_transitions.SafeTransition("valve", "on", 5.0, False),
         ]
-        turns.trim(db, "three", 3599.0)
-        assert len(turns.load(db, "three")) == 2
-        turns.trim(db, "three", 3601.0)
-        assert turns.load(db, "three") == [turns.Turn("valve", "on", 0.0, False)]
+        safe_transitions.trim(db, "three", 3599.0)
+        assert len(safe_transitions.load(db, "three")) == 2
+        safe_transitions.trim(db, "three", 3601.0)
+        assert safe_transitions.load(db, "three") == [
+            safe_transitions.SafeTransition("valve", "on", 0.0, False)
+        ]

@@ -7,13 +7,13 @@ from typing import Any
 
 from safety_world import ALICE, Ground, Relay, actor, until
 
-from device_agent.channels import Hub
 from device_agent.config.models import StreamConfig
-from device_agent.events import Draft
+from device_agent.devices.dispatcher import Dispatcher
+from device_agent.messages.events import EventDraft
 from device_agent.network import Inbound, StartTask, StreamSpec
-from device_agent.ports import Port
 from device_agent.records import Reading
-from device_agent.sessions import SharedPorts
+from device_agent.tasks.pipe_session import SharedSessionStreams
+from device_agent.tasks.session_stream import SessionStream
 
 SPEC = StreamSpec("orders", "t1-1", "inbound", "events", "dedicated")
 
@@ -53,19 +53,19 @@ async def test_a_command_whose_session_has_ended_drives_nothing(tmp_path: Path) 
         wire = Wire()
         config = StreamConfig(direction="inbound", devices=["up"])
         up = {"up": ground.devices["up"]}
-        port = Port(SPEC, config, up, None, Hub(ground.clock), ground.commander, ground.clock)
+        port = SessionStream(SPEC, config, up, None, Dispatcher(ground.clock), ground.executor, ground.clock)
         await port.attach(wire, actor(ALICE), announced=False, streams=["orders"], until_ms=None)
         wire.send("first")
         await until(lambda: Relay.told)
         moved = len(Relay.told)
-        lives = port._lives
-        known = len(lives)
+        background = port._background
+        known = len(background)
         wire.send("second")
-        while len(lives) == known:  # noqa: ASYNC110 - up to the very step in which the command is taken in
+        while len(background) == known:  # noqa: ASYNC110 - up to the very step in which the command is taken in
             await asyncio.sleep(0)
         await port.detach("t1", end=True)
         assert len(Relay.told) == moved
-        assert not lives.failures
+        assert not background.failures
 
 
 class Ear:
@@ -89,7 +89,7 @@ async def test_a_fault_or_a_reload_makes_no_stream_deaf(tmp_path: Path) -> None:
         spec = StreamSpec("console", "t1-1", "inbound", "bytes", "dedicated")
         config = StreamConfig(direction="inbound", format="bytes", devices=["up"])
         up: Any = {"up": ear}
-        port = Port(spec, config, up, None, Hub(ground.clock), ground.commander, ground.clock)
+        port = SessionStream(spec, config, up, None, Dispatcher(ground.clock), ground.executor, ground.clock)
         ear.reload = lambda: port.replace("up", up["up"])
         await port.attach(wire, actor(ALICE), announced=False, streams=["console"], until_ms=None)
         for word in (b"bug", b"reload", b"after"):
@@ -105,9 +105,9 @@ class Kept:
     channel = "telemetry"
 
     def __init__(self) -> None:
-        self.kept: list[Draft] = []
+        self.kept: list[EventDraft] = []
 
-    def append(self, draft: Draft) -> bool:
+    def append(self, draft: EventDraft) -> bool:
         self.kept.append(draft)
         return True
 
@@ -115,21 +115,21 @@ class Kept:
 async def test_a_session_that_ends_without_a_network_leaves_the_others_their_readings(tmp_path: Path) -> None:
     """Two sessions wait for the network to open their shared stream again; the time of one is over."""
     async with Ground(tmp_path) as ground:
-        hub, lane, ports = Hub(ground.clock), Kept(), SharedPorts()
+        dispatcher, lane, ports = Dispatcher(ground.clock), Kept(), SharedSessionStreams()
         spec = StreamSpec("telemetry", "telemetry", "outbound", "events", "shared")
         config = StreamConfig(direction="outbound", affinity="shared", devices=["up"])
 
-        def make() -> Port:
+        def make() -> SessionStream:
             up: Any = {"up": ground.devices["up"]}
-            return Port(spec, config, up, lane, hub, ground.commander, ground.clock)  # type: ignore[arg-type]
+            return SessionStream(spec, config, up, lane, dispatcher, ground.executor, ground.clock)  # type: ignore[arg-type]
 
         port = ports.get("telemetry", "t1", make)
         assert ports.get("telemetry", "t2", make) is port
         port.collect()
         await port.detach("t1", end=True)
-        hub.on_reading(Reading("up", 0, {"on": True}))
+        dispatcher.on_reading(Reading("up", 0, {"on": True}))
         assert len(lane.kept) == 1
         await port.detach("t2", end=True)
-        hub.on_reading(Reading("up", 0, {"on": False}, monotonic_s=100.0))
+        dispatcher.on_reading(Reading("up", 0, {"on": False}, monotonic_s=100.0))
         assert len(lane.kept) == 1
         assert ports.get("telemetry", "t3", make) is not port, "its devices may be others by now"

@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from device_agent import events
-from device_agent.network import Cut
+from device_agent.messages import events
+from device_agent.network import OutgoingMessage
 from device_agent.records import Reading
-from device_agent.store.lane import Lane
-from device_agent.store.lanes import Lanes
-from device_agent.store.thread import StoreThread
+from device_agent.store.outbox.channel_queue import ChannelQueue
+from device_agent.store.outbox.outbox import Outbox
+from device_agent.store.store_thread import StoreThread
 from device_agent.testing.clock import SteppedClock
 
 
@@ -33,7 +33,7 @@ class Caller:
         self.expected = 1
         self.events: list[dict[str, Any]] = []
 
-    def deliver(self, cut: Cut) -> None:
+    def deliver(self, cut: OutgoingMessage) -> None:
         if cut.number >= self.expected:
             self.expected = cut.number + 1
             self.events += [json.loads(item) for item in cut.items]
@@ -54,13 +54,13 @@ class Machine:
     async def boot(self, rule: Rule, channel: str = "s", *, again: bool = False) -> None:
         """Start; `again`: the Journal knows a session with this channel, as after a crash."""
         self.thread, self.lanes = await self.start([channel] if again else [])
-        self.lane: Lane = await self.lanes.open(channel, rule)
+        self.lane: ChannelQueue = await self.lanes.open(channel, rule)
         self.lanes._begin_log()
 
-    async def start(self, dedicated: list[str]) -> tuple[StoreThread, Lanes]:
+    async def start(self, dedicated: list[str]) -> tuple[StoreThread, Outbox]:
         """A process that has begun and serves nobody yet; channels of sessions that are to go on."""
         thread = StoreThread()
-        lanes = Lanes(
+        lanes = Outbox(
             self.disk,
             self.memory,
             max_bytes=self.max_bytes,

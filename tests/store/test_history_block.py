@@ -7,7 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device_agent.records import Flag, Reading
-from device_agent.store.history_block import Block, block_of, clip, decode, encode, folded, rows_of
+from device_agent.store.history.history_block import (
+    HistoryBlock,
+    block_of,
+    clip,
+    decode,
+    encode,
+    folded,
+    rows_of,
+)
 
 numbers = st.one_of(
     st.none(),
@@ -103,7 +111,7 @@ def test_damage_is_a_value_error() -> None:
         b"",
         data[:-3],
         data[:6] + bytes([data[6] ^ 1]) + data[7:],
-        encode(Block("d", 0, (), [], []))[2:],
+        encode(HistoryBlock("d", 0, (), [], []))[2:],
     ):
         with pytest.raises(ValueError, match="cannot be read"):
             decode("d", 0, damaged)

@@ -9,10 +9,10 @@ import pytest
 
 from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.records import Reading
-from device_agent.store.history import History
-from device_agent.store.history_block import Row, clip, rows_of
-from device_agent.store.history_file import HistoryReader
-from device_agent.store.thread import StoreThread
+from device_agent.store.history.history_block import HistoryRow, clip, rows_of
+from device_agent.store.history.history_file import HistoryReader
+from device_agent.store.history.history_recorder import HistoryRecorder
+from device_agent.store.store_thread import StoreThread
 from device_agent.testing import SteppedClock
 
 DAY_S = 86_400
@@ -32,10 +32,12 @@ def clock() -> SteppedClock:
 
 
 @pytest.fixture
-def make(tmp_path: Path, thread: StoreThread, clock: SteppedClock) -> Callable[..., History]:
-    def history(keep_days: float = 7, max_bytes: int = 64_000_000, folder: Path = tmp_path) -> History:
+def make(tmp_path: Path, thread: StoreThread, clock: SteppedClock) -> Callable[..., HistoryRecorder]:
+    def history(
+        keep_days: float = 7, max_bytes: int = 64_000_000, folder: Path = tmp_path
+    ) -> HistoryRecorder:
         path = folder / "history.db"
-        return History(path, keep_days=keep_days, max_bytes=max_bytes, thread=thread, clock=clock)
+        return HistoryRecorder(path, keep_days=keep_days, max_bytes=max_bytes, thread=thread, clock=clock)
 
     return history
 
@@ -46,13 +48,15 @@ def reading(clock: SteppedClock, value: float | None = None, device: str = "clim
     return Reading(device, clock.now_ms(), values, {}, at_s, clock.is_set())
 
 
-def stored(path: Path, device: str = "climate", from_ms: int = 0, to_ms: int = 2**45) -> list[Row]:
+def stored(path: Path, device: str = "climate", from_ms: int = 0, to_ms: int = 2**45) -> list[HistoryRow]:
     with HistoryReader(path) as reader:
         parts = (clip(block, from_ms, to_ms) for block in reader.blocks(device, from_ms, to_ms))
         return [row for part in parts if part is not None for row in rows_of(part)]
 
 
-async def live(history: History, clock: SteppedClock, hours: float, every_s: float, devices: int = 1) -> None:
+async def live(
+    history: HistoryRecorder, clock: SteppedClock, hours: float, every_s: float, devices: int = 1
+) -> None:
     """Hours of readings, with a commit and thinning each half hour."""
     for number in range(1, round(hours * 3600 / every_s) + 1):
         clock.step(every_s)

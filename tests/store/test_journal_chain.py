@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.store import chain
-from device_agent.store.journal import Journal
-from device_agent.store.thread import StoreThread
+from device_agent.store.journal import hash_chain
+from device_agent.store.journal.journal import Journal
+from device_agent.store.store_thread import StoreThread
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def change(path: Path, *statements: str) -> None:
 
 async def test_an_untouched_journal_is_whole_over_restarts(path: Path) -> None:
     await write(path, 5)
-    verdict = chain.verify(path)
+    verdict = hash_chain.verify(path)
     assert (verdict["ok"], verdict["rows"], verdict["first"], verdict["last"]) == (True, 15, 1, 15)
-    rows = chain.newest(path, 2)
+    rows = hash_chain.newest(path, 2)
     assert [row["n"] for row in rows] == [14, 15]
     assert rows[-1]["hash"] == verdict["head"]
 
@@ -61,48 +61,48 @@ async def test_an_untouched_journal_is_whole_over_restarts(path: Path) -> None:
 )  # fmt: skip
 async def test_what_was_changed_shows(path: Path, statement: str, n: int, word: str) -> None:
     change(path, statement)
-    verdict = chain.verify(path)
+    verdict = hash_chain.verify(path)
     assert not verdict["ok"]
     assert verdict["fault"]["n"] == n
     assert word in verdict["fault"]["why"]
     # The daemon goes on writing, and what was done to it stays to be seen.
     await write(path, 3)
-    assert not chain.verify(path)["ok"]
+    assert not hash_chain.verify(path)["ok"]
 
 
 async def test_old_rows_give_way_and_the_rest_still_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chain, "ROWS_MAX", 20)
-    monkeypatch.setattr(chain, "TRIM_ROWS", 5)
+    monkeypatch.setattr(hash_chain, "ROWS_MAX", 20)
+    monkeypatch.setattr(hash_chain, "TRIM_ROWS", 5)
     path = tmp_path / "journal.db"
     await write(path, 57)
-    verdict = chain.verify(path)
+    verdict = hash_chain.verify(path)
     assert verdict["ok"]
     assert verdict["last"] == 57
     assert 20 <= verdict["rows"] < 25
     assert verdict["first"] == 58 - verdict["rows"]
     change(path, f"DELETE FROM actuation WHERE n = {verdict['first']}")
-    assert chain.verify(path)["fault"]["n"] == verdict["first"]
+    assert hash_chain.verify(path)["fault"]["n"] == verdict["first"]
 
 
 async def test_rows_of_the_first_version_are_taken_into_the_chain(path: Path) -> None:
     change(path, "ALTER TABLE actuation DROP COLUMN hash", "DROP TABLE chain")
     await write(path, 1)
-    assert chain.verify(path)["rows"] == 11
+    assert hash_chain.verify(path)["rows"] == 11
 
 
 async def test_without_its_ends_a_chain_is_not_made_whole_again(path: Path) -> None:
     change(path, "UPDATE actuation SET what = 'x' WHERE n = 3", "DROP TABLE chain")
     await write(path, 1)
-    assert not chain.verify(path)["ok"]
+    assert not hash_chain.verify(path)["ok"]
 
 
 def test_a_full_disk_keeps_rows_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain, "WAITING_MAX", 50)
-    row: Callable[[int], chain.Row] = lambda n: (n, "who", "valve", "x" * 200, "done", "")  # noqa: E731
+    monkeypatch.setattr(hash_chain, "WAITING_MAX", 50)
+    row: Callable[[int], hash_chain.Row] = lambda n: (n, "who", "valve", "x" * 200, "done", "")  # noqa: E731
     with closing(sqlite3.connect(tmp_path / "journal.db")) as db:
-        links = chain.Chain()
+        links = hash_chain.HashChain()
         links.prepare(db)
         links.append(db, row(0))
         full = db.execute("PRAGMA page_count").fetchone()[0]
@@ -116,8 +116,8 @@ def test_a_full_disk_keeps_rows_waiting(tmp_path: Path, monkeypatch: pytest.Monk
         assert refused > 60
         db.execute("PRAGMA max_page_count = 100000")
         links.append(db, row(91))
-    assert chain.verify(tmp_path / "journal.db")["ok"]
-    rows = chain.newest(tmp_path / "journal.db", 1000)
+    assert hash_chain.verify(tmp_path / "journal.db")["ok"]
+    rows = hash_chain.newest(tmp_path / "journal.db", 1000)
     assert rows[-1]["at_ms"] == 91
     said = [entry for entry in rows if "rows lost" in entry["what"]]
     assert len(said) == 1

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from device_agent.errors import NotNoted
-from device_agent.store import fallback
-from device_agent.store.journal import Journal
-from device_agent.store.thread import StoreThread
+from device_agent.store.journal import command_fallback
+from device_agent.store.journal.journal import Journal
+from device_agent.store.store_thread import StoreThread
 
 DONE = {"id": "c", "state": "done"}
 NOW_MS = 1_800_000_000_000
@@ -157,7 +157,7 @@ async def test_a_start_that_cannot_read_what_was_done_carries_out_nothing(
 
 
 async def test_it_is_bounded_and_keeps_the_newest(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fallback, "KEEP_BYTES", 20_000)
+    monkeypatch.setattr(command_fallback, "KEEP_BYTES", 20_000)
     journal = await machine.start()
     await machine.disk_takes(journal, nothing=True)
     for number in range(500):

@@ -6,8 +6,8 @@ import pytest
 
 from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.network import StartTask
-from device_agent.store.journal import DAY_MS, NEWEST_KEPT, TASK_KEEP_MS, Journal
-from device_agent.store.thread import StoreThread
+from device_agent.store.journal.journal import DAY_MS, NEWEST_KEPT, TASK_KEEP_MS, Journal
+from device_agent.store.store_thread import StoreThread
 
 TRUE_MS = EARLIEST_TRUE_MS + 90 * DAY_MS
 ACK = {"state": "done"}

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from outbox_machine import Caller, Machine, Rule
 
-from device_agent.store.outbox_file import OutboxFile
+from device_agent.store.outbox.outbox_file import OutboxFile
 
 SECTOR_BYTES = 512
 SEED = int(os.environ.get("DEVICE_AGENT_SEED", "1"))
@@ -185,7 +185,7 @@ async def test_ten_thousand_power_cuts(tmp_path: Path) -> None:
             raise
         shutil.rmtree(tmp_path / str(seed))
         seed += 1
-    print(f"{done} power cuts in {seed - SEED} lives, SQLite {sqlite3.sqlite_version}")
+    print(f"{done} power cuts in {seed - SEED} background, SQLite {sqlite3.sqlite_version}")
 
 
 def test_the_model_tears(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import structlog
 
 from device_agent.errors import NetworkError, TokenRefused, Unreachable
 from device_agent.network.blocks.identity import IdentityFile
-from device_agent.network.blocks.pubsub import Batch, Client, Delivery
-from device_agent.network.link import Backoff, Link
+from device_agent.network.blocks.pubsub import Batch, Delivery, PubSubClient
+from device_agent.network.connectivity import Backoff, Connectivity
 
 log = structlog.get_logger("control")
 
@@ -28,12 +28,12 @@ SEEN_MAX = 200
 
 
 class ControlChannel:
-    """Three lives on one client: `receive`, `beat`, `tell`. Another key set means another client."""
+    """Three background on one client: `receive`, `beat`, `tell`. Another key set means another client."""
 
     def __init__(
         self,
         file: IdentityFile,
-        link: Link,
+        link: Connectivity,
         *,
         state: Callable[[], Mapping[str, Any]],
         handle: Callable[[Delivery], None],
@@ -48,7 +48,7 @@ class ControlChannel:
         self._renew = renew
         self._remembered = remembered
         self._opened = opened
-        self._client: Client | None = None
+        self._client: PubSubClient | None = None
         self._replaced = asyncio.Event()
         self._state_changed = asyncio.Event()
         self._seen: dict[int, None] = {}
@@ -59,7 +59,7 @@ class ControlChannel:
         if file.identity.control_timetoken != "0":
             self._placed.set()
 
-    def use(self, client: Client) -> None:
+    def use(self, client: PubSubClient) -> None:
         """Receive over this client from now on."""
         self._client = client
         self.token_renewed()
@@ -74,7 +74,7 @@ class ControlChannel:
         """The presence state should be told soon."""
         self._state_changed.set()
 
-    async def _ready(self) -> Client:
+    async def _ready(self) -> PubSubClient:
         while self._client is None:
             await self._replaced.wait()
         return self._client
@@ -109,7 +109,7 @@ class ControlChannel:
                 region = batch.region
                 await self._take_all(batch)
 
-    async def _prove(self, client: Client) -> None:
+    async def _prove(self, client: PubSubClient) -> None:
         """A long-poll that ends without news proves nothing: ask where the channel stands, which is answered
         at once, over the same way and with the same token as messages come. Who gets no answer is deaf."""
         identity = self._file.identity
@@ -126,7 +126,7 @@ class ControlChannel:
             self.subscribed.set()
             self._opened()
 
-    async def _poll(self, client: Client, region: str | None) -> Batch | None:
+    async def _poll(self, client: PubSubClient, region: str | None) -> Batch | None:
         """One long-poll; None when it brought nothing, or when there is another client to ask."""
         identity = self._file.identity
         wanted = f"meta.instance == '{identity.instance_id}' || meta.broadcast == \"true\""

@@ -12,9 +12,9 @@ from typing import IO, Any
 
 from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
 from device_agent.network.blocks.http import Http
-from device_agent.network.blocks.join import Joiner
-from device_agent.network.blocks.pubsub import Client
-from device_agent.network.link import Backoff
+from device_agent.network.blocks.joiner import Joiner
+from device_agent.network.blocks.pubsub import PubSubClient
+from device_agent.network.connectivity import Backoff
 
 INLINE_MAX_BYTES = 16_384
 # One try of one transfer: so long, and longer for what is large on a slow line.
@@ -131,7 +131,7 @@ class Uploads:
 
 
 async def download(
-    http: Http, clients: Sequence[Client], place: tuple[str, str, str], to: Path, limit_bytes: int
+    http: Http, clients: Sequence[PubSubClient], place: tuple[str, str, str], to: Path, limit_bytes: int
 ) -> None:
     """Fetch a file of a channel: (channel, file id, name). Raises Refused after many refusals, and when it
     is larger than `limit_bytes`; an outage is waited out. `clients` are tried in turn for their tokens."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_agent.errors import ProtocolFault, Refused, Revoked, TokenRefused, Unreachable
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
-from device_agent.network.link import Link
+from device_agent.network.connectivity import Connectivity
 
 if TYPE_CHECKING:
     import aiohttp
@@ -31,7 +31,7 @@ FATAL_CODES = frozenset({"API_KEY_INVALID", "AGENT_FORCED_OFFLINE"})
 class Http:
     """One connection pool, opened on first use (aiohttp costs 10 MB and is not loaded before)."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connectivity) -> None:
         self.link = link
         self._session: aiohttp.ClientSession | None = None
 

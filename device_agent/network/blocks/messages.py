@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from device_agent.errors import ProtocolFault
-from device_agent.network import Cut, Format, Inbound
+from device_agent.network import Format, Inbound, OutgoingMessage
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
 
 # A message above this is cut into parts; a part is base64 of this many raw bytes plus 512 bytes of envelope.
@@ -35,7 +35,7 @@ def items_limit_bytes(parts: int) -> int:
     return parts * PART_RAW_BYTES - ENVELOPE_BYTES
 
 
-def encode(stream_id: str, format_: Format, cut: Cut) -> list[bytes]:
+def encode(stream_id: str, format_: Format, cut: OutgoingMessage) -> list[bytes]:
     """The JSON texts of one message: one, or the parts of a group which share its number."""
     if format_ == "events":
         body = b'"encoding":"utf8","events":[' + b",".join(cut.items) + b"]"
@@ -97,7 +97,7 @@ class _Message:
     body: dict[str, Any]
 
 
-class Reader:
+class StreamReader:
     """Puts the messages of one writer's stream in order; duplicates vanish, gaps are waited for 750 ms.
 
     Callers on both ends may restart, so every sender has its own order.

@@ -10,16 +10,16 @@ from typing import Any
 
 import structlog
 
+from device_agent.background import BackgroundTasks
 from device_agent.clock import Clock
 from device_agent.errors import NetworkError, ProtocolFault, Revoked
-from device_agent.lives import Lives
 from device_agent.network import Caller, Runtime, StartTask
 from device_agent.network.blocks.control import ControlChannel
 from device_agent.network.blocks.files import Uploads
 from device_agent.network.blocks.http import Http
 from device_agent.network.blocks.identity import IdentityFile
-from device_agent.network.blocks.join import Joiner, Settings
-from device_agent.network.blocks.pubsub import Client, Delivery, KeySet
+from device_agent.network.blocks.joiner import Joiner, JoinSettings
+from device_agent.network.blocks.pubsub import Delivery, KeySet, PubSubClient
 from device_agent.network.blocks.task import BlocksTask, SharedStreams
 from device_agent.network.blocks.task_events import TaskEvents
 from device_agent.network.blocks.wire import (
@@ -30,7 +30,7 @@ from device_agent.network.blocks.wire import (
     TaskControl,
     parse_control,
 )
-from device_agent.network.link import Backoff, Link
+from device_agent.network.connectivity import Backoff, Connectivity
 
 log = structlog.get_logger("network")
 
@@ -56,15 +56,15 @@ _NOBODY = Caller()
 class BlocksNetwork:
     """`run` joins and stays joined until cancelled. Nothing that happens on the network ends it."""
 
-    def __init__(self, settings: Settings, runtime: Runtime, clock: Clock, state_dir: Path) -> None:
+    def __init__(self, settings: JoinSettings, runtime: Runtime, clock: Clock, state_dir: Path) -> None:
         self.settings = settings
         self.clock = clock
-        self.link = Link(clock)
+        self.link = Connectivity(clock)
         self.file = IdentityFile(state_dir / "identity.json", settings.agent_name)
         self.http = Http(self.link)
         self.joiner = Joiner(settings, self.http, self.file)
         self.uploads = Uploads(self.http, self.joiner)
-        self.lives = Lives("network")
+        self.background = BackgroundTasks("network")
         self.shared = SharedStreams()
         self.joined = asyncio.Event()
         self.trouble = "not joined yet"
@@ -72,7 +72,7 @@ class BlocksNetwork:
         self.need_proof_s: Callable[[], float | None] = lambda: None
         """How often the link must prove itself now (actuators depend on it); None when nothing does."""
         self._runtime = runtime
-        self._control_client: Client | None = None
+        self._control_client: PubSubClient | None = None
         self._tasks: dict[str, BlocksTask] = {}
         self._started_ms = clock.now_ms()
         self._renew_now = asyncio.Event()
@@ -100,13 +100,13 @@ class BlocksNetwork:
             # Offline boot: the token of the last life may still serve; a refusal leads to a new one.
             self._use_control_token(identity.control_token)
             self._resume_tasks()
-        self.lives.keep("receive", self.control.receive)
-        self.lives.keep("beat", self.control.beat)
-        self.lives.keep("tell", self.control.tell)
-        self.lives.keep("probe", self._probe)
+        self.background.run_forever("receive", self.control.receive)
+        self.background.run_forever("beat", self.control.beat)
+        self.background.run_forever("tell", self.control.tell)
+        self.background.run_forever("probe", self._probe)
         try:
             # A life of its own: what fails in it must not take receivers and writers along.
-            await self.lives.keep("membership", self._membership)
+            await self.background.run_forever("membership", self._membership)
         finally:
             await self._leave()
 
@@ -194,7 +194,7 @@ class BlocksNetwork:
             self._renew_now.set()
 
     async def _leave(self) -> None:
-        await self.lives.close()
+        await self.background.close()
         if self._control_client is not None and self.link.up:
             try:
                 await self._control_client.leave(self.file.identity.control_channel, LEAVE_LIMIT_S)
@@ -205,10 +205,10 @@ class BlocksNetwork:
 
     # -- clients --------------------------------------------------------------------------------------------
 
-    def client(self, uuid: str, token: str) -> Client:
+    def client(self, uuid: str, token: str) -> PubSubClient:
         """A client of the current key set."""
         identity, settings = self.file.identity, self.settings
-        return Client(
+        return PubSubClient(
             self.http,
             KeySet(identity.publish_key, identity.subscribe_key),
             uuid=uuid,
@@ -218,7 +218,7 @@ class BlocksNetwork:
         )
 
     @property
-    def control_client(self) -> Client:
+    def control_client(self) -> PubSubClient:
         assert self._control_client is not None
         return self._control_client
 
@@ -334,14 +334,14 @@ class BlocksNetwork:
             finally:
                 self._refusing -= 1
 
-        self.lives.spawn(f"refusal {start.task_id}", tell())
+        self.background.spawn(f"refusal {start.task_id}", tell())
 
     # -- tasks ----------------------------------------------------------------------------------------------
 
     def _task(self, start: StartTask) -> BlocksTask:
         task = BlocksTask(self, start)
         self._tasks[start.task_id] = task
-        self.lives.spawn(f"events {start.task_id}", self._task_life(task))
+        self.background.spawn(f"events {start.task_id}", self._task_life(task))
         return task
 
     async def _task_life(self, task: BlocksTask) -> None:
@@ -355,7 +355,7 @@ class BlocksNetwork:
         """Control messages come again; what was said meanwhile may have passed by (the cache is short)."""
         if self._looking is not None:
             self._looking.cancel()
-        self._looking = self.lives.spawn("missed", self._look_for_missed(list(self._tasks)))
+        self._looking = self.background.spawn("missed", self._look_for_missed(list(self._tasks)))
 
     async def _look_for_missed(self, task_ids: list[str]) -> None:
         """End what the network has ended without us. It waits a while for our end before it makes one, so it

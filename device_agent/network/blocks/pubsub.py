@@ -53,7 +53,7 @@ class Batch:
     deliveries: tuple[Delivery, ...]
 
 
-class Client:
+class PubSubClient:
     """One identity with one token: cheap (no task, no thread, about 3 KiB)."""
 
     def __init__(self, http: Http, keys: KeySet, *, uuid: str, token: str, origin: str, tls: bool) -> None:

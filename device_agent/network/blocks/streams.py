@@ -7,16 +7,16 @@ from typing import Any
 
 import structlog
 
+from device_agent.background import BackgroundTasks
 from device_agent.clock import Clock
 from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
-from device_agent.lives import Lives
-from device_agent.network import Inbound, Lane, StartTask, StreamSpec
+from device_agent.network import Inbound, MessageSource, StartTask, StreamSpec
 from device_agent.network.blocks.http import error_of
-from device_agent.network.blocks.messages import REORDER_WAIT_S, Reader
-from device_agent.network.blocks.pubsub import Client
+from device_agent.network.blocks.messages import REORDER_WAIT_S, StreamReader
+from device_agent.network.blocks.pubsub import PubSubClient
 from device_agent.network.blocks.wire import PROTOCOL_VERSION, setup_channel, stream_channel
-from device_agent.network.blocks.writer import Writer
-from device_agent.network.link import Backoff, Link
+from device_agent.network.blocks.writer import StreamWriter
+from device_agent.network.connectivity import Backoff, Connectivity
 
 log = structlog.get_logger("stream")
 
@@ -35,11 +35,16 @@ FINAL_CODES = frozenset({"InvalidArgument"})
 END_LIMIT_S = 5.0
 
 
-class Setup:
+class StreamTokens:
     """Asks the setup function for a stream token, over the task's own token or the control client's."""
 
     def __init__(
-        self, agent_name: str, start: StartTask, client: Client, fallback: Client, link: Link
+        self,
+        agent_name: str,
+        start: StartTask,
+        client: PubSubClient,
+        fallback: PubSubClient,
+        link: Connectivity,
     ) -> None:
         self._agent_name = agent_name
         self._start = start
@@ -119,12 +124,12 @@ class OpenStream:
         self,
         spec: StreamSpec,
         agent_name: str,
-        client: Client,
-        setup: Setup,
+        client: PubSubClient,
+        setup: StreamTokens,
         *,
-        link: Link,
+        link: Connectivity,
         clock: Clock,
-        lives: Lives,
+        background: BackgroundTasks,
     ) -> None:
         self.spec = spec
         self.channel = stream_channel(agent_name, spec.stream_id)
@@ -132,17 +137,17 @@ class OpenStream:
         self._setup = setup
         self._link = link
         self._clock = clock
-        self._lives = lives
+        self._background = background
         self._tasks: list[asyncio.Task[Any]] = []
-        self._writer: Writer | None = None
-        self._lane: Lane | None = None
+        self._writer: StreamWriter | None = None
+        self._lane: MessageSource | None = None
         self._queue: asyncio.Queue[Inbound | None] = asyncio.Queue(INBOUND_MAX)
         self._renewing = asyncio.Lock()
         self._position = FROM_CACHE
         self._grace_s = 0.0
         self.faults = 0
 
-    def start(self, lane: Lane | None, rate_hz: float, grace_s: float, *, resumed: bool) -> None:
+    def start(self, lane: MessageSource | None, rate_hz: float, grace_s: float, *, resumed: bool) -> None:
         """Begin reading at once, writing after the caller had time to subscribe.
 
         What the network still holds of a stream that an earlier process has read comes again. Commands have
@@ -151,10 +156,10 @@ class OpenStream:
         if resumed and self.spec.format == "bytes":
             self._position = FROM_NOW
         if self.spec.direction != "outbound":
-            self._tasks.append(self._lives.keep(f"reader {self.spec.name}", self._read))
+            self._tasks.append(self._background.run_forever(f"reader {self.spec.name}", self._read))
         if lane is not None and self.spec.direction != "inbound":
             self._lane = lane
-            self._writer = Writer(
+            self._writer = StreamWriter(
                 self.spec,
                 self.channel,
                 self._client,
@@ -165,9 +170,9 @@ class OpenStream:
                 renew=self.renew,
             )
             self._grace_s = grace_s
-            self._tasks.append(self._lives.keep(f"writer {self.spec.name}", self._write))
+            self._tasks.append(self._background.run_forever(f"writer {self.spec.name}", self._write))
 
-    def hand_over(self, setup: Setup) -> None:
+    def hand_over(self, setup: StreamTokens) -> None:
         """Another task of a shared stream renews its token from now on."""
         self._setup = setup
 
@@ -191,7 +196,7 @@ class OpenStream:
             yield item
 
     async def _read(self) -> None:
-        reader = Reader(self.spec.stream_id, self.spec.format)
+        reader = StreamReader(self.spec.stream_id, self.spec.format)
         backoff = Backoff(self._link)
         expression = f"meta.sender != '{self._client.uuid}'" if self.spec.direction == "bidirectional" else ""
         region: str | None = None

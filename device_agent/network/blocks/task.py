@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.errors import Refused
-from device_agent.network import Lane, Part, StartTask, StreamSpec, TerminalState
+from device_agent.network import MessageSource, Part, StartTask, StreamSpec, TerminalState
 from device_agent.network.blocks.files import INLINE_MAX_BYTES, TOO_LARGE, Progress, Upload, download
-from device_agent.network.blocks.streams import SUBSCRIBE_GRACE_S, OpenStream, Setup, writer_uuid
+from device_agent.network.blocks.streams import SUBSCRIBE_GRACE_S, OpenStream, StreamTokens, writer_uuid
 from device_agent.network.blocks.task_events import TaskEvents
 from device_agent.network.blocks.wire import task_channel
 
@@ -24,7 +24,7 @@ class _Shared:
     """A shared stream and the setups of the tasks that are attached to it."""
 
     stream: OpenStream
-    attached: dict[str, Setup] = field(default_factory=dict)
+    attached: dict[str, StreamTokens] = field(default_factory=dict)
 
 
 class SharedStreams:
@@ -122,7 +122,7 @@ class BlocksTask:
         await self._network.link.time_known.wait()
 
     async def open_stream(
-        self, spec: StreamSpec, lane: Lane | None, *, announced: bool = False
+        self, spec: StreamSpec, lane: MessageSource | None, *, announced: bool = False
     ) -> "OpenStream | SharedAttachment":
         if not self.start.has_stream:
             raise Refused(f"stream {spec.name}: the caller of this task did not ask for streaming")
@@ -134,14 +134,14 @@ class BlocksTask:
         token = await (setup.token(spec) if announced else setup.ask(spec, "embedded"))
         return self._start_stream(spec, lane, setup, token, resumed=announced)
 
-    def _setup(self) -> Setup:
+    def _setup(self) -> StreamTokens:
         network = self._network
-        return Setup(
+        return StreamTokens(
             network.settings.agent_name, self.start, self._client, network.control_client, network.link
         )
 
     def _start_stream(
-        self, spec: StreamSpec, lane: Lane | None, setup: Setup, token: str, *, resumed: bool
+        self, spec: StreamSpec, lane: MessageSource | None, setup: StreamTokens, token: str, *, resumed: bool
     ) -> OpenStream:
         network = self._network
         uuid = writer_uuid(network.settings.agent_name, network.file.identity.instance_id, spec.stream_id)
@@ -152,14 +152,16 @@ class BlocksTask:
             setup,
             link=network.link,
             clock=network.clock,
-            lives=network.lives,
+            background=network.background,
         )
         grace_s = 0.0 if resumed else SUBSCRIBE_GRACE_S
         stream.start(lane, network.settings.publish_rate_hz, grace_s, resumed=resumed)
         network.control.state_changed()
         return stream
 
-    async def _attach(self, spec: StreamSpec, lane: Lane | None, announced: bool) -> "SharedAttachment":
+    async def _attach(
+        self, spec: StreamSpec, lane: MessageSource | None, announced: bool
+    ) -> "SharedAttachment":
         registry = self._network.shared
         async with registry.lock(spec.name):
             setup = self._setup()

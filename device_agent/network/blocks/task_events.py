@@ -15,9 +15,9 @@ import structlog
 from device_agent.clock import Clock
 from device_agent.errors import NetworkError, Refused, TokenRefused
 from device_agent.network import StartTask, TerminalState
-from device_agent.network.blocks.pubsub import Client
+from device_agent.network.blocks.pubsub import PubSubClient
 from device_agent.network.blocks.wire import PROTOCOL_VERSION, event_meta, task_channel, task_event
-from device_agent.network.link import Backoff, Link
+from device_agent.network.connectivity import Backoff, Connectivity
 
 log = structlog.get_logger("task")
 
@@ -37,7 +37,13 @@ class TaskEvents:
     """Publisher of one task's events. `run` is its life and ends after the terminal was accepted."""
 
     def __init__(
-        self, agent_name: str, start: StartTask, client: Client, fallback: Client, link: Link, clock: Clock
+        self,
+        agent_name: str,
+        start: StartTask,
+        client: PubSubClient,
+        fallback: PubSubClient,
+        link: Connectivity,
+        clock: Clock,
     ) -> None:
         self._agent_name = agent_name
         self._start = start

@@ -11,7 +11,7 @@ import structlog
 
 from device_agent.clock import Clock
 from device_agent.errors import NetworkError, Refused, TokenRefused, Unreachable
-from device_agent.network import Cut, Lane, StreamSpec
+from device_agent.network import MessageSource, OutgoingMessage, StreamSpec
 from device_agent.network.blocks.messages import (
     PARTS_MAX,
     encode,
@@ -19,8 +19,8 @@ from device_agent.network.blocks.messages import (
     items_limit_bytes,
     stream_meta,
 )
-from device_agent.network.blocks.pubsub import Client
-from device_agent.network.link import Backoff, Link
+from device_agent.network.blocks.pubsub import PubSubClient
+from device_agent.network.connectivity import Backoff, Connectivity
 
 log = structlog.get_logger("stream")
 
@@ -32,7 +32,7 @@ END_TRIES = 3
 TIME_LIMIT_S = 5.0
 
 
-class Pace:
+class PublishPace:
     """Messages a second on one channel, with a second's worth of credit for a burst after a rest."""
 
     def __init__(self, rate_hz: float, clock: Clock) -> None:
@@ -63,17 +63,17 @@ class Pace:
         self._at_s = now_s
 
 
-class Writer:
+class StreamWriter:
     """Empties a lane into a channel. `run` ends when the lane is closed and empty."""
 
     def __init__(
         self,
         spec: StreamSpec,
         channel: str,
-        client: Client,
-        lane: Lane,
+        client: PubSubClient,
+        lane: MessageSource,
         *,
-        link: Link,
+        link: Connectivity,
         clock: Clock,
         rate_hz: float,
         renew: Callable[[], Awaitable[None]],
@@ -83,7 +83,7 @@ class Writer:
         self._client = client
         self._lane = lane
         self._clock = clock
-        self._pace = Pace(rate_hz, clock)
+        self._pace = PublishPace(rate_hz, clock)
         self._link = link
         self._backoff = Backoff(link)
         self._renew = renew
@@ -133,7 +133,7 @@ class Writer:
             except NetworkError as error:
                 await self._backoff.wait(error)
 
-    async def _publish(self, cut: Cut) -> None:
+    async def _publish(self, cut: OutgoingMessage) -> None:
         texts = encode(self._spec.stream_id, self._spec.format, cut)
         left = list(texts)
         begun_s = self._clock.monotonic_s()

@@ -1,0 +1,400 @@
+"""A command's way to an actuator: known, allowed, in time, leased, within limits, journalled, done, answered.
+
+At most once by `id`; in doubt `unknown`, and the actuator goes to safe. Everybody who drives comes through
+here: sessions, requests, the command line.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from device_agent.clock import Clock
+from device_agent.commands import delegation_action
+from device_agent.commands.authorization import (
+    Actor,
+    check_drive,
+    check_look,
+    check_points,
+    known_device,
+    knows,
+    may,
+    rank,
+)
+from device_agent.commands.plan import CommandPlan, Outcome, Send, action_of, check_files, in_words
+from device_agent.config import Config
+from device_agent.devices.device import Device
+from device_agent.errors import (
+    AgentError,
+    BusBusy,
+    BusError,
+    BusFaulted,
+    BusTimeout,
+    DriverError,
+    Interlocked,
+    NotNoted,
+    Rejected,
+)
+from device_agent.messages.commands import Command, Set, Stop, checked_args, checked_values
+from device_agent.records import SEND_FILE, File, Step, Value, same_value
+from device_agent.safety.leases import Leases
+from device_agent.safety.safe_states import SafeStates
+from device_agent.safety.stop_latch import StopLatch
+from device_agent.store.journal.journal import Journal
+
+log = structlog.get_logger("command")
+
+# Sessions that ended a moment ago and may have commands in the queue.
+ENDED_MAX = 1000
+
+
+class CommandExecutor:
+    """Owns the leases; limits and safe states are of `SafeStates`."""
+
+    def __init__(
+        self,
+        config: Config,
+        devices: Mapping[str, Device],
+        safe_states: SafeStates,
+        journal: Journal,
+        clock: Clock,
+        latch: StopLatch,
+    ) -> None:
+        self.config = config
+        self.latch = latch
+        self._devices = devices
+        self._safe_states = safe_states
+        self._journal = journal
+        self._clock = clock
+        self.leases = Leases(config.safety.lease_idle_s)
+        self._ended: dict[str, None] = {}
+        self.press: Callable[[str], Awaitable[Mapping[str, bool]]]
+        """The emergency stop, which is wired last."""
+        self.questions: Mapping[str, delegation_action.DelegationAction] = {}
+        """By name; the right to drive one is the right to ask it."""
+
+    async def execute(
+        self,
+        command: Command,
+        actor: Actor,
+        *,
+        age_ms: float | None,
+        devices: Collection[str] | None = None,
+        strangers: Collection[Actor] = (),
+        for_s: float | None = None,
+        take: Callable[[File], None] | None = None,
+        send: Send | None = None,
+    ) -> dict[str, Any]:
+        """Carry out one command and return the members of its ack (without `at` and `seq`).
+
+        `age_ms` is how old it was when it came, by the transport's clock (None: that clock is not known yet).
+        `devices` bounds what this stream may name. `strangers` are others who might have sent it: on a shared
+        stream nobody can tell, so all of them need the right. `for_s` puts a set back to safe after that.
+        `take` is given the file that an action made (without it: refused); `send` passes on one that came.
+        """
+        arrived_s = self._clock.monotonic_s() - (age_ms or 0.0) / 1000
+        key = actor.journal_key
+        if (first := await self._journal.first_answer(key, command.id)) is not None:
+            return {**first, "repeated": True}
+        attempt = Outcome()
+        try:
+            if command.device in self.questions:
+                await self._ask(command, (actor, *strangers), devices, arrived_s)
+                return attempt.members(command.id)
+            order = replace(self._checked(command, actor, devices, strangers, for_s), send=send)
+            check_files(order, take)
+            if age_ms is None and not order.looks:
+                raise Rejected("clock_unset", "the command's age is not known yet: nor is the network's time")
+            may_begin = self._beginning(order, command, arrived_s + command.ttl_ms / 1000)
+            may_begin()
+            given = await self._in_turn(attempt, order, command, may_begin)
+            if given is not None and take is not None:
+                take(given)
+        except Rejected as rejected:
+            attempt.fail("rejected", rejected.code, rejected.message)
+        except asyncio.CancelledError:
+            attempt.fail("unknown", "internal", "the session ended while the command was carried out")
+            raise
+        except Exception as error:
+            log.exception("command_failed", device=command.device)
+            attempt.fail("unknown", "internal", f"{type(error).__name__} in the agent: see its log")
+        finally:
+            ack = attempt.members(command.id)
+            self._journal.finish_command(key, command.id, ack, self._clock.now_ms())
+            self._record(command, actor, attempt)
+        return ack
+
+    async def _in_turn(
+        self, attempt: Outcome, order: CommandPlan, command: Command, may_begin: Callable[[], None]
+    ) -> File | None:
+        """One command of a device after the other, each durable in the Journal before anything moves."""
+        key, name = order.actor.journal_key, order.device.name
+        async with self._safe_states.turn(name):
+            try:
+                if self._checked_moment(order):
+                    await self._hand_over(order)
+                    self._checked_moment(order)
+                what, now_ms = command.model_dump(), self._clock.now_ms()
+                try:
+                    await self._journal.begin_command(key, command.id, what, now_ms)
+                except NotNoted as error:
+                    # Making safe twice is no harm, and not at all would be one.
+                    if not (order.makes_safe or order.looks):
+                        attempt.fail("failed", "internal", str(error))
+                        return None
+                attempt.commanded = order.values if order.values is not None else order.args
+                if order.moves:
+                    # Noted before it moves: a session that ends meanwhile must bring it back.
+                    self._safe_states.driven(name, order.actor.holder)
+                return await self._perform(attempt, order, may_begin)
+            except asyncio.CancelledError:
+                # Its task, session or the process ends, and nobody knows how far it came.
+                if attempt.commanded is not None:
+                    self._in_doubt(order, "was cut off")
+                raise
+            finally:
+                self._safe_states.settle(name)
+
+    def _still_there(self, actor: Actor) -> None:
+        if actor.holder in self._ended:
+            raise Rejected("not_allowed", "the session that sent this has ended")
+
+    def session_ends(self, holder: str) -> None:
+        """What it still has in the queue is refused, and its leases end."""
+        self._ended[holder] = None
+        self.leases.release(holder)
+        if len(self._ended) > ENDED_MAX:
+            self._ended.pop(next(iter(self._ended)))
+
+    async def stop(self, command: Stop, actor: Actor) -> dict[str, Any]:
+        """The emergency stop, by anybody who may drive anything; never too late. The members of its ack."""
+        if not any(may(self.config.access, "drive", actor, name) for name in self._devices):
+            fault = {
+                "code": "not_allowed",
+                "message": "the owner's access rules do not let you drive anything",
+            }
+            return {"id": command.id, "state": "rejected", "error": fault}
+        if all((await self.press(actor.label)).values()):
+            return {"id": command.id, "state": "done", "verified": False}
+        fault = {"code": "internal", "message": "latched, but not everything is known to be safe yet"}
+        return {"id": command.id, "state": "unknown", "error": fault}
+
+    def request_ends(self, holder: str) -> None:
+        """Its leases end; what it set stays, within its limits."""
+        self.leases.release(holder)
+        self._safe_states.leaves_as_it_is(holder)
+
+    def would(
+        self,
+        command: Command,
+        actor: Actor,
+        *,
+        devices: Collection[str] | None = None,
+        strangers: Collection[Actor] = (),
+    ) -> dict[str, Any]:
+        """What `execute` would answer now; nothing moves and nothing is remembered.
+
+        An action's own steps are not known before it begins, so their limits are not judged.
+        """
+        attempt = Outcome()
+        try:
+            if command.device in self.questions:
+                questions, access = self.questions, self.config.access
+                delegation_action.checked(
+                    questions, self._devices, access, command, (actor, *strangers), devices
+                )
+                questions[command.device].check()
+                return {**attempt.members(command.id), "dry_run": True}
+            order = self._checked(command, actor, devices, strangers, None)
+            if not order.looks:
+                self._safe_states.may_move(order.device.name)
+            ousts = self._checked_moment(order, claim=False)
+            attempt.commanded = order.values if order.values is not None else order.args
+        except Rejected as rejected:
+            attempt.fail("rejected", rejected.code, rejected.message)
+            return {**attempt.members(command.id), "dry_run": True}
+        return {**attempt.members(command.id), "verified": False, "hand_over": ousts, "dry_run": True}
+
+    def admit_bytes(self, actor: Actor, device: str, strangers: Collection[Actor] = ()) -> None:
+        """Bytes for a device: as a command, they take the lease. Raises Rejected."""
+        self._safe_states.may_move(device)
+        self._still_there(actor)
+        check_drive(self.config.access, (actor, *strangers), device)
+        now_s = self._clock.monotonic_s()
+        self.leases.check(device, actor.holder, now_s)
+        if self.leases.holder(device, now_s) is None:
+            # One row each time that somebody begins; what is typed is not ours to keep.
+            self._journal.actuation(self._clock.now_ms(), actor.label, device, "bytes", "done")
+        place = rank(self.config.access, (actor, *strangers), device)
+        self.leases.take(device, actor.holder, actor.label, now_s, place)
+
+    # -- checks ----------------------------------------
+
+    def _checked(
+        self,
+        command: Command,
+        actor: Actor,
+        devices: Collection[str] | None,
+        strangers: Collection[Actor],
+        for_s: float | None,
+    ) -> CommandPlan:
+        access, actors = self.config.access, (actor, *strangers)
+        bounds = devices if devices is not None else self._devices
+        device = known_device(access, actor, command.device, self._devices, bounds)
+        looks = not isinstance(command, Set) and action_of(device, command.action).looks
+        (check_look if looks else check_drive)(access, actors, device.name)
+        place = rank(access, actors, device.name)
+        if isinstance(command, Set):
+            values = checked_values(command.values, device.points, device.name)
+            check_points(access, actors, device.name, values)
+            return CommandPlan(device, actor, place, actors, values, None, {}, for_s)
+        action = action_of(device, command.action)
+        args = checked_args(action, command.args)
+        if action.moves:
+            check_points(access, actors, device.name, dict.fromkeys(device.safe_values))
+        return CommandPlan(device, actor, place, actors, None, action, args, for_s)
+
+    def _beginning(self, order: CommandPlan, command: Command, deadline_s: float) -> Callable[[], None]:
+        """What is checked again right before it happens, on the bus's thread. Raises Rejected."""
+
+        def may_begin() -> None:
+            self._still_there(order.actor)
+            if not order.looks:
+                self._safe_states.may_move(order.device.name)
+                self._in_time(deadline_s, command)
+
+        return may_begin
+
+    async def _ask(
+        self, command: Command, actors: Sequence[Actor], bounds: Collection[str] | None, arrived_s: float
+    ) -> None:
+        access, questions = self.config.access, self.questions
+        args = delegation_action.checked(questions, self._devices, access, command, actors, bounds)
+        self._in_time(arrived_s + command.ttl_ms / 1000, command)
+        await questions[command.device].ask(args, actors[0].label, command.id)
+
+    def _in_time(self, deadline_s: float, command: Command) -> None:
+        late_ms = (self._clock.monotonic_s() - deadline_s) * 1000
+        if late_ms > 0:
+            raise Rejected(
+                "expired", f"came {late_ms:.0f} ms after its ttl_ms of {command.ttl_ms} had run out"
+            )
+
+    def _checked_moment(self, order: CommandPlan, *, claim: bool = True) -> bool:
+        """Raises Rejected. True: it may go on after `_hand_over`, and is checked again then."""
+        device, now_s = order.device, self._clock.monotonic_s()
+        self._still_there(order.actor)
+        if not device.online:
+            raise Rejected("device_offline", f"device {device.name} is {device.state} ({device.reason})")
+        if order.moves:
+            name, holder = device.name, order.actor.holder
+            if self.config.access.preempt and self.leases.ousted_by(name, holder, order.rank, now_s):
+                return True
+            self.leases.check(name, holder, now_s)
+            if self.leases.holder(name, now_s) is None and self._safe_states.left_away_by_other(name, holder):
+                return True
+        if order.values is not None:
+            self._check_limits(order, order.values, claim=claim)
+        return False
+
+    def _check_limits(self, order: CommandPlan, values: Mapping[str, Value], *, claim: bool = True) -> None:
+        name = order.device.name
+        try:
+            self._safe_states.check(name, values, claim=claim)
+        except Interlocked as fault:
+            access = self.config.access
+            if all(knows(access, actor, fault.other) for actor in order.actors):
+                raise
+            # The other device does not exist for this caller.
+            raise Rejected("interlocked", f"{name} is interlocked: the device forbids it now") from None
+
+    async def _hand_over(self, order: CommandPlan) -> None:
+        """The device goes to another driver, by way of its safe state."""
+        self._take(order)
+        await self._safe_states.make_safe(order.device.name, f"handed over to {order.actor.label}")
+
+    def _take(self, order: CommandPlan) -> None:
+        actor, now_s = order.actor, self._clock.monotonic_s()
+        self.leases.take(order.device.name, actor.holder, actor.label, now_s, order.rank)
+
+    # -- doing ----------------------------------------
+
+    async def _perform(
+        self, attempt: Outcome, order: CommandPlan, may_begin: Callable[[], None]
+    ) -> File | None:
+        device, given = order.device, None
+        try:
+            if order.values is not None:
+                await self._write(attempt, device, order.values, may_begin)
+                if order.for_s is not None:
+                    self._safe_states.start_plan(device, [Step(device.safe_values)], order.for_s)
+            else:
+                given = await self._act(attempt, order, may_begin)
+        except BusTimeout as error:
+            attempt.fail("unknown", "bus_timeout", str(error))
+            log.error("outcome_unknown", device=device.name, error=str(error))
+        except (BusBusy, BusFaulted) as error:
+            attempt.fail("failed", "bus_timeout", str(error))  # it never began
+            return None
+        except (BusError, DriverError) as error:
+            offline = getattr(error, "reason", "") in ("unplugged", "absent")
+            attempt.fail("failed", "device_offline" if offline else "internal", str(error))
+        except AgentError:
+            raise
+        except Exception as error:
+            log.exception("driver_failed", device=device.name)
+            attempt.fail("failed", "internal", f"{type(error).__name__} in the driver")
+        if attempt.state != "done":
+            self._in_doubt(order, f"came out as {attempt.state}")
+        elif order.moves:
+            self._take(order)
+            # Once more: a safe state that stood before it in the queue has forgotten who drives.
+            self._safe_states.driven(device.name, order.actor.holder)
+        return given
+
+    def _in_doubt(self, order: CommandPlan, how: str) -> None:
+        """It may have happened, in part or in whole."""
+        if order.moves and order.device.is_actuator:
+            self._safe_states.doubt(order.device.name)
+            self._safe_states.spawn_safe(order.device.name, f"a command {how}")
+
+    async def _write(
+        self, attempt: Outcome, device: Device, values: Mapping[str, Value], may_begin: Callable[[], None]
+    ) -> None:
+        written = (await self._safe_states.write(device, values, may_begin)).read_back
+        attempt.applied = {name: written.get(name, value) for name, value in values.items()}
+        asked = {name: value for name, value in values.items() if name in written}
+        wrong = [name for name, value in asked.items() if not same_value(written[name], value)]
+        attempt.verified = len(asked) == len(values) and not wrong
+        if wrong:
+            read = ", ".join(f"{name} = {written[name]!r}" for name in wrong)
+            attempt.fail("failed", "internal", f"{device.name} read back {read} after it was set")
+
+    async def _act(self, attempt: Outcome, order: CommandPlan, may_begin: Callable[[], None]) -> File | None:
+        assert order.action is not None
+        if order.action is SEND_FILE and order.send is not None:
+            may_begin()
+            await order.send(order.device)
+            return None
+        steps = await order.device.do(order.action.name, order.args, may_begin=may_begin)
+        if isinstance(steps, File) or not steps:
+            return steps if isinstance(steps, File) else None
+        for step in steps:
+            check_points(self.config.access, order.actors, order.device.name, step.values)
+        first, rest = steps[0], steps[1:]
+        self._check_limits(order, first.values)
+        await self._write(attempt, order.device, first.values, may_begin)
+        if rest and first.for_s is not None:
+            self._safe_states.start_plan(order.device, rest, first.for_s)
+        return None
+
+    def _record(self, command: Command, actor: Actor, attempt: Outcome) -> None:
+        what = in_words(command)
+        rule = f"{attempt.code}: {attempt.message}" if attempt.code else ""
+        now_ms = self._clock.now_ms()
+        self._journal.actuation(now_ms, actor.label, command.device, what[:500], attempt.state, rule[:500])
+        log.info(
+            "command", who=actor.label, device=command.device, what=what[:200], state=attempt.state, rule=rule
+        )

@@ -1,0 +1,102 @@
+"""A checked command, on its way through the executor, and what comes of it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from device_agent.commands.authorization import Actor
+from device_agent.devices.device import Device
+from device_agent.errors import Rejected
+from device_agent.messages.commands import Command, Set
+from device_agent.records import SEND_FILE, Action, File, Value, same_value
+
+Send = Callable[[Device], Awaitable[None]]
+"""Passes the file that came with a command to the device."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a command came to, for the ack and the Journal."""
+
+    state: str = "done"
+    commanded: Mapping[str, Value] | None = None
+    applied: Mapping[str, Value] | None = None
+    verified: bool = False
+    code: str = ""
+    message: str = ""
+
+    def fail(self, state: str, code: str, message: str) -> None:
+        self.state, self.code, self.message = state, code, message
+
+    def members(self, id_: str) -> dict[str, Any]:
+        ack: dict[str, Any] = {"id": id_, "state": self.state}
+        if self.commanded is not None:
+            ack["commanded"] = dict(self.commanded)
+        if self.applied is not None:
+            ack["applied"] = dict(self.applied)
+        if self.state == "done":
+            ack["verified"] = self.verified
+        if self.code:
+            ack["error"] = {"code": self.code, "message": self.message}
+        return ack
+
+
+@dataclass(frozen=True, slots=True)
+class CommandPlan:
+    """A checked command: values to set, or an action to carry out."""
+
+    device: Device
+    actor: Actor
+    rank: int
+    actors: tuple[Actor, ...]
+    values: dict[str, Value] | None
+    action: Action | None
+    args: dict[str, Value]
+    for_s: float | None
+    send: "Send | None" = None
+
+    @property
+    def moves(self) -> bool:
+        return self.action is None or self.action.moves
+
+    @property
+    def makes_safe(self) -> bool:
+        """Whether all that it sets is the safe value."""
+        safe = self.device.safe_values
+        return self.values is not None and all(
+            name in safe and same_value(safe[name], value) for name, value in self.values.items()
+        )
+
+    @property
+    def looks(self) -> bool:
+        return self.action is not None and self.action.looks
+
+
+def in_words(command: Command) -> str:
+    """What is wanted, for the Journal and the log."""
+    if isinstance(command, Set):
+        return ", ".join(f"{name}={value!r}" for name, value in command.values.items())
+    args = ", ".join(f"{name}={value!r}" for name, value in command.args.items())
+    return f"{command.action}({args})"
+
+
+def check_files(order: CommandPlan, take: Callable[[File], None] | None) -> None:
+    """Raises Rejected for a file that nobody would get, one that is missing, and one too many."""
+    if order.action is SEND_FILE and order.send is None:
+        raise Rejected("invalid_value", "send_file needs a file: ask by a request task with a part 'file'")
+    if order.action is not SEND_FILE and order.send is not None:
+        name = order.action.name if order.action is not None else "set"
+        raise Rejected("invalid_value", f"file: {name} takes no file")
+    if order.action is not None and order.action.gives and take is None:
+        raise Rejected(
+            "invalid_value",
+            f"{order.action.name} gives a file, which no event can carry: ask for it in a request task",
+        )
+
+
+def action_of(device: Device, name: str) -> Action:
+    actions = {action.name: action for action in device.driver_class.all_actions()}
+    if name not in actions:
+        known = ", ".join(sorted(actions)) or "none"
+        raise Rejected("invalid_value", f"{device.name} has no action {name!r}; it has: {known}")
+    return actions[name]

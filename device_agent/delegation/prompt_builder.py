@@ -1,0 +1,128 @@
+"""The text of a question: the owner's words, filled in, and the readings that go with them."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from device_agent.clock import Clock
+from device_agent.config.delegation import PLACEHOLDER, Attached, Delegation
+from device_agent.delegation.answer import clean, form
+from device_agent.devices.device import Device
+from device_agent.errors import AgentError, Rejected
+from device_agent.history.history_service import HistoryService
+from device_agent.messages.requests import HistoryQuestion
+from device_agent.records import Reading, Value
+
+# About so many rows of the record for each device, whatever the time asked for.
+ROWS = 60
+RECORD_MAX_BYTES = 24_000
+RECORD_LIMIT_S = 60.0
+TEXT_MAX = 200
+
+
+class PromptBuilder:
+    """Writes what is asked. `title` is the agent's name for people."""
+
+    def __init__(
+        self, title: str, devices: Mapping[str, Device], history_service: HistoryService, clock: Clock
+    ) -> None:
+        self._title = title
+        self._devices = devices
+        self._history_service = history_service
+        self._clock = clock
+
+    async def question(self, rule: Delegation, asked: str) -> str:
+        """The first message of a session. `asked` is what a caller's `do` brought along."""
+        parts = [self.filled(rule.message, asked)]
+        if rule.readings is not None:
+            parts.append(await self._attached(rule.readings))
+        if rule.commands:
+            parts.append(form(rule.commands))
+        return "\n\n".join(parts)
+
+    def filled(self, template: str, asked: str = "") -> str:
+        """A template with its placeholders filled in."""
+        return PLACEHOLDER.sub(lambda match: self._value(match[1], asked), template)
+
+    def state_of(self, device: str) -> str:
+        """A device's health."""
+        return str(self._devices[device].state) if device in self._devices else "not there"
+
+    def _value(self, key: str, asked: str) -> str:
+        if key == "question":
+            return asked
+        if key == "agent":
+            return self._title
+        if key == "time":
+            return self._now()
+        name, _, point = key.partition(".")
+        device = self._devices.get(name)
+        if device is None or not device.online or device.latest is None:
+            return "unknown"
+        return shown(device.latest.values.get(point))
+
+    def _now(self) -> str:
+        if not self._clock.is_set():
+            return "an unknown time (the clock is not set)"
+        return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    async def _attached(self, wanted: Attached) -> str:
+        present = [self._present(name) for name in wanted.devices if name in self._devices]
+        parts = [
+            "Present readings, as JSON:",
+            "\n".join(json.dumps(one, ensure_ascii=False) for one in present),
+        ]
+        if wanted.last_s is not None:
+            parts += [f"The record of the last {wanted.last_s:g} s, as CSV:", await self._record(wanted)]
+        return "\n".join(parts)
+
+    def _present(self, name: str) -> dict[str, object]:
+        device = self._devices[name]
+        told: dict[str, object] = {"device": name, "state": str(device.state)}
+        if device.online and device.latest is not None:
+            reading: Reading = device.latest
+            told["values"] = {
+                point: clean(value, TEXT_MAX) if isinstance(value, str) else value
+                for point, value in reading.values.items()
+            }
+            told["age_s"] = round(max(0.0, self._clock.monotonic_s() - reading.monotonic_s), 1)
+            if reading.flags:
+                told["flags"] = {point: str(flag) for point, flag in reading.flags.items()}
+            told["units"] = {point.name: str(point.unit) for point in device.points.values() if point.unit}
+        return told
+
+    async def _record(self, wanted: Attached) -> str:
+        """Never keeps a question from being asked."""
+        assert wanted.last_s is not None
+        names = [name for name in wanted.devices if name in self._devices]
+        now_ms = self._clock.now_ms()
+        question = HistoryQuestion.model_validate(
+            {
+                "op": "history",
+                "devices": names,
+                "from": max(0, now_ms - round(wanted.last_s * 1000)),
+                "to": now_ms,
+                "every_s": max(1.0, wanted.last_s / ROWS),
+                "format": "csv",
+            }
+        )
+        try:
+            answer = await self._history_service.answer(question, names.__contains__, limit_s=RECORD_LIMIT_S)
+        except (Rejected, AgentError) as error:
+            return f"(there is no record: {error})"
+        assert isinstance(answer.data, bytes)
+        text = answer.data.decode("utf-8", "replace")
+        if len(answer.data) <= RECORD_MAX_BYTES:
+            return text.strip()
+        head, _, rest = text.partition("\n")
+        newest = rest.encode()[-RECORD_MAX_BYTES:].decode("utf-8", "ignore").partition("\n")[2]
+        return f"{head}\n{newest.strip()}\n(the older part is left out)"
+
+
+def shown(value: Value) -> str:
+    """A value as it stands in a sentence. Text from a device is one line, and short."""
+    if value is None:
+        return "unknown"
+    if isinstance(value, str):
+        return clean(value, TEXT_MAX)
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)

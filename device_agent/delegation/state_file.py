@@ -1,0 +1,139 @@
+"""What delegations must know after a crash or a reboot: one small file, replaced as a whole.
+
+A damaged file is set aside and reported, and a new one begun: the start never fails.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from pydantic import BaseModel, Field, ValidationError
+
+from device_agent.delegation.timestamps import Stamp
+from device_agent.store.store_thread import StoreThread
+
+log = structlog.get_logger("delegation")
+
+Turn = Literal["question", "unclear", "acted", "ended"]
+Phase = Literal["waiting", "asked", "answered", "open"]
+FILE_MAX_BYTES = 8_000_000
+
+
+class Exchange(BaseModel):
+    """One question with what follows in its session. `phase` is of the present `turn`."""
+
+    id: str
+    cause: str
+    conditional: bool
+    """Whether a condition asked, which must still hold when an answer is to move something."""
+    do: str = ""
+    """The id of the `do` that asked, if one did."""
+    asked_at_ms: int
+    turn: Turn = "question"
+    phase: Phase = "waiting"
+    began: Stamp
+    """Of the turn."""
+    message: str = ""
+    """What is to be said; empty once the service has it."""
+    sends: int = 0
+    """How often it went out with an unknown fate."""
+    session: str = ""
+    page: str = ""
+    final_message: str = ""
+    answer: str = ""
+    cut: bool = False
+    command: str = ""
+    """The name that the answer chose from the list."""
+    unclear: str = ""
+    """Why it chose none."""
+    ack: dict[str, Any] = Field(default_factory=dict)
+
+
+class RuleState(BaseModel):
+    """One rule between processes."""
+
+    active: bool = False
+    served: bool = False
+    """Whether this time that the condition holds has been asked about."""
+    asks: list[Stamp] = Field(default_factory=list)
+    day: str = ""
+    """The local date of the last question by the time of day."""
+    turn_of: Stamp | None = None
+    """When `every_s` last began."""
+    exchange: Exchange | None = None
+    last: dict[str, Any] = Field(default_factory=dict)
+    """The newest event, with `at`."""
+
+
+class _Pages(BaseModel):
+    rules: dict[str, RuleState] = Field(default_factory=dict)
+
+
+class StateFile:
+    """`rules` is what the file holds and will hold; the event loop alone touches it."""
+
+    def __init__(self, path: Path, thread: StoreThread) -> None:
+        self.rules: dict[str, RuleState] = {}
+        self.failures = 0
+        self._path = path
+        self._thread = thread
+
+    async def load(self, names: list[str]) -> None:
+        """Read what is there; rules that are not configured any more are forgotten."""
+        try:
+            found = await self._thread.run(self._read)
+        except (OSError, TimeoutError, ValidationError, ValueError) as error:
+            aside = self._path.with_suffix(f".damaged-{int(time.time())}")
+            log.error("delegations_set_aside", file=str(self._path), aside=str(aside), error=str(error)[:300])
+            try:
+                self._path.replace(aside)
+            except OSError as why:
+                log.error("delegations_not_set_aside", file=str(self._path), error=str(why))
+            found = _Pages()
+        self.rules = {name: found.rules.get(name) or RuleState() for name in names}
+
+    def _read(self) -> _Pages:
+        try:
+            with self._path.open("rb") as file:
+                data = file.read(FILE_MAX_BYTES + 1)
+        except FileNotFoundError:
+            return _Pages()
+        if len(data) > FILE_MAX_BYTES:
+            raise ValueError(f"the file is larger than {FILE_MAX_BYTES} bytes")
+        return _Pages.model_validate_json(data)
+
+    async def save(self) -> bool:
+        """Durable when it returns True. A full or broken disk is counted and said."""
+        data = _Pages(rules=self.rules).model_dump_json().encode()
+        try:
+            await self._thread.run(lambda: _replace(self._path, data))
+        except (OSError, TimeoutError) as error:
+            self.failures += 1
+            if self.failures == 1 or self.failures % 100 == 0:
+                log.error(
+                    "delegations_not_written", file=str(self._path), error=str(error), failures=self.failures
+                )
+            return False
+        self.failures = 0
+        return True
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Whole or not at all, whatever happens in between."""
+    fresh = path.with_suffix(".new")
+    file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file, view) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,61 @@
+"""Whether what a rule waits for holds: a threshold with hysteresis, a value, a state; for long enough.
+
+Plain calls with monotonic seconds. A value that cannot be believed proves nothing: it neither starts nor ends
+what holds, and it breaks the time for which something must have held.
+"""
+
+from device_agent.config.delegation import When
+from device_agent.records import DeviceState, Value
+
+
+class TriggerState:
+    """`active` begins when it has held for `for_s` without a break, and ends at the other threshold."""
+
+    def __init__(self, when: When, *, active: bool = False) -> None:
+        self.active = active
+        self._when = when
+        self._since_s: float | None = None
+
+    def value(self, value: Value, now_s: float) -> None:
+        """The point was read."""
+        holds, over = self._judge(value)
+        self._take(holds, over, now_s)
+
+    def state(self, state: DeviceState, now_s: float) -> None:
+        """The device came, went or failed."""
+        if self._when.status:
+            holds = state in self._when.status
+            self._take(holds, not holds, now_s)
+        elif state is not DeviceState.ONLINE:
+            self._since_s = None
+
+    def tick(self, now_s: float) -> None:
+        """Time went by without news."""
+        if self._since_s is not None and not self.active and now_s - self._since_s >= self._when.for_s:
+            self.active = True
+
+    def _take(self, holds: bool, over: bool, now_s: float) -> None:
+        if over:
+            self.active = False
+        if not holds:
+            self._since_s = None
+        elif self._since_s is None:
+            self._since_s = now_s
+        self.tick(now_s)
+
+    def _judge(self, value: Value) -> tuple[bool, bool]:
+        """Whether it holds, whether it is over; between the thresholds neither."""
+        when = self._when
+        if value is None:
+            return False, False
+        if when.equals is not None:
+            same = type(value) is type(when.equals) and value == when.equals
+            return same, not same
+        if isinstance(value, (bool, str)):
+            return False, False
+        if when.above is not None:
+            back = when.above if when.below_again is None else when.below_again
+            return value > when.above, value <= back
+        assert when.below is not None
+        back = when.below if when.above_again is None else when.above_again
+        return value < when.below, value >= back

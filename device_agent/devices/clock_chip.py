@@ -1,0 +1,104 @@
+"""A clock chip among the devices: it tells the time while nobody better does, and is set when somebody does.
+
+Also says, in the log and in the Journal, when the time became known: what the Journal noted before counts
+from the start of the machine, and its chain is never rewritten.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from device_agent.background import BackgroundTasks
+from device_agent.clock import Clock
+from device_agent.devices.device import Device, ReadingSink
+from device_agent.errors import BusError, DriverError
+from device_agent.records import Reading, Status
+from device_agent.store.journal.journal import Journal
+
+log = structlog.get_logger("clock")
+
+LOOK_S = 1.0
+# A chip tells whole seconds; what differs by more from the true time is wrong and set.
+WRONG_BY_S = 2.0
+SET_AGAIN_S = 600.0
+
+
+class ClockChip:
+    """Hears what clock chips say (`tap`), and keeps them right (`run`)."""
+
+    def __init__(self, devices: Mapping[str, Device], journal: Journal, clock: Clock) -> None:
+        self._devices = devices
+        self._journal = journal
+        self._clock = clock
+        self._background = BackgroundTasks("clock")
+        self._tried_s: dict[str, float] = {}
+
+    def tap(self, sink: ReadingSink) -> ReadingSink:
+        """The sink with an ear for the time."""
+        return _Tap(sink, self)
+
+    def heard(self, reading: Reading) -> None:
+        """Learn the time from a clock chip's reading."""
+        device = self._devices.get(reading.device)
+        if device is None or not device.driver_class.serves_as_clock:
+            return
+        said_s = reading.values.get("time")
+        if isinstance(said_s, int | float):
+            # Whole seconds: on average half of the next one has gone by.
+            self._clock.learn(said_s * 1000 + 500, reading.monotonic_s, "device")
+        known = self._clock.source in ("system", "network")
+        if known and (said_s is None or self._wrong(reading, said_s)):
+            self._background.spawn(f"set {reading.device}", self._set(device))
+
+    @staticmethod
+    def _wrong(reading: Reading, said_s: object) -> bool:
+        return isinstance(said_s, int | float) and abs(reading.at_ms / 1000 - said_s) > WRONG_BY_S
+
+    async def _set(self, device: Device) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._tried_s.get(device.name, float("-inf")) < SET_AGAIN_S:
+            return
+        self._tried_s[device.name] = now_s
+        try:
+            await device.do("set_time", {"time": self._clock.now_ms() // 1000}, may_begin=lambda: None)
+        except (BusError, DriverError) as error:
+            log.warning("clock_chip_not_set", device=device.name, error=str(error))
+        else:
+            log.info("clock_chip_set", device=device.name)
+
+    async def run(self) -> None:
+        """Say when the time becomes known, until it is; cancelled at the end."""
+        if self._clock.is_set():
+            return
+        self._note("the time is not known; it counts from the start of the machine")
+        log.warning("clock_unset", boot=self._clock.boot)
+        while not self._clock.is_set():  # noqa: ASYNC110 - the machine's clock tells nobody
+            await asyncio.sleep(LOOK_S)
+        started_ms = self._clock.offset_ms()
+        self._note(f"the time is known ({self._clock.source}); the machine started at {started_ms}")
+        log.info("clock_set", source=self._clock.source, boot=self._clock.boot, started_ms=started_ms)
+
+    def _note(self, what: str) -> None:
+        self._journal.actuation(
+            self._clock.now_ms(), "device-agent", "", "clock", f"boot {self._clock.boot}", what
+        )
+
+    async def close(self) -> None:
+        await self._background.close()
+
+
+class _Tap:
+    def __init__(self, sink: ReadingSink, clock_chip: ClockChip) -> None:
+        self._sink = sink
+        self._clock_chip = clock_chip
+
+    def on_reading(self, reading: Reading) -> None:
+        self._clock_chip.heard(reading)
+        self._sink.on_reading(reading)
+
+    def on_status(self, status: Status) -> None:
+        self._sink.on_status(status)
+
+    def on_bytes(self, device: str, data: bytes) -> None:
+        self._sink.on_bytes(device, data)

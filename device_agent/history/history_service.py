@@ -1,0 +1,157 @@
+"""A caller's or the owner's question about history, checked, and answered by a child process."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from device_agent.clock import Clock
+from device_agent.commands.authorization import check_read
+from device_agent.devices.device import Device
+from device_agent.errors import AgentError, Rejected
+from device_agent.history.query import LIMIT_BYTES, Export, Query
+from device_agent.history.say import can_draw, disabled, no_pillow
+from device_agent.messages.requests import HistoryQuestion
+from device_agent.store.history.history_recorder import HistoryRecorder
+
+log = structlog.get_logger("history")
+
+MIME_TYPES = {"json": "application/json", "csv": "text/csv", "png": "image/png"}
+DEFAULT_SPAN_MS = 86_400_000
+# The end of the year 9999, where calendars end.
+LAST_MS = 253_402_300_799_000
+# A board with one slow core needs a minute for the largest answer.
+ANSWER_LIMIT_S = 300.0
+# What the child has no business with.
+KEPT_BACK = ("BLOCKS_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_")
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryAnswer:
+    """The members of `result`, and the readings as they are to be delivered: bytes, or in a file."""
+
+    result: dict[str, Any]
+    data: bytes | Path
+    mime_type: str
+    file_name: str
+
+
+class HistoryService:
+    """Answers one question at a time. `history` is None where the configuration switched it off."""
+
+    def __init__(
+        self, title: str, history: HistoryRecorder | None, devices: Mapping[str, Device], clock: Clock
+    ) -> None:
+        self.history = history
+        self._title = title
+        self._devices = devices
+        self._clock = clock
+        self._turn = asyncio.Lock()
+
+    async def answer(
+        self,
+        question: HistoryQuestion,
+        may_read: Callable[[str], bool],
+        *,
+        limit_bytes: int = LIMIT_BYTES,
+        limit_s: float = ANSWER_LIMIT_S,
+        out: Path | None = None,
+    ) -> HistoryAnswer:
+        """With `out` the readings are in that file.
+
+        Raises Rejected with a sentence that says which field and why, AgentError where it cannot be.
+        """
+        if self.history is None:
+            raise Rejected("invalid_value", f"op: {disabled()}")
+        if question.format == "png" and not can_draw():
+            raise Rejected("invalid_value", f"format: {no_pillow()}")
+        query = self._query(question, may_read, limit_bytes)
+        # Otherwise many questions at once would be many processes on a small board.
+        async with self._turn:
+            await self.history.flush()
+            if not self.history.path.exists():
+                raise AgentError("the history has not been begun: its disk is full or broken, see the log")
+            export = await in_child(replace(query, out=str(out or "")), limit_s)
+        result = {"count": export.count, "from": query.from_ms, "to": query.to_ms}
+        return HistoryAnswer(result, out or export.data, MIME_TYPES[query.format], f"history.{query.format}")
+
+    def _query(self, question: HistoryQuestion, may_read: Callable[[str], bool], limit_bytes: int) -> Query:
+        names = question.devices
+        if names is None:
+            names = [name for name, device in self._devices.items() if device.points and may_read(name)]
+        for name in names:
+            check_read(name, self._devices, may_read)
+        to_ms = self._clock.now_ms() if question.to is None else instant_ms(question.to, "to")
+        from_ms = to_ms - DEFAULT_SPAN_MS if question.from_ is None else instant_ms(question.from_, "from")
+        if from_ms >= to_ms:
+            raise Rejected("invalid_value", f"from: it is not before to ({from_ms} and {to_ms})")
+        units = {
+            name: {point.name: str(point.unit) for point in self._devices[name].points.values()}
+            for name in names
+        }
+        assert self.history is not None
+        return Query(
+            str(self.history.path),
+            tuple(dict.fromkeys(names)),
+            from_ms,
+            to_ms,
+            max(1, round(question.every_s * 1000)) if question.every_s else 0,
+            question.format,
+            units,
+            self._title,
+            limit_bytes,
+        )
+
+
+def instant_ms(value: int | str, name: str) -> int:
+    """Epoch milliseconds from themselves, as number or text, or from ISO 8601 (UTC without an offset)."""
+    try:
+        if isinstance(value, str) and not value.isdecimal():
+            at = datetime.fromisoformat(value)
+            value = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+        number = int(value)
+    except (ValueError, OverflowError):
+        number = -1
+    if not 0 <= number <= LAST_MS:
+        raise Rejected(
+            "invalid_value",
+            f"{name}: {value!r:.60} is no instant: write 2026-05-01T06:00:00Z, or epoch milliseconds",
+        )
+    return number
+
+
+async def in_child(query: Query, limit_s: float) -> Export:
+    """The answer, made by a process of its own. Raises Rejected with its sentence, AgentError if it dies."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(KEPT_BACK)}
+    # -P: the working directory is no place to import from.
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "device_agent.history"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+    )
+    try:
+        async with asyncio.timeout(limit_s):
+            out, err = await child.communicate(json.dumps(query.to_wire()).encode())
+    except TimeoutError:
+        raise AgentError(f"the history was not read within {limit_s:g} s: ask for less") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    head, _, body = out.partition(b"\n")
+    if child.returncode != 0 or not head:
+        log.error("history_child_died", code=child.returncode, said=err.decode("utf-8", "replace")[-2000:])
+        raise AgentError("the history could not be read: its process died, see the agent's log")
+    told = json.loads(head)
+    if "error" in told:
+        raise Rejected(told["error"]["code"], told["error"]["message"])
+    return Export(body, told["count"])

@@ -1,0 +1,145 @@
+"""What the owner may ask the running daemon through the control socket."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from device_agent import __version__
+from device_agent.commands.delegation_action import describe_delegation
+from device_agent.commands.executor import CommandExecutor
+from device_agent.config import Config
+from device_agent.devices.description import describe
+from device_agent.devices.device import Device
+from device_agent.devices.hardware import Hardware
+from device_agent.errors import Rejected
+from device_agent.history.history_service import HistoryService
+from device_agent.messages.commands import sentence
+from device_agent.messages.events import reading_members
+from device_agent.messages.requests import HistoryQuestion
+from device_agent.network.blocks.network import BlocksNetwork
+from device_agent.operate.control_socket import Handler
+from device_agent.operate.local_handlers import LocalHandlers
+from device_agent.safety.emergency_stop import EmergencyStop
+from device_agent.safety.guard_client import GuardClient
+from device_agent.safety.safe_states import SafeStates
+from device_agent.store.journal.journal import Journal
+from device_agent.store.outbox.outbox import Outbox
+from device_agent.store.store_thread import written_bytes
+from device_agent.tasks.manager import TaskManager
+
+# What the control socket carries and how long it waits, with room to spare.
+HISTORY_MAX_BYTES = 3_500_000
+HISTORY_LIMIT_S = 50.0
+DAY_S = 86_400
+
+
+class ControlHandlers(LocalHandlers):
+    """Handlers by op."""
+
+    def __init__(
+        self,
+        config: Config,
+        devices: Mapping[str, Device],
+        executor: CommandExecutor,
+        safe_states: SafeStates,
+        tasks: TaskManager,
+        network: BlocksNetwork,
+        outbox: Outbox,
+        journal: Journal,
+        guard: GuardClient,
+        history_service: HistoryService,
+        stop: EmergencyStop,
+        hardware: Hardware,
+        delegations: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
+        super().__init__(devices, executor, safe_states, journal, stop)
+        self._config = config
+        self._tasks = tasks
+        self._network = network
+        self._outbox = outbox
+        self._guard = guard
+        self._history_service = history_service
+        self._hardware = hardware
+        self._delegations = delegations
+        self._begun_s = time.monotonic()
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            **super().handlers(),
+            "status": self.status,
+            "describe": self.describe,
+            "history": self.history,
+            "history_flush": self.history_flush,
+        }
+
+    async def status(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Link, sessions, devices, outbox, safe states."""
+        network, identity = self._network, self._network.file.identity
+        devices = []
+        for name, device in self._devices.items():
+            entry: dict[str, Any] = {"device": name, "state": device.state}
+            if not device.online:
+                entry |= {"reason": device.reason, "detail": device.detail}
+            if device.latest is not None:
+                entry["latest"] = reading_members(device.latest)
+            if name in self._safe_states.limits:
+                entry["at_safe"] = not self._safe_states.limits[name].away
+            devices.append(entry)
+        history = self._history_service.history
+        return {
+            "agent": self._config.agent.name,
+            "version": __version__,
+            "instance": identity.instance_id,
+            "link": {
+                "joined": network.joined.is_set(),
+                "up": network.link.up,
+                "losses": network.link.losses,
+                "trouble": network.trouble,
+            },
+            "clock": {"set": network.clock.is_set(), "source": network.clock.source},
+            "sessions": [
+                {
+                    "task": task_id,
+                    "remaining_s": round(session.remaining_s()),
+                    "streams": sorted(session.ports),
+                }
+                for task_id, session in self._tasks.sessions.items()
+            ],
+            "requests": len(self._tasks.requests),
+            "outbox": self._outbox.figures(),
+            "disk": self._disk(),
+            "history": None if history is None else history.figures(),
+            "guard": self._guard.status(),
+            "emergency_stop": self._stop.status(),
+            "buses": self._hardware.figures(),
+            "delegations": self._delegations(),
+            "devices": devices,
+        }
+
+    def _disk(self) -> dict[str, int]:
+        """What this process has written to disks, all of it, and what a day of that amounts to."""
+        written, since_s = written_bytes("self"), time.monotonic() - self._begun_s
+        a_day = round(written / max(since_s, 1.0) * DAY_S)
+        return {"written_bytes": written, "since_s": round(since_s), "written_bytes_a_day": a_day}
+
+    async def describe(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
+        devices = [describe(device) for device in self._devices.values()]
+        return [*devices, *map(describe_delegation, self._executor.questions.values())]
+
+    async def history(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """The history of design section 5; `data` holds the readings."""
+        try:
+            asked = HistoryQuestion.model_validate(dict(question))
+        except ValidationError as error:
+            raise Rejected("invalid_value", sentence(error)) from None
+        answer = await self._history_service.answer(
+            asked, lambda _: True, limit_bytes=HISTORY_MAX_BYTES, limit_s=HISTORY_LIMIT_S
+        )
+        return {**answer.result, "data": answer.data}
+
+    async def history_flush(self, question: Mapping[str, Any]) -> None:
+        """What is in memory goes to the file, for who reads that."""
+        if self._history_service.history is not None:
+            await self._history_service.history.flush()

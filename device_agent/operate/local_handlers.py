@@ -1,0 +1,100 @@
+"""The owner's hands on the devices: read, drive, make safe, stop; through the control socket."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from device_agent.commands.authorization import LOCAL, Actor
+from device_agent.commands.executor import CommandExecutor
+from device_agent.devices.device import Device
+from device_agent.errors import Rejected
+from device_agent.messages.commands import parse
+from device_agent.messages.events import reading_members
+from device_agent.network import Caller
+from device_agent.operate.control_socket import Handler
+from device_agent.records import File
+from device_agent.safety.emergency_stop import EmergencyStop
+from device_agent.safety.safe_states import SafeStates
+from device_agent.store.journal.journal import Journal
+
+SAFE_LIMIT_S = 5.0
+OWNER = Actor(LOCAL, "the owner, on the device", Caller())
+
+
+class LocalHandlers:
+    """Handlers by op. The owner needs no access rule; leases and limits bind him as anybody."""
+
+    def __init__(
+        self,
+        devices: Mapping[str, Device],
+        executor: CommandExecutor,
+        safe_states: SafeStates,
+        journal: Journal,
+        stop: EmergencyStop,
+    ) -> None:
+        self._devices = devices
+        self._executor = executor
+        self._safe_states = safe_states
+        self._journal = journal
+        self._stop = stop
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "read": self.read,
+            "set": self.command,
+            "do": self.command,
+            "safe": self.safe,
+            "estop": self.estop,
+            "release": self.release,
+            "journal": self.journal,
+            "verify": self.verify,
+        }
+
+    async def read(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """A fresh reading of one device."""
+        return reading_members(await self.device(question).read_now())
+
+    async def command(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """A `set` or `do` of design section 4; the id may be left out. With `dry_run` nothing moves."""
+        event = {name: value for name, value in question.items() if name not in ("op", "dry_run")}
+        event["kind"] = question["op"]
+        event.setdefault("id", f"local-{time.time_ns()}")
+        word = parse(event)
+        if question.get("dry_run"):
+            return self._executor.would(word, OWNER)  # type: ignore[arg-type]
+        given: list[File] = []
+        ack = await self._executor.execute(word, OWNER, age_ms=0.0, take=given.append)  # type: ignore[arg-type]
+        return {**ack, "file": asdict(given[0])} if given else ack
+
+    async def safe(self, question: Mapping[str, Any]) -> dict[str, bool]:
+        """Every actuator to its safe state, now."""
+        return await self._safe_states.all_safe("asked by the owner", SAFE_LIMIT_S)
+
+    async def estop(self, question: Mapping[str, Any]) -> dict[str, bool]:
+        """The emergency stop: safe at once, and latched."""
+        return await self._stop.press(OWNER.label)
+
+    async def release(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """End the emergency stop; only here, on the spot."""
+        await self._stop.release(OWNER.label)
+        return self._stop.status()
+
+    async def verify(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether the Journal's chain fits (`store.journal.hash_chain.verify`)."""
+        return await self._journal.verify()
+
+    async def journal(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The newest actuations."""
+        limit = question.get("limit", 100)
+        if not isinstance(limit, int) or not 1 <= limit <= 10_000:
+            raise Rejected("invalid_value", "limit is not a number from 1 to 10000")
+        return await self._journal.actuations(limit)
+
+    def device(self, question: Mapping[str, Any]) -> Device:
+        name = question.get("device")
+        device = self._devices.get(name) if isinstance(name, str) else None
+        if device is None:
+            known = ", ".join(self._devices) or "none"
+            raise Rejected("unknown_device", f"there is no device {name!r}; there are: {known}")
+        return device

@@ -1,0 +1,72 @@
+"""SIGHUP: a new configuration is taken up where it differs; a bad one leaves the running one in force."""
+
+import structlog
+
+from device_agent.commands.executor import CommandExecutor
+from device_agent.config import Config, load
+from device_agent.devices.hardware import Hardware
+from device_agent.errors import ConfigError
+from device_agent.safety.safe_states import SafeStates
+from device_agent.tasks.manager import TaskManager
+
+log = structlog.get_logger("reload")
+
+# Tables that are read when the process starts or joins; a change in them waits for the next start.
+AT_START = (
+    "agent",
+    "network",
+    "state",
+    "outbox",
+    "history",
+    "safety",
+    "delegation",
+    "delegations",
+)
+
+
+class Reloader:
+    """Applies a changed file to the parts that follow it."""
+
+    def __init__(
+        self,
+        config: Config,
+        hardware: Hardware,
+        safe_states: SafeStates,
+        executor: CommandExecutor,
+        tasks: TaskManager,
+    ) -> None:
+        self._config = config
+        self._hardware = hardware
+        self._safe_states = safe_states
+        self._executor = executor
+        self._tasks = tasks
+
+    async def reload(self) -> bool:
+        """Read the file again; False if it was refused."""
+        try:
+            config = load(self._config.path)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("reload_refused", problem=problem)
+            return False
+        waiting = [table for table in AT_START if getattr(config, table) != getattr(self._config, table)]
+        if waiting:
+            log.warning("reload_waits_for_restart", tables=waiting)
+        change = self._hardware.compare(config)
+        gone = [*change.removed, *change.changed]
+        # Safe before the hardware is let go; the new device opens at its own safe value.
+        await self._safe_states.leave(gone, "configuration changed")
+        await self._hardware.remove(gone)
+        fresh = [*change.changed, *change.added]
+        await self._hardware.adopt(config, fresh)
+        for name in fresh:
+            self._safe_states.adopt(self._hardware.devices[name])
+        for name in change.removed:
+            self._safe_states.forget(name)
+        self._safe_states.watch()
+        self._executor.config = config
+        self._tasks.take(config, gone=gone, fresh=fresh)
+        await self._tasks.judge_again()
+        self._config = config
+        log.info("reloaded", removed=change.removed, changed=change.changed, added=change.added)
+        return True

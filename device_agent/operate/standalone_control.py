@@ -1,0 +1,206 @@
+"""`set`, `do` and `safe` where no daemon runs: a process that stays until everything is safe again.
+
+What was moved has somebody who watches it, whoever that is. So the command holds what it set, under the same
+limits, latch, Journal and guard as the daemon's, and answers at the daemon's socket meanwhile; when it ends,
+everything is safe.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from device_agent.bus.core import BusState
+from device_agent.bus.factory import make_handle
+from device_agent.clock import SystemClock
+from device_agent.commands.executor import CommandExecutor
+from device_agent.config import Config
+from device_agent.devices.device import NOT_OPENED, Device, ReadingSink
+from device_agent.devices.hardware import HandleFactory, Hardware
+from device_agent.driver import Actuator
+from device_agent.errors import NoAnswer, Rejected
+from device_agent.operate.control_socket import ControlSocket
+from device_agent.operate.local_handlers import LocalHandlers
+from device_agent.records import Reading, Status
+from device_agent.safety.emergency_stop import EmergencyStop
+from device_agent.safety.guard_client import GuardClient
+from device_agent.safety.safe_states import SafeStates
+from device_agent.safety.stop_latch import StopLatch
+from device_agent.store.journal.journal import Journal
+from device_agent.store.store_thread import StoreThread
+
+# A device is opened within this; a port that must enumerate is there already.
+ONLINE_LIMIT_S = 10.0
+SAFE_LIMIT_S = 5.0
+GUARD_LIMIT_S = 2.0
+LOOK_S = 0.05
+
+Ack = dict[str, Any]
+
+
+class _Unheard:
+    def on_reading(self, reading: Reading) -> None: ...
+
+    def on_status(self, status: Status) -> None: ...
+
+    def on_bytes(self, device: str, data: bytes) -> None: ...
+
+
+class StandaloneControl:
+    """`async with` it: the devices named, and those that their rules ask about, at work without a network."""
+
+    def __init__(self, config: Config, names: set[str], make: HandleFactory = make_handle) -> None:
+        named = _with_their_rules(config, names)
+        devices = {name: options for name, options in config.devices.items() if name in named}
+        used = {options.bus for options in devices.values()}
+        buses = {name: bus for name, bus in config.buses.items() if name in used}
+        config = replace(config, devices=devices, buses=buses)
+        clock, state = SystemClock(), config.state
+        self._names = names
+        self._devices: dict[str, Device] = {}
+        self._store = StoreThread()
+        path = state.directory / "journal.db"
+        self._journal = Journal(path, self._store, clock.now_ms, state.runtime_directory)
+        self._latch = StopLatch(state.directory / "emergency_stop")
+        self.safe_states = SafeStates(self._devices, self._journal, clock, self._latch.check)
+        self._stop = EmergencyStop(
+            config.safety, self._latch, self._devices, self.safe_states, self._journal, clock
+        )
+        sink: ReadingSink = self._stop.tap(self.safe_states.tap(_Unheard()))
+        self._hardware = Hardware(config, make, sink, clock, self._devices)
+        for device in self._devices.values():
+            self.safe_states.adopt(device)
+        executor = CommandExecutor(config, self._devices, self.safe_states, self._journal, clock, self._latch)
+        executor.press = self._stop.press
+        self._guard = GuardClient(
+            self._devices,
+            self.safe_states,
+            executor.leases,
+            self._journal,
+            clock,
+            folder=state.runtime_directory,
+            timeout_s=config.safety.guard_timeout_s,
+            log_style="quiet",
+        )
+        self.hands = LocalHandlers(self._devices, executor, self.safe_states, self._journal, self._stop)
+        self._socket = ControlSocket(state.runtime_directory / "control.sock", self.hands.handlers())
+        self._config = config
+
+    async def __aenter__(self) -> "StandaloneControl":
+        try:
+            for path in (self._config.state.directory, self._config.state.runtime_directory):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # First of all: whoever has the socket has the hardware.
+            await self._socket.open()
+        except PermissionError as error:
+            raise Rejected(
+                "not_allowed", f"{error.filename}: permission denied; use the user that the daemon runs as"
+            ) from error
+        try:
+            await self._journal.open()
+            self._latch.load()
+            await self.safe_states.recall()
+            await self._guard.start()
+            self._hardware.start()
+            await self._online()
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._end()
+
+    async def _online(self) -> None:
+        """Returns when the first try to open each device came to an end; `need` says how."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ONLINE_LIMIT_S):
+                while not all(self._tried(d) for d in self._devices.values()):  # noqa: ASYNC110 - two sources
+                    await asyncio.sleep(LOOK_S)
+
+    def _tried(self, device: Device) -> bool:
+        if device.bus.state is not BusState.OPEN and device.bus.last_error:
+            return True
+        return device.online or device.detail != NOT_OPENED
+
+    def need(self, name: str) -> None:
+        """Raises NoAnswer where the device did not come."""
+        device = self._devices[name]
+        if not device.online:
+            why = device.detail if device.bus.state is BusState.OPEN else device.bus.last_error
+            raise NoAnswer(f"device {name}: {why or device.detail}")
+
+    async def until_safe(self, ended: asyncio.Event) -> None:
+        """Returns when nothing is away any more, or when `ended` is set."""
+        while self.safe_states.away(self.safe_states.limits):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), LOOK_S)
+                return
+
+    async def _end(self) -> None:
+        self.safe_states.stopping = True
+        made_safe = await self.safe_states.all_safe("the command ended", SAFE_LIMIT_S)
+        await self._guard.bye(made_safe)
+        await self._guard.until_gone(GUARD_LIMIT_S)
+        await self._socket.close()
+        await self._stop.close()
+        await self.safe_states.close()
+        await self._hardware.close()
+        await self._journal.close()
+        await self._store.close()
+
+
+def drive_directly(
+    config: Config,
+    question: Mapping[str, Any],
+    held: Callable[[Ack], None],
+    make: HandleFactory = make_handle,
+) -> Ack:
+    """Carry out a `set` or `do`; its ack. Where something is away from safe after it, `held` is told, and
+    this returns when it is safe again: by a limit, another command, or a signal to this process.
+
+    Raises Rejected, NoAnswer, AgentError where a daemon runs.
+    """
+    name = str(question["device"])
+    if name not in config.devices:
+        known = ", ".join(config.devices) or "none"
+        raise Rejected("unknown_device", f"there is no device {name!r}; there are: {known}")
+
+    async def drive() -> Ack:
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, ended.set)
+        async with StandaloneControl(config, {name}, make) as bench:
+            bench.need(name)
+            ack: Ack = await bench.hands.command(question)
+            if ack["state"] == "done" and bench.safe_states.away(bench.safe_states.limits):
+                held(ack)
+                await bench.until_safe(ended)
+            return ack
+
+    return asyncio.run(drive())
+
+
+def safe_directly(config: Config, make: HandleFactory = make_handle) -> dict[str, bool]:
+    """Every actuator to its safe state; which of them are. Raises as `drive_directly`."""
+    names = {name for name, driver in config.drivers.items() if issubclass(driver, Actuator)}
+
+    async def make_safe() -> dict[str, bool]:
+        async with StandaloneControl(config, names, make) as bench:
+            return await bench.safe_states.all_safe("asked by the owner", SAFE_LIMIT_S)
+
+    return asyncio.run(make_safe()) if names else {}
+
+
+def _with_their_rules(config: Config, names: set[str]) -> set[str]:
+    """Also what these are interlocked with, what they may move only while, and the emergency stop's line."""
+    groups = {group for name in names for group in getattr(config.devices[name], "interlock", ())}
+    partners = {
+        name for name, other in config.devices.items() if groups & set(getattr(other, "interlock", ()))
+    }
+    conditions = {other for name in names for other in getattr(config.devices[name], "only_while", {})}
+    stop = [name for name in (config.safety.stop_device,) if name is not None]
+    return {*names, *partners, *conditions, *stop}

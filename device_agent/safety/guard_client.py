@@ -1,0 +1,330 @@
+"""The daemon's side of the guard: keeps one running, hands over each actuator's way to safe, beats.
+
+It also notices when the daemon itself has stood still: then nothing is known of any actuator, nothing may be
+driven, and everything is made safe first.
+"""
+
+import asyncio
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from device_agent.background import BackgroundTasks
+from device_agent.bus.recipe import Recipe
+from device_agent.clock import Clock
+from device_agent.devices.actuator_hooks import ActuatorHooks
+from device_agent.devices.device import Device
+from device_agent.driver import Driver
+from device_agent.errors import Rejected
+from device_agent.guard import PROTOCOL
+from device_agent.safety.guard_connection import GuardConnection, GuardGone, Message, find_or_start, release
+from device_agent.safety.leases import Leases
+from device_agent.safety.safe_recorder import open_and_record, recorded
+from device_agent.safety.safe_states import SafeStates
+from device_agent.store.journal.journal import Journal
+
+log = structlog.get_logger("guard")
+
+# Beats in one guard_timeout_s: three may come late before the fourth is missed.
+BEATS = 4
+# A guard that has not answered for this long hangs; a slow board needs a second or two to start one.
+GUARD_LIMIT_S = 10.0
+AGAIN_FIRST_S = 0.2
+AGAIN_MAX_S = 10.0
+LOST_LIMIT_S = 0.3
+# Below what one message may be (`guard.channel`).
+KEEP_MAX_BYTES = 100_000
+RULE_MAX = 500
+
+
+class GuardClient(ActuatorHooks):
+    """Stands by every actuator. `start` before any device is opened, `bye` when all are safe at the end."""
+
+    def __init__(
+        self,
+        devices: Mapping[str, Device],
+        safe_states: SafeStates,
+        leases: Leases,
+        journal: Journal,
+        clock: Clock,
+        *,
+        folder: Path,
+        timeout_s: float,
+        log_style: str,
+    ) -> None:
+        self._devices = {name: device for name, device in devices.items() if device.is_actuator}
+        self._safe_states = safe_states
+        self._leases = leases
+        self._journal = journal
+        self._clock = clock
+        self._folder = folder
+        self._timeout_s = timeout_s
+        self._log_style = log_style
+        self._background = BackgroundTasks("guard")
+        self._link: GuardConnection | None = None
+        self._broken = asyncio.Event()
+        self._ended: list[subprocess.Popen[bytes]] = []
+        self._recipes: dict[str, list[Recipe]] = {}
+        self._held: set[str] = set()
+        """Devices whose lines the guard may hold although nobody has them open here."""
+        self._acks: dict[str, asyncio.Future[None]] = {}
+        self._beat_s = clock.monotonic_s()
+        self._beats = self._beats_answered = 0
+        self._unknown: set[str] = set()
+        self._recovery = 0
+        self._started = self._stopped = False
+        self.restarts = 0
+        self.takeovers = 0
+        for device in self._devices.values():
+            device.hooks = self
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Find or begin a guard. Where that fails it is said, and tried again; the daemon goes on."""
+        self._beat_s = self._clock.monotonic_s()
+        if not self._devices:
+            return
+        self._started = True
+        await self._connect()
+        self._background.run_forever("link", self._keep_link)
+        self._background.run_forever("pulse", self._pulse)
+
+    async def follow(self, devices: Mapping[str, Device]) -> None:
+        """The configuration changed: stand by these actuators from now on."""
+        before = set(self._devices)
+        self._devices = {name: device for name, device in devices.items() if device.is_actuator}
+        for device in self._devices.values():
+            device.hooks = self
+        for name in before - set(self._devices):
+            # Its line may be another device's now.
+            self._held.discard(name)
+            self._send({"op": "forget", "device": name})
+        if not self._started:
+            await self.start()
+
+    async def bye(self, made_safe: Mapping[str, bool]) -> None:
+        """The orderly end: what is not safe by now is the guard's to do. Nothing can be driven any more."""
+        self._stopped = True
+        await self._background.close()
+        if self._link is not None:
+            away = self._safe_states.away(list(self._devices))
+            safe = [name for name, done in made_safe.items() if done and name not in away]
+            self._send({"op": "bye", "safe": safe})
+            self._part("the daemon ends")
+
+    async def until_gone(self, limit_s: float) -> None:
+        """After `bye`: a child that has nothing left to do has ended when this returns."""
+        ends_s = self._clock.monotonic_s() + limit_s
+        while self._clock.monotonic_s() < ends_s:
+            self._ended = [process for process in self._ended if process.poll() is None]
+            if not self._ended:
+                return
+            await asyncio.sleep(0.01)
+
+    def status(self) -> dict[str, Any]:
+        """For the owner."""
+        link = self._link
+        return {
+            "up": link is not None,
+            "child": link is not None and link.process is not None,
+            "restarts": self.restarts,
+            "takeovers": self.takeovers,
+            "devices": sorted(name for name, recipes in self._recipes.items() if recipes),
+        }
+
+    async def _keep_link(self) -> None:
+        again_s, said = AGAIN_FIRST_S, ""
+        while True:
+            if self._link is None:
+                await asyncio.sleep(again_s)
+                again_s = min(AGAIN_MAX_S, again_s * 2)
+                why = await self._connect(said)
+                said = why or ""
+                continue
+            again_s = AGAIN_FIRST_S
+            await self._broken.wait()
+            self.restarts += 1
+
+    async def _connect(self, said: str = "") -> str | None:
+        """Returns why there is no guard; None when there is one."""
+        hello = {
+            "op": "hello",
+            "protocol": PROTOCOL,
+            "timeout_s": self._timeout_s,
+            "devices": list(self._devices),
+        }
+        try:
+            link, welcome = await find_or_start(self._folder, hello, self._log_style)
+        except (GuardGone, OSError) as error:
+            if str(error) != said:
+                log.error("no_guard", why=str(error), meaning="actuators stay as they are if the daemon dies")
+            return str(error)
+        self._link = link
+        self._broken.clear()
+        self._beats_answered = self._beats
+        asyncio.get_running_loop().add_reader(link.fileno(), self._readable)
+        if welcome is not None:
+            self._take(welcome)
+        for name in self._recipes:
+            self._hand_over(name)
+        return None
+
+    def _part(self, why: str) -> None:
+        """This link is over; a child that hangs is ended, so that it cannot act later."""
+        link, self._link = self._link, None
+        if link is None:
+            return
+        asyncio.get_running_loop().remove_reader(link.fileno())
+        link.close()
+        if link.process is not None:
+            if not self._stopped:
+                link.process.kill()
+            self._ended.append(link.process)
+        if not self._stopped:
+            log.error("guard_lost", why=why, restarts=self.restarts)
+        self._broken.set()
+
+    # -- messages -------------------------------------------------------------------------------------------
+
+    def _send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        if self._link is not None:
+            try:
+                self._link.send(message, fds)
+            except GuardGone as error:
+                self._part(str(error))
+
+    def _readable(self) -> None:
+        if self._link is None:
+            return
+        try:
+            messages = self._link.drain()
+        except GuardGone as error:
+            self._part(str(error))
+            return
+        for message in messages:
+            self._take(message)
+
+    def _take(self, message: Message) -> None:
+        match message["op"]:
+            case "welcome":
+                self._held |= set(message["held"])
+                self._note(message["report"])
+            case "beat":
+                self._beats_answered = message["n"]
+            case "took":
+                self._recover(message["why"])
+            case "report":
+                self._note(message["report"])
+            case "lost":
+                ack = self._acks.pop(message["device"], None)
+                if ack is not None and not ack.done():
+                    ack.set_result(None)
+            case "refused":
+                self._part(message["why"])
+
+    def _note(self, report: list[dict[str, Any]]) -> None:
+        """What the guard did belongs into the Journal."""
+        for act in report:
+            device, result, why = act["device"], act["result"], act["why"]
+            self._journal.actuation(act["at_ms"], "guard", device, "safe", result, why[:RULE_MAX])
+            log.warning("guard_made_safe", device=device, result=result, why=why)
+        if report:
+            self._send({"op": "noted", "count": len(report)})
+
+    def _hand_over(self, name: str) -> None:
+        recipes = self._recipes.get(name, [])
+        if not recipes:
+            return
+        acts = [
+            {
+                "kind": recipe.kind,
+                **recipe.members,
+                "fd": recipe.fd >= 0,
+                "hold": recipe.hold,
+                "exclusive": recipe.exclusive,
+            }
+            for recipe in recipes
+        ]
+        message = {"op": "keep", "device": name, "place": self._devices[name].bus.name, "acts": acts}
+        self._send(message, tuple(recipe.fd for recipe in recipes if recipe.fd >= 0))
+
+    # -- the loop's own pulse -------------------------------------------------------------------------------
+
+    async def _pulse(self) -> None:
+        while True:
+            await asyncio.sleep(self._timeout_s / BEATS)
+            self._readable()  # a guard that took over has said so: that is one event with our own gap
+            gap_s = self._clock.monotonic_s() - self._beat_s
+            if gap_s > self._timeout_s:
+                self._recover(f"the daemon stood still for {gap_s:.1f} s")
+            self._beat_s = self._clock.monotonic_s()
+            if self._link is not None:
+                self._beats += 1
+                self._send({"op": "beat", "n": self._beats})
+            unanswered_s = (self._beats - self._beats_answered) * self._timeout_s / BEATS
+            if unanswered_s > max(GUARD_LIMIT_S, 3 * self._timeout_s):
+                self._part(f"it has not answered for {unanswered_s:.0f} s")
+            self._ended = [process for process in self._ended if process.poll() is None]
+
+    def _recover(self, why: str) -> None:
+        """The guard has acted, or may have: leases end, and nothing is driven before it is safe."""
+        self.takeovers += 1
+        self._recovery += 1
+        self._unknown = set(self._devices)
+        self._beat_s = self._clock.monotonic_s()
+        self._leases.clear()
+        log.critical("actuators_unknown", why=why)
+        # From here on it is our work again, and a hang in the middle of it the guard's.
+        self._send({"op": "back"})
+        for name in self._devices:
+            self._background.spawn(f"safe {name}", self._make_safe(name, self._recovery, why))
+
+    async def _make_safe(self, name: str, recovery: int, why: str) -> None:
+        await self._safe_states.make_safe(name, why)
+        if recovery == self._recovery:
+            self._unknown.discard(name)
+
+    # -- standing by ----------------------------------------------------------------------------------------
+
+    def handle(self, handle: Any) -> Any:
+        return recorded(handle)
+
+    def open(self, device: str, driver: Driver[Any, Any]) -> list[Recipe]:
+        link = self._link
+        if device in self._held and link is not None:
+            release(link.path, device)
+            self._held.discard(device)
+        recipes = open_and_record(device, driver)
+        if sum(len(repr(recipe.members)) for recipe in recipes) > KEEP_MAX_BYTES:
+            log.warning("not_guarded", device=device, why="its way to safe is too long")
+            return []
+        return recipes
+
+    def opened(self, device: str, made: list[Recipe]) -> None:
+        self._recipes[device] = made
+        self._hand_over(device)
+
+    def check(self, device: str) -> None:
+        if self._stopped:
+            raise Rejected("device_offline", f"{device} is safe and stays so: the agent is stopping")
+        silent_s = self._clock.monotonic_s() - self._beat_s
+        if device in self._unknown or silent_s > self._timeout_s:
+            raise Rejected(
+                "too_soon",
+                f"the agent stood still and its guard took over: {device} is made safe first, ask again in a "
+                "second",
+            )
+
+    async def closed(self, device: str) -> None:
+        recipes = self._recipes.pop(device, [])
+        if recipes and self._link is not None and not self._stopped:
+            self._held.add(device)
+            ack = self._acks[device] = asyncio.get_running_loop().create_future()
+            self._send({"op": "lost", "device": device})
+            await asyncio.wait([ack], timeout=LOST_LIMIT_S)
+        for recipe in recipes:
+            recipe.close()

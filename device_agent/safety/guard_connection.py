@@ -1,0 +1,189 @@
+"""The daemon's connection to its guard, and how a guard is found or begun. Messages: `device_agent.guard`."""
+
+import asyncio
+import contextlib
+import marshal
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+import device_agent.guard
+from device_agent.errors import AgentError
+from device_agent.guard import PROTOCOL
+
+log = structlog.get_logger("guard")
+
+GUARD_VARIABLE = "DEVICE_AGENT_GUARD"
+# A guard that runs answers within a millisecond; a busy machine is given time.
+ANSWER_LIMIT_S = 1.0
+# A guard that was told to end is gone, or started anew by its service manager, after this.
+END_LIMIT_S = 2.0
+BACKLOG = 8
+# The service manager's words to the daemon: a guard that fed the daemon's watchdog would hide that it hangs.
+OURS_ALONE = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
+RECEIVE_BYTES = 262_144
+
+Message = dict[str, Any]
+
+
+class GuardGone(AgentError):
+    """There is no guard, or it does not want us; the message says which."""
+
+
+class GuardConnection:
+    """Lives once. `process` is the guard itself where it is our child."""
+
+    def __init__(self, sock: socket.socket, path: Path, process: "subprocess.Popen[bytes] | None") -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self.path = path
+        self.process = process
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Whole or not at all, without waiting. Raises GuardGone."""
+        try:
+            socket.send_fds(self._sock, [marshal.dumps(message, 2)], list(fds), socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise GuardGone(f"the guard at {self.path} takes nothing: {error.strerror}") from error
+
+    def drain(self) -> list[Message]:
+        """What has come. Raises GuardGone when nothing more can."""
+        messages: list[Message] = []
+        while True:
+            try:
+                data = self._sock.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                return messages
+            except OSError as error:
+                raise GuardGone(f"the guard at {self.path} is gone: {error.strerror}") from error
+            if not data:
+                if messages:
+                    return messages
+                raise GuardGone(f"the guard at {self.path} has ended")
+            messages.append(marshal.loads(data))
+
+    async def answer(self) -> Message:
+        """The next message. Raises GuardGone when none comes in time."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT_S):
+                data = await loop.sock_recv(self._sock, RECEIVE_BYTES)
+        except (OSError, TimeoutError) as error:
+            raise GuardGone(f"the guard at {self.path} does not answer") from error
+        if not data:
+            raise GuardGone(f"the guard at {self.path} has ended")
+        message: Message = marshal.loads(data)
+        return message
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+async def find_or_start(
+    folder: Path, hello: Message, log_style: str
+) -> tuple[GuardConnection, Message | None]:
+    """A link to the guard at $DEVICE_AGENT_GUARD, or to one in `folder`, begun as our child where none is.
+
+    With it comes the welcome of a guard that was there already. Raises GuardGone, OSError.
+    """
+    named = os.environ.get(GUARD_VARIABLE)
+    if named:
+        try:
+            return await _greeted(Path(named), hello, patient=True)
+        except (GuardGone, OSError) as error:
+            log.warning("guard_not_there", path=named, why=str(error), instead="one as a child of the daemon")
+    path = folder / "guard.sock"
+    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        return await _greeted(path, hello)
+    link = _started(path, log_style)
+    link.send(hello)
+    return link, None
+
+
+async def _greeted(
+    path: Path, hello: Message, *, patient: bool = False
+) -> tuple[GuardConnection, Message | None]:
+    """`patient`: a service manager may be starting it anew at this moment."""
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + END_LIMIT_S
+    while True:
+        try:
+            link = GuardConnection(_connected(path), path, None)
+        except OSError:
+            if patient and loop.time() < ends_s:
+                await asyncio.sleep(0.05)
+                continue
+            raise
+        try:
+            link.send(hello)
+            welcome = await link.answer()
+            if welcome["op"] == "refused":
+                raise GuardGone(f"the guard at {path} refuses: {welcome['why']}")
+            if welcome["protocol"] == PROTOCOL:
+                return link, welcome
+            log.warning("guard_of_another_version", path=str(path), protocol=welcome["protocol"])
+            link.send({"op": "end"})
+        except BaseException:
+            link.close()
+            raise
+        link.close()
+        if loop.time() > ends_s:
+            raise GuardGone(f"the guard at {path} is of another version and does not end")
+        await asyncio.sleep(0.05)
+
+
+def _connected(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.settimeout(ANSWER_LIMIT_S)
+        sock.connect(str(path))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _started(path: Path, log_style: str) -> GuardConnection:
+    """The listening socket is ours to make, so that the guard can be spoken to before it is up."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(BACKLOG)
+        fd = listener.fileno()
+        program = Path(device_agent.guard.__file__).parent / "__main__.py"
+        # As a file, without `site`: see the module.
+        command = [sys.executable, "-I", "-S", str(program), "--socket", str(path), "--listen-fd", str(fd)]
+        process = subprocess.Popen(
+            [*command, "--log", log_style],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[fd],
+            env={name: value for name, value in os.environ.items() if name not in OURS_ALONE},
+            cwd="/",
+            start_new_session=True,  # a terminal's Ctrl-C is for the daemon
+        )
+    log.info("guard_started", path=str(path), pid=process.pid)
+    return GuardConnection(_connected(path), path, process)
+
+
+def release(path: Path, device: str) -> None:
+    """Have the guard at `path` let go of a device's lines, from any thread; returns when it has."""
+    try:
+        with _connected(path) as sock:
+            sock.send(marshal.dumps({"op": "release", "device": device}, 2))
+            sock.recv(RECEIVE_BYTES)
+    except OSError as error:
+        log.warning("guard_not_asked", device=device, why=str(error))

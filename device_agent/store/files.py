@@ -1,0 +1,46 @@
+"""Small files that are whole or not there: replaced in one step, and put aside when they are damaged."""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+SQLITE_PARTS = ("-wal", "-shm", "")
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace a file as a whole: after a crash or a power cut it has the old content or the new one.
+
+    Blocks until it is on the disk. Raises OSError, and then leaves nothing behind.
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        sync_folder(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Block until the names in this folder are on the disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, with the logs that SQLite keeps beside it. Returns its new path. Raises OSError."""
+    aside = Path(f"{path}.damaged-{time.time_ns() // 1_000_000}")
+    for suffix in SQLITE_PARTS:
+        part = Path(f"{path}{suffix}")
+        if part.exists():
+            part.replace(f"{aside}{suffix}")
+    return aside

@@ -1,0 +1,1 @@
+"""The history: a local record of readings, small on the card."""

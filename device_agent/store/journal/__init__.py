@@ -1,0 +1,1 @@
+"""The Journal: tasks, commands and actuations, so that nothing is done twice."""

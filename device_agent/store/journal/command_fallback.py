@@ -1,0 +1,87 @@
+"""What the Journal's disk refused about commands: kept in the runtime directory until the disk takes it.
+
+So that a command is not carried out twice when the disk is full and the process dies as well.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from device_agent.store.outbox.crash_log import CrashLog
+
+log = structlog.get_logger("journal")
+
+# Some thousand plain commands; beyond it the oldest go, as they do in the Journal.
+KEEP_BYTES = 1_000_000
+# An id is an id, also after the machine was started anew.
+_ANY_BOOT = ""
+
+
+class FallbackRow(NamedTuple):
+    """As in the Journal's table of commands; `ack` is None while it is not answered."""
+
+    caller: str
+    id: str
+    at_ms: int
+    what: bytes
+    ack: bytes | None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.caller, self.id
+
+    @property
+    def cost_bytes(self) -> int:
+        return 100 + len(self.id) + len(self.what) + len(self.ack or b"")
+
+
+class CommandFallback:
+    """The file exists only while the disk refuses. Belongs to one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._log = CrashLog(path, _ANY_BOOT)
+        self._rows: OrderedDict[tuple[str, str], FallbackRow] = OrderedDict()
+        self._size_bytes = 0
+        self._begun = False
+
+    def __iter__(self) -> Iterator[FallbackRow]:
+        return iter(self._rows.values())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def load(self) -> None:
+        """What an earlier process left."""
+        for record in self._log.read() or ():
+            self._put(FallbackRow(*record))
+        if self._rows:
+            log.info("journal_fallback_found", commands=len(self._rows))
+
+    def add(self, row: FallbackRow) -> bool:
+        """Whether it is now safe from the death of this process."""
+        self._put(row)
+        if self._begun and not self._log.grown:
+            return self._log.write(list(row))
+        noted = self._log.begin([list(row) for row in self])
+        self._begun = self._begun or noted
+        return noted
+
+    def end(self) -> None:
+        """All of it is on the disk."""
+        self._rows.clear()
+        self._size_bytes = 0
+        self._begun = False
+        self._log.end()
+
+    def _put(self, row: FallbackRow) -> None:
+        old = self._rows.pop(row.key, None)
+        if old is not None:
+            self._size_bytes -= old.cost_bytes
+            row = row._replace(what=row.what if row.ack is None else old.what)
+        self._rows[row.key] = row
+        self._size_bytes += row.cost_bytes
+        while self._size_bytes > KEEP_BYTES and len(self._rows) > 1:
+            self._size_bytes -= self._rows.popitem(last=False)[1].cost_bytes

@@ -1,0 +1,400 @@
+"""The Journal: tasks, commands and actuations, so that nothing is done twice and everything can be told.
+
+One SQLite file (mode 0600: it holds tasks' write tokens), WAL, synchronous=FULL. A damaged one is set aside,
+reported, and a new one begun: the start never fails. What a full disk refuses about commands lies in the
+runtime directory meanwhile (`store.fallback`), so that none is carried out twice.
+"""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import structlog
+
+from device_agent.clock import EARLIEST_TRUE_MS, SystemClock, undated
+from device_agent.errors import NotNoted
+from device_agent.network import Caller, Part, StartTask
+from device_agent.store.damage import Damaged, is_damage
+from device_agent.store.files import set_aside
+from device_agent.store.journal import hash_chain, safe_transitions
+from device_agent.store.journal.command_fallback import CommandFallback, FallbackRow
+from device_agent.store.store_thread import StoreThread
+
+log = structlog.get_logger("journal")
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS task(
+    id TEXT PRIMARY KEY, started_ms INTEGER NOT NULL, ended_ms INTEGER, start BLOB, session BLOB);
+CREATE TABLE IF NOT EXISTS command(
+    caller TEXT NOT NULL, id TEXT NOT NULL, at_ms INTEGER NOT NULL, ack BLOB, what BLOB NOT NULL,
+    PRIMARY KEY(caller, id));
+PRAGMA user_version = 2;
+"""
+_BEGUN = "INSERT OR REPLACE INTO command(caller, id, at_ms, what, ack) VALUES(?, ?, ?, ?, ?)"
+_ANSWERED = """INSERT INTO command(caller, id, at_ms, what, ack) VALUES(?, ?, ?, ?, ?)
+    ON CONFLICT(caller, id) DO UPDATE SET ack = ifnull(excluded.ack, ack)"""
+DAY_MS = 86_400_000
+# A StartTask is delivered again within minutes; a month is far beyond and still small.
+TASK_KEEP_MS = 30 * DAY_MS
+TASKS_MAX = 20_000
+COMMANDS_MAX = 50_000
+NEWEST_KEPT = 1000
+TRIM_EVERY = 1000
+
+
+class Journal:
+    """Memory answers, the file remembers. All methods belong to the event loop."""
+
+    def __init__(
+        self,
+        path: Path,
+        thread: StoreThread,
+        now_ms: Callable[[], int] | None = None,
+        runtime_folder: Path | None = None,
+    ) -> None:
+        """`now_ms`: of the runtime's clock (`device_agent.clock`), by which what is old is forgotten.
+
+        `runtime_folder` takes what the disk refuses; without it, the file's own folder.
+        """
+        self._path = path
+        self._runtime_folder = runtime_folder or path.parent
+        self._fallback = CommandFallback(self._runtime_folder / "journal.log")
+        self._copy: Path | None = None
+        self._blind = False
+        self._now_ms = now_ms or SystemClock().now_ms
+        self._thread = thread
+        self._db: sqlite3.Connection | None = None
+        self._tasks: OrderedDict[str, bool] = OrderedDict()
+        self._commands: OrderedDict[tuple[str, str], dict[str, Any] | None] = OrderedDict()
+        self._waiting: dict[tuple[str, str], asyncio.Future[dict[str, Any]]] = {}
+        self._chain = hash_chain.HashChain()
+        self._begun = 0
+        self._turns = 0
+        self.set_aside = ""
+        self.failures = 0
+
+    # -- life ----------------------------------------
+
+    async def open(self) -> None:
+        await self._thread.run(self._open)
+
+    def _open(self) -> None:
+        try:
+            self._db = self._connect(self._path)
+        except (sqlite3.DatabaseError, OSError) as error:
+            if is_damage(error):
+                self.set_aside = str(set_aside(self._path))
+                log.error("journal_set_aside", file=str(self._path), aside=self.set_aside, error=str(error))
+                self._db = self._connect(self._path)
+            else:
+                self._db = self._elsewhere(error)
+        self._fallback.load()
+        for row in self._fallback:
+            if row.ack is not None or row.key not in self._commands:
+                self._commands[row.key] = None if row.ack is None else msgpack.unpackb(row.ack)
+        self._job(self._catch_up)
+
+    def _elsewhere(self, error: BaseException) -> sqlite3.Connection:
+        """A disk that takes nothing: what it says is read; what comes is noted in a copy until the end."""
+        self.failures += 1
+        for parent in (tempfile.gettempdir(), self._runtime_folder):
+            try:
+                self._copy = Path(tempfile.mkdtemp(prefix="device-agent-journal-", dir=parent))
+                copy = self._copy / self._path.name
+                for suffix in ("", "-wal"):
+                    part = Path(f"{self._path}{suffix}")
+                    if part.exists():
+                        shutil.copyfile(part, f"{copy}{suffix}")
+                db = self._connect(copy)
+            except (sqlite3.Error, OSError) as worse:
+                self._drop_copy()
+                log.warning("journal_not_copied", into=str(parent), error=str(worse))
+            else:
+                log.error(
+                    "journal_not_written", file=str(self._path), error=str(error), until_the_end=str(copy)
+                )
+                return db
+        # Which commands were carried out before is not known: none is carried out now.
+        self._blind = True
+        log.error("journal_not_written", file=str(self._path), error=str(error), until_the_end="memory")
+        return self._connect(Path(":memory:"))
+
+    def _drop_copy(self) -> None:
+        if self._copy is not None:
+            shutil.rmtree(self._copy, ignore_errors=True)
+            self._copy = None
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        if path != Path(":memory:"):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        db = sqlite3.connect(path, check_same_thread=False)
+        try:
+            db.execute("PRAGMA page_size = 1024")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.executescript(SCHEMA + safe_transitions.SCHEMA)
+            if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+                raise Damaged("quick_check found damage")
+            n, head = self._chain.prepare(db)
+            self._read_all(db)
+        except sqlite3.DatabaseError:
+            db.close()
+            raise
+        log.info("journal_open", last=n, head=head.hex())
+        return db
+
+    def _trim(self, db: sqlite3.Connection) -> None:
+        now_ms = self._now_ms()
+        if undated(now_ms):
+            return  # everything would be old, or nothing
+        with db:
+            # What was noted before the time was known is as old as now at most.
+            db.execute("UPDATE command SET at_ms = ? WHERE at_ms < ?", (now_ms, EARLIEST_TRUE_MS))
+            db.execute("UPDATE task SET ended_ms = ? WHERE ended_ms < ?", (now_ms, EARLIEST_TRUE_MS))
+            for table, column, keep_ms, most in (
+                ("task", "ended_ms", TASK_KEEP_MS, TASKS_MAX),
+                ("command", "at_ms", DAY_MS, COMMANDS_MAX),
+            ):
+                last = db.execute(f"SELECT ifnull(max(rowid), 0) FROM {table}").fetchone()[0]
+                # The newest stay whatever the clock says, for that may have jumped; and none stays for ever.
+                old = f"({column} < ? OR rowid <= ?) AND rowid <= ?"
+                db.execute(
+                    f"DELETE FROM {table} WHERE {column} NOT NULL AND {old}",
+                    (now_ms - keep_ms, last - most, last - NEWEST_KEPT),
+                )
+
+    def _count(self) -> None:
+        """An agent that is not restarted for years trims its tables all the same."""
+        self._begun += 1
+        if self._begun % TRIM_EVERY == 0:
+            self._thread.later(lambda: self._job(self._trim))
+
+    def _read_all(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._job(self._trim)
+        rows = db.execute("SELECT id, ended_ms FROM task ORDER BY rowid DESC LIMIT ?", (TASKS_MAX,))
+        self._tasks = OrderedDict((id_, ended is not None) for id_, ended in reversed(rows.fetchall()))
+        rows = db.execute("SELECT caller, id, ack FROM command ORDER BY rowid DESC LIMIT ?", (COMMANDS_MAX,))
+        for caller, id_, ack in reversed(rows.fetchall()):
+            self._commands[(caller, id_)] = None if ack is None else msgpack.unpackb(ack)
+
+    async def close(self) -> None:
+        def close() -> None:
+            if self._db is not None:
+                self._job(lambda db: self._chain.flush(db))
+                self._job(self._catch_up)
+                self._db.close()
+                self._db = None
+
+        await self._thread.run(close)
+
+    def _execute(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        assert self._db is not None
+        with self._db:
+            return self._db.execute(sql, parameters).fetchall()
+
+    def _later(self, sql: str, parameters: tuple[Any, ...]) -> None:
+        self._thread.later(lambda: self._job(lambda _: self._execute(sql, parameters)))
+
+    def _job(self, write: Callable[[sqlite3.Connection], object]) -> None:
+        """Write on the store's thread; what fails is reported, for nobody waits for it."""
+        try:
+            assert self._db is not None
+            write(self._db)
+        except sqlite3.Error as error:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        self.failures += 1
+        if self.failures == 1 or self.failures % 1000 == 0:
+            log.error("journal_not_written", file=str(self._path), error=str(error), failures=self.failures)
+
+    async def flushed(self) -> None:
+        """Returns when all that was noted is on the disk (or its failure was counted)."""
+        try:
+            await self._thread.run(lambda: None)
+        except TimeoutError as error:
+            self._failed(error)
+
+    # -- tasks ----------------------------------------
+
+    def knows_task(self, task_id: str) -> bool:
+        """Whether this task ever began here, within the last month."""
+        return task_id in self._tasks
+
+    def begin_task(self, start: StartTask, now_ms: int) -> None:
+        self._count()
+        self._tasks[start.task_id] = False
+        if len(self._tasks) > TASKS_MAX:
+            self._tasks.popitem(last=False)
+        blob = msgpack.packb(asdict(start))
+        self._later(
+            "INSERT OR REPLACE INTO task(id, started_ms, start) VALUES(?, ?, ?)",
+            (start.task_id, now_ms, blob),
+        )
+
+    def note_session(self, task_id: str, session: Mapping[str, Any]) -> None:
+        """What the session needs to go on in a later process."""
+        self._later("UPDATE task SET session = ? WHERE id = ?", (msgpack.packb(dict(session)), task_id))
+
+    def end_task(self, task_id: str, now_ms: int) -> None:
+        self._tasks[task_id] = True
+        self._later(
+            "UPDATE task SET ended_ms = ?, start = NULL, session = NULL WHERE id = ?", (now_ms, task_id)
+        )
+
+    async def unfinished_tasks(self) -> list[tuple[StartTask, dict[str, Any]]]:
+        """Tasks that were running when the last process ended, oldest first."""
+        rows = await self._thread.run(
+            lambda: self._execute(
+                "SELECT start, session FROM task WHERE ended_ms IS NULL AND start IS NOT NULL ORDER BY rowid"
+            )
+        )
+        return [(_start(msgpack.unpackb(a)), msgpack.unpackb(b) if b else {}) for a, b in rows]
+
+    # -- commands ----------------------------------------
+
+    async def first_answer(self, caller: str, id_: str) -> dict[str, Any] | None:
+        """The first answer to this id, waited for if it is under way; None if the id is new.
+
+        After None the id is taken, and `finish_command` must follow. A command whose process died before it
+        answered is `unknown`.
+        """
+        key = (caller, id_)
+        if key in self._waiting:
+            return await asyncio.shield(self._waiting[key])
+        if key not in self._commands:
+            self._commands[key] = None
+            self._waiting[key] = asyncio.get_running_loop().create_future()
+            if len(self._commands) > COMMANDS_MAX:
+                self._commands.popitem(last=False)
+            return None
+        return self._commands[key] or {"id": id_, "state": "unknown", "error": dict(_DIED)}
+
+    async def begin_command(self, caller: str, id_: str, what: Mapping[str, Any], now_ms: int) -> None:
+        """Durable before anything moves. Raises NotNoted."""
+        row = FallbackRow(caller, id_, now_ms, msgpack.packb(dict(what)), None)
+        try:
+            noted = await self._thread.run(lambda: self._note(_BEGUN, row))
+        except TimeoutError as error:
+            self._failed(error)
+            noted = False
+        if not noted:
+            raise NotNoted(
+                "nothing moved: neither the state directory nor the runtime directory takes a note of this "
+                "command, and nobody would know later that it was done; make room on the device's disk"
+            )
+
+    def _note(self, sql: str, row: FallbackRow) -> bool:
+        """On the disk, or else where the death of the process does not reach. On the store's thread."""
+        written = False
+        try:
+            self._execute(sql, row)
+            written = self._in_place
+        except sqlite3.Error as error:
+            self._failed(error)
+        if written:
+            self._job(self._catch_up)
+            return True
+        small = row._replace(what=msgpack.packb({"device": msgpack.unpackb(row.what).get("device", "")}))
+        return self._fallback.add(small) and not self._blind
+
+    @property
+    def _in_place(self) -> bool:
+        """Whether what is written is there for the next process."""
+        return self._copy is None and not self._blind
+
+    def _catch_up(self, db: sqlite3.Connection) -> None:
+        """What the disk refused before; a copy is told it as well, and ends with this process."""
+        if self._fallback:
+            with db:
+                db.executemany(_ANSWERED, self._fallback)
+            if self._in_place:
+                self._fallback.end()
+
+    def finish_command(self, caller: str, id_: str, ack: Mapping[str, Any], now_ms: int) -> None:
+        """The answer; remembered for a day, a refusal as well."""
+        key = (caller, id_)
+        self._commands[key] = dict(ack)
+        waiting = self._waiting.pop(key, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(dict(ack))
+        row = FallbackRow(caller, id_, now_ms, msgpack.packb({}), msgpack.packb(dict(ack)))
+        self._thread.later(lambda: self._note(_ANSWERED, row))
+
+    async def unfinished_commands(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Commands that began in an earlier process and were never answered: (caller, id, what)."""
+
+        def read() -> dict[tuple[str, str], bytes]:
+            rows = self._execute("SELECT caller, id, what FROM command WHERE ack IS NULL")
+            found = {(caller, id_): what for caller, id_, what in rows}
+            found.update({row.key: row.what for row in self._fallback})
+            return found
+
+        found = await self._thread.run(read)
+        return [
+            (*key, msgpack.unpackb(what)) for key, what in found.items() if self._commands.get(key) is None
+        ]
+
+    # -- actuations ----------------------------------------
+
+    def actuation(self, at_ms: int, who: str, device: str, what: str, result: str, rule: str = "") -> None:
+        """Who did what when with which result, for people. While the disk is full it waits in memory."""
+        row = (at_ms, who, device, what, result, rule)
+        self._thread.later(lambda: self._job(lambda db: self._chain.append(db, row)))
+
+    async def actuations(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest actuations, oldest first."""
+        assert self._db is not None
+        db = self._db
+        return await self._thread.run(lambda: hash_chain.select(db, limit))
+
+    # -- turns ----------------------------------------
+
+    def turned(self, boot: str, what: list[safe_transitions.SafeTransition]) -> None:
+        """Points left their safe values or came back; in order with the commands that moved them."""
+        self._turns += len(what)
+        trim = self._turns >= TRIM_EVERY
+        if trim:
+            self._turns = 0
+
+        def write(db: sqlite3.Connection) -> None:
+            safe_transitions.note(db, boot, what)
+            if trim:
+                safe_transitions.trim(db, boot, what[-1].at_s)
+
+        self._thread.later(lambda: self._job(write))
+
+    async def turns(self, boot: str, now_s: float) -> list[safe_transitions.SafeTransition]:
+        """What limits must know of before this process (`store.journal.safe_transitions`)."""
+        assert self._db is not None
+        db = self._db
+
+        def read() -> list[safe_transitions.SafeTransition]:
+            self._job(lambda db: safe_transitions.trim(db, boot, now_s))
+            return safe_transitions.load(db, boot)
+
+        return await self._thread.run(read)
+
+    # -- the chain ----------------------------------------
+
+    async def verify(self) -> dict[str, Any]:
+        """Whether the chain of actuations fits (`chain.verify`). The work goes on meanwhile."""
+        return await asyncio.to_thread(hash_chain.verify, self._path)
+
+
+_DIED = {"code": "internal", "message": "the agent stopped while it carried out this command"}
+
+
+def _start(stored: dict[str, Any]) -> StartTask:
+    caller = Caller(**stored.pop("caller"))
+    parts = tuple(Part(**part) for part in stored.pop("parts"))
+    return StartTask(caller=caller, parts=parts, **stored)

@@ -1,0 +1,1 @@
+"""The outbox: what callers have not been sent yet, over outages, crashes and power cuts."""

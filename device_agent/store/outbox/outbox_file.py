@@ -1,0 +1,369 @@
+"""The outbox on disk: one SQLite file, used on the store thread alone.
+
+An event is a row with a checksum. A channel's row holds its numbers, reserved ahead, and what its events
+amount to, so that a start with a million events reads a handful of rows.
+"""
+
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from device_agent.store.damage import WrongVersion, is_damage, readable
+from device_agent.store.files import set_aside
+from device_agent.store.outbox.event import Event, Kept
+from device_agent.store.store_thread import written_bytes
+
+log = structlog.get_logger("outbox")
+
+VERSION = 2
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS channel(
+    name TEXT PRIMARY KEY, next_seq INTEGER NOT NULL, next_number INTEGER NOT NULL,
+    seq_reserved INTEGER NOT NULL, number_reserved INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS event(
+    id INTEGER PRIMARY KEY, channel TEXT NOT NULL, seq INTEGER, at_ms INTEGER NOT NULL, kind TEXT NOT NULL,
+    device TEXT NOT NULL, data BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS event_of_channel ON event(channel, id);
+CREATE TABLE IF NOT EXISTS amount(
+    channel TEXT PRIMARY KEY, events INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cut(channel TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mark(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = {VERSION};
+"""
+# 1 kB pages and FULL: measured to write the least that a power cut allows. The log is bounded, and what the
+# file has grown by in an outage can be given back afterwards.
+PRAGMAS = (
+    "page_size = 1024",
+    "auto_vacuum = INCREMENTAL",
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "cache_size = -1024",
+    "journal_size_limit = 2000000",
+)
+PAGE_BYTES = 1024
+# Free pages beyond this are given back once the outbox is empty, a few thousand at a time.
+FREE_PAGES_KEPT = 2000
+FREE_PAGES_AT_ONCE = 4000
+# SQLite takes this many values in one statement on every build.
+DELETE_AT_ONCE = 500
+# A channel that is forgotten with a million events goes in steps.
+FORGET_AT_ONCE = 5000
+COLUMNS = "id, channel, data, seq, at_ms, kind, device, crc"
+
+
+@dataclass(slots=True)
+class ChannelRow:
+    """A channel as the disk knows it."""
+
+    name: str
+    next_seq: int
+    next_number: int
+    seq_reserved: int
+    number_reserved: int
+    events: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class StoredEvents:
+    """What a start finds. `cuts` are the messages that were under way, as records of the crash log.
+
+    `clean`: the last process ended in order. `doubtful`: channels whose last numbers nobody knows, from an
+    earlier start that did not open them.
+    """
+
+    rows: list[ChannelRow]
+    cuts: list[list[Any]]
+    clean: bool
+    doubtful: set[str]
+    last_id: int
+
+
+@dataclass(slots=True)
+class Commit:
+    """Everything that one transaction writes. A cut of None is one that is not under way any more."""
+
+    channels: list[ChannelRow]
+    inserts: list[tuple[str, Event]]
+    deletes: list[tuple[str, int]]
+    forget: list[str]
+    cuts: dict[str, str | None] = field(default_factory=dict)
+    clean: bool = False
+    doubtful: Set[str] = frozenset()
+
+
+class OutboxFile:
+    """Raises sqlite3.Error or OSError where the disk is full, read-only or broken; the caller goes on from
+    memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+        self.set_aside = ""
+        self.written_bytes = 0
+        """What this file has caused to be written to the disk since the start, by the kernel's account."""
+
+    @property
+    def is_open(self) -> bool:
+        return self._db is not None
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise sqlite3.OperationalError("the outbox file is not open")
+        return self._db
+
+    # -- life ----------------------------------------
+
+    def open(self) -> StoredEvents:
+        """Find what the last process left. A damaged file is set aside, what is whole of it saved."""
+        try:
+            return self._open()
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            self.close()
+            if not is_damage(error):
+                raise
+            return self.begin_anew(error)
+
+    def begin_anew(self, why: BaseException, known: Iterable[int] = ()) -> StoredEvents:
+        """Set the file aside and begin a new one with what is whole in it, but for the events `known`."""
+        self.close()
+        aside = set_aside(self._path)
+        self.set_aside = str(aside)
+        log.error("outbox_set_aside", file=str(self._path), aside=self.set_aside, error=str(why))
+        self._open()
+        saved = 0
+        if not isinstance(why, WrongVersion):
+            with self._transaction():
+                saved = self._take_over(aside, set(known))
+        log.warning("outbox_begun_anew", events_saved=saved)
+        found = self._open()
+        found.clean = False
+        return found
+
+    def _open(self) -> StoredEvents:
+        self.close()
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._db = db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        for pragma in PRAGMAS:
+            db.execute(f"PRAGMA {pragma}")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, VERSION):
+            raise WrongVersion(f"the outbox is of version {version}, this program's is {VERSION}")
+        if version == 0:
+            db.executescript(SCHEMA)
+        rows = db.execute(
+            "SELECT c.name, c.next_seq, c.next_number, c.seq_reserved, c.number_reserved,"
+            " ifnull(a.events, 0), ifnull(a.bytes, 0) FROM channel c LEFT JOIN amount a ON a.channel = c.name"
+        ).fetchall()
+        cuts = [json.loads(record) for (record,) in db.execute("SELECT record FROM cut")]
+        marks = {name for (name,) in db.execute("SELECT name FROM mark")}
+        last_id = db.execute("SELECT ifnull(max(id), 0) FROM event").fetchone()[0]
+        if "clean" in marks:
+            db.execute("DELETE FROM mark WHERE name = 'clean'")
+        doubtful = {name.removeprefix("doubt ") for name in marks if name.startswith("doubt ")}
+        return StoredEvents(
+            [ChannelRow(*row) for row in rows], cuts, "clean" in marks, doubtful, int(last_id)
+        )
+
+    def _take_over(self, aside: Path, known: Set[int]) -> int:
+        promised: dict[str, tuple[int, int]] = {}
+        saved: dict[str, int] = {}
+        tables = (
+            ("channel", "name, next_seq, next_number, seq_reserved, number_reserved"),
+            ("amount", "channel, events, bytes"),
+            ("event", COLUMNS),
+        )
+        for table, row in readable(aside, tables):
+            if table == "channel":
+                self.db.execute("INSERT OR IGNORE INTO channel VALUES(?, ?, ?, ?, ?)", row)
+            elif table == "amount":
+                promised[row[0]] = row[1], row[2]
+            elif (event := _event(row)) is not None and row[0] not in known:
+                saved[row[1]] = saved.get(row[1], 0) + 1
+                self._insert([(row[1], event)])
+        # What was promised and is not there is told as a gap when its turn comes.
+        for channel, (count, size_bytes) in promised.items():
+            missing = count - saved.get(channel, 0)
+            if missing > 0:
+                self._amount(channel, missing, missing * size_bytes // max(1, count))
+        return sum(saved.values())
+
+    def close(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+
+    # -- writing ----------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """On the disk when it ends, or not done at all."""
+        db, before = self.db, written_bytes()
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        finally:
+            self.written_bytes += written_bytes() - before
+
+    def commit(self, work: Commit) -> list[str]:
+        """One transaction, on the disk when it returns. The channels that are not forgotten wholly yet."""
+        db = self.db
+        with self._transaction():
+            unfinished = [name for name in work.forget if not self._forget(name)]
+            for row in work.channels:
+                db.execute(
+                    "INSERT OR REPLACE INTO channel VALUES(?, ?, ?, ?, ?)",
+                    (row.name, row.next_seq, row.next_number, row.seq_reserved, row.number_reserved),
+                )
+            self._insert(work.inserts)
+            self._delete([id_ for _, id_ in work.deletes])
+            self._keep_cuts(work.cuts)
+            if work.clean:
+                marks = [("clean",), *((f"doubt {name}",) for name in work.doubtful)]
+                db.execute("DELETE FROM mark")
+                db.executemany("INSERT INTO mark VALUES(?, 'yes')", marks)
+        return unfinished
+
+    def _keep_cuts(self, cuts: Mapping[str, str | None]) -> None:
+        for channel, record in cuts.items():
+            if record is None:
+                self.db.execute("DELETE FROM cut WHERE channel = ?", (channel,))
+            else:
+                self.db.execute("INSERT OR REPLACE INTO cut VALUES(?, ?)", (channel, record))
+
+    def _forget(self, name: str) -> bool:
+        """A step towards forgetting a channel; True when nothing is left of it."""
+        step = "SELECT id FROM event WHERE channel = ? LIMIT ?"
+        gone = self.db.execute(f"DELETE FROM event WHERE id IN ({step})", (name, FORGET_AT_ONCE)).rowcount
+        if gone == FORGET_AT_ONCE:
+            return False
+        for table in ("amount", "cut"):
+            self.db.execute(f"DELETE FROM {table} WHERE channel = ?", (name,))
+        self.db.execute("DELETE FROM channel WHERE name = ?", (name,))
+        return True
+
+    def _insert(self, events: Sequence[tuple[str, Event]]) -> None:
+        self.db.executemany(
+            f"INSERT OR REPLACE INTO event({COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (e.id, channel, e.data, e.seq, e.at_ms, e.kind, e.device, _checksum(channel, e))
+                for channel, e in events
+            ],
+        )
+        self._account([(channel, event.cost_bytes) for channel, event in events], 1)
+
+    def _delete(self, ids: Sequence[int]) -> None:
+        """Counts what was really there: a delete may come twice after a failure."""
+        for start in range(0, len(ids), DELETE_AT_ONCE):
+            some = ids[start : start + DELETE_AT_ONCE]
+            sql = (
+                f"DELETE FROM event WHERE id IN ({','.join('?' * len(some))}) RETURNING channel, length(data)"
+            )
+            gone = self.db.execute(sql, some).fetchall()
+            self._account([(channel, Event.cost_of(size_bytes)) for channel, size_bytes in gone], -1)
+
+    def _account(self, costs: Sequence[tuple[str, int]], sign: int) -> None:
+        sums: dict[str, tuple[int, int]] = {}
+        for channel, cost_bytes in costs:
+            count, size = sums.get(channel, (0, 0))
+            sums[channel] = count + sign, size + sign * cost_bytes
+        for channel, (count, size) in sums.items():
+            self._amount(channel, count, size)
+
+    def _amount(self, channel: str, count: int, size_bytes: int) -> None:
+        self.db.execute(
+            "INSERT INTO amount VALUES(?, ?, ?) ON CONFLICT(channel) DO UPDATE SET"
+            " events = max(0, events + excluded.events), bytes = max(0, bytes + excluded.bytes)",
+            (channel, count, size_bytes),
+        )
+
+    def replace(self, old: Sequence[Event], new: Sequence[tuple[str, Event]]) -> None:
+        """Fewer events in the place of many, in one transaction."""
+        with self._transaction():
+            self._delete([event.id for event in old])
+            self._insert(new)
+
+    def give_back(self) -> None:
+        """Give a part of the free pages back to the disk, where there are many."""
+        if self.db.execute("PRAGMA freelist_count").fetchone()[0] > FREE_PAGES_KEPT:
+            before = written_bytes()
+            # A script: `execute` takes one step of it, which is one page.
+            self.db.executescript(f"PRAGMA incremental_vacuum({FREE_PAGES_AT_ONCE})")
+            self.written_bytes += written_bytes() - before
+
+    # -- reading ----------------------------------------
+
+    def load(
+        self, channel: str, span: tuple[int, int], limit_bytes: int, skip: Set[int]
+    ) -> tuple[list[Event], list[Event]]:
+        """The oldest events between two ids (exclusive), about `limit_bytes`: whole ones, damaged ones."""
+        cursor = self.db.execute(
+            f"SELECT {COLUMNS} FROM event WHERE channel = ? AND id > ? AND id < ? ORDER BY id",
+            (channel, *span),
+        )
+        events: list[Event] = []
+        damaged: list[Event] = []
+        size_bytes = 0
+        for row in cursor:
+            if row[0] in skip:
+                continue
+            event = _event(row)
+            if event is None:
+                damaged.append(_ruin(row))
+                continue
+            events.append(event)
+            size_bytes += event.cost_bytes
+            if size_bytes >= limit_bytes:
+                break
+        cursor.close()
+        return events, damaged
+
+    def by_id(self, ids: Sequence[int]) -> dict[int, Event]:
+        """These events, where they are (still) there, and whole."""
+        found: dict[int, Event] = {}
+        for start in range(0, len(ids), DELETE_AT_ONCE):
+            some = ids[start : start + DELETE_AT_ONCE]
+            sql = f"SELECT {COLUMNS} FROM event WHERE id IN ({','.join('?' * len(some))})"
+            events: Iterable[Event | None] = map(_event, self.db.execute(sql, some))
+            found |= {event.id: event for event in events if event is not None}
+        return found
+
+
+def _checksum(channel: str, event: Event) -> int:
+    """Of everything that a row says."""
+    rest = f"{event.id} {channel} {event.seq} {event.at_ms} {event.kind} {event.device}"
+    return zlib.crc32(event.data, zlib.crc32(rest.encode()))
+
+
+def _event(row: tuple[Any, ...]) -> Event | None:
+    """None where a bit of the row has changed."""
+    id_, channel, data, seq, at_ms, kind, device, crc = row
+    if not isinstance(data, bytes):
+        return None
+    event = Event(id_, data, seq, at_ms, kind, device, 0.0, Kept.ON_DISK)
+    return event if _checksum(str(channel), event) == crc else None
+
+
+def _ruin(row: tuple[Any, ...]) -> Event:
+    """What stands in the place of a damaged row: its key is true, the rest is as it was read."""
+    id_, channel, data, seq, at_ms, *_ = row
+    data = data if isinstance(data, bytes) else str(data).encode()
+    log.error(
+        "outbox_event_damaged", id=id_, channel=channel, seq=seq, data=data[:400].decode(errors="replace")
+    )
+    seq, at_ms = (number if isinstance(number, int) else None for number in (seq, at_ms))
+    return Event(id_, data, seq, at_ms or 0, "damaged", "", 0.0, Kept.ON_DISK)

@@ -1,0 +1,108 @@
+"""Making room by thinning: several readings become one that keeps their mean, minimum and maximum.
+
+A window is so many readings. What was thinned before is thinned again with a wider one, by its weight.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from device_agent.clock import undated
+from device_agent.messages import events
+from device_agent.store.outbox.event import Event, Kept
+
+# The first window, and how much wider each next one is.
+WIDER = 4
+
+
+@dataclass(slots=True)
+class _Group:
+    """Readings of one device that become one."""
+
+    last: Event
+    alike: tuple[Any, ...]
+    rows: int = 0
+    count: int = 0
+    from_at: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)
+    minimum: dict[str, float] = field(default_factory=dict)
+    maximum: dict[str, float] = field(default_factory=dict)
+    latest: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, event: Event, reading: dict[str, Any]) -> None:
+        earlier = reading.get("thinned") or {}
+        count = int(earlier.get("count", 1))
+        self.from_at = self.from_at or int(earlier.get("from_at", event.at_ms))
+        self.rows += 1
+        self.count += count
+        self.last = event
+        for name, value in reading["values"].items():
+            self.latest[name] = value
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            low = earlier.get("minimum", {}).get(name, value)
+            high = earlier.get("maximum", {}).get(name, value)
+            self.sums[name] = self.sums.get(name, 0.0) + value * count
+            self.weights[name] = self.weights.get(name, 0) + count
+            self.minimum[name] = min(self.minimum.get(name, low), low)
+            self.maximum[name] = max(self.maximum.get(name, high), high)
+
+    def event(self, device: str) -> Event:
+        if self.rows == 1:
+            return self.last
+        values = {**self.latest, **{n: round(self.sums[n] / self.weights[n], 6) for n in self.sums}}
+        summary = {
+            "count": self.count,
+            "from_at": self.from_at,
+            "to_at": self.last.at_ms,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+        }
+        boot, _, flags = self.alike
+        draft = events.thinned(device, boot, self.last.at_ms, values, summary, flags)
+        last = self.last
+        data = draft.numbered(last.seq or 0)
+        return Event(last.id, data, last.seq, last.at_ms, "reading", device, last.appended_s, Kept.NOWHERE)
+
+
+def thin(old: Sequence[Event], window: int) -> list[Event]:
+    """Fewer events in the place of these, in the order of their ids; what is no reading stays as it is.
+
+    Each stands for at most `window` readings of one device.
+    """
+    groups: dict[str, list[_Group]] = {}
+    kept: list[Event] = []
+    for event in old:
+        reading = _reading(event)
+        if reading is None:
+            kept.append(event)
+            continue
+        mine = groups.setdefault(event.device, [])
+        # A mean over two starts of the machine, or over readings with and without a time, has no time itself.
+        alike = str(reading.get("boot", "")), undated(event.at_ms), reading.get("flags")
+        count = int((reading.get("thinned") or {}).get("count", 1))
+        if not mine or mine[-1].count + count > window or mine[-1].alike != alike:
+            mine.append(_Group(event, alike))
+        mine[-1].add(event, reading)
+    merged = (group.event(device) for device, mine in groups.items() for group in mine)
+    return sorted([*kept, *merged], key=_id)
+
+
+def _id(event: Event) -> int:
+    return event.id
+
+
+def _reading(event: Event) -> dict[str, Any] | None:
+    if event.kind != "reading" or event.seq is None:
+        return None
+    try:
+        reading = json.loads(event.data)
+    except ValueError:
+        return None
+    return reading if isinstance(reading, dict) and isinstance(reading.get("values"), dict) else None
+
+
+def cost_bytes(some: Iterable[Event]) -> int:
+    return sum(event.cost_bytes for event in some)

@@ -1,0 +1,1 @@
+"""Tasks of the network: pipe sessions with their streams, and requests with their results."""

@@ -1,0 +1,149 @@
+"""A microcontroller that speaks in frames: COBS or SLIP, with a CRC-16, and a msgpack map in each.
+
+    far end → host   {"temperature": 21.5, "lamp": false}     whenever it likes, any of its points
+    host → far end   {"lamp": true}                           what is to be set
+
+`drivers/arduino/framed_msgpack` is a sketch for the far end, ready to be filled with sensors.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgpack
+from pydantic import Field
+
+from device_agent.driver import Actuator, DriverError, Flag, Flagged, Listener, Point, SerialBus, Value
+from device_agent_drivers.configured import MISSING, ConfiguredPoints, parser_of
+from device_agent_drivers.frames import FRAMINGS, Framing
+
+NOT_READY = Flagged(None, Flag.NOT_READY)
+
+
+class FramedMsgpackConfig(ConfiguredPoints):
+    driver: Literal["framed-msgpack"] = "framed-msgpack"
+    framing: Literal["cobs", "slip"] = Field("cobs", description="How frames are told apart on the wire.")
+    max_frame_bytes: int = Field(
+        512, ge=16, le=65_536, description="A longer frame is noise and passed over."
+    )
+
+
+class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsgpackConfig, SerialBus]):
+    """A point that a frame does not hold is given again as it was, with the flag `stale` (`not_ready` before
+    its first value); one that was written is given as it was last sent until the far end says it."""
+
+    example = 'points.temperature = { unit = "Cel" }'
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parsers = {name: parser_of(options) for name, options in self.config.points.items()}
+        self._framing = FRAMINGS[self.config.framing]
+        self._begin()
+        self.frames_bad = 0
+
+    def _begin(self) -> None:
+        self._rest = b""
+        self._skipping = False
+        self._last: dict[str, Value | Flagged] = {}
+        self._sent: dict[str, Value] = {}
+
+    @classmethod
+    def points_of(cls, config: FramedMsgpackConfig) -> tuple[Point, ...]:
+        return tuple(options.point(name) for name, options in config.points.items())
+
+    @classmethod
+    def claims(cls, config: FramedMsgpackConfig) -> tuple[str, ...]:
+        return ("port",)
+
+    @classmethod
+    def safe_of(cls, config: FramedMsgpackConfig) -> dict[str, Value]:
+        return config.safe_values()
+
+    @staticmethod
+    def simulator(config: FramedMsgpackConfig) -> Any:
+        from device_agent_drivers.simulated.framed_msgpack import SimulatedController
+
+        return SimulatedController(config)
+
+    def open(self) -> None:
+        self._begin()
+        self.bus.discard_input()
+        if type(self).safe_of(self.config):
+            self.safe()
+
+    # -- in -----------------------------------------------------------------------------------------------
+
+    def feed(self, chunk: bytes) -> list[dict[str, Value | Flagged]]:
+        *frames, rest = (self._rest + chunk).split(self._framing.end)
+        limit = self.config.max_frame_bytes
+        readings = []
+        for frame in frames:
+            if self._skipping or len(frame) > limit:
+                self.frames_bad += not self._skipping
+                self._skipping = False
+            elif frame and (values := self._values(frame)) is not None:
+                readings.append(values)
+        if len(rest) > limit:
+            self.frames_bad += not self._skipping
+            self._skipping, rest = True, b""
+        self._rest = rest
+        return readings
+
+    def _values(self, frame: bytes) -> dict[str, Value | Flagged] | None:
+        try:
+            document = decoded(frame, self._framing)
+        except ValueError:
+            self.frames_bad += 1
+            return None
+        values: dict[str, Value | Flagged] = {}
+        for name, parse in self._parsers.items():
+            raw = document.get(name, MISSING)
+            if raw is MISSING:
+                values[name] = self._repeated(name)
+            else:
+                values[name] = self._last[name] = parse(raw)
+        return values
+
+    def _repeated(self, name: str) -> Value | Flagged:
+        if name in self._last:
+            value = self._last[name]
+            return value if isinstance(value, Flagged) else Flagged(value, Flag.STALE)
+        return self._sent.get(name, NOT_READY)
+
+    def present(self, monotonic_s: float) -> dict[str, Value | Flagged] | None:
+        known = {**self._sent, **self._last}
+        return {name: known.get(name, NOT_READY) for name in self._parsers} if known else None
+
+    # -- out ----------------------------------------------------------------------------------------------
+
+    def write(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """All in one frame. The far end says by itself what became of it; here it is not known yet."""
+        points = self.config.points
+        wire = {n: v if isinstance(v, bool) else points[n].to_wire(v) for n, v in values.items()}
+        frame = encoded(wire, self._framing)
+        if len(frame) - 1 > self.config.max_frame_bytes:
+            raise DriverError(
+                f"{', '.join(values)}: a frame of {len(frame)} bytes is above `max_frame_bytes`"
+            )
+        self.bus.write(self._framing.end + frame)  # ends whatever the far end has heard until now
+        self._sent |= values
+        return {}
+
+
+# --- frames ----------------------------------------------------------------------------------------------
+
+
+def encoded(document: Mapping[str, Any], framing: Framing) -> bytes:
+    """One frame with its ending."""
+    payload: bytes = msgpack.packb(document, use_single_float=False)
+    return framing.framed(payload)
+
+
+def decoded(frame: bytes, framing: Framing) -> dict[str, Any]:
+    """The map in a frame without its ending. Raises ValueError for anything else."""
+    try:
+        document = msgpack.unpackb(framing.payload(frame))
+    except (msgpack.UnpackException, RecursionError) as error:
+        raise ValueError(f"no msgpack: {error}") from error
+    if not isinstance(document, dict):
+        raise ValueError("no map")
+    return document

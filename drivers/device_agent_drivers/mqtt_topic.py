@@ -1,0 +1,184 @@
+"""A device that speaks MQTT to a local broker: a Zigbee or Wi-Fi sensor, a smart plug, another program.
+
+Each point has a topic; its value is the payload, or what stands at `path` in a JSON payload.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from device_agent.bus.core import Source
+from device_agent.driver import (
+    Actuator,
+    DriverError,
+    Flag,
+    Flagged,
+    Listener,
+    MqttBus,
+    MqttMessage,
+    Point,
+    Value,
+)
+from device_agent_drivers.configured import (
+    MISSING,
+    ConfiguredPoints,
+    PointName,
+    PointOptions,
+    json_splitter,
+    parser_of,
+    template_of,
+)
+
+NOT_READY = Flagged(None, Flag.NOT_READY)
+
+
+class MqttPointOptions(PointOptions):
+    """A point on the broker."""
+
+    topic: str | None = Field(None, min_length=1, max_length=500, description="Where its value is published.")
+    write_topic: str | None = Field(None, min_length=1, max_length=500, description="Where it is set.")
+    template: str = Field("{value}", max_length=1000, description="The payload that sets it; {value} in it.")
+    retain: bool = Field(False, description="Ask the broker to keep what is sent, for the device's restart.")
+
+    @field_validator("topic", "write_topic")
+    @classmethod
+    def _one_topic(cls, topic: str | None) -> str | None:
+        if topic is not None and any(sign in topic for sign in "+#\0"):
+            raise ValueError(f"{topic!r} must be one topic, without + and #")
+        return topic
+
+    @model_validator(mode="after")
+    def _has_topics(self) -> "MqttPointOptions":
+        if self.write and self.write_topic is None:
+            raise ValueError("a point that can be written needs a `write_topic`")
+        if self.topic is None and not self.write:
+            raise ValueError(
+                "a point needs a `topic` to be read from, or `write = true` with a `write_topic`"
+            )
+        if template_of(self.template).fields != {"value"}:
+            raise ValueError(f"`template` {self.template!r} must have {{value}} in it and no other name")
+        return self
+
+
+class MqttTopicConfig(ConfiguredPoints):
+    driver: Literal["mqtt-topic"] = "mqtt-topic"
+    points: Mapping[PointName, MqttPointOptions] = Field(
+        min_length=1, max_length=64, description="The device's points by name."
+    )
+    qos: Literal[0, 1, 2] = Field(1, description="Of subscriptions and of what is sent.")
+    retained: Literal["stale", "live", "ignore"] = Field(
+        "stale", description="What a value is worth that the broker had kept: nobody knows its age."
+    )
+
+
+class MqttTopic(Listener[MqttTopicConfig, MqttBus], Actuator[MqttTopicConfig, MqttBus]):
+    """A message gives a reading of all points; those it does not hold are repeated with the flag `stale`."""
+
+    example = 'points.power = { unit = "W", topic = "zigbee2mqtt/plug", path = "power" }'
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        points = self.config.points
+        self._parsers = {name: parser_of(options) for name, options in points.items()}
+        self._by_topic: dict[str, list[str]] = {}
+        for name, options in points.items():
+            if options.topic is not None:
+                self._by_topic.setdefault(options.topic, []).append(name)
+        self._split = {
+            topic: json_splitter({name: path for name in names if (path := points[name].path)})
+            for topic, names in self._by_topic.items()
+        }
+        self._last: dict[str, Value | Flagged] = {}
+        self._sent: dict[str, Value] = {}
+        self.messages_garbage = 0
+
+    @classmethod
+    def points_of(cls, config: MqttTopicConfig) -> tuple[Point, ...]:
+        return tuple(options.point(name) for name, options in config.points.items())
+
+    @classmethod
+    def claims(cls, config: MqttTopicConfig) -> tuple[str, ...]:
+        return tuple(f"topic {options.write_topic}" for options in config.points.values() if options.write)
+
+    @classmethod
+    def safe_of(cls, config: MqttTopicConfig) -> dict[str, Value]:
+        return config.safe_values()
+
+    @staticmethod
+    def simulator(config: MqttTopicConfig) -> Any:
+        from device_agent_drivers.simulated.mqtt_topic import SimulatedTopics
+
+        return SimulatedTopics(config)
+
+    def open(self) -> None:
+        self._last = {}
+        self._sent = {}
+        if self.safe_of(self.config):
+            self.safe()
+
+    def listen(self) -> Source:
+        return self.bus.subscribe(tuple(self._by_topic), qos=self.config.qos)
+
+    # -- messages in --------------------------------------------------------------------------------------
+
+    def feed(self, chunk: MqttMessage) -> list[dict[str, Value | Flagged]]:
+        names = self._by_topic.get(chunk.topic, ())
+        if not names or (chunk.retained and self.config.retained == "ignore"):
+            return []
+        raw = self._raw(chunk, names)
+        if not raw:
+            self.messages_garbage += 1
+            return []
+        stale = chunk.retained and self.config.retained == "stale"
+        values: dict[str, Value | Flagged] = {}
+        for name, parse in self._parsers.items():
+            if name not in raw:
+                values[name] = self._repeated(name)
+                continue
+            value = self._last[name] = parse(raw[name])
+            values[name] = _stale(value) if stale else value
+        return [values]
+
+    def _raw(self, message: MqttMessage, names: list[str] | tuple[str, ...]) -> dict[str, Any]:
+        """What the payload says of the points with this topic; empty for what is no such payload."""
+        try:
+            text = message.payload.decode("utf-8")
+        except UnicodeDecodeError:
+            return {}
+        found = self._split[message.topic](text) or {}
+        whole = (name for name in names if self.config.points[name].path is None)
+        return {**found, **dict.fromkeys(whole, text)}
+
+    def _repeated(self, name: str) -> Value | Flagged:
+        value = self._last.get(name, MISSING)
+        return self._sent.get(name, NOT_READY) if value is MISSING else _stale(value)
+
+    def present(self, monotonic_s: float) -> dict[str, Value | Flagged] | None:
+        """The last value of each point; whether it is too old is the device's to say."""
+        known = {**self._sent, **self._last}
+        return {name: known.get(name, NOT_READY) for name in self._parsers} if known else None
+
+    # -- commands out -------------------------------------------------------------------------------------
+
+    def write(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Waits for the broker, not for the device: what the device made of it comes by its own topic."""
+        for name, value in values.items():
+            options = self.config.points[name]
+            if options.write_topic is None:
+                raise DriverError(f"point {name} has no write_topic")
+            try:
+                payload = template_of(options.template).render({"value": options.to_wire(value)})
+            except ValueError as error:
+                raise DriverError(
+                    f"template {options.template!r} does not take {value!r}: {error}"
+                ) from error
+            self.bus.publish(
+                options.write_topic, payload.encode("utf-8"), qos=self.config.qos, retain=options.retain
+            )
+            self._sent = {**self._sent, name: value}
+        return {}
+
+
+def _stale(value: Any) -> Value | Flagged:
+    return value if isinstance(value, Flagged) else Flagged(value, Flag.STALE)

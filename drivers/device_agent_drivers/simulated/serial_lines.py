@@ -1,0 +1,106 @@
+"""The far end of `serial-lines`: an instrument made from the configuration.
+
+It says a line whenever one of its quantities is set, and takes the commands that the configuration sends.
+"""
+
+import json
+import re
+from re import _constants as codes  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]
+from typing import TYPE_CHECKING, Any
+
+from device_agent.testing.chips import Physical, SerialChip
+from device_agent_drivers.configured import parser_of
+from device_agent_drivers.simulated.commands import reader_of
+
+if TYPE_CHECKING:
+    from device_agent_drivers.serial_lines import SerialLinesConfig
+
+
+class SimulatedLines(SerialChip):
+    """Quantities are the points, in their units; a writable one is also an output."""
+
+    def __init__(self, config: "SerialLinesConfig") -> None:
+        empty: dict[str, Physical] = {"boolean": False, "string": "", "number": 0.0, "integer": 0}
+        super().__init__(
+            {name: options.safe or empty[options.type] for name, options in config.points.items()}
+        )
+        self._config = config
+        self._commands = [reader_of(template) for template in config.templates()]
+        self._received = ""
+
+    def outputs(self) -> dict[str, Physical]:
+        return {name: v for name, v in self._quantities.items() if self._config.points[name].write}
+
+    def changed(self, quantity: str) -> None:
+        self.say((self.line() + self._config.line_end).encode(self._config.encoding))
+
+    def line(self) -> str:
+        """The line that the configuration's format makes of the present quantities."""
+        config = self._config
+        texts = {name: str(config.points[name].to_wire(v)) for name, v in self._quantities.items()}
+        if config.format == "csv":
+            return config.separator.join(texts.get(name, "") for name in config.columns)
+        if config.format == "json":
+            return json.dumps(_document({p.path or n: self._quantities[n] for n, p in config.points.items()}))
+        return written_as(config.pattern or "", texts)
+
+    def receive(self, data: bytes) -> None:
+        self._received = (self._received + data.decode(self._config.encoding, "replace"))[-4096:]
+        for command in self._commands:
+            for match in command.finditer(self._received):
+                for name, text in match.groupdict().items():
+                    value = parser_of(self._config.points[name])(text)
+                    if isinstance(value, bool | int | float | str):
+                        self._quantities[name] = value
+            self._received = command.sub("", self._received)
+
+
+def _document(paths: dict[str, Any]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for path, value in paths.items():
+        *parents, last = path.split(".")
+        place = document
+        for step in parents:
+            place = place.setdefault(step, {})
+        place[last] = value
+    return document
+
+
+def written_as(pattern: str, texts: dict[str, str]) -> str:
+    """A text that the pattern matches, with these texts in its named groups; "" where that is beyond it."""
+    tree = parser.parse(pattern)
+    names: dict[int, str] = {number: name for name, number in tree.state.groupdict.items()}
+    line = "".join(_text(node, names, texts) for node in tree)
+    return line if re.search(pattern, line) else ""
+
+
+def _text(node: Any, names: dict[int, str], texts: dict[str, str]) -> str:
+    code, argument = node
+    if code is codes.LITERAL:
+        return chr(argument)
+    if code is codes.SUBPATTERN:
+        number, inner = argument[0], argument[-1]
+        if number in names:
+            return texts[names[number]]
+        return "".join(_text(part, names, texts) for part in inner)
+    if code in (codes.MAX_REPEAT, codes.MIN_REPEAT):
+        least, _, inner = argument
+        text = "".join(_text(part, names, texts) for part in inner)
+        return text * max(int(least), any(part[0] is codes.SUBPATTERN for part in inner))
+    if code is codes.IN:
+        return _member(argument[0])
+    if code is codes.BRANCH:
+        return "".join(_text(part, names, texts) for part in argument[1][0])
+    return "" if code is codes.AT else " "
+
+
+def _member(choice: Any) -> str:
+    code, argument = choice
+    if code is codes.LITERAL:
+        return chr(argument)
+    if code is codes.RANGE:
+        return chr(argument[0])
+    if argument is codes.CATEGORY_DIGIT:
+        return "0"
+    return "a" if argument is codes.CATEGORY_WORD else " "
