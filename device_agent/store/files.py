@@ -37,7 +37,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file, with the logs that SQLite keeps beside it. Returns its new path. Raises OSError."""
+    """Rename a damaged file, and the logs that SQLite keeps beside it; its new path. Raises OSError."""
     aside = Path(f"{path}.damaged-{time.time_ns() // 1_000_000}")
     for suffix in SQLITE_PARTS:
         part = Path(f"{path}{suffix}")
