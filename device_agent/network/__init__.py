@@ -14,6 +14,9 @@ Affinity = Literal["dedicated", "shared"]
 Format = Literal["events", "bytes"]
 TerminalState = Literal["completed", "failed", "canceled"]
 
+FIRST_NUMBER: dict[Format, int] = {"bytes": 0, "events": 1}
+"""The number of the first message of a stream."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -76,19 +79,23 @@ class Inbound:
 
 
 class MessageSource(Protocol):
-    """The outgoing items of one channel: what the runtime fills and the adapter's writer empties.
+    """The outgoing items of one channel: the runtime fills it, the adapter's writer empties it.
 
-    A cut message keeps its number and its items until it is acknowledged, over any number of tries.
+    One message is in flight at a time. It keeps its number and its items until it is acknowledged, over any
+    number of tries.
     """
 
     async def until_ready(self) -> None:
-        """Returns when something can be cut, or the lane was closed."""
+        """Returns when there is a message to send, or the source was closed."""
 
-    def cut(self, limit_bytes: int) -> "OutgoingMessage | None":
-        """The message under way, or a new one of at most `limit_bytes` of items (at least one item)."""
+    def next_message(self, limit_bytes: int) -> "OutgoingMessage | None":
+        """The message in flight, or a new one of at most `limit_bytes` of items (at least one item).
 
-    def ack(self, cut: "OutgoingMessage") -> None:
-        """The network accepted it."""
+        None when there is nothing to send.
+        """
+
+    def ack(self, message: "OutgoingMessage") -> None:
+        """The network accepted the message in flight."""
 
     @property
     def pending_bytes(self) -> int:
@@ -162,10 +169,13 @@ class TaskLink(Protocol):
         """End the task. Only the first call counts; it is sent until it is accepted."""
 
     async def open_stream(
-        self, spec: StreamSpec, lane: MessageSource | None, *, announced: bool = False
+        self, spec: StreamSpec, source: MessageSource | None, *, announced: bool = False
     ) -> Stream:
-        """Open one stream; `lane` feeds it where it goes outwards. `announced`: the caller knows it already,
-        from an earlier life of this process. Raises Refused when the network will not have it."""
+        """Open one stream; `source` has what goes out on it, None for a stream that only reads.
+
+        `announced`: an earlier process opened it, and the caller knows it. Raises Refused if the network
+        does not allow it.
+        """
 
 
 class Runtime(Protocol):

@@ -16,7 +16,7 @@ async def drained(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     seen: list[dict[str, Any]] = []
     while lane.pending_events:
         await asyncio.wait_for(lane.until_ready(), 30)
-        cut = lane.cut(50_000)
+        cut = lane.next_message(50_000)
         assert cut is not None
         seen += [json.loads(item) for item in cut.items]
         lane.ack(cut)

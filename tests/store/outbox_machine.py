@@ -82,7 +82,7 @@ class Machine:
         if not self.lane.pending_events:
             return
         await asyncio.wait_for(self.lane.until_ready(), 5)
-        cut = self.lane.cut(limit_bytes)
+        cut = self.lane.next_message(limit_bytes)
         assert cut is not None
         if delivered:
             self.caller.deliver(cut)

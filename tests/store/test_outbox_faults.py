@@ -224,7 +224,7 @@ async def test_bytes_keep_their_order_over_a_restart(tmp_path: Path, machines: M
     taken = b""
     while machine.lane.pending_events:
         await asyncio.wait_for(machine.lane.until_ready(), 5)
-        cut = machine.lane.cut(500)
+        cut = machine.lane.next_message(500)
         assert cut is not None
         taken += b"".join(cut.items)
         machine.lane.ack(cut)
@@ -240,7 +240,7 @@ async def test_bytes_have_no_words_for_a_power_cut(tmp_path: Path, machines: Mac
     await power_cut(machine, tmp_path)
     await machine.boot(Bytes(), again=True)
     await asyncio.wait_for(machine.lane.until_ready(), 5)
-    cut = machine.lane.cut(500)
+    cut = machine.lane.next_message(500)
     assert cut is not None
     assert cut.items == (b"login: ",)
 
@@ -373,7 +373,7 @@ async def test_a_stream_that_ends_while_its_backlog_is_read_leaves_no_memory_beh
     machine = machines()
     await machine.boot(Rule())
     await stored(machine, 3000)
-    while (cut := machine.lane.cut(2000)) is not None:
+    while (cut := machine.lane.next_message(2000)) is not None:
         machine.lane.ack(cut)
     hung = threading.Event()
     machine.thread.later(hung.wait)

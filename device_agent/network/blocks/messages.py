@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from device_agent.errors import ProtocolFault
-from device_agent.network import Format, Inbound, OutgoingMessage
+from device_agent.network import FIRST_NUMBER, Format, Inbound, OutgoingMessage
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
 
 # A message above this is cut into parts; a part is base64 of this many raw bytes plus 512 bytes of envelope.
@@ -25,7 +25,6 @@ GROUPS_MAX = 16
 GROUP_MAX_BYTES = 2_000_000
 REORDER_WAIT_S = 0.75
 REORDER_MAX = 256
-FIRST_NUMBER: dict[Format, int] = {"bytes": 0, "events": 1}
 
 
 def items_limit_bytes(parts: int) -> int:
@@ -35,24 +34,24 @@ def items_limit_bytes(parts: int) -> int:
     return parts * PART_RAW_BYTES - ENVELOPE_BYTES
 
 
-def encode(stream_id: str, format_: Format, cut: OutgoingMessage) -> list[bytes]:
+def encode(stream_id: str, format_: Format, message: OutgoingMessage) -> list[bytes]:
     """The JSON texts of one message: one, or the parts of a group which share its number."""
     if format_ == "events":
-        body = b'"encoding":"utf8","events":[' + b",".join(cut.items) + b"]"
+        body = b'"encoding":"utf8","events":[' + b",".join(message.items) + b"]"
         kind = "stream_events"
     else:
-        chunks = b",".join(b'"' + base64.b64encode(item) + b'"' for item in cut.items)
+        chunks = b",".join(b'"' + base64.b64encode(item) + b'"' for item in message.items)
         body = b'"encoding":"base64","chunks":[' + chunks + b"]"
         kind = "stream_data"
     head = (
         f'{{"type":"{kind}","protocolVersion":"{PROTOCOL_VERSION}","streamId":"{stream_id}",'
-        f'"seq":{cut.number},"ts":{cut.ts_ms},'
+        f'"seq":{message.number},"ts":{message.ts_ms},'
     ).encode()
     whole = head + body + b"}"
     if len(whole) <= MESSAGE_MAX_BYTES:
         return [whole]
     total = -(-len(whole) // PART_RAW_BYTES)
-    group = f'"multipart":{{"id":"mp-{cut.ts_ms}-{cut.number}","part":'.encode()
+    group = f'"multipart":{{"id":"mp-{message.ts_ms}-{message.number}","part":'.encode()
     return [
         head
         + group

@@ -140,14 +140,14 @@ class OpenStream:
         self._background = background
         self._tasks: list[asyncio.Task[Any]] = []
         self._writer: StreamWriter | None = None
-        self._lane: MessageSource | None = None
+        self._source: MessageSource | None = None
         self._queue: asyncio.Queue[Inbound | None] = asyncio.Queue(INBOUND_MAX)
         self._renewing = asyncio.Lock()
         self._position = FROM_CACHE
         self._grace_s = 0.0
         self.faults = 0
 
-    def start(self, lane: MessageSource | None, rate_hz: float, grace_s: float, *, resumed: bool) -> None:
+    def start(self, source: MessageSource | None, rate_hz: float, grace_s: float, *, resumed: bool) -> None:
         """Begin reading at once, writing after the caller had time to subscribe.
 
         What the network still holds of a stream that an earlier process has read comes again. Commands have
@@ -157,13 +157,13 @@ class OpenStream:
             self._position = FROM_NOW
         if self.spec.direction != "outbound":
             self._tasks.append(self._background.run_forever(f"reader {self.spec.name}", self._read))
-        if lane is not None and self.spec.direction != "inbound":
-            self._lane = lane
+        if source is not None and self.spec.direction != "inbound":
+            self._source = source
             self._writer = StreamWriter(
                 self.spec,
                 self.channel,
                 self._client,
-                lane,
+                source,
                 link=self._link,
                 clock=self._clock,
                 rate_hz=rate_hz,
@@ -244,12 +244,17 @@ class OpenStream:
 
     async def close(self, *, end: bool) -> None:
         """Stop reading and writing. With `end`, what waits is sent first, for a bounded time."""
-        if end and self._writer is not None and self._lane is not None and self.spec.affinity == "dedicated":
+        if (
+            end
+            and self._writer is not None
+            and self._source is not None
+            and self.spec.affinity == "dedicated"
+        ):
             writer_task = self._tasks[-1]
             try:
                 async with asyncio.timeout(END_LIMIT_S):
                     await asyncio.wait([writer_task])
-                    await self._writer.end(self._lane.next_number)
+                    await self._writer.end(self._source.next_number)
             except TimeoutError:
                 log.info("stream_end_not_sent", stream=self.spec.name)
         for task in self._tasks:

@@ -122,17 +122,17 @@ class BlocksTask:
         await self._network.link.time_known.wait()
 
     async def open_stream(
-        self, spec: StreamSpec, lane: MessageSource | None, *, announced: bool = False
+        self, spec: StreamSpec, source: MessageSource | None, *, announced: bool = False
     ) -> "OpenStream | SharedAttachment":
         if not self.start.has_stream:
             raise Refused(f"stream {spec.name}: the caller of this task did not ask for streaming")
         if not announced:
             await self.events.settled()
         if spec.affinity == "shared":
-            return await self._attach(spec, lane, announced)
+            return await self._attach(spec, source, announced)
         setup = self._setup()
         token = await (setup.token(spec) if announced else setup.ask(spec, "embedded"))
-        return self._start_stream(spec, lane, setup, token, resumed=announced)
+        return self._start_stream(spec, source, setup, token, resumed=announced)
 
     def _setup(self) -> StreamTokens:
         network = self._network
@@ -141,7 +141,13 @@ class BlocksTask:
         )
 
     def _start_stream(
-        self, spec: StreamSpec, lane: MessageSource | None, setup: StreamTokens, token: str, *, resumed: bool
+        self,
+        spec: StreamSpec,
+        source: MessageSource | None,
+        setup: StreamTokens,
+        token: str,
+        *,
+        resumed: bool,
     ) -> OpenStream:
         network = self._network
         uuid = writer_uuid(network.settings.agent_name, network.file.identity.instance_id, spec.stream_id)
@@ -155,12 +161,12 @@ class BlocksTask:
             background=network.background,
         )
         grace_s = 0.0 if resumed else SUBSCRIBE_GRACE_S
-        stream.start(lane, network.settings.publish_rate_hz, grace_s, resumed=resumed)
+        stream.start(source, network.settings.publish_rate_hz, grace_s, resumed=resumed)
         network.control.state_changed()
         return stream
 
     async def _attach(
-        self, spec: StreamSpec, lane: MessageSource | None, announced: bool
+        self, spec: StreamSpec, source: MessageSource | None, announced: bool
     ) -> "SharedAttachment":
         registry = self._network.shared
         async with registry.lock(spec.name):
@@ -168,7 +174,7 @@ class BlocksTask:
             shared = registry.get(spec.name)
             if shared is None:
                 token = await (setup.token(spec) if announced else setup.ask(spec, "embedded"))
-                shared = _Shared(self._start_stream(spec, lane, setup, token, resumed=announced))
+                shared = _Shared(self._start_stream(spec, source, setup, token, resumed=announced))
                 registry.add(spec.name, shared)
             elif not announced:
                 await setup.ask(spec, "activate")

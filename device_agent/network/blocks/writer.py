@@ -64,14 +64,14 @@ class PublishPace:
 
 
 class StreamWriter:
-    """Empties a lane into a channel. `run` ends when the lane is closed and empty."""
+    """Sends what a source holds. `run` ends when the source is closed and empty."""
 
     def __init__(
         self,
         spec: StreamSpec,
         channel: str,
         client: PubSubClient,
-        lane: MessageSource,
+        source: MessageSource,
         *,
         link: Connectivity,
         clock: Clock,
@@ -81,7 +81,7 @@ class StreamWriter:
         self._spec = spec
         self._channel = channel
         self._client = client
-        self._lane = lane
+        self._source = source
         self._clock = clock
         self._pace = PublishPace(rate_hz, clock)
         self._link = link
@@ -92,19 +92,19 @@ class StreamWriter:
         self.retries = 0
 
     async def run(self) -> None:
-        """Publish what the lane holds, for ever."""
+        """Publish until the source is closed and empty."""
         await self._know_the_time()
         while True:
-            await self._lane.until_ready()
-            parts = self._pace.allowed(PARTS_MAX) if self._lane.pending_bytes > items_limit_bytes(1) else 1
-            cut = self._lane.cut(items_limit_bytes(parts))
-            if cut is None:
-                if self._lane.closed:
+            await self._source.until_ready()
+            parts = self._pace.allowed(PARTS_MAX) if self._source.pending_bytes > items_limit_bytes(1) else 1
+            message = self._source.next_message(items_limit_bytes(parts))
+            if message is None:
+                if self._source.closed:
                     return
                 continue
-            await self._publish(cut)
-            self._lane.ack(cut)
-            self._last_number = cut.number
+            await self._publish(message)
+            self._source.ack(message)
+            self._last_number = message.number
             self.messages += 1
 
     async def _know_the_time(self) -> None:
@@ -133,8 +133,8 @@ class StreamWriter:
             except NetworkError as error:
                 await self._backoff.wait(error)
 
-    async def _publish(self, cut: OutgoingMessage) -> None:
-        texts = encode(self._spec.stream_id, self._spec.format, cut)
+    async def _publish(self, message: OutgoingMessage) -> None:
+        texts = encode(self._spec.stream_id, self._spec.format, message)
         left = list(texts)
         begun_s = self._clock.monotonic_s()
         await self._pace.take(len(left))

@@ -73,7 +73,7 @@ class ChannelQueue(LiveQueue):
             self._owner.note_cost(-lost.bytes)
             self.say_lost(lost, "power_cut")
 
-    def cut(self, limit_bytes: int) -> OutgoingMessage | None:
+    def next_message(self, limit_bytes: int) -> OutgoingMessage | None:
         if self._cut is not None:
             return self._cut
         self._age()
@@ -116,10 +116,10 @@ class ChannelQueue(LiveQueue):
             taken_bytes += size
         return taken_bytes
 
-    def ack(self, cut: OutgoingMessage) -> None:
-        if cut is not self._cut:
+    def ack(self, message: OutgoingMessage) -> None:
+        if message is not self._cut:
             return
-        self._owner.log(["k", self.channel, cut.number])
+        self._owner.log(["k", self.channel, message.number])
         for event, _ in self._cut_events:
             self._forget(event)
             self._sent.add(event)

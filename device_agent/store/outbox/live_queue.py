@@ -11,8 +11,7 @@ from typing import Any, Literal
 from device_agent.clock import Clock, undated
 from device_agent.messages import events
 from device_agent.messages.events import EventDraft
-from device_agent.network import Format, OutgoingMessage
-from device_agent.network.blocks.messages import FIRST_NUMBER
+from device_agent.network import FIRST_NUMBER, Format, OutgoingMessage
 from device_agent.store.outbox.backlog import Backlog, BacklogOwner
 from device_agent.store.outbox.event import Event, Kept, Range, dated, range_of
 from device_agent.store.outbox.outbox_file import ChannelRow
