@@ -53,7 +53,7 @@ def fresh_python(tmp_path: Path) -> Path:
 def test_the_wheel_holds_two_packages_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"device_agent", "drivers"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"device_agent", "device_agent_drivers"}
     assert "device_agent/card/agent-card.schema.json" in names
     assert "device_agent/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -108,7 +108,7 @@ def test_no_actuator_is_forgotten() -> None:
     ours = {
         name
         for name, driver in drivers.items()
-        if driver.__module__.startswith("drivers.") and issubclass(driver, Actuator)
+        if driver.__module__.startswith("device_agent_drivers.") and issubclass(driver, Actuator)
     }
     assert ours == set(CASES)
 
