@@ -15,23 +15,30 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import device_agent
 from device_agent.cli import main
 
-STEPS = (
-    "executor.py",
-    "device.py",
-    "ports.py",
-    "channels.py",
-    "safety/safe_states.py",
-    "safety/recorder.py",
-    "store/journal.py",
-    "store/lane.py",
-    "store/outbox.py",
-    "store/crash_log.py",
-    "store/outbox_file.py",
-    "blocks/writer.py",
-    "blocks/control.py",
+PACKAGE = Path(device_agent.__file__).parent
+STEPS = tuple(
+    str(PACKAGE / name)
+    for name in (
+        "commands/executor.py",
+        "devices/device.py",
+        "devices/dispatcher.py",
+        "tasks/session_stream.py",
+        "tasks/subscription.py",
+        "safety/safe_states.py",
+        "safety/safe_recorder.py",
+        "store/journal/journal.py",
+        "store/outbox/channel_queue.py",
+        "store/outbox/outbox.py",
+        "store/outbox/crash_log.py",
+        "store/outbox/outbox_file.py",
+        "network/blocks/writer.py",
+        "network/blocks/control.py",
+    )
 )
+"""The modules that readings and commands go through."""
 
 
 def kill_at_step(file: Path) -> None:
@@ -61,5 +68,7 @@ def kill_at_step(file: Path) -> None:
 
 
 if __name__ == "__main__":
+    for path in STEPS:
+        assert Path(path).exists(), f"{path} is no module any more: name the one that took its place"
     kill_at_step(Path(sys.argv[1]))
     sys.exit(main(sys.argv[2:]))

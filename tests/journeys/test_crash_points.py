@@ -76,7 +76,11 @@ def deaths(world: Any, heard: Listening, rng: random.Random, rounds: int) -> Non
     told = []
     for n in range(rounds):
         # Every other one in the middle of the command.
-        step = f"{rng.randrange(1, COMMAND_STEPS)} executor.py" if n % 2 else f"{rng.randrange(1, STEPS_MAX)}"
+        step = (
+            f"{rng.randrange(1, COMMAND_STEPS)} commands/executor.py"
+            if n % 2
+            else f"{rng.randrange(1, STEPS_MAX)}"
+        )
         told.append((step, a_death(world, heard, f"c{n}", step)))
     print(*told, sep="\n")
     caught_up(world, heard)
