@@ -284,7 +284,7 @@ class Agent:
         """Link loss while actuators run, and buses that hang for good. Waits for nobody."""
         while True:
             await asyncio.sleep(WATCH_S)
-            silent_s = self._network.link.silent_s()
+            silent_s = self._network.connectivity.silent_s()
             for name, grace_s in self._tasks.graces().items():
                 if silent_s > grace_s:
                     self._safe_states.spawn_safe(name, f"no link for {grace_s:g} s")

@@ -94,8 +94,8 @@ class ControlHandlers(LocalHandlers):
             "instance": identity.instance_id,
             "link": {
                 "joined": network.joined.is_set(),
-                "up": network.link.up,
-                "losses": network.link.losses,
+                "up": network.connectivity.up,
+                "losses": network.connectivity.losses,
                 "trouble": network.trouble,
             },
             "clock": {"set": network.clock.is_set(), "source": network.clock.source},

@@ -125,13 +125,13 @@ async def test_an_idle_agent_asks_for_the_time_before_its_own_clock_has_drifted(
     try:
         async with asyncio.timeout(LIMIT_S):
             await network.joined.wait()
-            await network.link.time_known.wait()
-            true_ms = network.link.server_ms()
+            await network.connectivity.time_known.wait()
+            true_ms = network.connectivity.server_ms()
             assert true_ms is not None
             long_ago_s = network.clock.monotonic_s() - TIME_SAMPLE_MAX_AGE_S - 1
             wrong_ms = true_ms - (TIME_SAMPLE_MAX_AGE_S + 1) * 1000 + 20_000
-            network.link.time_sample(wrong_ms, long_ago_s, long_ago_s)
-            while (network.link.server_ms() or 0) > true_ms + 15_000:  # noqa: ASYNC110 - it tells nobody
+            network.connectivity.time_sample(wrong_ms, long_ago_s, long_ago_s)
+            while (network.connectivity.server_ms() or 0) > true_ms + 15_000:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.05)
     finally:
         running.cancel()

@@ -16,7 +16,7 @@ from world import AGENT, LIMIT_S, Listening, pipe, question, result, stream, unt
 from device_agent.clock import SystemClock
 from device_agent.errors import Refused, Unreachable
 from device_agent.network.blocks.streams import writer_uuid
-from device_agent.network.connectivity import REFUSED_MAX_S, UNREACHABLE_MAX_S, Backoff, Connectivity
+from device_agent.network.connectivity import REFUSED_MAX_S, UNREACHABLE_MAX_S, Connectivity, NetworkBackoff
 
 __all__ = ["heard", "outage"]  # fixtures
 
@@ -128,8 +128,8 @@ def test_no_wait_is_longer_than_promised_and_all_are_spread() -> None:
     for error, most_s in ((Unreachable("x"), UNREACHABLE_MAX_S), (Refused("x", 503), REFUSED_MAX_S)):
         firsts, lasts = [], []
         for seed in range(200):
-            backoff = Backoff(link, random.Random(seed))
-            waits = [backoff.next_s(error) for _ in range(30)]
+            backoff = NetworkBackoff(link, random.Random(seed))
+            waits = [backoff.delay_s(error) for _ in range(30)]
             assert max(waits) <= most_s
             firsts.append(waits[0])
             lasts.append(waits[-1])

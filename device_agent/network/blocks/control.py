@@ -10,10 +10,11 @@ from typing import Any
 
 import structlog
 
+from device_agent.background import first_of
 from device_agent.errors import NetworkError, TokenRefused, Unreachable
 from device_agent.network.blocks.identity import IdentityFile
 from device_agent.network.blocks.pubsub import Batch, Delivery, PubSubClient
-from device_agent.network.connectivity import Backoff, Connectivity
+from device_agent.network.connectivity import Connectivity, NetworkBackoff
 
 log = structlog.get_logger("control")
 
@@ -33,7 +34,7 @@ class ControlChannel:
     def __init__(
         self,
         file: IdentityFile,
-        link: Connectivity,
+        connectivity: Connectivity,
         *,
         state: Callable[[], Mapping[str, Any]],
         handle: Callable[[Delivery], None],
@@ -42,7 +43,7 @@ class ControlChannel:
         opened: Callable[[], None],
     ) -> None:
         self._file = file
-        self._link = link
+        self._connectivity = connectivity
         self._state = state
         self._handle = handle
         self._renew = renew
@@ -81,7 +82,7 @@ class ControlChannel:
 
     async def receive(self) -> None:
         """Long-poll for ever."""
-        backoff = Backoff(self._link)
+        backoff = NetworkBackoff(self._connectivity)
         region: str | None = None
         proof_due = True
         while True:
@@ -114,7 +115,9 @@ class ControlChannel:
         at once, over the same way and with the same token as messages come. Who gets no answer is deaf."""
         identity = self._file.identity
         channel = identity.control_channel
-        answer = await self._link.unless_back(client.subscribe(channel, "0", None, limit_s=PROOF_LIMIT_S))
+        answer = await self._connectivity.unless_back(
+            client.subscribe(channel, "0", None, limit_s=PROOF_LIMIT_S)
+        )
         if answer is None:
             raise Unreachable(f"subscribe to {channel}: not answered within {PROOF_LIMIT_S:g} s")
         if not self._placed.is_set():
@@ -130,25 +133,15 @@ class ControlChannel:
         """One long-poll; None when it brought nothing, or when there is another client to ask."""
         identity = self._file.identity
         wanted = f"meta.instance == '{identity.instance_id}' || meta.broadcast == \"true\""
-        poll = asyncio.ensure_future(
-            self._link.unless_back(
-                client.subscribe(
-                    identity.control_channel,
-                    identity.control_timetoken,
-                    region,
-                    limit_s=POLL_LIMIT_S,
-                    filter_expression=wanted,
-                )
-            )
+        request = client.subscribe(
+            identity.control_channel,
+            identity.control_timetoken,
+            region,
+            limit_s=POLL_LIMIT_S,
+            filter_expression=wanted,
         )
-        replaced = asyncio.ensure_future(self._replaced.wait())
-        waits: list[asyncio.Future[Any]] = [poll, replaced]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            return poll.result() if poll.done() else None
-        finally:
-            for wait in waits:
-                wait.cancel()
+        poll, _ = await first_of(self._connectivity.unless_back(request), self._replaced.wait())
+        return poll.result() if poll is not None else None
 
     async def _take_all(self, batch: Batch) -> None:
         identity = self._file.identity
@@ -172,7 +165,7 @@ class ControlChannel:
 
     async def beat(self) -> None:
         """Presence stays alive; a refused heartbeat asks for a token and disturbs nothing else."""
-        backoff = Backoff(self._link)
+        backoff = NetworkBackoff(self._connectivity)
         while True:
             client = await self._ready()
             # Who does not hear must not look present: tasks would be sent to nobody.
@@ -190,7 +183,7 @@ class ControlChannel:
 
     async def tell(self) -> None:
         """Tell every change of the presence state, the newest one only."""
-        backoff = Backoff(self._link)
+        backoff = NetworkBackoff(self._connectivity)
         while True:
             await self._state_changed.wait()
             await asyncio.sleep(COALESCE_S)

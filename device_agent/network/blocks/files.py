@@ -14,7 +14,7 @@ from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefus
 from device_agent.network.blocks.http import Http
 from device_agent.network.blocks.joiner import Joiner
 from device_agent.network.blocks.pubsub import PubSubClient
-from device_agent.network.connectivity import Backoff
+from device_agent.network.connectivity import NetworkBackoff
 
 INLINE_MAX_BYTES = 16_384
 # One try of one transfer: so long, and longer for what is large on a slow line.
@@ -67,7 +67,7 @@ class Uploads:
 
         `before` is called once the service has the bytes for the first time, and before the caller is told.
         """
-        backoff = Backoff(self._http.link)
+        backoff = NetworkBackoff(self._http.connectivity)
         refusals = 0
         while True:
             try:
@@ -125,7 +125,7 @@ class Uploads:
                 self._http.session().post(url, data=form) as response,
             ):
                 await response.read()
-        self._http.link.answered()
+        self._http.connectivity.answered()
         if response.status not in (200, 201, 204):
             raise Refused(f"file upload: HTTP {response.status}", response.status)
 
@@ -135,7 +135,7 @@ async def download(
 ) -> None:
     """Fetch a file of a channel: (channel, file id, name). Raises Refused after many refusals, and when it
     is larger than `limit_bytes`; an outage is waited out. `clients` are tried in turn for their tokens."""
-    backoff = Backoff(http.link)
+    backoff = NetworkBackoff(http.connectivity)
     left = list(clients)
     refusals = 0
     while True:
@@ -169,7 +169,7 @@ async def _fetch(http: Http, url: str, to: Path, limit_bytes: int) -> None:
                     raise Refused(f"the file is larger than {limit_bytes} bytes", TOO_LARGE)
                 # A card that is slow to write must not hold up the loop.
                 await asyncio.to_thread(file.write, chunk)
-    http.link.answered()
+    http.connectivity.answered()
 
 
 TOO_LARGE = 413

@@ -4,7 +4,6 @@ Foreign exceptions become ours here and in `pubsub`, nowhere else.
 """
 
 import asyncio
-import importlib
 import json
 import logging
 import math
@@ -31,8 +30,8 @@ FATAL_CODES = frozenset({"API_KEY_INVALID", "AGENT_FORCED_OFFLINE"})
 class Http:
     """One connection pool, opened on first use (aiohttp costs 10 MB and is not loaded before)."""
 
-    def __init__(self, link: Connectivity) -> None:
-        self.link = link
+    def __init__(self, connectivity: Connectivity) -> None:
+        self.connectivity = connectivity
         self._session: aiohttp.ClientSession | None = None
 
     def session(self) -> "aiohttp.ClientSession":
@@ -44,11 +43,6 @@ class Http:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S),
             )
         return self._session
-
-    @staticmethod
-    def preload() -> None:
-        """Import the library, which takes a small board a second: on another thread, before devices start."""
-        importlib.import_module("aiohttp")
 
     async def close(self) -> None:
         if self._session is not None:
@@ -64,10 +58,10 @@ class Http:
             async with asyncio.timeout(limit_s):
                 yield
         except TimeoutError:
-            self.link.lost()
+            self.connectivity.lost()
             raise Unreachable(f"{what}: no answer within {limit_s:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            self.link.lost()
+            self.connectivity.lost()
             raise Unreachable(f"{what}: {error or type(error).__name__}") from error
 
 
@@ -107,7 +101,7 @@ class Api:
             status = response.status
             text = await read_reply(response, what)
             self._note_affinity(response.headers.get("X-Write-Affinity"))
-        self._http.link.answered()
+        self._http.connectivity.answered()
         return self._reply(what, status, text)
 
     def _reply(self, what: str, status: int, text: bytes) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from device_agent.network.blocks.wire import (
     TaskControl,
     parse_control,
 )
-from device_agent.network.connectivity import Backoff, Connectivity
+from device_agent.network.connectivity import Connectivity, NetworkBackoff
 
 log = structlog.get_logger("network")
 
@@ -59,9 +59,9 @@ class BlocksNetwork:
     def __init__(self, settings: JoinSettings, runtime: Runtime, clock: Clock, state_dir: Path) -> None:
         self.settings = settings
         self.clock = clock
-        self.link = Connectivity(clock)
+        self.connectivity = Connectivity(clock)
         self.file = IdentityFile(state_dir / "identity.json", settings.agent_name)
-        self.http = Http(self.link)
+        self.http = Http(self.connectivity)
         self.joiner = Joiner(settings, self.http, self.file)
         self.uploads = Uploads(self.http, self.joiner)
         self.background = BackgroundTasks("network")
@@ -83,7 +83,7 @@ class BlocksNetwork:
         self._resumed = False
         self.control = ControlChannel(
             self.file,
-            self.link,
+            self.connectivity,
             state=self.presence,
             handle=self._on_delivery,
             renew=self._ask_renewal,
@@ -111,7 +111,7 @@ class BlocksNetwork:
             await self._leave()
 
     async def _membership(self) -> None:
-        backoff = Backoff(self.link)
+        backoff = NetworkBackoff(self.connectivity)
         while True:
             self._renew_now.clear()
             try:
@@ -164,7 +164,7 @@ class BlocksNetwork:
     def _token_life_s(self) -> float:
         assert self._control_client is not None
         expires_ms = self._control_client.token_expires_ms(self.file.identity.control_token)
-        server_ms = self.link.server_ms() or (self.clock.now_ms() if self.clock.is_set() else None)
+        server_ms = self.connectivity.server_ms() or (self.clock.now_ms() if self.clock.is_set() else None)
         if expires_ms is None or server_ms is None:
             return RENEW_UNKNOWN_S
         life_s = (expires_ms - server_ms) / 1000
@@ -176,12 +176,12 @@ class BlocksNetwork:
         when it is back."""
         while True:
             need_s = self.need_proof_s()
-            timeless = not self.link.time_is_fresh
-            if self._control_client is None or (need_s is None and self.link.up and not timeless):
+            timeless = not self.connectivity.time_is_fresh
+            if self._control_client is None or (need_s is None and self.connectivity.up and not timeless):
                 await asyncio.sleep(PROBE_IDLE_S)
                 continue
             every_s = PROBE_DOWN_S if need_s is None else need_s / 3
-            if timeless or not self.link.up or self.link.silent_s() > every_s:
+            if timeless or not self.connectivity.up or self.connectivity.silent_s() > every_s:
                 try:
                     await self._control_client.ping(max(0.2, every_s))
                 except NetworkError as error:
@@ -195,7 +195,7 @@ class BlocksNetwork:
 
     async def _leave(self) -> None:
         await self.background.close()
-        if self._control_client is not None and self.link.up:
+        if self._control_client is not None and self.connectivity.up:
             try:
                 await self._control_client.leave(self.file.identity.control_channel, LEAVE_LIMIT_S)
             except NetworkError as error:
@@ -324,7 +324,12 @@ class BlocksNetwork:
             return
         self._refusing += 1
         events = TaskEvents(
-            self.settings.agent_name, start, self.control_client, self.control_client, self.link, self.clock
+            self.settings.agent_name,
+            start,
+            self.control_client,
+            self.control_client,
+            self.connectivity,
+            self.clock,
         )
         events.terminal("failed", refusal.error, "", "", version=refusal.version)
 

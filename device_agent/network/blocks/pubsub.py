@@ -87,7 +87,7 @@ class PubSubClient:
         )
         sent_s = time.monotonic()
         result = await self._result(f"publish to {channel}", endpoint, PUBLISH_LIMIT_S)
-        self._http.link.time_sample(result.timetoken / 10_000, sent_s, time.monotonic())
+        self._http.connectivity.time_sample(result.timetoken / 10_000, sent_s, time.monotonic())
         return int(result.timetoken)
 
     async def ask_function(self, channel: str, body: Mapping[str, Any]) -> Any:
@@ -140,7 +140,7 @@ class PubSubClient:
         """The service's clock: needs no token, so it proves the way and nothing else."""
         sent_s = time.monotonic()
         answer = await self._result("time", self._library["Time"](self._pn), limit_s)
-        self._http.link.time_sample(int(answer.value_as_int) / 10_000, sent_s, time.monotonic())
+        self._http.connectivity.time_sample(int(answer.value_as_int) / 10_000, sent_s, time.monotonic())
 
     def file_url(self, channel: str, file_id: str, name: str) -> str:
         """Where a file of a channel is to be had, this client's token in it."""
@@ -163,12 +163,12 @@ class PubSubClient:
             async with self._http.exchange(what, limit_s):
                 result = await endpoint.result()
         except self._library["PubNubException"] as error:
-            self._http.link.answered()
+            self._http.connectivity.answered()
             raise _refusal(what, error) from None
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            self._http.link.answered()
+            self._http.connectivity.answered()
             raise Refused(f"{what}: the answer is not what the protocol says ({error})", 502) from None
-        self._http.link.answered()
+        self._http.connectivity.answered()
         return result
 
 

@@ -16,7 +16,7 @@ from device_agent.network.blocks.messages import REORDER_WAIT_S, StreamReader
 from device_agent.network.blocks.pubsub import PubSubClient
 from device_agent.network.blocks.wire import PROTOCOL_VERSION, setup_channel, stream_channel
 from device_agent.network.blocks.writer import StreamWriter
-from device_agent.network.connectivity import Backoff, Connectivity
+from device_agent.network.connectivity import Connectivity, NetworkBackoff
 
 log = structlog.get_logger("stream")
 
@@ -44,16 +44,16 @@ class StreamTokens:
         start: StartTask,
         client: PubSubClient,
         fallback: PubSubClient,
-        link: Connectivity,
+        connectivity: Connectivity,
     ) -> None:
         self._agent_name = agent_name
         self._start = start
         self._clients = [client, fallback]
-        self._link = link
+        self._connectivity = connectivity
 
     async def ask(self, spec: StreamSpec, phase: str) -> str:
         """The stream token (empty for `activate`). Tries until answered; raises Refused when told no."""
-        backoff = Backoff(self._link)
+        backoff = NetworkBackoff(self._connectivity)
         refused_since_s: float | None = None
         turns = 0
         loop = asyncio.get_running_loop()
@@ -127,7 +127,7 @@ class OpenStream:
         client: PubSubClient,
         setup: StreamTokens,
         *,
-        link: Connectivity,
+        connectivity: Connectivity,
         clock: Clock,
         background: BackgroundTasks,
     ) -> None:
@@ -135,7 +135,7 @@ class OpenStream:
         self.channel = stream_channel(agent_name, spec.stream_id)
         self._client = client
         self._setup = setup
-        self._link = link
+        self._connectivity = connectivity
         self._clock = clock
         self._background = background
         self._tasks: list[asyncio.Task[Any]] = []
@@ -164,7 +164,7 @@ class OpenStream:
                 self.channel,
                 self._client,
                 source,
-                link=self._link,
+                connectivity=self._connectivity,
                 clock=self._clock,
                 rate_hz=rate_hz,
                 renew=self.renew,
@@ -197,13 +197,13 @@ class OpenStream:
 
     async def _read(self) -> None:
         reader = StreamReader(self.spec.stream_id, self.spec.format)
-        backoff = Backoff(self._link)
+        backoff = NetworkBackoff(self._connectivity)
         expression = f"meta.sender != '{self._client.uuid}'" if self.spec.direction == "bidirectional" else ""
         region: str | None = None
         while True:
             limit_s = REORDER_WAIT_S if reader.waiting else POLL_LIMIT_S
             try:
-                batch = await self._link.unless_back(
+                batch = await self._connectivity.unless_back(
                     self._client.subscribe(
                         self.channel, self._position, region, limit_s=limit_s, filter_expression=expression
                     )
@@ -229,7 +229,7 @@ class OpenStream:
                     await self._pass_on(items)
             await self._pass_on(reader.timed_out(now_s))
 
-    async def _renew_or_wait(self, refused: TokenRefused, backoff: Backoff) -> None:
+    async def _renew_or_wait(self, refused: TokenRefused, backoff: NetworkBackoff) -> None:
         try:
             await self.renew()
         except NetworkError as error:

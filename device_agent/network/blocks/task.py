@@ -70,7 +70,7 @@ class BlocksTask:
             start,
             self._client,
             network.control_client,
-            network.link,
+            network.connectivity,
             network.clock,
         )
 
@@ -116,10 +116,10 @@ class BlocksTask:
 
     def server_ms(self) -> float | None:
         """The network's clock, epoch milliseconds; None before the first exchange."""
-        return self._network.link.server_ms()
+        return self._network.connectivity.server_ms()
 
     async def until_time(self) -> None:
-        await self._network.link.time_known.wait()
+        await self._network.connectivity.time_known.wait()
 
     async def open_stream(
         self, spec: StreamSpec, source: MessageSource | None, *, announced: bool = False
@@ -137,7 +137,11 @@ class BlocksTask:
     def _setup(self) -> StreamTokens:
         network = self._network
         return StreamTokens(
-            network.settings.agent_name, self.start, self._client, network.control_client, network.link
+            network.settings.agent_name,
+            self.start,
+            self._client,
+            network.control_client,
+            network.connectivity,
         )
 
     def _start_stream(
@@ -156,7 +160,7 @@ class BlocksTask:
             network.settings.agent_name,
             network.client(uuid, token),
             setup,
-            link=network.link,
+            connectivity=network.connectivity,
             clock=network.clock,
             background=network.background,
         )

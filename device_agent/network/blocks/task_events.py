@@ -17,7 +17,7 @@ from device_agent.errors import NetworkError, Refused, TokenRefused
 from device_agent.network import StartTask, TerminalState
 from device_agent.network.blocks.pubsub import PubSubClient
 from device_agent.network.blocks.wire import PROTOCOL_VERSION, event_meta, task_channel, task_event
-from device_agent.network.connectivity import Backoff, Connectivity
+from device_agent.network.connectivity import Connectivity, NetworkBackoff
 
 log = structlog.get_logger("task")
 
@@ -42,7 +42,7 @@ class TaskEvents:
         start: StartTask,
         client: PubSubClient,
         fallback: PubSubClient,
-        link: Connectivity,
+        connectivity: Connectivity,
         clock: Clock,
     ) -> None:
         self._agent_name = agent_name
@@ -50,7 +50,7 @@ class TaskEvents:
         self._client = client
         self._fallback = fallback
         self._clock = clock
-        self._backoff = Backoff(link)
+        self._backoff = NetworkBackoff(connectivity)
         self._queue: deque[tuple[dict[str, Any], asyncio.Future[None] | None]] = deque()
         self._progress = ""
         self._progress_at_s = -PROGRESS_INTERVAL_S

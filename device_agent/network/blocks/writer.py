@@ -20,7 +20,7 @@ from device_agent.network.blocks.messages import (
     stream_meta,
 )
 from device_agent.network.blocks.pubsub import PubSubClient
-from device_agent.network.connectivity import Backoff, Connectivity
+from device_agent.network.connectivity import Connectivity, NetworkBackoff
 
 log = structlog.get_logger("stream")
 
@@ -73,7 +73,7 @@ class StreamWriter:
         client: PubSubClient,
         source: MessageSource,
         *,
-        link: Connectivity,
+        connectivity: Connectivity,
         clock: Clock,
         rate_hz: float,
         renew: Callable[[], Awaitable[None]],
@@ -84,12 +84,9 @@ class StreamWriter:
         self._source = source
         self._clock = clock
         self._pace = PublishPace(rate_hz, clock)
-        self._link = link
-        self._backoff = Backoff(link)
+        self._connectivity = connectivity
+        self._backoff = NetworkBackoff(connectivity)
         self._renew = renew
-        self._last_number: int | None = None
-        self.messages = 0
-        self.retries = 0
 
     async def run(self) -> None:
         """Publish until the source is closed and empty."""
@@ -104,8 +101,6 @@ class StreamWriter:
                 continue
             await self._publish(message)
             self._source.ack(message)
-            self._last_number = message.number
-            self.messages += 1
 
     async def _know_the_time(self) -> None:
         """What was made before the time was known gets it before it goes out: the network knows it."""
@@ -150,7 +145,6 @@ class StreamWriter:
             for error in errors:
                 if not isinstance(error, NetworkError):
                     raise error
-            self.retries += 1
             pairs = zip(left, outcomes, strict=True)
             left = [text for text, outcome in pairs if isinstance(outcome, BaseException)]
             await self._recover(errors[0])
@@ -160,7 +154,7 @@ class StreamWriter:
     async def _send(self, text: bytes) -> int:
         """A publish that hangs when the link comes back is given up: the same message goes again at once."""
         publish = self._client.publish(self._channel, text, store=False, meta=stream_meta(self._client.uuid))
-        timetoken = await self._link.unless_back(publish)
+        timetoken = await self._connectivity.unless_back(publish)
         if timetoken is None:
             raise Unreachable(f"publish to {self._channel}: the link was lost while it was under way")
         return timetoken
