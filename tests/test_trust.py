@@ -20,7 +20,6 @@ from device_agent.devices.device import Device
 from device_agent.devices.reading_builder import ReadingBuilder
 from device_agent.driver import DriverConfig, Listener, Point, Sensor, SerialBus
 from device_agent.records import Flag, Flagged, Reading
-from device_agent.tasks.subscription import ReportFilter
 from device_agent.testing.board import Board, SteppedClock, open_handle
 
 LIMIT_S = 10.0
@@ -125,22 +124,6 @@ def test_an_asked_device_is_never_stale() -> None:
     made = builder(Probe)
     assert made.staleness.due_s() is None
     assert not made.staleness.age(1e9)
-
-
-def test_a_change_of_doubt_passes_where_only_changes_do() -> None:
-    rule = ReportFilter(on_change=True)
-
-    def reading(flags: dict[str, Flag] | None = None, **more: Any) -> Reading:
-        return Reading("scale", 0, {"weight": 1.0}, flags or {}, **more)
-
-    assert rule.passes(reading())
-    assert not rule.passes(reading())
-    assert rule.passes(reading({"weight": Flag.FROZEN}))
-    assert not rule.passes(reading({"weight": Flag.FROZEN}))
-    assert rule.passes(reading())
-    assert not rule.passes(reading({"weight": Flag.STALE})), "another line's turn"
-    assert rule.passes(reading({"weight": Flag.STALE}, silence="began"))
-    assert rule.passes(reading(silence="ended"))
 
 
 # -- on a board --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from device_agent.delegation.answer import clean, form
 from device_agent.devices.device import Device
 from device_agent.errors import AgentError, Rejected
 from device_agent.history.history_service import HistoryService
-from device_agent.messages.requests import HistoryQuestion
+from device_agent.messages.requests import HistoryRequest
 from device_agent.records import Reading, Value
 
 # About so many rows of the record for each device, whatever the time asked for.
@@ -96,7 +96,7 @@ class PromptBuilder:
         assert wanted.last_s is not None
         names = [name for name in wanted.devices if name in self._devices]
         now_ms = self._clock.now_ms()
-        question = HistoryQuestion.model_validate(
+        question = HistoryRequest.model_validate(
             {
                 "op": "history",
                 "devices": names,

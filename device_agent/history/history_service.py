@@ -1,4 +1,4 @@
-"""A caller's or the owner's question about history, checked, and answered by a child process."""
+"""A caller's or the owner's request about history, checked, and answered by a child process."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from device_agent.devices.device import Device
 from device_agent.errors import AgentError, Rejected
 from device_agent.history.query import LIMIT_BYTES, Export, Query
 from device_agent.history.say import can_draw, disabled, no_pillow
-from device_agent.messages.requests import HistoryQuestion
+from device_agent.messages.requests import HistoryRequest
 from device_agent.store.history.history_recorder import HistoryRecorder
 
 log = structlog.get_logger("history")
@@ -44,7 +44,7 @@ class HistoryAnswer:
 
 
 class HistoryService:
-    """Answers one question at a time. `history` is None where the configuration switched it off."""
+    """Answers one request at a time. `history` is None where the configuration switched it off."""
 
     def __init__(
         self, title: str, history: HistoryRecorder | None, devices: Mapping[str, Device], clock: Clock
@@ -57,7 +57,7 @@ class HistoryService:
 
     async def answer(
         self,
-        question: HistoryQuestion,
+        request: HistoryRequest,
         may_read: Callable[[str], bool],
         *,
         limit_bytes: int = LIMIT_BYTES,
@@ -70,9 +70,9 @@ class HistoryService:
         """
         if self.history is None:
             raise Rejected("invalid_value", f"op: {disabled()}")
-        if question.format == "png" and not can_draw():
+        if request.format == "png" and not can_draw():
             raise Rejected("invalid_value", f"format: {no_pillow()}")
-        query = self._query(question, may_read, limit_bytes)
+        query = self._query(request, may_read, limit_bytes)
         # Otherwise many questions at once would be many processes on a small board.
         async with self._turn:
             await self.history.flush()
@@ -82,14 +82,14 @@ class HistoryService:
         result = {"count": export.count, "from": query.from_ms, "to": query.to_ms}
         return HistoryAnswer(result, out or export.data, MIME_TYPES[query.format], f"history.{query.format}")
 
-    def _query(self, question: HistoryQuestion, may_read: Callable[[str], bool], limit_bytes: int) -> Query:
-        names = question.devices
+    def _query(self, request: HistoryRequest, may_read: Callable[[str], bool], limit_bytes: int) -> Query:
+        names = request.devices
         if names is None:
             names = [name for name, device in self._devices.items() if device.points and may_read(name)]
         for name in names:
             check_read(name, self._devices, may_read)
-        to_ms = self._clock.now_ms() if question.to is None else instant_ms(question.to, "to")
-        from_ms = to_ms - DEFAULT_SPAN_MS if question.from_ is None else instant_ms(question.from_, "from")
+        to_ms = self._clock.now_ms() if request.to is None else instant_ms(request.to, "to")
+        from_ms = to_ms - DEFAULT_SPAN_MS if request.from_ is None else instant_ms(request.from_, "from")
         if from_ms >= to_ms:
             raise Rejected("invalid_value", f"from: it is not before to ({from_ms} and {to_ms})")
         units = {
@@ -102,8 +102,8 @@ class HistoryService:
             tuple(dict.fromkeys(names)),
             from_ms,
             to_ms,
-            max(1, round(question.every_s * 1000)) if question.every_s else 0,
-            question.format,
+            max(1, round(request.every_s * 1000)) if request.every_s else 0,
+            request.format,
             units,
             self._title,
             limit_bytes,

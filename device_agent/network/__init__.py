@@ -205,5 +205,5 @@ class Runtime(Protocol):
     def end(self, task_id: str, how: Literal["cancel", "expire", "terminate"]) -> bool:
         """A control message ends a task; False if it is not running here."""
 
-    def paused(self, task_id: str, paused: bool) -> bool:
-        """Whether the task is running here (the network shows it as paused or not)."""
+    def is_running(self, task_id: str) -> bool:
+        """Whether the task is running here."""

@@ -17,7 +17,7 @@ from device_agent.errors import Rejected
 from device_agent.history.history_service import HistoryService
 from device_agent.messages.commands import sentence
 from device_agent.messages.events import reading_members
-from device_agent.messages.requests import HistoryQuestion
+from device_agent.messages.requests import HistoryRequest
 from device_agent.network.blocks.network import BlocksNetwork
 from device_agent.operate.control_socket import Handler
 from device_agent.operate.local_handlers import LocalHandlers
@@ -131,7 +131,7 @@ class ControlHandlers(LocalHandlers):
     async def history(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """The history of design section 5; `data` holds the readings."""
         try:
-            asked = HistoryQuestion.model_validate(dict(question))
+            asked = HistoryRequest.model_validate(dict(question))
         except ValidationError as error:
             raise Rejected("invalid_value", sentence(error)) from None
         answer = await self._history_service.answer(

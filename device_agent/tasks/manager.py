@@ -121,7 +121,7 @@ class TaskManager:
             return True
         return False
 
-    def paused(self, task_id: str, paused: bool) -> bool:
+    def is_running(self, task_id: str) -> bool:
         return task_id in self.sessions or task_id in self.requests
 
     # -- background ----------------------------------------

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from device_agent.clock import Clock
 from device_agent.commands.authorization import Actor, may
@@ -22,8 +21,9 @@ from device_agent.config.models import StreamConfig
 from device_agent.devices.device import Device
 from device_agent.devices.dispatcher import Dispatcher
 from device_agent.errors import NetworkError, Rejected
-from device_agent.messages.commands import Rate, Select, SessionWord, parse, sentence
+from device_agent.messages.commands import Rate, Select, SessionWord, parse
 from device_agent.messages.events import EventDraft
+from device_agent.messages.requests import PipeRequest, parse_pipe_request
 from device_agent.network import StartTask, StreamSpec, TaskLink
 from device_agent.safety.safe_states import SafeStates
 from device_agent.store.journal.journal import Journal
@@ -36,16 +36,6 @@ log = structlog.get_logger("session")
 End = Literal["cancel", "expire", "terminate"]
 # A stream id's length on the network, and what it may be made of.
 STREAM_ID_MAX = 92
-
-
-class PipeRequest(BaseModel):
-    """The optional input part `request` of a pipe task."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    streams: list[str] | None = Field(None, min_length=1, max_length=64)
-    devices: list[str] | None = Field(None, min_length=1, max_length=256)
-    every_s: float | int | None = Field(None, gt=0, le=86_400)
 
 
 class SharedSessionStreams:
@@ -185,7 +175,7 @@ class PipeSession:
     # -- streams ----------------------------------------
 
     async def _open_streams(self) -> None:
-        request = self._request()
+        request = parse_pipe_request(self.start.parts)
         chosen = self._chosen(request)
         opened = list(chosen)
         until_ms = self.start.expires_at_ms
@@ -229,19 +219,6 @@ class PipeSession:
                 opening.result()
         finally:
             opening.cancel()
-
-    def _request(self) -> PipeRequest:
-        for part in self.start.parts:
-            if part.part_id != "request":
-                raise Rejected(
-                    "invalid_value",
-                    f"there is no input {part.part_id!r}; a pipe task takes the part 'request'",
-                )
-            try:
-                return PipeRequest.model_validate_json(part.text or "{}")
-            except ValidationError as error:
-                raise Rejected("invalid_value", f"request: {sentence(error)}") from None
-        return PipeRequest()
 
     def _chosen(self, request: PipeRequest) -> dict[str, StreamConfig]:
         declared = self._config.streams

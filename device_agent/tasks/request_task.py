@@ -1,4 +1,4 @@
-"""Request tasks: one question, answered with a `result` artifact and a terminal (design section 5)."""
+"""Request tasks: answered with a `result` artifact and a terminal event (docs/events.md)."""
 
 import asyncio
 import contextlib
@@ -23,13 +23,12 @@ from device_agent.messages.requests import (
     FILE_ID,
     FILE_MAX_BYTES,
     HISTORY_ID,
-    INPUT_ID,
-    DoQuestion,
-    HistoryQuestion,
-    ReadQuestion,
-    SetQuestion,
-    StopQuestion,
-    asked,
+    DoRequest,
+    HistoryRequest,
+    ReadRequest,
+    SetRequest,
+    StopRequest,
+    parse_request,
 )
 from device_agent.network import Part, TaskLink
 from device_agent.records import File, Reading
@@ -76,7 +75,7 @@ class RequestTask:
         self._op = "unknown"
 
     async def run(self) -> None:
-        """Answer the question: artifacts first, then the terminal."""
+        """Answer the request: artifacts first, then the terminal."""
         if self._config.agent.instances:  # a broadcast's answers would write to one channel
             await self._progress.open()
         result = await self._result()
@@ -107,9 +106,10 @@ class RequestTask:
         time = asyncio.timeout(limit_s)
         try:
             async with time:
-                question, part = asked(self.link.start.parts, self._inputs())
-                self._op = question.op
-                result = await self._answer(question, part)
+                takes_file = any(device.driver_class.takes_bytes() for device in self._devices.values())
+                request, part = parse_request(self.link.start.parts, takes_file=takes_file)
+                self._op = request.op
+                result = await self._answer(request, part)
         except Rejected as rejected:
             result = {"state": "rejected", "error": {"code": rejected.code, "message": rejected.message}}
         except (BusError, DriverError) as error:
@@ -133,37 +133,33 @@ class RequestTask:
         state = "unknown" if self._op in ("set", "do", "stop") else "failed"
         return {"state": state, "error": {"code": "internal", "message": message}}
 
-    def _inputs(self) -> list[str]:
-        takes = any(device.driver_class.takes_bytes() for device in self._devices.values())
-        return [INPUT_ID, FILE_ID] if takes else [INPUT_ID]
-
-    async def _answer(self, question: Any, part: Part | None) -> dict[str, Any]:
-        match question:
-            case ReadQuestion():
-                return await self._read(question)
-            case SetQuestion():
+    async def _answer(self, request: Any, part: Part | None) -> dict[str, Any]:
+        match request:
+            case ReadRequest():
+                return await self._read(request)
+            case SetRequest():
                 command = Set(
                     kind="set",
                     id=self._id(),
-                    device=question.device,
-                    values=question.values,
-                    dry_run=question.dry_run,
+                    device=request.device,
+                    values=request.values,
+                    dry_run=request.dry_run,
                 )
-                with self._progress.during(f"setting {question.device}"):
-                    return await self._command(command, question.for_s)
-            case DoQuestion():
-                return await self._do(question, part)
-            case HistoryQuestion():
-                return await self._history(question)
-            case StopQuestion():
+                with self._progress.during(f"setting {request.device}"):
+                    return await self._command(command, request.for_s)
+            case DoRequest():
+                return await self._do(request, part)
+            case HistoryRequest():
+                return await self._history(request)
+            case StopRequest():
                 return _answered(await self._executor.stop(Stop(kind="stop", id=self._id()), self.actor))
             case _:
                 return {"state": "done", "devices": self._describe()}
 
-    async def _history(self, question: HistoryQuestion) -> dict[str, Any]:
+    async def _history(self, request: HistoryRequest) -> dict[str, Any]:
         out = self._deliveries.folder(self.link.start.task_id) / HISTORY_ID
         with self._progress.during("reading the record"):
-            answer = await self._history_service.answer(question, self._may_read, out=out)
+            answer = await self._history_service.answer(request, self._may_read, out=out)
         self._pieces = [ResultFile(HISTORY_ID, answer.file_name, answer.mime_type, answer.data)]
         return {"state": "done", **answer.result}
 
@@ -173,17 +169,17 @@ class RequestTask:
 
     # -- read ----------------------------------------
 
-    async def _read(self, question: ReadQuestion) -> dict[str, Any]:
-        names = question.devices or [name for name in self._devices if self._may_read(name)]
+    async def _read(self, request: ReadRequest) -> dict[str, Any]:
+        names = request.devices or [name for name in self._devices if self._may_read(name)]
         for name in names:
             check_read(name, self._devices, self._may_read)
-        if question.devices is None:
+        if request.devices is None:
             names = [name for name in names if not self._devices[name].driver_class.bytes_side]
         with self._progress.during("reading"):
             answers = await asyncio.gather(*(self._read_one(name) for name in names))
         readings = [reading_members(answer) for answer in answers if isinstance(answer, Reading)]
         faults = [answer for answer in answers if isinstance(answer, str)]
-        if faults and (not readings or question.devices is not None):
+        if faults and (not readings or request.devices is not None):
             error = {"code": "device_offline", "message": "; ".join(faults)}
             return {"state": "failed", "readings": readings, "error": error}
         return {"state": "done", "readings": readings}
@@ -202,21 +198,21 @@ class RequestTask:
 
     # -- set, do, describe ----------------------------------------
 
-    async def _do(self, question: DoQuestion, part: Part | None) -> dict[str, Any]:
+    async def _do(self, request: DoRequest, part: Part | None) -> dict[str, Any]:
         command = Do(
             kind="do",
             id=self._id(),
-            device=question.device,
-            action=question.action,
-            args=question.args,
-            dry_run=question.dry_run,
+            device=request.device,
+            action=request.action,
+            args=request.args,
+            dry_run=request.dry_run,
         )
         send: Send | None = None
-        if part is not None and not question.dry_run:
+        if part is not None and not request.dry_run:
             # Its file may be long under way; what it waits for has a limit of its own.
             command = command.model_copy(update={"ttl_ms": self._config.agent.max_running_s * 1000})
             send = await self._incoming(command, part)
-        with self._progress.during(f"{question.action} of {question.device}"):
+        with self._progress.during(f"{request.action} of {request.device}"):
             return await self._command(command, None, send)
 
     async def _incoming(self, command: Do, part: Part) -> Send:
@@ -269,8 +265,8 @@ class RequestTask:
         devices = [describe(device) for name, device in self._devices.items() if self._may_read(name)]
         access = self._config.access
         asked = [
-            question
-            for name, question in self._executor.questions.items()
+            action
+            for name, action in self._executor.questions.items()
             if self._may_read(name) or may(access, "drive", self.actor, name)
         ]
         return [*devices, *map(describe_delegation, asked)]

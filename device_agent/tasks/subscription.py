@@ -1,63 +1,15 @@
 """From readings to the events of each open stream: who gets what, how often."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 
 from device_agent.clock import Clock
 from device_agent.devices.device import Device
 from device_agent.messages import events
 from device_agent.messages.commands import Rate
 from device_agent.messages.events import EventDraft
-from device_agent.records import Flag, Reading, Value
+from device_agent.records import Reading
 from device_agent.store.outbox.channel_queue import ChannelQueue
-
-# A reading that comes a little before its turn (a poll's jitter) still counts as the turn's.
-EARLY_SHARE = 0.1
-
-
-@dataclass(slots=True)
-class ReportFilter:
-    """How readings of one device pass a channel."""
-
-    every_s: float | None = None
-    on_change: bool = False
-    dead_band: float | dict[str, float] = 0.0
-    last_s: float | None = None
-    last: Mapping[str, Value] | None = None
-    last_flags: Mapping[str, Flag] = field(default_factory=dict)
-
-    def passes(self, reading: Reading) -> bool:
-        """Whether this reading is due; remembers it if so."""
-        due = self.last_s is None or self.every_s is None or reading.at_once or bool(reading.silence)
-        if not due and self.last_s is not None and self.every_s is not None:
-            due = reading.monotonic_s - self.last_s >= self.every_s * (1 - EARLY_SHARE)
-        if not due or (self.on_change and self.last is not None and not self._changed(self.last, reading)):
-            return False
-        self.remember(reading)
-        return True
-
-    def remember(self, reading: Reading) -> None:
-        """This reading went out."""
-        self.last_s, self.last, self.last_flags = reading.monotonic_s, reading.values, reading.flags
-
-    def _changed(self, before: Mapping[str, Value], reading: Reading) -> bool:
-        # A doubt that comes or goes is a change; but lines that take turns make each other's points stale.
-        return (
-            bool(reading.silence)
-            or _without_stale(reading.flags) != _without_stale(self.last_flags)
-            or any(self._differs(name, before.get(name), value) for name, value in reading.values.items())
-        )
-
-    def _differs(self, name: str, old: Value, new: Value) -> bool:
-        band = self.dead_band.get(name, 0.0) if isinstance(self.dead_band, dict) else self.dead_band
-        both = [v for v in (old, new) if isinstance(v, (int, float)) and not isinstance(v, bool)]
-        if len(both) == 2:
-            return abs(both[1] - both[0]) > band
-        return old != new
-
-
-def _without_stale(flags: Mapping[str, Flag]) -> Mapping[str, Flag]:
-    return {name: flag for name, flag in flags.items() if flag is not Flag.STALE} if flags else flags
+from device_agent.tasks.report_filter import ReportFilter
 
 
 class Subscription:

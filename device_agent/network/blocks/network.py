@@ -314,7 +314,7 @@ class BlocksNetwork:
                 self._runtime.end(control.task_id, "terminate")
             case "PauseTask" | "ResumeTask":
                 pausing = control.type == "PauseTask"
-                if self._runtime.paused(control.task_id, pausing) and control.task_id in self._tasks:
+                if self._runtime.is_running(control.task_id) and control.task_id in self._tasks:
                     self._tasks[control.task_id].events.system("paused" if pausing else "resumed")
 
     def _refuse(self, start: StartTask, refusal: StartRefused, targeted: bool) -> None:
