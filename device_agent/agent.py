@@ -29,7 +29,7 @@ from device_agent.safety.guard_client import GuardClient
 from device_agent.safety.safe_states import SafeStates
 from device_agent.safety.stop_latch import StopLatch
 from device_agent.store.history.history_recorder import HistoryRecorder
-from device_agent.store.journal.journal import Journal
+from device_agent.store.journal.journal import Journal, cut_off
 from device_agent.store.outbox.outbox import Outbox
 from device_agent.store.store_thread import StoreThread
 from device_agent.tasks.manager import TaskManager
@@ -248,15 +248,7 @@ class Agent:
     async def _settle_unfinished(self) -> None:
         """Commands that a crash cut off are `unknown`; opening the device puts it in its safe state."""
         for caller, id_, what in await self._journal.unfinished_commands():
-            ack = {
-                "id": id_,
-                "state": "unknown",
-                "error": {
-                    "code": "internal",
-                    "message": "the agent stopped while it carried out this command",
-                },
-            }
-            self._journal.finish_command(caller, id_, ack, self._clock.now_ms())
+            self._journal.finish_command(caller, cut_off(id_), self._clock.now_ms())
             device = str(what.get("device", ""))
             self._safe_states.doubt(device)
             self._journal.actuation(

@@ -3,6 +3,10 @@
 Every message says what, where, which value, and what to do; a traceback reaches nobody but the log.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 
 class AgentError(Exception):
     """Root of everything this package raises on purpose."""
@@ -94,13 +98,35 @@ class BadReading(DriverError, ValueError):
 # --- commands: the caller is told ---------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a command or request came to nothing: one of the codes of docs/events.md, and a sentence."""
+
+    code: str
+    message: str
+
+    def members(self) -> dict[str, str]:
+        """As callers get it."""
+        return {"code": self.code, "message": self.message}
+
+    @classmethod
+    def from_members(cls, members: Mapping[str, Any]) -> "Fault":
+        """What `members` made, perhaps in another process; what is missing there is made up for."""
+        return cls(str(members.get("code", "internal")), str(members.get("message", "no reason given")))
+
+
 class Rejected(AgentError):
-    """A command or request was refused before anything moved; `code` is one of design section 4's list."""
+    """A command or request was refused before anything moved."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+
+    @property
+    def fault(self) -> Fault:
+        """As an answer says it."""
+        return Fault(self.code, self.message)
 
 
 class Interlocked(Rejected):

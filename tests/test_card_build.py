@@ -1,6 +1,7 @@
 """What a card tells: its stream schemas take exactly the events that the runtime makes, and no others."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from device_agent import card
 from device_agent.config import load
+from device_agent.errors import Fault
 from device_agent.messages import events
+from device_agent.messages.acks import Ack, AckState
 from device_agent.records import DeviceState, Flag, Reading, Status
 
 CARDS = Path(__file__).parents[1] / "cards"
@@ -87,16 +90,14 @@ def test_no_other_reading_fits(greenhouse, change):
 
 
 def test_answers_go_where_commands_come_in(greenhouse):
-    answer = {
-        "id": "1",
-        "state": "done",
-        "commanded": {"on": True},
-        "applied": {"on": True},
-        "verified": True,
-    }
-    refusal = {"id": None, "state": "rejected", "error": {"code": "invalid_value", "message": "no JSON"}}
+    answer = Ack("1", commanded={"on": True}, applied={"on": True}, verified=True)
+    refusal = Ack("", AckState.REJECTED, error=Fault("invalid_value", "no JSON"))
     streams = greenhouse["streams"]
-    for draft in (events.ack(AT, answer), events.ack(AT, answer, repeated=True), events.ack(AT, refusal)):
+    for draft in (
+        events.ack(AT, answer),
+        events.ack(AT, replace(answer, repeated=True)),
+        events.ack(AT, refusal),
+    ):
         assert takes(streams["control"]["outboundSchema"], draft)
         assert not takes(streams["telemetry"]["schema"], draft)
 
@@ -225,7 +226,7 @@ def test_a_shared_stream_takes_no_session_words(tmp_path):
     assert not takes(streams["control"]["schema"], {"kind": "pause"})
     assert takes(streams["control"]["schema"], {**SET, "device": "extraction"})
     # Commands of an inbound-only stream are answered on an outbound one.
-    assert takes(streams["air"]["schema"], events.ack(AT, {"id": "1", "state": "done"}))
+    assert takes(streams["air"]["schema"], events.ack(AT, Ack("1")))
 
 
 @pytest.mark.parametrize("word", ["pause", "resume", "rate", "select", "replay", "set", "do"])

@@ -22,7 +22,7 @@ from device_agent.cli.common import (
 )
 from device_agent.config import Config, load
 from device_agent.config.models import STATE_DIRECTORY
-from device_agent.errors import Rejected
+from device_agent.errors import Fault, Rejected
 from device_agent.operate.control_socket import ask
 
 
@@ -92,10 +92,8 @@ def ask_daemon(config: Config, question: Mapping[str, Any]) -> Any:
             f"no daemon answers on {path} ({error.strerror or error}): start it with `device-agent run`"
         ) from error
     if not answer.get("ok"):
-        fault = answer.get("error", {})
-        raise Rejected(
-            str(fault.get("code", "internal")), str(fault.get("message", "the daemon gave no reason"))
-        )
+        fault = Fault.from_members(answer.get("error", {}))
+        raise Rejected(fault.code, fault.message)
     return answer["result"]
 
 
@@ -246,10 +244,8 @@ def _show_ack(ack: Mapping[str, Any], *, as_json: bool) -> int:
         print(f"done: {applied or 'carried out'}{' (read back)' if ack.get('verified') else ''}")
     if ack["state"] == "done":
         return Exit.DONE
-    fault = ack.get("error", {})
-    raise Rejected(
-        fault.get("code", "internal"), f"{ack['state']}: {fault.get('code')}: {fault.get('message')}"
-    )
+    fault = Fault.from_members(ack.get("error", {}))
+    raise Rejected(fault.code, f"{ack['state']}: {fault.code}: {fault.message}")
 
 
 def parse_value(text: str) -> Any:

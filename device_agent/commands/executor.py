@@ -7,7 +7,6 @@ here: sessions, requests, the command line.
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
@@ -33,10 +32,12 @@ from device_agent.errors import (
     BusFaulted,
     BusTimeout,
     DriverError,
+    Fault,
     Interlocked,
     NotNoted,
     Rejected,
 )
+from device_agent.messages.acks import Ack, AckState
 from device_agent.messages.commands import Command, Set, Stop, checked_args, checked_values
 from device_agent.records import SEND_FILE, File, Step, Value, same_value
 from device_agent.safety.leases import Leases
@@ -86,8 +87,8 @@ class CommandExecutor:
         for_s: float | None = None,
         take: Callable[[File], None] | None = None,
         send: Send | None = None,
-    ) -> dict[str, Any]:
-        """Carry out one command and return the members of its ack (without `at` and `seq`).
+    ) -> Ack:
+        """Carry out one command and return its ack.
 
         `age_ms` is how old it was when it came, by the transport's clock (None: that clock is not known yet).
         `devices` bounds what this stream may name. `strangers` are others who might have sent it: on a shared
@@ -97,12 +98,12 @@ class CommandExecutor:
         arrived_s = self._clock.monotonic_s() - (age_ms or 0.0) / 1000
         key = actor.journal_key
         if (first := await self._journal.first_answer(key, command.id)) is not None:
-            return {**first, "repeated": True}
+            return replace(first, repeated=True)
         attempt = Outcome()
         try:
             if command.device in self.questions:
                 await self._ask(command, (actor, *strangers), devices, arrived_s)
-                return attempt.members(command.id)
+                return attempt.ack(command.id)
             order = replace(self._checked(command, actor, devices, strangers, for_s), send=send)
             check_files(order, take)
             if age_ms is None and not order.looks:
@@ -113,16 +114,16 @@ class CommandExecutor:
             if given is not None and take is not None:
                 take(given)
         except Rejected as rejected:
-            attempt.fail("rejected", rejected.code, rejected.message)
+            attempt.fail(AckState.REJECTED, rejected.code, rejected.message)
         except asyncio.CancelledError:
-            attempt.fail("unknown", "internal", "the session ended while the command was carried out")
+            attempt.fail(AckState.UNKNOWN, "internal", "the session ended while the command was carried out")
             raise
         except Exception as error:
             log.exception("command_failed", device=command.device)
-            attempt.fail("unknown", "internal", f"{type(error).__name__} in the agent: see its log")
+            attempt.fail(AckState.UNKNOWN, "internal", f"{type(error).__name__} in the agent: see its log")
         finally:
-            ack = attempt.members(command.id)
-            self._journal.finish_command(key, command.id, ack, self._clock.now_ms())
+            ack = attempt.ack(command.id)
+            self._journal.finish_command(key, ack, self._clock.now_ms())
             self._record(command, actor, attempt)
         return ack
 
@@ -142,7 +143,7 @@ class CommandExecutor:
                 except NotNoted as error:
                     # Making safe twice is no harm, and not at all would be one.
                     if not (order.makes_safe or order.looks):
-                        attempt.fail("failed", "internal", str(error))
+                        attempt.fail(AckState.FAILED, "internal", str(error))
                         return None
                 attempt.commanded = order.values if order.values is not None else order.args
                 if order.moves:
@@ -168,18 +169,15 @@ class CommandExecutor:
         if len(self._ended) > ENDED_MAX:
             self._ended.pop(next(iter(self._ended)))
 
-    async def stop(self, command: Stop, actor: Actor) -> dict[str, Any]:
-        """The emergency stop, by anybody who may drive anything; never too late. The members of its ack."""
+    async def stop(self, command: Stop, actor: Actor) -> Ack:
+        """The emergency stop, by anybody who may drive anything; never too late."""
         if not any(may(self.config.access, "drive", actor, name) for name in self._devices):
-            fault = {
-                "code": "not_allowed",
-                "message": "the owner's access rules do not let you drive anything",
-            }
-            return {"id": command.id, "state": "rejected", "error": fault}
+            fault = Fault("not_allowed", "the owner's access rules do not let you drive anything")
+            return Ack(command.id, AckState.REJECTED, error=fault)
         if all((await self.press(actor.label)).values()):
-            return {"id": command.id, "state": "done", "verified": False}
-        fault = {"code": "internal", "message": "latched, but not everything is known to be safe yet"}
-        return {"id": command.id, "state": "unknown", "error": fault}
+            return Ack(command.id)
+        fault = Fault("internal", "latched, but not everything is known to be safe yet")
+        return Ack(command.id, AckState.UNKNOWN, error=fault)
 
     def request_ends(self, holder: str) -> None:
         """Its leases end; what it set stays, within its limits."""
@@ -193,12 +191,11 @@ class CommandExecutor:
         *,
         devices: Collection[str] | None = None,
         strangers: Collection[Actor] = (),
-    ) -> dict[str, Any]:
+    ) -> Ack:
         """What `execute` would answer now; nothing moves and nothing is remembered.
 
         An action's own steps are not known before it begins, so their limits are not judged.
         """
-        attempt = Outcome()
         try:
             if command.device in self.questions:
                 questions, access = self.questions, self.config.access
@@ -206,16 +203,15 @@ class CommandExecutor:
                     questions, self._devices, access, command, (actor, *strangers), devices
                 )
                 questions[command.device].check()
-                return {**attempt.members(command.id), "dry_run": True}
+                return Ack(command.id, dry_run=True)
             order = self._checked(command, actor, devices, strangers, None)
             if not order.looks:
                 self._safe_states.may_move(order.device.name)
             ousts = self._checked_moment(order, claim=False)
-            attempt.commanded = order.values if order.values is not None else order.args
+            commanded = order.values if order.values is not None else order.args
         except Rejected as rejected:
-            attempt.fail("rejected", rejected.code, rejected.message)
-            return {**attempt.members(command.id), "dry_run": True}
-        return {**attempt.members(command.id), "verified": False, "hand_over": ousts, "dry_run": True}
+            return Ack(command.id, AckState.REJECTED, error=rejected.fault, dry_run=True)
+        return Ack(command.id, commanded=commanded, hand_over=ousts, dry_run=True)
 
     def admit_bytes(self, actor: Actor, device: str, strangers: Collection[Actor] = ()) -> None:
         """Bytes for a device: as a command, they take the lease. Raises Rejected."""
@@ -333,20 +329,20 @@ class CommandExecutor:
             else:
                 given = await self._act(attempt, order, may_begin)
         except BusTimeout as error:
-            attempt.fail("unknown", "bus_timeout", str(error))
+            attempt.fail(AckState.UNKNOWN, "bus_timeout", str(error))
             log.error("outcome_unknown", device=device.name, error=str(error))
         except (BusBusy, BusFaulted) as error:
-            attempt.fail("failed", "bus_timeout", str(error))  # it never began
+            attempt.fail(AckState.FAILED, "bus_timeout", str(error))  # it never began
             return None
         except (BusError, DriverError) as error:
             offline = getattr(error, "reason", "") in ("unplugged", "absent")
-            attempt.fail("failed", "device_offline" if offline else "internal", str(error))
+            attempt.fail(AckState.FAILED, "device_offline" if offline else "internal", str(error))
         except AgentError:
             raise
         except Exception as error:
             log.exception("driver_failed", device=device.name)
-            attempt.fail("failed", "internal", f"{type(error).__name__} in the driver")
-        if attempt.state != "done":
+            attempt.fail(AckState.FAILED, "internal", f"{type(error).__name__} in the driver")
+        if attempt.state is not AckState.DONE:
             self._in_doubt(order, f"came out as {attempt.state}")
         elif order.moves:
             self._take(order)
@@ -370,7 +366,7 @@ class CommandExecutor:
         attempt.verified = len(asked) == len(values) and not wrong
         if wrong:
             read = ", ".join(f"{name} = {written[name]!r}" for name in wrong)
-            attempt.fail("failed", "internal", f"{device.name} read back {read} after it was set")
+            attempt.fail(AckState.FAILED, "internal", f"{device.name} read back {read} after it was set")
 
     async def _act(self, attempt: Outcome, order: CommandPlan, may_begin: Callable[[], None]) -> File | None:
         assert order.action is not None
@@ -392,7 +388,7 @@ class CommandExecutor:
 
     def _record(self, command: Command, actor: Actor, attempt: Outcome) -> None:
         what = in_words(command)
-        rule = f"{attempt.code}: {attempt.message}" if attempt.code else ""
+        rule = f"{attempt.error.code}: {attempt.error.message}" if attempt.error is not None else ""
         now_ms = self._clock.now_ms()
         self._journal.actuation(now_ms, actor.label, command.device, what[:500], attempt.state, rule[:500])
         log.info(

@@ -2,11 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from device_agent.commands.authorization import Actor
 from device_agent.devices.device import Device
-from device_agent.errors import Rejected
+from device_agent.errors import Fault, Rejected
+from device_agent.messages.acks import Ack, AckState
 from device_agent.messages.commands import Command, Set
 from device_agent.records import SEND_FILE, Action, File, Value, same_value
 
@@ -18,27 +18,17 @@ Send = Callable[[Device], Awaitable[None]]
 class Outcome:
     """What a command came to, for the ack and the Journal."""
 
-    state: str = "done"
+    state: AckState = AckState.DONE
     commanded: Mapping[str, Value] | None = None
     applied: Mapping[str, Value] | None = None
     verified: bool = False
-    code: str = ""
-    message: str = ""
+    error: Fault | None = None
 
-    def fail(self, state: str, code: str, message: str) -> None:
-        self.state, self.code, self.message = state, code, message
+    def fail(self, state: AckState, code: str, message: str) -> None:
+        self.state, self.error = state, Fault(code, message)
 
-    def members(self, id_: str) -> dict[str, Any]:
-        ack: dict[str, Any] = {"id": id_, "state": self.state}
-        if self.commanded is not None:
-            ack["commanded"] = dict(self.commanded)
-        if self.applied is not None:
-            ack["applied"] = dict(self.applied)
-        if self.state == "done":
-            ack["verified"] = self.verified
-        if self.code:
-            ack["error"] = {"code": self.code, "message": self.message}
-        return ack
+    def ack(self, id_: str) -> Ack:
+        return Ack(id_, self.state, self.commanded, self.applied, self.verified, self.error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -18,7 +19,8 @@ from device_agent.delegation.rate_limit import RateLimit
 from device_agent.delegation.state_file import Exchange, RuleState, StateFile
 from device_agent.delegation.timestamps import DAY_S, age_s, stamp, today, wait_s
 from device_agent.delegation.trigger import TriggerState
-from device_agent.errors import Rejected
+from device_agent.errors import Fault, Rejected
+from device_agent.messages.acks import Ack, AckState
 from device_agent.messages.commands import Command, Do, Set
 from device_agent.network import Caller
 from device_agent.network.sessions_api import SessionsApi
@@ -248,7 +250,7 @@ class DelegationRule:
 
     # -- the answer ----------------------------------------
 
-    async def _act(self, exchange: Exchange) -> dict[str, Any]:
+    async def _act(self, exchange: Exchange) -> Ack:
         """The named command, by the way of any caller's: access, lease, limits, Journal."""
         allowed = self.rule.commands.get(exchange.command)
         id_ = f"{exchange.id}-{exchange.turn}"
@@ -271,16 +273,15 @@ class DelegationRule:
             ack = await self._executor.execute(command, self._actor, age_ms=0.0, for_s=allowed.for_s)
         finally:
             self._executor.leases.release(self._actor.holder)
-        ack.pop("repeated", None)
-        return ack
+        return replace(ack, repeated=False)
 
-    def _refused(self, id_: str, exchange: Exchange, device: str, why: str) -> dict[str, Any]:
+    def _refused(self, id_: str, exchange: Exchange, device: str, why: str) -> Ack:
         now_ms = self._clock.now_ms()
         self._journal.actuation(
             now_ms, self._actor.label, device, exchange.command, "rejected", f"expired: {why}"
         )
         log.warning("delegation_command_refused", delegation=self.name, command=exchange.command, why=why)
-        return {"id": id_, "state": "rejected", "error": {"code": "expired", "message": why}}
+        return Ack(id_, AckState.REJECTED, error=Fault("expired", why))
 
     # -- what is said ----------------------------------------
 

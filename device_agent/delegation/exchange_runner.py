@@ -19,7 +19,8 @@ from device_agent.delegation.prompt_builder import PromptBuilder
 from device_agent.delegation.rate_limit import RateLimit
 from device_agent.delegation.state_file import Exchange, Turn
 from device_agent.delegation.timestamps import age_s, stamp
-from device_agent.errors import NetworkError, Refused
+from device_agent.errors import Fault, NetworkError, Refused
+from device_agent.messages.acks import Ack
 from device_agent.network.sessions_api import SessionsApi, may_exist
 
 log = structlog.get_logger("delegation")
@@ -28,8 +29,8 @@ SENDS_MAX = 2
 # A disk that takes nothing now is tried again this late: nothing is asked that could not be remembered.
 DISK_RETRY_S = 10.0
 
-Act = Callable[[Exchange], Awaitable[dict[str, Any]]]
-"""Carries out the command that an exchange names; the members of its ack."""
+Act = Callable[[Exchange], Awaitable[Ack]]
+"""Carries out the command that an exchange names."""
 Say = Callable[[Exchange, str, dict[str, Any]], None]
 """An event about an exchange: state, and members that go with it."""
 
@@ -184,7 +185,7 @@ class ExchangeRunner:
             members["cut"] = True
         acted = exchange.turn in ("question", "unclear") and bool(exchange.command)
         if acted:
-            exchange.ack = await self._act(exchange)
+            exchange.ack = (await self._act(exchange)).members()
             members |= {"command": exchange.command, "ack": exchange.ack}
         if exchange.unclear:
             members["unclear"] = exchange.unclear
@@ -215,7 +216,7 @@ class ExchangeRunner:
     def _over(self, exchange: Exchange, state: str, why: str) -> None:
         why = clean(why, 300)
         log.warning("delegation_over", delegation=self._name, turn=exchange.turn, state=state, why=why)
-        self._say(exchange, state, {"error": {"code": "internal", "message": why}})
+        self._say(exchange, state, {"error": Fault("internal", why).members()})
 
     # -- waiting ----------------------------------------
 
@@ -235,10 +236,10 @@ class ExchangeRunner:
 
 def _told(exchange: Exchange) -> str:
     """The outcome of a command, for the AI agent."""
-    ack = exchange.ack
-    told = f"{exchange.command}: {ack.get('state')}"
-    if error := ack.get("error"):
-        told += f" ({error.get('code')}: {error.get('message')})"
-    elif ack.get("verified"):
+    ack = Ack.from_members(exchange.ack)
+    told = f"{exchange.command}: {ack.state}"
+    if ack.error is not None:
+        told += f" ({ack.error.code}: {ack.error.message})"
+    elif ack.verified:
         told += ", read back from the hardware"
     return told

@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
+from device_agent.errors import Fault
 from device_agent.history.export import export
 from device_agent.history.query import Query, TooMuch
 from device_agent.history.say import no_pillow, too_much, unreadable
@@ -26,18 +27,22 @@ def main() -> int:
     try:
         done = export(query)
     except TooMuch:
-        return _say({"error": {"code": "invalid_value", "message": too_much(query.limit_bytes)}})
+        return _refuse(Fault("invalid_value", too_much(query.limit_bytes)))
     except ImportError:
-        return _say({"error": {"code": "invalid_value", "message": no_pillow()}})
+        return _refuse(Fault("invalid_value", no_pillow()))
     except (sqlite3.Error, OSError) as error:
-        return _say({"error": {"code": "internal", "message": unreadable(query.path, error)}})
+        return _refuse(Fault("internal", unreadable(query.path, error)))
     if not query.out:
         return _say({"count": done.count}, done.data)
     try:
         Path(query.out).write_bytes(done.data)
     except OSError as error:
-        return _say({"error": {"code": "internal", "message": f"the answer cannot be kept: {error}"}})
+        return _refuse(Fault("internal", f"the answer cannot be kept: {error}"))
     return _say({"count": done.count})
+
+
+def _refuse(fault: Fault) -> int:
+    return _say({"error": fault.members()})
 
 
 def _say(head: dict[str, object], body: bytes = b"") -> int:

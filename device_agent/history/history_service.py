@@ -15,7 +15,7 @@ import structlog
 from device_agent.clock import Clock
 from device_agent.commands.authorization import check_read
 from device_agent.devices.device import Device
-from device_agent.errors import AgentError, Rejected
+from device_agent.errors import AgentError, Fault, Rejected
 from device_agent.history.query import LIMIT_BYTES, Export, Query
 from device_agent.history.say import can_draw, disabled, no_pillow
 from device_agent.messages.requests import HistoryRequest
@@ -153,5 +153,6 @@ async def in_child(query: Query, limit_s: float) -> Export:
         raise AgentError("the history could not be read: its process died, see the agent's log")
     told = json.loads(head)
     if "error" in told:
-        raise Rejected(told["error"]["code"], told["error"]["message"])
+        fault = Fault.from_members(told["error"])
+        raise Rejected(fault.code, fault.message)
     return Export(body, told["count"])

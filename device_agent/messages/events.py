@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from device_agent.clock import undated
+from device_agent.messages.acks import Ack
 from device_agent.records import Reading, Status, Value
 
 LATE = b',"late":true}'
@@ -140,9 +141,9 @@ def gap(
     return _draft("gap", at_ms, members, device)
 
 
-def ack(at_ms: int, members: Mapping[str, Any], *, repeated: bool = False) -> EventDraft:
-    """The answer to a command; `members` as design section 4 has them, without `at` and `seq`."""
-    return _draft("ack", at_ms, {**members, "repeated": True} if repeated else members)
+def ack(at_ms: int, answer: Ack) -> EventDraft:
+    """The answer to a command."""
+    return _draft("ack", at_ms, answer.members())
 
 
 def control(at_ms: int, about: str, members: Mapping[str, Any]) -> EventDraft:

@@ -17,7 +17,7 @@ import msgpack
 import structlog
 
 from device_agent.background import BackgroundTasks
-from device_agent.errors import AgentError, Rejected
+from device_agent.errors import AgentError, Fault, Rejected
 
 log = structlog.get_logger("control_socket")
 
@@ -92,21 +92,23 @@ class ControlSocket:
             handler = self._handlers.get(op)
             if handler is None:
                 known = ", ".join(sorted(self._handlers))
-                return _error("invalid_value", f"the daemon knows no question {op!r}; it knows: {known}")
+                return _error(
+                    Fault("invalid_value", f"the daemon knows no question {op!r}; it knows: {known}")
+                )
             async with asyncio.timeout(ANSWER_LIMIT_S):
                 return {"ok": True, "result": await handler(question)}
         except Rejected as rejected:
-            return _error(rejected.code, rejected.message)
+            return _error(rejected.fault)
         except AgentError as error:
-            return _error(getattr(error, "reason", "internal"), str(error))
+            return _error(Fault(getattr(error, "reason", "internal"), str(error)))
         except TimeoutError:
-            return _error("internal", f"no answer within {ANSWER_LIMIT_S:g} s")
+            return _error(Fault("internal", f"no answer within {ANSWER_LIMIT_S:g} s"))
         except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-            return _error("invalid_value", f"the question has a bad form: {error}")
+            return _error(Fault("invalid_value", f"the question has a bad form: {error}"))
 
 
-def _error(code: str, message: str) -> dict[str, Any]:
-    return {"ok": False, "error": {"code": code, "message": message}}
+def _error(fault: Fault) -> dict[str, Any]:
+    return {"ok": False, "error": fault.members()}
 
 
 def _frame_of(answer: Mapping[str, Any]) -> bytes:
@@ -117,7 +119,7 @@ def _frame_of(answer: Mapping[str, Any]) -> bytes:
     why = (
         f"it has {len(frame)} bytes, at most {FRAME_MAX_BYTES} are possible: ask for less, or a smaller file"
     )
-    return pack(_error("internal", f"the answer cannot be carried by the control socket: {why}"))
+    return pack(_error(Fault("internal", f"the answer cannot be carried by the control socket: {why}")))
 
 
 def pack(message: Mapping[str, Any]) -> bytes:

@@ -15,8 +15,9 @@ from device_agent.commands.plan import Send
 from device_agent.config import Config
 from device_agent.devices.description import describe
 from device_agent.devices.device import Device
-from device_agent.errors import AgentError, BusError, DriverError, NetworkError, Refused, Rejected
+from device_agent.errors import AgentError, BusError, DriverError, Fault, NetworkError, Refused, Rejected
 from device_agent.history.history_service import HistoryService
+from device_agent.messages.acks import Ack
 from device_agent.messages.commands import Do, Set, Stop
 from device_agent.messages.events import reading_members
 from device_agent.messages.requests import (
@@ -98,8 +99,9 @@ class RequestTask:
         if parcel.result["state"] == "done":
             self.link.terminal("completed")
         else:
-            fault = parcel.result.get("error") or {"code": "internal", "message": parcel.result["state"]}
-            self.link.terminal("failed", error=f"{fault['code']}: {fault['message']}")
+            told = parcel.result.get("error")
+            fault = Fault.from_members(told) if told else Fault("internal", parcel.result["state"])
+            self.link.terminal("failed", error=f"{fault.code}: {fault.message}")
 
     async def _result(self) -> dict[str, Any]:
         limit_s = self._config.agent.max_running_s - self._reserve_s()
@@ -111,15 +113,15 @@ class RequestTask:
                 self._op = request.op
                 result = await self._answer(request, part)
         except Rejected as rejected:
-            result = {"state": "rejected", "error": {"code": rejected.code, "message": rejected.message}}
+            result = _failed("rejected", rejected.fault)
         except (BusError, DriverError) as error:
-            result = {"state": "failed", "error": {"code": "device_offline", "message": str(error)}}
+            result = _failed("failed", Fault("device_offline", str(error)))
         except (AgentError, OSError) as error:
             if time.expired():
                 # A driver that hangs holds its bus, never the task (W18).
                 result = self._too_long(limit_s)
             else:
-                result = {"state": "failed", "error": {"code": "internal", "message": str(error)}}
+                result = _failed("failed", Fault("internal", str(error)))
         finally:
             self._executor.request_ends(self.actor.holder)
         return {"op": self._op, **result}
@@ -131,7 +133,7 @@ class RequestTask:
     def _too_long(self, limit_s: float) -> dict[str, Any]:
         message = f"the work was not done within {limit_s:g} s (by agent.max_running_s)"
         state = "unknown" if self._op in ("set", "do", "stop") else "failed"
-        return {"state": state, "error": {"code": "internal", "message": message}}
+        return _failed(state, Fault("internal", message))
 
     async def _answer(self, request: Any, part: Part | None) -> dict[str, Any]:
         match request:
@@ -180,8 +182,8 @@ class RequestTask:
         readings = [reading_members(answer) for answer in answers if isinstance(answer, Reading)]
         faults = [answer for answer in answers if isinstance(answer, str)]
         if faults and (not readings or request.devices is not None):
-            error = {"code": "device_offline", "message": "; ".join(faults)}
-            return {"state": "failed", "readings": readings, "error": error}
+            error = Fault("device_offline", "; ".join(faults))
+            return {"state": "failed", "readings": readings, "error": error.members()}
         return {"state": "done", "readings": readings}
 
     async def _read_one(self, name: str) -> Reading | str:
@@ -218,8 +220,8 @@ class RequestTask:
     async def _incoming(self, command: Do, part: Part) -> Send:
         """The caller's file, fetched; what is left is to send it. Nothing is fetched for nothing."""
         check = self._executor.would(command, self.actor)
-        if "error" in check:
-            raise Rejected(check["error"]["code"], check["error"]["message"])
+        if check.error is not None:
+            raise Rejected(check.error.code, check.error.message)
         path = self._deliveries.folder(self.link.start.task_id) / FILE_ID
         try:
             with self._progress.during("fetching the file"):
@@ -272,9 +274,13 @@ class RequestTask:
         return [*devices, *map(describe_delegation, asked)]
 
 
-def _answered(ack: dict[str, Any]) -> dict[str, Any]:
+def _failed(state: str, fault: Fault) -> dict[str, Any]:
+    return {"state": state, "error": fault.members()}
+
+
+def _answered(ack: Ack) -> dict[str, Any]:
     """What became of a command, as a result has it."""
-    result: dict[str, Any] = {"state": ack["state"], "ack": ack}
-    if "error" in ack:
-        result["error"] = ack["error"]
+    result: dict[str, Any] = {"state": ack.state.value, "ack": ack.members()}
+    if ack.error is not None:
+        result["error"] = ack.error.members()
     return result

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from device_agent.errors import NetworkError, Refused
+from device_agent.errors import Fault, NetworkError, Refused
 from device_agent.messages.requests import RESULT_ID
 from device_agent.network import TaskLink
 from device_agent.store.journal.journal import Journal
@@ -121,8 +121,8 @@ class ResultDelivery:
             except NetworkError as error:
                 if parcel.said:
                     raise
-                fault = {"code": "internal", "message": f"{file.file_name} could not be delivered: {error}"}
-                parcel.result |= {"state": "failed", "error": fault}
+                fault = Fault("internal", f"{file.file_name} could not be delivered: {error}")
+                parcel.result |= {"state": "failed", "error": fault.members()}
                 break
             parcel.sent += 1
             await note()

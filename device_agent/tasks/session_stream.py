@@ -18,6 +18,7 @@ from device_agent.devices.device import Device
 from device_agent.devices.dispatcher import Dispatcher
 from device_agent.errors import BusError, DriverError, Rejected
 from device_agent.messages import events
+from device_agent.messages.acks import Ack, AckState
 from device_agent.messages.commands import (
     OWN_KINDS,
     Do,
@@ -210,7 +211,7 @@ class SessionStream:
         try:
             word = parse(event)
         except Rejected as rejected:
-            self._ack({"id": id_of(event), "state": "rejected", **_error(rejected)})
+            self._ack(Ack(id_of(event), AckState.REJECTED, error=rejected.fault))
             return
         if isinstance(word, Stop):
             self._background.spawn(f"stop {word.id}", self._stop(word, item))
@@ -252,9 +253,8 @@ class SessionStream:
         who = self.attached[next(iter(self._named(item) or self.attached))][1]
         return who, [actor for _, actor, _ in self.attached.values() if actor is not who]
 
-    def _ack(self, members: dict[str, Any]) -> None:
-        repeated = bool(members.pop("repeated", False))
-        self.say(events.ack(self._clock.now_ms(), members, repeated=repeated))
+    def _ack(self, ack: Ack) -> None:
+        self.say(events.ack(self._clock.now_ms(), ack))
 
     # -- session words ----------------------------------------
 
@@ -265,7 +265,7 @@ class SessionStream:
                 raise Rejected("not_allowed", "a shared stream has one writer for all its callers")
             self.session_word(word, answer)
         except Rejected as rejected:
-            answer = {"ok": False, **_error(rejected)}
+            answer = {"ok": False, "error": rejected.fault.members()}
         self.say(events.control(self._clock.now_ms(), word.kind, answer))
 
     on_session_word: Callable[[SessionWord], None] | None = None
@@ -294,7 +294,3 @@ class SessionStream:
                 self.channel.select(word.devices)
             case Rate():
                 self.channel.rate(word)
-
-
-def _error(rejected: Rejected) -> dict[str, Any]:
-    return {"error": {"code": rejected.code, "message": rejected.message}}

@@ -27,6 +27,7 @@ from device_agent.driver import (
     Value,
 )
 from device_agent.errors import DriverError
+from device_agent.messages.acks import Ack
 from device_agent.messages.commands import Do, Set
 from device_agent.network import Caller, TaskKind
 from device_agent.safety.emergency_stop import EmergencyStop
@@ -207,8 +208,8 @@ class Ground:
         return told(await self.executor.execute(word, who, age_ms=0.0))
 
 
-def told(ack: Mapping[str, Any]) -> str:
-    return str(ack["error"]["code"] if "error" in ack else ack["state"])
+def told(ack: Ack) -> str:
+    return str(ack.state if ack.error is None else ack.error.code)
 
 
 async def until(condition: Any) -> None:

@@ -143,7 +143,7 @@ async def test_what_was_not_heard_for_too_long_is_not_closed(tmp_path: Path) -> 
         Button.pressed = Flagged(False, Flag.STALE)
         await until(lambda: not ground.safe_states.limits["drum"].away)
         refusal = ground.executor.would(ground.word("drum", on=True), ALICE_1)
-        assert refusal["error"]["message"].endswith("it cannot be read now")
+        assert refusal.error.message.endswith("it cannot be read now")
 
 
 @pytest.mark.parametrize("said", [None, Flagged(False, Flag.STALE)])
@@ -180,6 +180,6 @@ async def test_what_nobody_expected_is_not_called_done(tmp_path: Path) -> None:
         word = Do(kind="do", id="q1", device="expert", action="ask", args={})
         for repeated in (False, True):
             ack = await ground.executor.execute(word, OWNER, age_ms=0.0)
-            assert (ack["state"], told(ack)) == ("unknown", "internal")
-            assert ack.get("repeated", False) is repeated
+            assert (ack.state, told(ack)) == ("unknown", "internal")
+            assert ack.repeated is repeated
         assert (await ground.journal.actuations())[-1]["result"] == "unknown"

@@ -59,20 +59,20 @@ async def test_refusals_leak_nothing(tmp_path: Path) -> None:
         for name in ("heater", "nothing"):
             ack = await ground.executor.execute(ground.word(name, on=True), BOB_1, age_ms=0.0)
             assert told(ack) == "unknown_device"
-            sentences.append(ack["error"]["message"].replace(name, "X"))
+            sentences.append(ack.error.message.replace(name, "X"))
         assert sentences[0] == sentences[1]
         assert "there are: down, up" in sentences[0]
         ack = await ground.executor.execute(
             ground.word("up", on=True), actor(Caller("", "mallory")), age_ms=0.0
         )
-        assert (told(ack), "none" in ack["error"]["message"]) == ("unknown_device", True)
+        assert (told(ack), "none" in ack.error.message) == ("unknown_device", True)
 
 
 async def test_a_lower_rank_waits_and_a_higher_one_takes_over_by_way_of_safe(tmp_path: Path) -> None:
     async with Ground(tmp_path, rules(preempt=True)) as ground:
         assert await ground.set(BOB_1, "down", on=True, level=30) == "done"
         dry = ground.executor.would(ground.word("down", level=20), ALICE_1)
-        assert (dry["state"], dry["hand_over"]) == ("done", True)
+        assert (dry.state, dry.hand_over) == ("done", True)
         assert await ground.set(ALICE_1, "down", level=20) == "done"
         written = [values for _, values in Relay.told]
         assert written[-2:] == [{"on": False, "level": 0}, {"level": 20}]
@@ -92,13 +92,13 @@ async def test_without_preempt_who_came_first_keeps_it(tmp_path: Path) -> None:
 
 async def test_a_dry_run_moves_nothing_and_names_the_rule(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
-        assert ground.executor.would(ground.word("up", on=True), OWNER)["state"] == "done"
+        assert ground.executor.would(ground.word("up", on=True), OWNER).state == "done"
         assert Relay.told == []
         # It held no interlock either.
         assert await ground.set(OWNER, "down", on=True) == "done"
         refusal = ground.executor.would(ground.word("up", on=True), OWNER)
-        assert refusal["error"]["code"] == "interlocked"
-        assert "down" in refusal["error"]["message"]
+        assert refusal.error.code == "interlocked"
+        assert "down" in refusal.error.message
 
 
 async def test_two_commands_at_once_cannot_both_pass_an_interlock(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ async def test_the_emergency_stop_latches_over_restarts(tmp_path: Path) -> None:
             ground.executor.admit_bytes(ALICE_1, "up")
     async with Ground(tmp_path) as ground:
         ack = await ground.executor.execute(ground.word("up", on=True), ALICE_1, age_ms=0.0)
-        assert "device-agent release" in ack["error"]["message"]
+        assert "device-agent release" in ack.error.message
         assert ground.stop.status()["latched"]
         await ground.stop.release("the owner")
         assert await ground.set(ALICE_1, "up", on=True) == "done"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from device_agent.errors import NotNoted
+from device_agent.messages.acks import Ack
 from device_agent.store.journal import command_fallback
 from device_agent.store.journal.journal import Journal
 from device_agent.store.store_thread import StoreThread
 
-DONE = {"id": "c", "state": "done"}
 NOW_MS = 1_800_000_000_000
 
 
@@ -60,7 +60,7 @@ async def begin(journal: Journal, id_: str) -> None:
 
 async def do(journal: Journal, id_: str) -> None:
     await begin(journal, id_)
-    journal.finish_command("alice", id_, DONE, NOW_MS)
+    journal.finish_command("alice", Ack(id_), NOW_MS)
 
 
 async def test_ids_outlive_a_full_disk_and_a_crash(machine: Machine) -> None:
@@ -71,18 +71,18 @@ async def test_ids_outlive_a_full_disk_and_a_crash(machine: Machine) -> None:
     assert not machine.log.exists(), "used only while the disk refuses"
     await machine.disk_takes(journal, nothing=True)
     await do(journal, "full")
-    journal.finish_command("alice", "half", DONE, NOW_MS)
+    journal.finish_command("alice", Ack("half"), NOW_MS)
     await begin(journal, "cut off")
     await journal.flushed()
     again = await machine.start()
     for id_ in ("before", "full", "half"):
-        assert await again.first_answer("alice", id_) == DONE, id_
+        assert await again.first_answer("alice", id_) == Ack(id_), id_
     assert [(id_, what["device"]) for _, id_, what in await again.unfinished_commands()] == [
         ("cut off", "valve")
     ]
     told = await again.first_answer("alice", "cut off")
     assert told is not None
-    assert told["state"] == "unknown"
+    assert told.state == "unknown"
     # The disk had room at that start: from there on it knows them itself.
     assert not machine.log.exists()
     with sqlite3.connect(machine.disk / "journal.db") as db:
@@ -102,8 +102,8 @@ async def test_the_disk_is_told_when_it_takes_notes_again(machine: Machine) -> N
     await journal.flushed()
     assert not machine.log.exists()
     again = await machine.start()
-    assert await again.first_answer("alice", "full") == DONE
-    assert await again.first_answer("alice", "after") == DONE
+    assert await again.first_answer("alice", "full") == Ack("full")
+    assert await again.first_answer("alice", "after") == Ack("after")
 
 
 async def test_a_journal_that_goes_on_in_a_copy_forgets_nothing_at_the_next_start(machine: Machine) -> None:
@@ -119,9 +119,9 @@ async def test_a_journal_that_goes_on_in_a_copy_forgets_nothing_at_the_next_star
     await journal.flushed()
     for _ in range(2):  # again in a copy, then in its place
         again = await machine.start()
-        assert await again.first_answer("alice", "in the copy") == DONE
+        assert await again.first_answer("alice", "in the copy") == Ack("in the copy")
         assert [id_ for _, id_, _ in await again.unfinished_commands()] == ["cut off"]
-        assert await again.first_answer("alice", "before") == DONE
+        assert await again.first_answer("alice", "before") == Ack("before")
         # A copy stays: it alone has the actuations of its time, for a person to look at.
         assert len(list(machine.disk.parent.glob("device-agent-journal-*"))) == 2
         if stone.is_dir():
@@ -164,6 +164,6 @@ async def test_it_is_bounded_and_keeps_the_newest(machine: Machine, monkeypatch:
         await do(journal, f"c{number}")
     await journal.flushed()
     again = await machine.start()
-    assert await again.first_answer("alice", "c499") == DONE
+    assert await again.first_answer("alice", "c499") == Ack("c499")
     known: dict[str, Any] = {id_: ack for (_, id_), ack in again._commands.items()}
     assert 50 < len(known) < 200

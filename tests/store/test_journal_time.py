@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from device_agent.clock import EARLIEST_TRUE_MS
+from device_agent.messages.acks import Ack
 from device_agent.network import StartTask
 from device_agent.store.journal.journal import DAY_MS, NEWEST_KEPT, TASK_KEEP_MS, Journal
 from device_agent.store.store_thread import StoreThread
 
 TRUE_MS = EARLIEST_TRUE_MS + 90 * DAY_MS
-ACK = {"state": "done"}
 
 
 class Lives:
@@ -29,11 +29,11 @@ class Lives:
     async def command(self, journal: Journal, id_: str) -> None:
         assert await journal.first_answer("alice", id_) is None
         await journal.begin_command("alice", id_, {}, self.now_ms)
-        journal.finish_command("alice", id_, ACK, self.now_ms)
+        journal.finish_command("alice", Ack(id_), self.now_ms)
 
     async def known(self, *ids: str) -> list[bool]:
         journal = await self.life()
-        found = [await journal.first_answer("alice", id_) == ACK for id_ in ids]
+        found = [await journal.first_answer("alice", id_) == Ack(id_) for id_ in ids]
         await journal.close()
         return found
 
@@ -72,7 +72,7 @@ async def test_a_jump_of_years_forgets_no_recent_command_and_no_recent_task(live
 async def test_what_is_old_gives_way_by_the_clock(lives: Lives) -> None:
     journal = await lives.life()
     for n in range(NEWEST_KEPT + 50):
-        journal.finish_command("alice", f"c{n}", ACK, lives.now_ms)
+        journal.finish_command("alice", Ack(f"c{n}"), lives.now_ms)
     await journal.flushed()
     await journal.close()
     lives.now_ms += DAY_MS + 1

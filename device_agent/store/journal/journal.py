@@ -20,7 +20,8 @@ import msgpack
 import structlog
 
 from device_agent.clock import EARLIEST_TRUE_MS, SystemClock, undated
-from device_agent.errors import NotNoted
+from device_agent.errors import Fault, NotNoted
+from device_agent.messages.acks import Ack, AckState
 from device_agent.network import Caller, Part, StartTask
 from device_agent.store.damage import Damaged, is_damage
 from device_agent.store.files import set_aside
@@ -73,8 +74,8 @@ class Journal:
         self._thread = thread
         self._db: sqlite3.Connection | None = None
         self._tasks: OrderedDict[str, bool] = OrderedDict()
-        self._commands: OrderedDict[tuple[str, str], dict[str, Any] | None] = OrderedDict()
-        self._waiting: dict[tuple[str, str], asyncio.Future[dict[str, Any]]] = {}
+        self._commands: OrderedDict[tuple[str, str], Ack | None] = OrderedDict()
+        self._waiting: dict[tuple[str, str], asyncio.Future[Ack]] = {}
         self._chain = hash_chain.HashChain()
         self._begun = 0
         self._turns = 0
@@ -99,7 +100,7 @@ class Journal:
         self._fallback.load()
         for row in self._fallback:
             if row.ack is not None or row.key not in self._commands:
-                self._commands[row.key] = None if row.ack is None else msgpack.unpackb(row.ack)
+                self._commands[row.key] = _ack(row.ack)
         self._job(self._catch_up)
 
     def _elsewhere(self, error: BaseException) -> sqlite3.Connection:
@@ -184,7 +185,7 @@ class Journal:
         self._tasks = OrderedDict((id_, ended is not None) for id_, ended in reversed(rows.fetchall()))
         rows = db.execute("SELECT caller, id, ack FROM command ORDER BY rowid DESC LIMIT ?", (COMMANDS_MAX,))
         for caller, id_, ack in reversed(rows.fetchall()):
-            self._commands[(caller, id_)] = None if ack is None else msgpack.unpackb(ack)
+            self._commands[(caller, id_)] = _ack(ack)
 
     async def close(self) -> None:
         def close() -> None:
@@ -262,7 +263,7 @@ class Journal:
 
     # -- commands ----------------------------------------
 
-    async def first_answer(self, caller: str, id_: str) -> dict[str, Any] | None:
+    async def first_answer(self, caller: str, id_: str) -> Ack | None:
         """The first answer to this id, waited for if it is under way; None if the id is new.
 
         After None the id is taken, and `finish_command` must follow. A command whose process died before it
@@ -277,7 +278,7 @@ class Journal:
             if len(self._commands) > COMMANDS_MAX:
                 self._commands.popitem(last=False)
             return None
-        return self._commands[key] or {"id": id_, "state": "unknown", "error": dict(_DIED)}
+        return self._commands[key] or cut_off(id_)
 
     async def begin_command(self, caller: str, id_: str, what: Mapping[str, Any], now_ms: int) -> None:
         """Durable before anything moves. Raises NotNoted."""
@@ -320,14 +321,14 @@ class Journal:
             if self._in_place:
                 self._fallback.end()
 
-    def finish_command(self, caller: str, id_: str, ack: Mapping[str, Any], now_ms: int) -> None:
+    def finish_command(self, caller: str, ack: Ack, now_ms: int) -> None:
         """The answer; remembered for a day, a refusal as well."""
-        key = (caller, id_)
-        self._commands[key] = dict(ack)
+        key = (caller, ack.id)
+        self._commands[key] = ack
         waiting = self._waiting.pop(key, None)
         if waiting is not None and not waiting.done():
-            waiting.set_result(dict(ack))
-        row = FallbackRow(caller, id_, now_ms, msgpack.packb({}), msgpack.packb(dict(ack)))
+            waiting.set_result(ack)
+        row = FallbackRow(caller, ack.id, now_ms, msgpack.packb({}), msgpack.packb(ack.members()))
         self._thread.later(lambda: self._note(_ANSWERED, row))
 
     async def unfinished_commands(self) -> list[tuple[str, str, dict[str, Any]]]:
@@ -391,7 +392,14 @@ class Journal:
         return await asyncio.to_thread(hash_chain.verify, self._path)
 
 
-_DIED = {"code": "internal", "message": "the agent stopped while it carried out this command"}
+def cut_off(id_: str) -> Ack:
+    """The answer to a command that an earlier process began and never answered."""
+    fault = Fault("internal", "the agent stopped while it carried out this command")
+    return Ack(id_, AckState.UNKNOWN, error=fault)
+
+
+def _ack(stored: bytes | None) -> Ack | None:
+    return None if stored is None else Ack.from_members(msgpack.unpackb(stored))
 
 
 def _start(stored: dict[str, Any]) -> StartTask:
