@@ -1,6 +1,6 @@
-"""Cross checks: what no table can know alone. Plain functions that yield sentences; all of them run.
+"""Checks between tables. Plain functions that yield one sentence for each fault; all of them run.
 
-Devices against buses and each other are here and in `safety_checks`, streams in `stream_checks`.
+Buses and devices are here, actuators in `safety_checks`; streams, access and delegations have files too.
 """
 
 import os
@@ -10,23 +10,28 @@ from itertools import chain
 
 from device_agent.bus.config import (
     BusConfig,
+    ClearConfig,
     GpioBusConfig,
     I2cBusConfig,
     MqttBusConfig,
     OneWireBusConfig,
+    PowerConfig,
     SerialBusConfig,
     SpiBusConfig,
 )
-from device_agent.config.access_checks import access_and_stop
+from device_agent.config.access_checks import access
 from device_agent.config.delegation_checks import delegation_warnings, delegations
 from device_agent.config.draft import ConfigDraft, DraftDevice
-from device_agent.config.explain import show
-from device_agent.config.guard_checks import pulses, unguarded
-from device_agent.config.recovery_checks import recovery, recovery_lines
-from device_agent.config.safety_checks import actuators_and_calibration, conditions
+from device_agent.config.explain import did_you_mean, show
+from device_agent.config.safety_checks import (
+    actuators_and_calibration,
+    conditions,
+    software_pulses,
+    stop_line,
+    unguarded,
+)
 from device_agent.config.stream_checks import stream_warnings, streams
 from device_agent.config.types import NAME_MAX, WORD
-from device_agent.registry import nearest
 
 # A Unix socket's address takes 108 bytes with its closing zero.
 SOCKET_PATH_MAX_BYTES = 107
@@ -42,13 +47,14 @@ def cross_checks(draft: ConfigDraft) -> Iterator[str]:
         yield from _device_bus(draft, device)
         yield from _points(device)
         yield from actuators_and_calibration(device)
-    yield from recovery(draft)
+    yield from _recovery(draft)
     yield from _one_owner_per_claim(draft)
     yield from _one_bus_per_medium(draft)
     yield from streams(draft)
-    yield from access_and_stop(draft)
+    yield from access(draft)
+    yield from stop_line(draft)
     yield from conditions(draft)
-    yield from pulses(draft)
+    yield from software_pulses(draft)
     yield from delegations(draft)
     yield from _socket_path(draft)
 
@@ -58,7 +64,7 @@ def warnings(draft: ConfigDraft) -> Iterator[str]:
     yield from stream_warnings(draft)
     yield from delegation_warnings(draft)
     used = {device.config.bus for device in draft.devices.values()}
-    used |= {pins for bus in draft.buses.values() for _, pins, _ in recovery_lines(bus)}
+    used |= {pins for bus in draft.buses.values() for _, pins, _ in _recovery_lines(bus)}
     for name in draft.buses.keys() - used:
         yield f"buses.{name} has no device: remove it, or name it in one"
     if not draft.devices:
@@ -82,10 +88,7 @@ def _device_bus(draft: ConfigDraft, device: DraftDevice) -> Iterator[str]:
     if bus is None:
         yield f'{place} is missing: driver "{device.driver_name}" needs one of kind "{wanted}"; add {choice}'
     elif bus not in draft.bus_names:
-        guess = nearest(bus, list(draft.bus_names))
-        yield f"{place} = {show(bus)} is not declared: " + (
-            f'did you mean "{guess}"?' if guess else f"add {choice}"
-        )
+        yield f"{place} = {show(bus)} is not declared: {did_you_mean(bus, draft.bus_names, f'add {choice}')}"
     elif bus in draft.buses and wanted and draft.buses[bus].kind != wanted:
         yield (
             f'{place} = {show(bus)} is of kind "{draft.buses[bus].kind}", but driver "{device.driver_name}" '
@@ -105,10 +108,35 @@ def _points(device: DraftDevice) -> Iterator[str]:
             yield f"{place}: {show(name)} is no name of a point: use lower-case letters, digits and _"
 
 
+def _recovery_lines(bus: BusConfig) -> Iterator[tuple[str, str, int | str]]:
+    """Each GPIO line that a bus's recovery takes: its key in the table, its bus, the line."""
+    clear: ClearConfig | None = getattr(bus, "clear", None)
+    power: PowerConfig | None = getattr(bus, "power", None)
+    if clear is not None:
+        yield "clear.scl", clear.bus, clear.scl
+        yield "clear.sda", clear.bus, clear.sda
+    if power is not None:
+        yield "power.line", power.bus, power.line
+
+
+def _recovery(draft: ConfigDraft) -> Iterator[str]:
+    """The lines by which a bus is recovered belong to a declared GPIO bus."""
+    for name, bus in draft.buses.items():
+        for key in ("clear", "power"):
+            lines = getattr(bus, key, None)
+            if lines is None:
+                continue
+            place = f"buses.{name}.{key}.bus = {show(lines.bus)}"
+            if lines.bus not in draft.bus_names:
+                yield f'{place} is not declared: add [buses.{lines.bus}] with kind = "gpio"'
+            elif lines.bus in draft.buses and draft.buses[lines.bus].kind != "gpio":
+                yield f'{place} is of kind "{draft.buses[lines.bus].kind}": name one of kind "gpio"'
+
+
 def _one_owner_per_claim(draft: ConfigDraft) -> Iterator[str]:
     owners: dict[tuple[str, str], str] = {}
     for name, config in draft.buses.items():
-        for key, pins, line in recovery_lines(config):
+        for key, pins, line in _recovery_lines(config):
             if pins in draft.buses:
                 claim, place = _same_line(draft.buses[pins], f"line {line}"), f"buses.{name}.{key}"
                 if (owner := owners.setdefault((pins, claim), place)) != place:

@@ -1,6 +1,6 @@
 """Checks of [delegations.NAME] against devices, streams and access: what it names is there and allowed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from device_agent.config.delegation import (
     BUILT_IN_AGENTS,
@@ -10,10 +10,10 @@ from device_agent.config.delegation import (
     holder,
 )
 from device_agent.config.draft import ConfigDraft, DraftDevice
-from device_agent.config.explain import show
+from device_agent.config.explain import did_you_mean, show
 from device_agent.errors import Rejected
 from device_agent.messages.commands import checked_args, checked_values
-from device_agent.registry import nearest
+from device_agent.records import is_number
 
 ALWAYS = ("agent", "time")
 _NUMBERS = ("number", "integer")
@@ -54,11 +54,9 @@ def delegation_warnings(draft: ConfigDraft) -> Iterator[str]:
             yield f"{place} has no `when` and no caller may ask it: only the owner can, on the device"
 
 
-def _not_there(where: str, name: str, what: str, names: Iterable[str]) -> str:
-    known = list(names)
-    guess = nearest(name, known)
-    listed = ", ".join(known) or "none yet"
-    return f"{where} is not a {what}: " + (f'did you mean "{guess}"?' if guess else f"there are {listed}")
+def _not_there(where: str, name: str, what: str, names: Collection[str]) -> str:
+    hint = did_you_mean(name, names, f"there are {', '.join(names) or 'none yet'}")
+    return f"{where} is not a {what}: {hint}"
 
 
 def _when(draft: ConfigDraft, place: str, rule: Delegation) -> Iterator[str]:
@@ -177,7 +175,7 @@ def _access(
         own = access.point(command.device, point)
         if not access.drives_point(command.device, point, {me}):
             yield f'{place}: add "{me}" to access.devices.{command.device}.points.{point}.drive'
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        elif is_number(value):
             low, high = own.minimum, own.maximum
             if (low is not None and value < low) or (high is not None and value > high):
                 yield f"{place}.values.{point} = {value!r} is outside access.devices.{command.device}'s range"

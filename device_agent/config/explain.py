@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from device_agent.config.types import format_size
+from device_agent.registry import nearest
 
 VALUE_SHOWN_MAX = 60
 
@@ -53,12 +54,18 @@ def show(value: Any, key: str = "") -> str:
     return text if len(text) <= VALUE_SHOWN_MAX else f"{text[: VALUE_SHOWN_MAX - 1]}…"
 
 
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The remedy for a wrong name: the nearest known one, else `otherwise`."""
+    guess = nearest(name, list(known))
+    return f'did you mean "{guess}"?' if guess else otherwise
+
+
 def unknown_key(place: str, key: str, known: Iterable[str]) -> str:
     """The sentence for a key that nobody reads. Its value is not repeated: it may be a secret."""
     words = sorted(known)
     where = f"{place}.{key}" if place else key
-    if guess := difflib.get_close_matches(key.lower(), words, n=1, cutoff=0.6):
-        return f'{where} is not a known key: did you mean "{guess[0]}"?'
+    if guess := nearest(key, words):
+        return f'{where} is not a known key: did you mean "{guess}"?'
     if any(word in key.lower() for word in _SECRET):
         return f"{where} is not a known key: secrets are never in this file; see network.api_key_file"
     return f"{where} is not a known key: remove it, or use one of {', '.join(words) or 'none'}"

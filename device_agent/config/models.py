@@ -1,4 +1,4 @@
-"""The configuration's tables as models (design section 3). Attribute names are the TOML keys."""
+"""The configuration's tables as models. Attribute names are the TOML keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

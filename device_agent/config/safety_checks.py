@@ -1,4 +1,7 @@
-"""Checks of one device that moves or is calibrated: safe values, limits, interlocks, keys by point."""
+"""Checks of what moves: safe values, limits, interlocks, conditions, the stop line, what the guard can reach.
+
+Keys by point (calibration, dead bands, times) are checked here as well.
+"""
 
 import math
 import re
@@ -7,14 +10,18 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from device_agent.bus.config import GpioBusConfig
 from device_agent.config.draft import ConfigDraft, DraftDevice
-from device_agent.config.explain import show
+from device_agent.config.explain import did_you_mean, show
 from device_agent.config.types import NAME_MAX, WORD
 from device_agent.driver import Actuator, Listener, Point, Within
-from device_agent.registry import nearest
+from device_agent.records import is_number
 
 # Beyond this a calibration is a slip of the keyboard, and doubles begin to lose whole numbers.
 FACTOR_MAX = 1e12
+
+# Kinds of bus that the guard can use.
+GUARDED = ("gpio", "i2c", "serial", "mqtt")
 
 
 def actuators_and_calibration(device: DraftDevice) -> Iterator[str]:
@@ -33,10 +40,7 @@ def conditions(draft: ConfigDraft) -> Iterator[str]:
             if other == device.name:
                 yield f"{place} is the device itself: name another one"
             elif other not in draft.device_names:
-                guess = nearest(other, list(draft.device_names))
-                yield f"{place} is not declared: " + (
-                    f'did you mean "{guess}"?' if guess else "add the device"
-                )
+                yield f"{place} is not declared: {did_you_mean(other, draft.device_names, 'add the device')}"
             elif other in draft.devices:
                 yield from _condition(place, draft.devices[other], points)
 
@@ -48,8 +52,7 @@ def _condition(place: str, other: DraftDevice, points: Mapping[str, Any]) -> Ite
     for name, wanted in points.items():
         point = known.get(name)
         if point is None:
-            guess = nearest(name, list(known))
-            hint = f'did you mean "{guess}"?' if guess else f"use {', '.join(known) or 'another device'}"
+            hint = did_you_mean(name, known, f"use {', '.join(known) or 'another device'}")
             yield f"{place}.{name} is no point of {other.name}: {hint}"
         elif isinstance(wanted, Within):
             low, high = wanted.minimum, wanted.maximum
@@ -59,17 +62,17 @@ def _condition(place: str, other: DraftDevice, points: Mapping[str, Any]) -> Ite
                 yield f"{place}.{name} has no bound: add minimum, maximum or both"
             elif low is not None and high is not None and low > high:
                 yield f"{place}.{name}: minimum and maximum are {low:g} and {high:g}: swap them"
-        elif wish := wrong_value(replace(point, minimum=None, maximum=None), wanted):
+        elif wish := _wrong_value(replace(point, minimum=None, maximum=None), wanted):
             yield f"{place}.{name} = {show(wanted)} {wish}, as it reads no other"
 
 
-def wrong_value(point: Point, value: Any) -> str:
+def _wrong_value(point: Point, value: Any) -> str:
     """Why a value cannot be written to a point; "" if it can. Bounds belong to numbers."""
     if point.type == "boolean":
         return "" if isinstance(value, bool) else "must be true or false"
     if point.type == "string":
         return "" if isinstance(value, str) else "must be text in quotes"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         return "must be a number"
     if point.type == "integer" and not isinstance(value, int):
         return "must be a whole number"
@@ -106,7 +109,7 @@ def _safe_values(device: DraftDevice) -> Iterator[str]:
         place, value = _safe_place(device, point.name), device.safe.get(point.name)
         if value is None:
             yield f"{place} is missing: everything that moves needs a safe value; add it"
-        elif wish := wrong_value(point, value):
+        elif wish := _wrong_value(point, value):
             yield f"{place} = {show(value)} {wish}, as point {point.name} takes no other"
     declared = getattr(device.config, "safe", None)
     if isinstance(declared, dict):
@@ -190,6 +193,71 @@ def _unknown_points(
 ) -> Iterator[str]:
     for name in table:
         if name not in known:
-            guess = nearest(name, known)
-            hint = f'did you mean "{guess}"?' if guess else f"use {', '.join(known) or 'none: remove it'}"
+            hint = did_you_mean(name, known, f"use {', '.join(known) or 'none: remove it'}")
             yield f"devices.{device.name}.{key}.{name} is not such a point of this device: {hint}"
+
+
+def stop_line(draft: ConfigDraft) -> Iterator[str]:
+    """The emergency stop's line is a boolean point that is only read."""
+    wanted = draft.safety.stop_device if draft.safety is not None else None
+    if wanted is None or draft.safety is None:
+        return
+    place = f"safety.stop_device = {show(wanted)}"
+    if wanted not in draft.device_names:
+        yield f"{place} is not a device: {did_you_mean(wanted, draft.device_names, 'remove the key')}"
+    elif wanted in draft.devices:
+        points = {point.name: point for point in draft.devices[wanted].points}
+        point = points.get(draft.safety.stop_point)
+        known = ", ".join(name for name, one in points.items() if one.type == "boolean") or "none"
+        if point is None or point.type != "boolean":
+            yield (
+                f"safety.stop_point = {show(draft.safety.stop_point)} is not a boolean point of {wanted}: "
+                f"use one of {known}"
+            )
+        elif point.write:
+            yield f"{place} is driven by the agent itself: name a device that is only read"
+
+
+def software_pulses(draft: ConfigDraft) -> Iterator[str]:
+    """Pulses that the bus cannot make, or that end with the daemon at a value other than the safe one."""
+    for device, bus in _in_software(draft):
+        line, pins = getattr(device.config, "line", None), f"buses.{device.config.bus}"
+        wish = f'name its hardware channel in {pins}.pwm, such as {{ {line} = "pwmchip0/0" }}'
+        if bus.backend == "gpiod":
+            place = f"devices.{device.name}.line = {line}"
+            yield f'{place} can only be switched on and off: {wish}, or use {pins}.backend = "gpiozero"'
+            continue
+        duty = device.safe.get("duty")
+        if device.driver.pulses == "share" and duty not in (0, 1):
+            yield (
+                f"devices.{device.name}.safe: pulses made in software end with the agent, so a duty of "
+                f"{duty} could not be kept when it is killed: make it 0 or 1, or {wish}"
+            )
+
+
+def unguarded(draft: ConfigDraft) -> Iterator[str]:
+    """Actuators that the guard cannot bring to their safe value when the daemon is killed."""
+    for device in draft.devices.values():
+        if not (issubclass(device.driver, Actuator) and device.writable):
+            continue
+        kind = device.driver.Bus.kind
+        if kind not in GUARDED:
+            yield (
+                f"devices.{device.name} stays as it is when the agent is killed: the guard cannot use a bus "
+                f'of kind "{kind}"; use hardware that goes safe by itself'
+            )
+    for device, bus in _in_software(draft):
+        if bus.backend == "gpiozero" and device.driver.pulses == "position":
+            yield (
+                f"devices.{device.name} goes to no position when the agent is killed: pulses made in "
+                f"software end with it, and the guard keeps the line off; name a hardware channel in "
+                f"buses.{device.config.bus}.pwm"
+            )
+
+
+def _in_software(draft: ConfigDraft) -> Iterator[tuple[DraftDevice, GpioBusConfig]]:
+    for device in draft.devices.values():
+        bus = draft.buses.get(device.config.bus or "")
+        line = str(getattr(device.config, "line", ""))
+        if device.driver.pulses and isinstance(bus, GpioBusConfig) and line not in bus.pwm:
+            yield device, bus

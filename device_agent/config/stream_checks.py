@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 from device_agent.config.draft import ConfigDraft
-from device_agent.config.explain import show
+from device_agent.config.explain import did_you_mean, show
 from device_agent.config.models import StreamConfig
-from device_agent.registry import nearest
 
 # A channel of the network is "stream.<agent>.<stream>" and takes 92 bytes; so does a stream's id alone.
 CHANNEL_MAX_BYTES = 92
@@ -74,11 +73,8 @@ def _devices(draft: ConfigDraft, place: str, stream: StreamConfig) -> Iterator[s
     for position, name in enumerate(stream.devices):
         where = f"{place}.devices.{position} = {show(name)}"
         if name not in draft.device_names:
-            guess = nearest(name, list(draft.device_names))
-            known = ", ".join(draft.device_names) or "none yet"
-            yield f"{where} is not a device: " + (
-                f'did you mean "{guess}"?' if guess else f"devices are {known}"
-            )
+            known = f"devices are {', '.join(draft.device_names) or 'none yet'}"
+            yield f"{where} is not a device: {did_you_mean(name, draft.device_names, known)}"
         elif name in stream.devices[:position]:
             yield f"{where} is named twice: remove one"
         elif stream.format == "events" and name in draft.devices:
