@@ -9,7 +9,7 @@ import structlog
 
 from device_agent import __version__
 from device_agent.background import BackgroundTasks
-from device_agent.card.watch import CardWatch
+from device_agent.card.compare import CardWatch
 from device_agent.clock import Clock
 from device_agent.commands.executor import CommandExecutor
 from device_agent.config import Config

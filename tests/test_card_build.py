@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from device_agent import card
+from device_agent.card import agent_card
 from device_agent.config import load
 from device_agent.errors import Fault
 from device_agent.messages import events
@@ -21,12 +21,12 @@ AT = 1_770_000_000_000
 
 @pytest.fixture(scope="module")
 def greenhouse() -> dict[str, Any]:
-    return card.build(load(CARDS / "greenhouse.toml", environ={}))
+    return agent_card.build(load(CARDS / "greenhouse.toml", environ={}))
 
 
 @pytest.fixture(scope="module")
 def workshop() -> dict[str, Any]:
-    return card.build(load(CARDS / "workshop.toml", environ={}))
+    return agent_card.build(load(CARDS / "workshop.toml", environ={}))
 
 
 def takes(schema: dict[str, Any], event: Any) -> bool:
@@ -222,7 +222,7 @@ def test_a_shared_stream_takes_no_session_words(tmp_path):
     path.write_text(
         text.replace('direction = "bidirectional"', 'direction = "inbound"\naffinity = "shared"', 1)
     )
-    streams = card.build(load(path, environ={}))["streams"]
+    streams = agent_card.build(load(path, environ={}))["streams"]
     assert not takes(streams["control"]["schema"], {"kind": "pause"})
     assert takes(streams["control"]["schema"], {**SET, "device": "extraction"})
     # Commands of an inbound-only stream are answered on an outbound one.
@@ -270,7 +270,7 @@ def test_what_exists_for_nobody_is_not_in_the_card(tmp_path: Path) -> None:
     text = (CARDS / "workshop.toml").read_text().partition("[access.devices.console]")[0] + rules
     path = tmp_path / "agent.toml"
     path.write_text(text)
-    built = card.build(load(path, environ={}))
+    built = agent_card.build(load(path, environ={}))
     assert "console" not in built["streams"]
     assert "red_light" not in json.dumps(built)
     assert "green_light" in json.dumps(built)

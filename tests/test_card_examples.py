@@ -6,7 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from device_agent import card
+from device_agent.card import agent_card
 from device_agent.config import load
 
 CARDS = Path(__file__).parents[1] / "cards"
@@ -30,12 +30,12 @@ def test_there_are_examples():
 def test_the_card_is_that_of_the_configuration(path):
     config = load(path, environ={})
     assert config.warnings == ()
-    made = json.dumps(card.build(config), indent=2, ensure_ascii=False) + "\n"
+    made = json.dumps(agent_card.build(config), indent=2, ensure_ascii=False) + "\n"
     assert made == path.with_suffix(".card.json").read_text(), "run: make cards"
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_card_keeps_the_network_s_rules(path):
     made = json.loads(path.with_suffix(".card.json").read_text())
-    assert card.validate(made) == []
-    jsonschema.Draft202012Validator(card.rules()).validate(made)
+    assert agent_card.validate(made) == []
+    jsonschema.Draft202012Validator(agent_card.rules()).validate(made)

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent import card
-from device_agent.card import json_schema
+from device_agent.card import agent_card, json_schema
 
 CARD = json.loads((Path(__file__).parents[1] / "cards" / "greenhouse.card.json").read_text())
-REFERENCE = jsonschema.Draft202012Validator(card.rules())
+REFERENCE = jsonschema.Draft202012Validator(agent_card.rules())
 ANNOTATIONS = {"$schema", "$comment", "title", "description", "default", "examples"}
 
 
@@ -87,7 +86,9 @@ BYTES = {"direction": "outbound", "format": "bytes"}
     ],
 )
 def test_each_broken_rule_has_its_sentence(made, sentence):
-    assert [fault for fault in card.validate(made) if fault.startswith(sentence)], card.validate(made)
+    assert [fault for fault in agent_card.validate(made) if fault.startswith(sentence)], agent_card.validate(
+        made
+    )
     assert not REFERENCE.is_valid(made)
 
 
@@ -105,7 +106,7 @@ def test_each_broken_rule_has_its_sentence(made, sentence):
     ],
 )
 def test_what_the_rules_allow(made):
-    assert card.validate(made) == []
+    assert agent_card.validate(made) == []
     REFERENCE.validate(made)
 
 
@@ -125,8 +126,8 @@ def keywords(schema: Any) -> set[str]:
 
 
 def test_the_rules_use_no_keyword_that_the_checker_does_not_know():
-    assert keywords(card.rules()) <= json_schema.KEYWORDS | ANNOTATIONS
-    jsonschema.Draft202012Validator.check_schema(card.rules())
+    assert keywords(agent_card.rules()) <= json_schema.KEYWORDS | ANNOTATIONS
+    jsonschema.Draft202012Validator.check_schema(agent_card.rules())
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -167,7 +168,7 @@ def test_the_checker_agrees_with_the_reference_on_any_card(changes):
                 here[path[-1]] = copy.deepcopy(value)
         except (KeyError, IndexError, TypeError):
             continue  # an earlier change took this place away
-    assert (card.validate(made) == []) == REFERENCE.is_valid(made)
+    assert (agent_card.validate(made) == []) == REFERENCE.is_valid(made)
 
 
 values = st.recursive(

@@ -1,11 +1,11 @@
-"""What a caller may send on a stream: `set`, `do` and session words as a schema for one stream's devices.
+"""The schema of what a caller may send on a stream (docs/events.md), for the stream's devices.
 
-What can be set carries its `unit` (UCUM), its `safe` value and its `limits` as annotations.
+What can be set has its `unit` (UCUM), its `safe` value and its `limits` as annotations.
 """
 
 from typing import Any
 
-from device_agent.card.events import told_by
+from device_agent.card.events import delegations_on
 from device_agent.card.parts import DIALECT, DRY_RUN, ID, TTL, described, event, object_of, writable
 from device_agent.config import Config, StreamConfig
 from device_agent.config.delegation import Delegation
@@ -16,13 +16,13 @@ _LIMITS = ("max_on_s", "min_off_s", "max_step", "max_rate_per_s", "max_cycles_pe
 
 def inbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
     """What a caller may send on this events stream."""
-    forms = [set_command(config, name) for name in stream.devices if writable(config, name)]
+    forms = [_set_command(config, name) for name in stream.devices if writable(config, name)]
     for name in stream.devices:
-        # What gives a file is for request tasks: no event can carry it.
+        # An action that makes a file is for request tasks: no event can carry it.
         forms += [_do_command(name, one) for one in config.drivers[name].actions if not one.gives]
     if any(writable(config, name) for name in stream.devices):
         forms.append(_stop())
-    forms += [_ask_command(name, config.delegations[name]) for name in told_by(config, stream)]
+    forms += [_ask_command(name, config.delegations[name]) for name in delegations_on(config, stream)]
     if stream.affinity == "dedicated":
         forms += _session_words(stream)
     return {
@@ -32,9 +32,9 @@ def inbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
     }
 
 
-def set_command(config: Config, device: str) -> dict[str, Any]:
+def _set_command(config: Config, device: str) -> dict[str, Any]:
     """`set` for one device: its writable points with their bounds, safe values and limits."""
-    points = {point.name: settable(config, device, point) for point in writable(config, device)}
+    points = {point.name: _settable(config, device, point) for point in writable(config, device)}
     members = {
         "kind": {"const": "set"},
         "id": ID,
@@ -46,7 +46,7 @@ def set_command(config: Config, device: str) -> dict[str, Any]:
     return event(f"Set {device}", members, required=("id", "device", "values"))
 
 
-def settable(config: Config, device: str, point: Point) -> dict[str, Any]:
+def _settable(config: Config, device: str, point: Point) -> dict[str, Any]:
     """What may be written to a point."""
     schema: dict[str, Any] = {"type": point.type}
     if point.type in ("number", "integer"):

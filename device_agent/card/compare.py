@@ -1,11 +1,19 @@
-"""How the card that would be published differs from the one that is."""
+"""How the published card differs from the one that the configuration makes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+import structlog
+
+from device_agent.card.agent_card import build
+from device_agent.config import Config
+
+log = structlog.get_logger("card")
 
 # What the configuration decides. Members that the network may add to a card are not ours to compare.
 OURS = ("identity", "capabilities", "tags", "runtime", "io", "streams")
 SHOWN_MAX = 60
+LOGGED_MAX = 5
 
 
 def differences(published: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
@@ -35,3 +43,23 @@ def _shown(value: Any) -> str:
     text = f"{len(value)} items" if isinstance(value, (list, dict)) else str(value)
     clean = "".join(c if c.isprintable() else " " for c in text)
     return clean if len(clean) <= SHOWN_MAX else f"{clean[: SHOWN_MAX - 1]}…"
+
+
+class CardWatch:
+    """Warns when the published card is not the configuration's: callers rely on it."""
+
+    def __init__(self, config: Callable[[], Config]) -> None:
+        self._config = config
+        self._logged: list[str] = []
+
+    def published(self, card: Mapping[str, Any]) -> None:
+        """Compare the registry's card, at each join; the same differences are logged once."""
+        changes = differences(card, build(self._config()))
+        if changes and changes != self._logged:
+            log.warning(
+                "card_differs",
+                changes=changes[:LOGGED_MAX],
+                count=len(changes),
+                command="device-agent publish",
+            )
+        self._logged = changes

@@ -1,7 +1,7 @@
-"""What the agent sends on a stream of events: design section 4 as a schema for one stream's devices.
+"""The schema of what the agent sends on a stream of events (docs/events.md), for the stream's devices.
 
-Written for callers that have never seen this project, people and AI agents: besides types and ranges each
-point carries its `unit` (UCUM) as an annotation.
+It is for callers that know nothing of this project, people and AI agents: besides types and ranges each
+point has its `unit` (UCUM) as an annotation.
 """
 
 from typing import Any
@@ -23,8 +23,8 @@ from device_agent.config import Config, StreamConfig
 from device_agent.driver import Point
 from device_agent.records import Flag
 
-# Members that any event may carry.
-UNUSUAL = {"boot": BOOT, "clock": CLOCK, "late": LATE}
+# Members that any event may have.
+OPTIONAL = {"boot": BOOT, "clock": CLOCK, "late": LATE}
 
 
 def outbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def outbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
     forms += [_status(stream), _gap(stream)]
     if _carries_acks(config, stream):
         forms.append(ack())
-    forms.append(_control(sorted(told_by(config, stream))))
+    forms.append(_control(sorted(delegations_on(config, stream))))
     return {
         "$schema": DIALECT,
         "description": "One event. Values are null when nothing may be believed; `flags` then say why.",
@@ -102,7 +102,7 @@ def _status(stream: StreamConfig) -> dict[str, Any]:
         "seq": SEQ,
         "state": {"enum": ["online", "offline", "fault"]},
         "reason": {"enum": list(STATUS_REASONS)},
-        **UNUSUAL,
+        **OPTIONAL,
     }
     return event(
         "Health of a device",
@@ -124,7 +124,7 @@ def _gap(stream: StreamConfig) -> dict[str, Any]:
         "count": {"type": "integer", "minimum": 0},
         "device": {"enum": list(stream.devices)},
         "reason": {"enum": ["overflow", "thinned", "power_cut", "device_lost"]},
-        **UNUSUAL,
+        **OPTIONAL,
     }
     required = ("at", "seq", "from_seq", "to_seq", "from_at", "to_at", "count", "reason")
     return event("Events that will not come", members, required=required)
@@ -152,7 +152,7 @@ def ack(*, numbered: bool = True) -> dict[str, Any]:
             "type": "boolean",
             "description": "With `dry_run`: whether another driver would have to give way.",
         },
-        **UNUSUAL,
+        **OPTIONAL,
     }
     if numbered:
         return event("Answer to a command", members, required=("id", "at", "seq", "state"))
@@ -160,7 +160,7 @@ def ack(*, numbered: bool = True) -> dict[str, Any]:
 
 
 def _control(delegations: list[str]) -> dict[str, Any]:
-    """Open: `session`, the answers to session words and delegations say what they are about."""
+    """About the session, a session word or a delegation; what else it has depends on that."""
     form: dict[str, Any] = {
         "title": "About the session",
         "description": "`session` is the first event; the others answer a session word with `ok` or `error`.",
@@ -176,7 +176,7 @@ def _control(delegations: list[str]) -> dict[str, Any]:
             "until": {"type": ["integer", "null"], "description": "Epoch milliseconds of the session's end."},
             "ok": {"type": "boolean"},
             "error": ERROR,
-            **UNUSUAL,
+            **OPTIONAL,
         },
     }
     if delegations:
@@ -207,8 +207,8 @@ def _delegation(names: list[str]) -> dict[str, Any]:
     }
 
 
-def told_by(config: Config, stream: StreamConfig) -> list[str]:
-    """The delegations whose words go out on this stream."""
+def delegations_on(config: Config, stream: StreamConfig) -> list[str]:
+    """The names of the delegations whose answers go out on this stream."""
     return [
         name for name, rule in config.delegations.items() if config.streams.get(rule.stream or "") is stream
     ]

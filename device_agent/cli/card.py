@@ -21,12 +21,12 @@ def register(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from device_agent import card
+    from device_agent.card import agent_card
     from device_agent.config import load
 
     path = config_path(args)
-    made = card.build(load(path))
-    if faults := card.validate(made):
+    made = agent_card.build(load(path))
+    if faults := agent_card.validate(made):
         raise AgentError(f"the card of {path} breaks the network's rules: {faults[0]}; please report it")
     text = json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if args.out is None:

@@ -64,11 +64,11 @@ def _count(text: str) -> int:
 
 
 def run_publish(args: argparse.Namespace) -> int:
-    from device_agent import card
+    from device_agent.card import agent_card
 
     config = load(config_path(args))
-    made = card.build(config)
-    if wrong := card.validate(made):
+    made = agent_card.build(config)
+    if wrong := agent_card.validate(made):
         raise AgentError(f"the card breaks the network's rules: {wrong[0]}; please report it")
     terms = _terms(args, config)
     key, source, _ = key_and_source(config.network)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device_agent import card
+from device_agent.card import agent_card
 from device_agent.config import Config, load
 from device_agent.errors import ConfigError
 
@@ -43,10 +43,10 @@ def outcome(path: Path, load_driver: Any = None) -> Config | None:
 
 
 def require_right_card(config: Config) -> None:
-    made = card.build(config)
-    assert card.validate(made) == []
-    jsonschema.Draft202012Validator(card.rules()).validate(made)
-    assert json.dumps(card.build(config)) == json.dumps(made, allow_nan=False)
+    made = agent_card.build(config)
+    assert agent_card.validate(made) == []
+    jsonschema.Draft202012Validator(agent_card.rules()).validate(made)
+    assert json.dumps(agent_card.build(config)) == json.dumps(made, allow_nan=False)
     (request,) = made["io"]["inputs"]
     jsonschema.Draft202012Validator(request["schema"]).validate(request["example"])
     for stream in made.get("streams", {}).values():

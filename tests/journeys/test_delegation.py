@@ -7,7 +7,8 @@ import pytest
 from delegating import COOL, HOT, KEY, NOTHING, OPEN, ended, heat, one, outcome, told
 from world import World, pipe, question, result, stream, until
 
-from device_agent.card import build, json_schema
+from device_agent.card import json_schema
+from device_agent.card.agent_card import build
 from device_agent.config import load
 from device_agent.testing.sessions_api import SessionsApi
 

@@ -1,4 +1,4 @@
-"""The card's input and outputs: what a request task, or the start of a session, takes and gives."""
+"""The card's inputs and outputs: what a request task, or the start of a session, takes and returns."""
 
 import json
 from typing import Any
@@ -13,11 +13,11 @@ from device_agent.records import SEND_FILE
 STOP = "stop: every actuator to safe at once; nothing moves until somebody releases it at the device."
 
 
-def request_schema(config: Config) -> dict[str, Any]:
+def _request_schema(config: Config) -> dict[str, Any]:
     """The schema of the input part `request`, in the dialect that the network allows for forms.
 
-    It tells a caller what exists. Whether a named device or point exists is for the runtime to judge, with
-    an error code of its own, since this dialect cannot say which point belongs to which device.
+    It tells a caller what exists. The runtime checks whether a named device or point exists, with an error
+    code of its own, since this dialect cannot say which point belongs to which device.
     """
     kinds = config.agent.task_kinds
     properties: dict[str, Any] = {}
@@ -55,7 +55,7 @@ def inputs(config: Config) -> list[dict[str, Any]]:
     """The entries of `io.inputs`; `file` only where a device takes one."""
     takers = _file_takers(config)
     if "request" not in config.agent.task_kinds or not takers:
-        return [request_input(config)]
+        return [_request_input(config)]
     file = {
         "id": FILE_ID,
         "description": f"The file that action {SEND_FILE.name} sends. For: {', '.join(takers)}.",
@@ -64,7 +64,7 @@ def inputs(config: Config) -> list[dict[str, Any]]:
         "accept": ["text/*", "application/octet-stream"],
         "maxSizeBytes": FILE_MAX_BYTES,
     }
-    return [request_input(config), file]
+    return [_request_input(config), file]
 
 
 def _file_takers(config: Config) -> list[str]:
@@ -72,7 +72,7 @@ def _file_takers(config: Config) -> list[str]:
 
 
 def progress_stream() -> dict[str, Any]:
-    """The stream of a request task whose caller asked for one: how far its work has come."""
+    """The stream of a request task whose caller asked for one: the progress of its work."""
     members = {
         "kind": {"const": "progress"},
         "at": {"type": "integer", "description": "Epoch milliseconds."},
@@ -89,7 +89,7 @@ def progress_stream() -> dict[str, Any]:
     }
 
 
-def request_input(config: Config) -> dict[str, Any]:
+def _request_input(config: Config) -> dict[str, Any]:
     """The entry of `io.inputs`. Required only where there are no pipe tasks: a session needs no body."""
     pipe = "pipe" in config.agent.task_kinds
     request = "request" in config.agent.task_kinds
@@ -106,13 +106,13 @@ def request_input(config: Config) -> dict[str, Any]:
         "description": f"JSON with {'; or '.join(uses)}. Devices: {inventory(config)}.",
         "contentType": "application/json",
         "required": not pipe,
-        "schema": request_schema(config),
+        "schema": _request_schema(config),
         "example": example,
     }
 
 
 def outputs(config: Config) -> list[dict[str, Any]]:
-    """The entries of `io.outputs`: what request tasks give."""
+    """The entries of `io.outputs`: what request tasks return."""
     if "request" not in config.agent.task_kinds:
         return []
     entries: list[dict[str, Any]] = [
