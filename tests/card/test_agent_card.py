@@ -15,7 +15,7 @@ from device_agent.messages import events
 from device_agent.messages.acks import Ack, AckState
 from device_agent.records import DeviceState, Flag, Reading, Status
 
-CARDS = Path(__file__).parents[1] / "cards"
+CARDS = Path(__file__).parents[2] / "cards"
 AT = 1_770_000_000_000
 
 

@@ -9,7 +9,7 @@ import pytest
 from device_agent.card import agent_card
 from device_agent.config import load
 
-CARDS = Path(__file__).parents[1] / "cards"
+CARDS = Path(__file__).parents[2] / "cards"
 EXAMPLES = sorted(CARDS.glob("*.toml"))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from device_agent.card import agent_card, json_schema
 
-CARD = json.loads((Path(__file__).parents[1] / "cards" / "greenhouse.card.json").read_text())
+CARD = json.loads((Path(__file__).parents[2] / "cards" / "greenhouse.card.json").read_text())
 REFERENCE = jsonschema.Draft202012Validator(agent_card.rules())
 ANNOTATIONS = {"$schema", "$comment", "title", "description", "default", "examples"}
 
