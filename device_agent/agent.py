@@ -250,7 +250,7 @@ class Agent:
         for caller, id_, what in await self._journal.unfinished_commands():
             self._journal.finish_command(caller, cut_off(id_), self._clock.now_ms())
             device = str(what.get("device", ""))
-            self._safe_states.doubt(device)
+            self._safe_states.mark_unknown(device)
             self._journal.actuation(
                 self._clock.now_ms(), "device-agent", device, "unfinished command", "unknown"
             )

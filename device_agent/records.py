@@ -148,8 +148,8 @@ class Action:
     gives: str = ""
 
     @property
-    def looks(self) -> bool:
-        """It only fetches something, as a read does."""
+    def read_only(self) -> bool:
+        """It only gets something, as a read does."""
         return bool(self.gives) and not self.moves
 
 

@@ -80,7 +80,7 @@ def check_drive(access: AccessConfig, actors: Iterable[Actor], device: str) -> N
         raise Rejected("not_allowed", f"the owner's access rules do not let you drive {device}")
 
 
-def check_look(access: AccessConfig, actors: Iterable[Actor], device: str) -> None:
+def check_read_only(access: AccessConfig, actors: Iterable[Actor], device: str) -> None:
     """Raises Rejected `not_allowed` unless all of them may read the device."""
     if not all(may(access, "read", actor, device) for actor in actors):
         raise Rejected("not_allowed", f"the owner's access rules do not let you read {device}")
@@ -93,12 +93,12 @@ def check_points(
 
     None stands for a value that is not known yet.
     """
-    strangers = [actor for actor in actors if actor.holder != LOCAL]
+    callers = [actor for actor in actors if actor.holder != LOCAL]
     for point, value in values.items():
-        if not all(access.drives_point(device, point, actor.identities) for actor in strangers):
+        if not all(access.drives_point(device, point, actor.identities) for actor in callers):
             raise Rejected("not_allowed", f"the owner's access rules do not let you drive {device}.{point}")
         rule = access.point(device, point)
-        if not strangers or isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not callers or isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         low, high = rule.minimum, rule.maximum
         if (low is not None and value < low) or (high is not None and value > high):

@@ -15,14 +15,14 @@ from device_agent.commands import delegation_action
 from device_agent.commands.authorization import (
     Actor,
     check_drive,
-    check_look,
     check_points,
+    check_read_only,
     known_device,
     knows,
     may,
     rank,
 )
-from device_agent.commands.plan import CommandPlan, Outcome, Send, action_of, check_files, in_words
+from device_agent.commands.plan import CommandPlan, Outcome, Send, action_of, check_files, describe
 from device_agent.config import Config
 from device_agent.devices.device import Device
 from device_agent.errors import (
@@ -83,7 +83,7 @@ class CommandExecutor:
         *,
         age_ms: float | None,
         devices: Collection[str] | None = None,
-        strangers: Collection[Actor] = (),
+        possible_senders: Collection[Actor] = (),
         for_s: float | None = None,
         take: Callable[[File], None] | None = None,
         send: Send | None = None,
@@ -91,69 +91,69 @@ class CommandExecutor:
         """Carry out one command and return its ack.
 
         `age_ms` is how old it was when it came, by the transport's clock (None: that clock is not known yet).
-        `devices` bounds what this stream may name. `strangers` are others who might have sent it: on a shared
-        stream nobody can tell, so all of them need the right. `for_s` puts a set back to safe after that.
+        `devices` bounds what this stream may name. `possible_senders` are others who might have sent it: on a
+        shared stream nobody can tell, so all need the right. `for_s` puts a set back to safe after that.
         `take` is given the file that an action made (without it: refused); `send` passes on one that came.
         """
         arrived_s = self._clock.monotonic_s() - (age_ms or 0.0) / 1000
         key = actor.journal_key
         if (first := await self._journal.first_answer(key, command.id)) is not None:
             return replace(first, repeated=True)
-        attempt = Outcome()
+        outcome = Outcome()
         try:
             if command.device in self.questions:
-                await self._ask(command, (actor, *strangers), devices, arrived_s)
-                return attempt.ack(command.id)
-            order = replace(self._checked(command, actor, devices, strangers, for_s), send=send)
-            check_files(order, take)
-            if age_ms is None and not order.looks:
+                await self._ask(command, (actor, *possible_senders), devices, arrived_s)
+                return outcome.ack(command.id)
+            plan = replace(self._checked(command, actor, devices, possible_senders, for_s), send=send)
+            check_files(plan, take)
+            if age_ms is None and not plan.read_only:
                 raise Rejected("clock_unset", "the command's age is not known yet: nor is the network's time")
-            may_begin = self._beginning(order, command, arrived_s + command.ttl_ms / 1000)
+            may_begin = self._beginning(plan, command, arrived_s + command.ttl_ms / 1000)
             may_begin()
-            given = await self._in_turn(attempt, order, command, may_begin)
+            given = await self._in_turn(outcome, plan, command, may_begin)
             if given is not None and take is not None:
                 take(given)
         except Rejected as rejected:
-            attempt.fail(AckState.REJECTED, rejected.code, rejected.message)
+            outcome.fail(AckState.REJECTED, rejected.code, rejected.message)
         except asyncio.CancelledError:
-            attempt.fail(AckState.UNKNOWN, "internal", "the session ended while the command was carried out")
+            outcome.fail(AckState.UNKNOWN, "internal", "the session ended while the command was carried out")
             raise
         except Exception as error:
             log.exception("command_failed", device=command.device)
-            attempt.fail(AckState.UNKNOWN, "internal", f"{type(error).__name__} in the agent: see its log")
+            outcome.fail(AckState.UNKNOWN, "internal", f"{type(error).__name__} in the agent: see its log")
         finally:
-            ack = attempt.ack(command.id)
+            ack = outcome.ack(command.id)
             self._journal.finish_command(key, ack, self._clock.now_ms())
-            self._record(command, actor, attempt)
+            self._record(command, actor, outcome)
         return ack
 
     async def _in_turn(
-        self, attempt: Outcome, order: CommandPlan, command: Command, may_begin: Callable[[], None]
+        self, outcome: Outcome, plan: CommandPlan, command: Command, may_begin: Callable[[], None]
     ) -> File | None:
         """One command of a device after the other, each durable in the Journal before anything moves."""
-        key, name = order.actor.journal_key, order.device.name
+        key, name = plan.actor.journal_key, plan.device.name
         async with self._safe_states.turn(name):
             try:
-                if self._checked_moment(order):
-                    await self._hand_over(order)
-                    self._checked_moment(order)
+                if self._checked_moment(plan):
+                    await self._hand_over(plan)
+                    self._checked_moment(plan)
                 what, now_ms = command.model_dump(), self._clock.now_ms()
                 try:
                     await self._journal.begin_command(key, command.id, what, now_ms)
                 except NotNoted as error:
                     # Making safe twice is no harm, and not at all would be one.
-                    if not (order.makes_safe or order.looks):
-                        attempt.fail(AckState.FAILED, "internal", str(error))
+                    if not (plan.makes_safe or plan.read_only):
+                        outcome.fail(AckState.FAILED, "internal", str(error))
                         return None
-                attempt.commanded = order.values if order.values is not None else order.args
-                if order.moves:
+                outcome.commanded = plan.values if plan.values is not None else plan.args
+                if plan.moves:
                     # Noted before it moves: a session that ends meanwhile must bring it back.
-                    self._safe_states.driven(name, order.actor.holder)
-                return await self._perform(attempt, order, may_begin)
+                    self._safe_states.driven(name, plan.actor.holder)
+                return await self._perform(outcome, plan, may_begin)
             except asyncio.CancelledError:
                 # Its task, session or the process ends, and nobody knows how far it came.
-                if attempt.commanded is not None:
-                    self._in_doubt(order, "was cut off")
+                if outcome.commanded is not None:
+                    self._in_doubt(plan, "was cut off")
                 raise
             finally:
                 self._safe_states.settle(name)
@@ -184,13 +184,13 @@ class CommandExecutor:
         self.leases.release(holder)
         self._safe_states.leaves_as_it_is(holder)
 
-    def would(
+    def preview(
         self,
         command: Command,
         actor: Actor,
         *,
         devices: Collection[str] | None = None,
-        strangers: Collection[Actor] = (),
+        possible_senders: Collection[Actor] = (),
     ) -> Ack:
         """What `execute` would answer now; nothing moves and nothing is remembered.
 
@@ -200,30 +200,30 @@ class CommandExecutor:
             if command.device in self.questions:
                 questions, access = self.questions, self.config.access
                 delegation_action.checked(
-                    questions, self._devices, access, command, (actor, *strangers), devices
+                    questions, self._devices, access, command, (actor, *possible_senders), devices
                 )
                 questions[command.device].check()
                 return Ack(command.id, dry_run=True)
-            order = self._checked(command, actor, devices, strangers, None)
-            if not order.looks:
-                self._safe_states.may_move(order.device.name)
-            ousts = self._checked_moment(order, claim=False)
-            commanded = order.values if order.values is not None else order.args
+            plan = self._checked(command, actor, devices, possible_senders, None)
+            if not plan.read_only:
+                self._safe_states.may_move(plan.device.name)
+            ousts = self._checked_moment(plan, claim=False)
+            commanded = plan.values if plan.values is not None else plan.args
         except Rejected as rejected:
             return Ack(command.id, AckState.REJECTED, error=rejected.fault, dry_run=True)
         return Ack(command.id, commanded=commanded, hand_over=ousts, dry_run=True)
 
-    def admit_bytes(self, actor: Actor, device: str, strangers: Collection[Actor] = ()) -> None:
+    def admit_bytes(self, actor: Actor, device: str, possible_senders: Collection[Actor] = ()) -> None:
         """Bytes for a device: as a command, they take the lease. Raises Rejected."""
         self._safe_states.may_move(device)
         self._still_there(actor)
-        check_drive(self.config.access, (actor, *strangers), device)
+        check_drive(self.config.access, (actor, *possible_senders), device)
         now_s = self._clock.monotonic_s()
         self.leases.check(device, actor.holder, now_s)
         if self.leases.holder(device, now_s) is None:
             # One row each time that somebody begins; what is typed is not ours to keep.
             self._journal.actuation(self._clock.now_ms(), actor.label, device, "bytes", "done")
-        place = rank(self.config.access, (actor, *strangers), device)
+        place = rank(self.config.access, (actor, *possible_senders), device)
         self.leases.take(device, actor.holder, actor.label, now_s, place)
 
     # -- checks ----------------------------------------
@@ -233,14 +233,14 @@ class CommandExecutor:
         command: Command,
         actor: Actor,
         devices: Collection[str] | None,
-        strangers: Collection[Actor],
+        possible_senders: Collection[Actor],
         for_s: float | None,
     ) -> CommandPlan:
-        access, actors = self.config.access, (actor, *strangers)
+        access, actors = self.config.access, (actor, *possible_senders)
         bounds = devices if devices is not None else self._devices
         device = known_device(access, actor, command.device, self._devices, bounds)
-        looks = not isinstance(command, Set) and action_of(device, command.action).looks
-        (check_look if looks else check_drive)(access, actors, device.name)
+        read_only = not isinstance(command, Set) and action_of(device, command.action).read_only
+        (check_read_only if read_only else check_drive)(access, actors, device.name)
         place = rank(access, actors, device.name)
         if isinstance(command, Set):
             values = checked_values(command.values, device.points, device.name)
@@ -252,13 +252,13 @@ class CommandExecutor:
             check_points(access, actors, device.name, dict.fromkeys(device.safe_values))
         return CommandPlan(device, actor, place, actors, None, action, args, for_s)
 
-    def _beginning(self, order: CommandPlan, command: Command, deadline_s: float) -> Callable[[], None]:
+    def _beginning(self, plan: CommandPlan, command: Command, deadline_s: float) -> Callable[[], None]:
         """What is checked again right before it happens, on the bus's thread. Raises Rejected."""
 
         def may_begin() -> None:
-            self._still_there(order.actor)
-            if not order.looks:
-                self._safe_states.may_move(order.device.name)
+            self._still_there(plan.actor)
+            if not plan.read_only:
+                self._safe_states.may_move(plan.device.name)
                 self._in_time(deadline_s, command)
 
         return may_begin
@@ -278,119 +278,119 @@ class CommandExecutor:
                 "expired", f"came {late_ms:.0f} ms after its ttl_ms of {command.ttl_ms} had run out"
             )
 
-    def _checked_moment(self, order: CommandPlan, *, claim: bool = True) -> bool:
+    def _checked_moment(self, plan: CommandPlan, *, claim: bool = True) -> bool:
         """Raises Rejected. True: it may go on after `_hand_over`, and is checked again then."""
-        device, now_s = order.device, self._clock.monotonic_s()
-        self._still_there(order.actor)
+        device, now_s = plan.device, self._clock.monotonic_s()
+        self._still_there(plan.actor)
         if not device.online:
             raise Rejected("device_offline", f"device {device.name} is {device.state} ({device.reason})")
-        if order.moves:
-            name, holder = device.name, order.actor.holder
-            if self.config.access.preempt and self.leases.ousted_by(name, holder, order.rank, now_s):
+        if plan.moves:
+            name, holder = device.name, plan.actor.holder
+            if self.config.access.preempt and self.leases.yields_to(name, holder, plan.rank, now_s):
                 return True
             self.leases.check(name, holder, now_s)
             if self.leases.holder(name, now_s) is None and self._safe_states.left_away_by_other(name, holder):
                 return True
-        if order.values is not None:
-            self._check_limits(order, order.values, claim=claim)
+        if plan.values is not None:
+            self._check_limits(plan, plan.values, claim=claim)
         return False
 
-    def _check_limits(self, order: CommandPlan, values: Mapping[str, Value], *, claim: bool = True) -> None:
-        name = order.device.name
+    def _check_limits(self, plan: CommandPlan, values: Mapping[str, Value], *, claim: bool = True) -> None:
+        name = plan.device.name
         try:
             self._safe_states.check(name, values, claim=claim)
         except Interlocked as fault:
             access = self.config.access
-            if all(knows(access, actor, fault.other) for actor in order.actors):
+            if all(knows(access, actor, fault.other) for actor in plan.actors):
                 raise
             # The other device does not exist for this caller.
             raise Rejected("interlocked", f"{name} is interlocked: the device forbids it now") from None
 
-    async def _hand_over(self, order: CommandPlan) -> None:
+    async def _hand_over(self, plan: CommandPlan) -> None:
         """The device goes to another driver, by way of its safe state."""
-        self._take(order)
-        await self._safe_states.make_safe(order.device.name, f"handed over to {order.actor.label}")
+        self._take(plan)
+        await self._safe_states.make_safe(plan.device.name, f"handed over to {plan.actor.label}")
 
-    def _take(self, order: CommandPlan) -> None:
-        actor, now_s = order.actor, self._clock.monotonic_s()
-        self.leases.take(order.device.name, actor.holder, actor.label, now_s, order.rank)
+    def _take(self, plan: CommandPlan) -> None:
+        actor, now_s = plan.actor, self._clock.monotonic_s()
+        self.leases.take(plan.device.name, actor.holder, actor.label, now_s, plan.rank)
 
     # -- doing ----------------------------------------
 
     async def _perform(
-        self, attempt: Outcome, order: CommandPlan, may_begin: Callable[[], None]
+        self, outcome: Outcome, plan: CommandPlan, may_begin: Callable[[], None]
     ) -> File | None:
-        device, given = order.device, None
+        device, given = plan.device, None
         try:
-            if order.values is not None:
-                await self._write(attempt, device, order.values, may_begin)
-                if order.for_s is not None:
-                    self._safe_states.start_plan(device, [Step(device.safe_values)], order.for_s)
+            if plan.values is not None:
+                await self._write(outcome, device, plan.values, may_begin)
+                if plan.for_s is not None:
+                    self._safe_states.start_plan(device, [Step(device.safe_values)], plan.for_s)
             else:
-                given = await self._act(attempt, order, may_begin)
+                given = await self._act(outcome, plan, may_begin)
         except BusTimeout as error:
-            attempt.fail(AckState.UNKNOWN, "bus_timeout", str(error))
+            outcome.fail(AckState.UNKNOWN, "bus_timeout", str(error))
             log.error("outcome_unknown", device=device.name, error=str(error))
         except (BusBusy, BusFaulted) as error:
-            attempt.fail(AckState.FAILED, "bus_timeout", str(error))  # it never began
+            outcome.fail(AckState.FAILED, "bus_timeout", str(error))  # it never began
             return None
         except (BusError, DriverError) as error:
             offline = getattr(error, "reason", "") in ("unplugged", "absent")
-            attempt.fail(AckState.FAILED, "device_offline" if offline else "internal", str(error))
+            outcome.fail(AckState.FAILED, "device_offline" if offline else "internal", str(error))
         except AgentError:
             raise
         except Exception as error:
             log.exception("driver_failed", device=device.name)
-            attempt.fail(AckState.FAILED, "internal", f"{type(error).__name__} in the driver")
-        if attempt.state is not AckState.DONE:
-            self._in_doubt(order, f"came out as {attempt.state}")
-        elif order.moves:
-            self._take(order)
+            outcome.fail(AckState.FAILED, "internal", f"{type(error).__name__} in the driver")
+        if outcome.state is not AckState.DONE:
+            self._in_doubt(plan, f"came out as {outcome.state}")
+        elif plan.moves:
+            self._take(plan)
             # Once more: a safe state that stood before it in the queue has forgotten who drives.
-            self._safe_states.driven(device.name, order.actor.holder)
+            self._safe_states.driven(device.name, plan.actor.holder)
         return given
 
-    def _in_doubt(self, order: CommandPlan, how: str) -> None:
+    def _in_doubt(self, plan: CommandPlan, how: str) -> None:
         """It may have happened, in part or in whole."""
-        if order.moves and order.device.is_actuator:
-            self._safe_states.doubt(order.device.name)
-            self._safe_states.spawn_safe(order.device.name, f"a command {how}")
+        if plan.moves and plan.device.is_actuator:
+            self._safe_states.mark_unknown(plan.device.name)
+            self._safe_states.spawn_safe(plan.device.name, f"a command {how}")
 
     async def _write(
-        self, attempt: Outcome, device: Device, values: Mapping[str, Value], may_begin: Callable[[], None]
+        self, outcome: Outcome, device: Device, values: Mapping[str, Value], may_begin: Callable[[], None]
     ) -> None:
         written = (await self._safe_states.write(device, values, may_begin)).read_back
-        attempt.applied = {name: written.get(name, value) for name, value in values.items()}
+        outcome.applied = {name: written.get(name, value) for name, value in values.items()}
         asked = {name: value for name, value in values.items() if name in written}
         wrong = [name for name, value in asked.items() if not same_value(written[name], value)]
-        attempt.verified = len(asked) == len(values) and not wrong
+        outcome.verified = len(asked) == len(values) and not wrong
         if wrong:
             read = ", ".join(f"{name} = {written[name]!r}" for name in wrong)
-            attempt.fail(AckState.FAILED, "internal", f"{device.name} read back {read} after it was set")
+            outcome.fail(AckState.FAILED, "internal", f"{device.name} read back {read} after it was set")
 
-    async def _act(self, attempt: Outcome, order: CommandPlan, may_begin: Callable[[], None]) -> File | None:
-        assert order.action is not None
-        if order.action is SEND_FILE and order.send is not None:
+    async def _act(self, outcome: Outcome, plan: CommandPlan, may_begin: Callable[[], None]) -> File | None:
+        assert plan.action is not None
+        if plan.action is SEND_FILE and plan.send is not None:
             may_begin()
-            await order.send(order.device)
+            await plan.send(plan.device)
             return None
-        steps = await order.device.do(order.action.name, order.args, may_begin=may_begin)
+        steps = await plan.device.do(plan.action.name, plan.args, may_begin=may_begin)
         if isinstance(steps, File) or not steps:
             return steps if isinstance(steps, File) else None
         for step in steps:
-            check_points(self.config.access, order.actors, order.device.name, step.values)
+            check_points(self.config.access, plan.actors, plan.device.name, step.values)
         first, rest = steps[0], steps[1:]
-        self._check_limits(order, first.values)
-        await self._write(attempt, order.device, first.values, may_begin)
+        self._check_limits(plan, first.values)
+        await self._write(outcome, plan.device, first.values, may_begin)
         if rest and first.for_s is not None:
-            self._safe_states.start_plan(order.device, rest, first.for_s)
+            self._safe_states.start_plan(plan.device, rest, first.for_s)
         return None
 
-    def _record(self, command: Command, actor: Actor, attempt: Outcome) -> None:
-        what = in_words(command)
-        rule = f"{attempt.error.code}: {attempt.error.message}" if attempt.error is not None else ""
+    def _record(self, command: Command, actor: Actor, outcome: Outcome) -> None:
+        what = describe(command)
+        rule = f"{outcome.error.code}: {outcome.error.message}" if outcome.error is not None else ""
         now_ms = self._clock.now_ms()
-        self._journal.actuation(now_ms, actor.label, command.device, what[:500], attempt.state, rule[:500])
+        self._journal.actuation(now_ms, actor.label, command.device, what[:500], outcome.state, rule[:500])
         log.info(
-            "command", who=actor.label, device=command.device, what=what[:200], state=attempt.state, rule=rule
+            "command", who=actor.label, device=command.device, what=what[:200], state=outcome.state, rule=rule
         )

@@ -58,11 +58,11 @@ class CommandPlan:
         )
 
     @property
-    def looks(self) -> bool:
-        return self.action is not None and self.action.looks
+    def read_only(self) -> bool:
+        return self.action is not None and self.action.read_only
 
 
-def in_words(command: Command) -> str:
+def describe(command: Command) -> str:
     """What is wanted, for the Journal and the log."""
     if isinstance(command, Set):
         return ", ".join(f"{name}={value!r}" for name, value in command.values.items())
@@ -70,17 +70,17 @@ def in_words(command: Command) -> str:
     return f"{command.action}({args})"
 
 
-def check_files(order: CommandPlan, take: Callable[[File], None] | None) -> None:
+def check_files(plan: CommandPlan, take: Callable[[File], None] | None) -> None:
     """Raises Rejected for a file that nobody would get, one that is missing, and one too many."""
-    if order.action is SEND_FILE and order.send is None:
+    if plan.action is SEND_FILE and plan.send is None:
         raise Rejected("invalid_value", "send_file needs a file: ask by a request task with a part 'file'")
-    if order.action is not SEND_FILE and order.send is not None:
-        name = order.action.name if order.action is not None else "set"
+    if plan.action is not SEND_FILE and plan.send is not None:
+        name = plan.action.name if plan.action is not None else "set"
         raise Rejected("invalid_value", f"file: {name} takes no file")
-    if order.action is not None and order.action.gives and take is None:
+    if plan.action is not None and plan.action.gives and take is None:
         raise Rejected(
             "invalid_value",
-            f"{order.action.name} gives a file, which no event can carry: ask for it in a request task",
+            f"{plan.action.name} gives a file, which no event can carry: ask for it in a request task",
         )
 
 

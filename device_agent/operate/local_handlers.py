@@ -62,7 +62,7 @@ class LocalHandlers:
         event.setdefault("id", f"local-{time.time_ns()}")
         word = parse(event)
         if question.get("dry_run"):
-            return self._executor.would(word, OWNER).members()  # type: ignore[arg-type]
+            return self._executor.preview(word, OWNER).members()  # type: ignore[arg-type]
         given: list[File] = []
         ack = await self._executor.execute(word, OWNER, age_ms=0.0, take=given.append)  # type: ignore[arg-type]
         return {**ack.members(), **({"file": asdict(given[0])} if given else {})}

@@ -1,4 +1,4 @@
-"""Who drives a device: one session at a time; the others are told who and how long."""
+"""Who drives a device: one holder at a time; others are refused, with its label and the wait that remains."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from device_agent.errors import Rejected
 
 @dataclass(slots=True)
 class Lease:
-    """`holder` is a task's id or "local"; `label` is what others may be told."""
+    """`holder` is that of an `Actor`; `label` is what others may know of it. Instants are monotonic."""
 
     holder: str
     label: str
     used_s: float
     rank: int = 0
-    """The holder's rank by the owner's access list; a lower number is higher."""
+    """By the owner's access list; the lower number goes first."""
 
 
 class Leases:
-    """A lease starts with the first accepted command and ends with its session or after `idle_s` unused."""
+    """A lease begins with the first accepted command. It ends with its session, or after `idle_s` unused."""
 
     def __init__(self, idle_s: float) -> None:
         self._idle_s = idle_s
@@ -42,21 +42,21 @@ class Leases:
                 "without a command from it",
             )
 
-    def ousted_by(self, device: str, holder: str, rank: int, now_s: float) -> bool:
-        """Whether another one's lease is in force that gives way to this rank."""
+    def yields_to(self, device: str, holder: str, rank: int, now_s: float) -> bool:
+        """Whether somebody else's lease is in force, and its rank comes after this one."""
         lease = self.holder(device, now_s)
         return lease is not None and lease.holder != holder and rank < lease.rank
 
     def take(self, device: str, holder: str, label: str, now_s: float, rank: int = 0) -> None:
-        """Begin or prolong a lease that `check` allowed, or that gave way."""
+        """Begin or prolong a lease. `check` allowed it, or `yields_to` did."""
         self._held[device] = Lease(holder, label, now_s, rank)
 
     def clear(self) -> None:
-        """End all leases: nobody knows any more what state the devices are in."""
+        """End all leases."""
         self._held.clear()
 
     def release(self, holder: str, device: str | None = None) -> list[str]:
-        """End the leases of a holder (on one device); returns the devices."""
+        """End the leases of a holder, on all devices or on this one; the names of the devices."""
         names = [
             name
             for name, lease in self._held.items()

@@ -1,11 +1,11 @@
-"""Limits under the driver, whoever asks: how long away from safe, how soon, how far, how often, never both.
+"""What limits each actuator, whoever drives it: how long away from safe, how soon again, how far, how often.
 
-Plain functions over times that are passed in; nothing here waits or moves anything.
+A point is away from the moment that it may have left its safe value until it is known to be back. These
+transitions are kept in the Journal: `min_off_s` and the cycles of an hour go on counting over restarts.
+`max_on_s` need not: whatever ends the process (stop, guard, reboot) makes safe, and so does opening a device.
+Until it is opened a device counts as away, so that its interlocks hold.
 
-A point is away from when it may have left its safe value until it is known to be back. Its transitions are
-kept in the Journal: `min_off_s` and the cycles of an hour go on counting over restarts. `max_on_s` need not:
-whatever ends the process (stop, guard, reboot), what follows is safe, and a device is safe when it is opened.
-Until then it counts as away, so that its interlocks hold.
+Nothing here waits or moves anything; times are passed in, in seconds of the monotonic clock.
 """
 
 from collections import deque
@@ -14,31 +14,44 @@ from dataclasses import dataclass, field
 
 from device_agent.driver import DriverConfig
 from device_agent.errors import Interlocked, Rejected
-from device_agent.records import Point, Value
+from device_agent.records import Value, is_number
 from device_agent.store.journal.safe_transitions import SafeTransition
 
 HOUR_S = 3600.0
 
 
 @dataclass(slots=True)
-class _State:
+class _PointState:
     """What is known of one writable point."""
 
     value: Value
     changed_s: float
     left_safe_s: float | None = None
+    """While it is away."""
     back_safe_s: float | None = None
     departures: deque[float] = field(default_factory=deque)
 
+    def note(self, transition: SafeTransition) -> None:
+        if not transition.away:
+            self.left_safe_s, self.back_safe_s = None, transition.at_s
+            return
+        self.left_safe_s = transition.at_s
+        self.forget_departures(transition.at_s - HOUR_S)
+        self.departures.append(transition.at_s)
+
+    def forget_departures(self, until_s: float) -> None:
+        while self.departures and self.departures[0] <= until_s:
+            self.departures.popleft()
+
 
 class Interlocks:
-    """Groups of which one member may be away from its safe value at once."""
+    """Groups of devices of which only one may be away from its safe value at a time."""
 
     def __init__(self) -> None:
         self._away: dict[str, set[str]] = {}
 
-    def holder(self, group: str, device: str) -> str | None:
-        """Another device of the group that is away from safe now."""
+    def other(self, group: str, device: str) -> str | None:
+        """Another device of the group that is away now."""
         return next((name for name in sorted(self._away.get(group, ())) if name != device), None)
 
     def note(self, group: str, device: str, away: bool) -> None:
@@ -46,7 +59,7 @@ class Interlocks:
         members.add(device) if away else members.discard(device)
 
     def forget(self, device: str) -> None:
-        """The device is no more, or in other groups."""
+        """The device is gone, or has changed its groups."""
         for members in self._away.values():
             members.discard(device)
 
@@ -58,13 +71,11 @@ class Limits:
         self,
         device: str,
         config: DriverConfig,
-        points: Mapping[str, Point],
         safe: Mapping[str, Value],
         interlocks: Interlocks,
         now_s: float,
     ) -> None:
         self._device = device
-        self._points = points
         self._safe = dict(safe)
         self._interlocks = interlocks
         self._groups: list[str] = list(getattr(config, "interlock", ()) or ())
@@ -73,11 +84,7 @@ class Limits:
         self._max_step: float | None = getattr(config, "max_step", None)
         self._max_rate: float | None = getattr(config, "max_rate_per_s", None)
         self._max_cycles: int | None = getattr(config, "max_cycles_per_hour", None)
-        self._states = {name: _State(value, now_s) for name, value in self._safe.items()}
-
-    def values(self) -> dict[str, Value]:
-        """What each point was last set to."""
-        return {name: state.value for name, state in self._states.items()}
+        self._states = {name: _PointState(value, now_s) for name, value in self._safe.items()}
 
     @property
     def away(self) -> bool:
@@ -99,9 +106,9 @@ class Limits:
             self._check_leaving(name, state, now_s)
             self._check_change(name, state, value, now_s)
 
-    def _check_leaving(self, name: str, state: _State, now_s: float) -> None:
+    def _check_leaving(self, name: str, state: _PointState, now_s: float) -> None:
         for group in self._groups:
-            other = self._interlocks.holder(group, self._device)
+            other = self._interlocks.other(group, self._device)
             if other is not None:
                 raise Interlocked(
                     f"{self._device}.{name} is interlocked with {other} (group {group}), which is not at its "
@@ -118,8 +125,7 @@ class Limits:
                     f"{self._device}.{name} must rest min_off_s = {self._min_off_s:g}; wait {wait_s:.1f} s",
                 )
         if self._max_cycles is not None:
-            while state.departures and state.departures[0] <= now_s - HOUR_S:
-                state.departures.popleft()
+            state.forget_departures(now_s - HOUR_S)
             if len(state.departures) >= self._max_cycles:
                 wait_s = state.departures[0] + HOUR_S - now_s
                 raise Rejected(
@@ -128,10 +134,10 @@ class Limits:
                     f"(max_cycles_per_hour); wait {wait_s:.0f} s",
                 )
 
-    def _check_change(self, name: str, state: _State, value: Value, now_s: float) -> None:
-        if not _is_number(value) or not _is_number(state.value):
+    def _check_change(self, name: str, state: _PointState, value: Value, now_s: float) -> None:
+        if not is_number(value) or not is_number(state.value):
             return
-        change = abs(float(value) - float(state.value))  # type: ignore[arg-type]
+        change = abs(value - state.value)
         if self._max_step is not None and change > self._max_step:
             raise Rejected(
                 "out_of_range",
@@ -156,13 +162,13 @@ class Limits:
     # -- after ----------------------------------------
 
     def settle(self) -> None:
-        """The write is over: interlocks hold as far as the device is away."""
+        """The write is over: interlocks hold only while the device is away."""
         for group in self._groups:
             self._interlocks.note(group, self._device, self.away)
 
     def applied(self, values: Mapping[str, Value], now_s: float) -> list[SafeTransition]:
-        """These values were set. Returns the turns that this was."""
-        turns = []
+        """These values were set. Returns which points left their safe values, or came back."""
+        transitions = []
         for name, value in values.items():
             state = self._states.get(name)
             if state is None:
@@ -172,27 +178,26 @@ class Limits:
             state.value = value
             away = value != self._safe[name]
             if away is (state.left_safe_s is None):
-                turns.append(SafeTransition(self._device, name, now_s, away))
-                self._turn(state, turns[-1])
-        self.settle()
-        return turns
+                transitions.append(SafeTransition(self._device, name, now_s, away))
+        self.recall(transitions)
+        return transitions
 
-    def doubt(self, now_s: float) -> list[SafeTransition]:
+    def mark_unknown(self, now_s: float) -> list[SafeTransition]:
         """Nobody knows where the points are: all count as away until safe values are applied."""
-        turns = [
+        transitions = [
             SafeTransition(self._device, name, now_s, True)
             for name, state in self._states.items()
             if state.left_safe_s is None
         ]
-        self.recall(turns)
-        return turns
+        self.recall(transitions)
+        return transitions
 
-    def recall(self, turns: Iterable[SafeTransition]) -> None:
-        """What happened in an earlier process, in order."""
-        for turn in turns:
-            state = self._states.get(turn.point)
+    def recall(self, transitions: Iterable[SafeTransition]) -> None:
+        """These happened, perhaps in an earlier process; in order."""
+        for transition in transitions:
+            state = self._states.get(transition.point)
             if state is not None:
-                self._turn(state, turn)
+                state.note(transition)
         self.settle()
 
     def inherit(self, old: "Limits") -> None:
@@ -204,22 +209,9 @@ class Limits:
             self._states[name].departures = before.departures
         self.settle()
 
-    def _turn(self, state: _State, turn: SafeTransition) -> None:
-        if not turn.away:
-            state.left_safe_s, state.back_safe_s = None, turn.at_s
-            return
-        state.left_safe_s = turn.at_s
-        while state.departures and state.departures[0] <= turn.at_s - HOUR_S:
-            state.departures.popleft()
-        state.departures.append(turn.at_s)
-
     def deadline_s(self) -> float | None:
         """When the first point must be back at its safe value (`max_on_s`); None where nothing is limited."""
         if self._max_on_s is None:
             return None
         left = [state.left_safe_s for state in self._states.values() if state.left_safe_s is not None]
         return min(left) + self._max_on_s if left else None
-
-
-def _is_number(value: Value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

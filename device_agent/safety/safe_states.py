@@ -68,16 +68,16 @@ class SafeStates:
         if device.is_actuator:
             now_s = self._clock.monotonic_s()
             limits = self.limits[name] = Limits(
-                name, device.config, device.points, device.safe_values, self._interlocks, now_s
+                name, device.config, device.safe_values, self._interlocks, now_s
             )
             if before is not None:
                 limits.inherit(before)
 
     async def recall(self) -> None:
         """Limits go on where an earlier process left them."""
-        for turn in await self._journal.turns(self._clock.boot, self._clock.monotonic_s()):
-            if turn.device in self.limits:
-                self.limits[turn.device].recall([turn])
+        for transition in await self._journal.transitions(self._clock.boot, self._clock.monotonic_s()):
+            if transition.device in self.limits:
+                self.limits[transition.device].recall([transition])
 
     async def leave(self, names: Iterable[str], why: str) -> None:
         """Make devices safe, all at once, and look after them no more; from now on nothing moves them. One
@@ -147,14 +147,14 @@ class SafeStates:
             self._note(device, self.limits[device].applied(values, self._clock.monotonic_s()))
             self.watch([device])
 
-    def doubt(self, device: str) -> None:
-        """Something may have moved, in part or in whole: away, until it is known to be safe."""
+    def mark_unknown(self, device: str) -> None:
+        """Something may have moved, in part or in whole: it counts as away until it is known to be safe."""
         if device in self.limits:
-            self._note(device, self.limits[device].doubt(self._clock.monotonic_s()))
+            self._note(device, self.limits[device].mark_unknown(self._clock.monotonic_s()))
 
-    def _note(self, device: str, turns: list[SafeTransition]) -> None:
-        if turns:
-            self._journal.turned(self._clock.boot, turns)
+    def _note(self, device: str, transitions: list[SafeTransition]) -> None:
+        if transitions:
+            self._journal.note_transitions(self._clock.boot, transitions)
             self._arm(device)
 
     def tap(self, sink: ReadingSink) -> ReadingSink:

@@ -219,7 +219,7 @@ class RequestTask:
 
     async def _incoming(self, command: Do, part: Part) -> Send:
         """The caller's file, fetched; what is left is to send it. Nothing is fetched for nothing."""
-        check = self._executor.would(command, self.actor)
+        check = self._executor.preview(command, self.actor)
         if check.error is not None:
             raise Rejected(check.error.code, check.error.message)
         path = self._deliveries.folder(self.link.start.task_id) / FILE_ID
@@ -243,7 +243,7 @@ class RequestTask:
         self, command: Set | Do, for_s: float | None, send: Send | None = None
     ) -> dict[str, Any]:
         if command.dry_run:
-            ack = self._executor.would(command, self.actor)
+            ack = self._executor.preview(command, self.actor)
         else:
             ack = await self._executor.execute(
                 command, self.actor, age_ms=await self._age_ms(), for_s=for_s, take=self._take_file, send=send

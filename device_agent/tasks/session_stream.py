@@ -190,11 +190,11 @@ class SessionStream:
                 await self._event_in(item)
 
     async def _bytes_in(self, item: Inbound) -> None:
-        who, strangers = self._sender(item)
+        who, possible_senders = self._sender(item)
         # A copy: the configuration may change while the bus is at it.
         for name, device in list(self.devices.items()):
             try:
-                self._executor.admit_bytes(who, name, strangers)
+                self._executor.admit_bytes(who, name, possible_senders)
                 await device.send_bytes(item.item)
             except Rejected as rejected:
                 self.refused += 1
@@ -227,16 +227,20 @@ class SessionStream:
                 # The session ended between the command's arrival and its turn: it drives nothing any more.
                 log.info("command_after_the_end", stream=self.spec.name, id=word.id)
                 return
-            who, strangers = self._sender(item)
+            who, possible_senders = self._sender(item)
             bounds = {*self.devices, *self.delegations}
             if word.dry_run:
-                self._ack(self._executor.would(word, who, devices=bounds, strangers=strangers))
+                self._ack(
+                    self._executor.preview(word, who, devices=bounds, possible_senders=possible_senders)
+                )
                 return
             link = next(iter(self.attached.values()))[0]
             server_ms = link.server_ms()
             age_ms = None if server_ms is None else max(0.0, server_ms - item.sent_ms)
             self._ack(
-                await self._executor.execute(word, who, age_ms=age_ms, devices=bounds, strangers=strangers)
+                await self._executor.execute(
+                    word, who, age_ms=age_ms, devices=bounds, possible_senders=possible_senders
+                )
             )
         finally:
             self._room.release()

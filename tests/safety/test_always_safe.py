@@ -142,7 +142,7 @@ async def test_what_was_not_heard_for_too_long_is_not_closed(tmp_path: Path) -> 
         assert await ground.set(ALICE_1, "drum", on=True) == "done"
         Button.pressed = Flagged(False, Flag.STALE)
         await until(lambda: not ground.safe_states.limits["drum"].away)
-        refusal = ground.executor.would(ground.word("drum", on=True), ALICE_1)
+        refusal = ground.executor.preview(ground.word("drum", on=True), ALICE_1)
         assert refusal.error.message.endswith("it cannot be read now")
 
 

@@ -71,7 +71,7 @@ async def test_refusals_leak_nothing(tmp_path: Path) -> None:
 async def test_a_lower_rank_waits_and_a_higher_one_takes_over_by_way_of_safe(tmp_path: Path) -> None:
     async with Ground(tmp_path, rules(preempt=True)) as ground:
         assert await ground.set(BOB_1, "down", on=True, level=30) == "done"
-        dry = ground.executor.would(ground.word("down", level=20), ALICE_1)
+        dry = ground.executor.preview(ground.word("down", level=20), ALICE_1)
         assert (dry.state, dry.hand_over) == ("done", True)
         assert await ground.set(ALICE_1, "down", level=20) == "done"
         written = [values for _, values in Relay.told]
@@ -92,11 +92,11 @@ async def test_without_preempt_who_came_first_keeps_it(tmp_path: Path) -> None:
 
 async def test_a_dry_run_moves_nothing_and_names_the_rule(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
-        assert ground.executor.would(ground.word("up", on=True), OWNER).state == "done"
+        assert ground.executor.preview(ground.word("up", on=True), OWNER).state == "done"
         assert Relay.told == []
         # It held no interlock either.
         assert await ground.set(OWNER, "down", on=True) == "done"
-        refusal = ground.executor.would(ground.word("up", on=True), OWNER)
+        refusal = ground.executor.preview(ground.word("up", on=True), OWNER)
         assert refusal.error.code == "interlocked"
         assert "down" in refusal.error.message
 

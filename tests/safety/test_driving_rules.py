@@ -52,7 +52,7 @@ async def test_what_cannot_be_read_is_not_closed(tmp_path: Path) -> None:
         assert await ground.set(ALICE_1, "drum", on=True) == "done"
         Button.pressed = None
         await until(lambda: not ground.safe_states.limits["drum"].away)
-        refusal = ground.executor.would(ground.word("drum", on=True), ALICE_1)
+        refusal = ground.executor.preview(ground.word("drum", on=True), ALICE_1)
         assert refusal.error.message.endswith("it cannot be read now")
 
 
@@ -63,7 +63,7 @@ async def test_an_interlock_does_not_name_what_is_hidden(tmp_path: Path) -> None
         refused = await ground.executor.execute(ground.word("up", on=True), ALICE_1, age_ms=0.0)
         assert told(refused) == "interlocked"
         assert "down" not in refused.error.message
-        assert "down" in ground.executor.would(ground.word("up", on=True), OWNER).error.message
+        assert "down" in ground.executor.preview(ground.word("up", on=True), OWNER).error.message
 
 
 async def test_a_command_whose_session_ends_before_it_begins_never_moves(tmp_path: Path) -> None:
@@ -114,14 +114,14 @@ async def test_nothing_moves_after_the_last_safe_state(tmp_path: Path) -> None:
         await stop
         assert (await first, await waits) == ("done", "device_offline")
         assert Relay.told[-1][1] == {"on": False, "level": 0}
-        assert ground.executor.would(ground.word("up", on=True), OWNER).state == "rejected"
+        assert ground.executor.preview(ground.word("up", on=True), OWNER).state == "rejected"
 
 
 async def test_a_lapsed_lease_is_handed_over_by_way_of_safe(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
         assert await ground.set(ALICE_1, "up", level=80) == "done"
         ground.clock.step(61.0)
-        assert ground.executor.would(ground.word("up", level=40), BOB_1).hand_over is True
+        assert ground.executor.preview(ground.word("up", level=40), BOB_1).hand_over is True
         assert await ground.set(BOB_1, "up", level=40) == "done"
         assert [values for _, values in Relay.told] == [
             {"level": 80},

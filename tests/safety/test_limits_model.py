@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from device_agent.driver import ActuatorConfig
 from device_agent.errors import Interlocked, Rejected
-from device_agent.records import DeviceState, Point, Reading, Status
+from device_agent.records import DeviceState, Reading, Status
 from device_agent.safety.conditions import Conditions, Tap
 from device_agent.safety.leases import Leases
 from device_agent.safety.limits import HOUR_S, Interlocks, Limits
@@ -25,7 +25,6 @@ from device_agent.store.journal import safe_transitions
 MAX_ON_S, MIN_OFF_S, CYCLES, IDLE_S = 600.0, 30.0, 4, 60.0
 GROUPS = {"up": ["motor"], "down": ["motor", "power"], "heat": ["power"]}
 HEAT, LID = "heat", "lid"
-POINTS = {"on": Point("on", type="boolean", write=True)}
 DEVICES = st.sampled_from(sorted(GROUPS))
 HOLDERS = st.sampled_from(["alice", "bob", "local"])
 
@@ -95,15 +94,14 @@ class Machine(RuleBasedStateMachine):
                     max_cycles_per_hour=CYCLES,
                     interlock=groups,
                 ),
-                POINTS,
                 {"on": False},
                 interlocks,
                 self.clock_s,
             )
             for name, groups in GROUPS.items()
         }
-        for turn in safe_transitions.load(self.db, str(self.boots)):
-            self.limits[turn.device].recall([turn])
+        for one in safe_transitions.load(self.db, str(self.boots)):
+            self.limits[one.device].recall([one])
         wanted = {name: {LID: {"closed": True}} if name == HEAT else {} for name in GROUPS}
         self.known = {name: Known(ActuatorConfig(safe=False, only_while=wanted[name])) for name in GROUPS}
         self.known[LID] = Known(ActuatorConfig(safe=False))
@@ -178,7 +176,7 @@ class Machine(RuleBasedStateMachine):
         """A command came out as unknown: it may have left safe, and is made safe."""
         past = self.pasts[name]
         if not past.lost:
-            safe_transitions.note(self.db, str(self.boots), self.limits[name].doubt(self.clock_s))
+            safe_transitions.note(self.db, str(self.boots), self.limits[name].mark_unknown(self.clock_s))
             if not past.away:
                 past.left.append(self.now_s)
                 past.away = True

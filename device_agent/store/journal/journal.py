@@ -27,6 +27,7 @@ from device_agent.store.damage import Damaged, is_damage
 from device_agent.store.files import set_aside
 from device_agent.store.journal import hash_chain, safe_transitions
 from device_agent.store.journal.command_fallback import CommandFallback, FallbackRow
+from device_agent.store.journal.safe_transitions import SafeTransition
 from device_agent.store.store_thread import StoreThread
 
 log = structlog.get_logger("journal")
@@ -78,7 +79,7 @@ class Journal:
         self._waiting: dict[tuple[str, str], asyncio.Future[Ack]] = {}
         self._chain = hash_chain.HashChain()
         self._begun = 0
-        self._turns = 0
+        self._transitions = 0
         self.set_aside = ""
         self.failures = 0
 
@@ -358,14 +359,14 @@ class Journal:
         db = self._db
         return await self._thread.run(lambda: hash_chain.select(db, limit))
 
-    # -- turns ----------------------------------------
+    # -- safe transitions ----------------------------------------
 
-    def turned(self, boot: str, what: list[safe_transitions.SafeTransition]) -> None:
+    def note_transitions(self, boot: str, what: list[SafeTransition]) -> None:
         """Points left their safe values or came back; in order with the commands that moved them."""
-        self._turns += len(what)
-        trim = self._turns >= TRIM_EVERY
+        self._transitions += len(what)
+        trim = self._transitions >= TRIM_EVERY
         if trim:
-            self._turns = 0
+            self._transitions = 0
 
         def write(db: sqlite3.Connection) -> None:
             safe_transitions.note(db, boot, what)
@@ -374,12 +375,12 @@ class Journal:
 
         self._thread.later(lambda: self._job(write))
 
-    async def turns(self, boot: str, now_s: float) -> list[safe_transitions.SafeTransition]:
-        """What limits must know of before this process (`store.journal.safe_transitions`)."""
+    async def transitions(self, boot: str, now_s: float) -> list[SafeTransition]:
+        """What limits must know of earlier processes, oldest first (`store.journal.safe_transitions`)."""
         assert self._db is not None
         db = self._db
 
-        def read() -> list[safe_transitions.SafeTransition]:
+        def read() -> list[SafeTransition]:
             self._job(lambda db: safe_transitions.trim(db, boot, now_s))
             return safe_transitions.load(db, boot)
 

@@ -1,8 +1,8 @@
 """When each actuator point left its safe value and came back: what limits must know after a restart.
 
-Instants are of the monotonic clock, which means nothing after a reboot. An instant of an earlier boot is
-taken as the moment of this boot, the latest that it can have been: a wait is then never too short, whatever
-the wall clock says.
+Instants are of the monotonic clock, which begins anew at each boot. An instant of an earlier boot is taken as
+the moment of this boot, the latest that it can have been: a wait is then never too short, whatever the wall
+clock says.
 """
 
 import sqlite3
@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS turn(
     n INTEGER PRIMARY KEY, device TEXT NOT NULL, point TEXT NOT NULL, boot TEXT NOT NULL,
     at_s REAL NOT NULL, away INTEGER NOT NULL);
 """
-# Limits look back an hour; beyond it only the last turn of each point counts.
+# Limits look back an hour; beyond it only the last transition of each point counts.
 KEEP_S = 3600.0
 
 
@@ -26,11 +26,11 @@ class SafeTransition(NamedTuple):
     away: bool
 
 
-def note(db: sqlite3.Connection, boot: str, turns: list[SafeTransition]) -> None:
+def note(db: sqlite3.Connection, boot: str, transitions: list[SafeTransition]) -> None:
     with db:
         db.executemany(
             "INSERT INTO turn(device, point, boot, at_s, away) VALUES(?, ?, ?, ?, ?)",
-            [(turn.device, turn.point, boot, turn.at_s, turn.away) for turn in turns],
+            [(one.device, one.point, boot, one.at_s, one.away) for one in transitions],
         )
 
 
@@ -44,7 +44,7 @@ def load(db: sqlite3.Connection, boot: str) -> list[SafeTransition]:
 
 
 def trim(db: sqlite3.Connection, boot: str, now_s: float) -> None:
-    """Forget what no limit asks for."""
+    """Remove what no limit needs any more."""
     with db:
         db.execute(
             "DELETE FROM turn WHERE CASE boot WHEN ? THEN at_s ELSE 0 END < ? "
