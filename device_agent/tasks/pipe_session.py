@@ -259,7 +259,7 @@ class PipeSession:
         shared = stream.affinity == "shared"
         index = list(self._config.streams).index(name) + 1
         id_ = name if shared else stream_id(self.start, index)
-        lane = await self._outbox.open(id_, stream) if stream.outward else None
+        lane = await self._outbox.open(id_, stream.format, stream.overflow) if stream.outward else None
         if shared:
             return self._shared.get(
                 name, self.start.task_id, lambda: self._make_port(name, stream, id_, lane)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import structlog
 
@@ -11,9 +10,8 @@ from device_agent.clock import Clock
 from device_agent.errors import NetworkError
 from device_agent.messages import events
 from device_agent.messages.requests import PROGRESS_STREAM
-from device_agent.network import Format, Stream, StreamSpec, TaskLink
+from device_agent.network import Stream, StreamSpec, TaskLink
 from device_agent.store.outbox.channel_queue import ChannelQueue
-from device_agent.store.outbox.live_queue import Overflow
 from device_agent.store.outbox.outbox import Outbox
 
 log = structlog.get_logger("progress")
@@ -23,12 +21,6 @@ INTERVAL_S = 1.0
 STILL_S = 5.0
 OPEN_LIMIT_S = 15.0
 CLOSE_LIMIT_S = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class _ProgressStream:
-    format: Format = "events"
-    overflow: Overflow = "drop-oldest"
 
 
 class Progress:
@@ -47,7 +39,7 @@ class Progress:
         """Where the caller asked for a stream. Without one the work goes on all the same."""
         if not self._link.start.has_stream:
             return
-        lane = await self._outbox.open(self._spec.stream_id, _ProgressStream())
+        lane = await self._outbox.open(self._spec.stream_id, "events", "drop-oldest")
         try:
             async with asyncio.timeout(OPEN_LIMIT_S):
                 self._stream = await self._link.open_stream(self._spec, lane)

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from power_writer import CHANNEL, Rule, begin
+from power_writer import CHANNEL, begin
 
 
 async def drained(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """All events that wait, and the outbox's figures."""
     outbox = await begin(folder)
-    lane = await outbox.open(CHANNEL, Rule())
+    lane = await outbox.open(CHANNEL, "events", "drop-oldest")
     seen: list[dict[str, Any]] = []
     while lane.pending_events:
         await asyncio.wait_for(lane.until_ready(), 30)

@@ -16,13 +16,6 @@ MAX_BYTES = 2_000_000
 INTERVAL_S = 0.2
 
 
-class Rule:
-    """A stream's configuration, as far as the outbox asks."""
-
-    format = "events"
-    overflow = "drop-oldest"
-
-
 async def begin(folder: Path) -> Outbox:
     """An outbox whose memory has not outlived the power cut."""
     memory = Path(tempfile.mkdtemp(prefix="outbox-", dir="/dev/shm"))
@@ -43,7 +36,7 @@ async def begin(folder: Path) -> Outbox:
 
 async def main(folder: Path) -> None:
     outbox = await begin(folder)
-    lane = await outbox.open(CHANNEL, Rule())
+    lane = await outbox.open(CHANNEL, "events", "drop-oldest")
     clock = SystemClock()
     while True:
         for _ in range(20):

@@ -54,7 +54,7 @@ class Machine:
     async def boot(self, rule: Rule, channel: str = "s", *, again: bool = False) -> None:
         """Start; `again`: the Journal knows a session with this channel, as after a crash."""
         self.thread, self.lanes = await self.start([channel] if again else [])
-        self.lane: ChannelQueue = await self.lanes.open(channel, rule)
+        self.lane: ChannelQueue = await self.lanes.open(channel, rule.format, rule.overflow)
         self.lanes._begin_log()
 
     async def start(self, dedicated: list[str]) -> tuple[StoreThread, Outbox]:

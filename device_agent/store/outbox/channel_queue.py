@@ -1,63 +1,187 @@
-"""The outgoing queue of one channel: live events first, the backlog behind, in numbered messages.
+"""The outgoing queue of one channel: live events first, then the late ones, in numbered messages.
 
-Order holds within the live events and within the late ones. A cut message keeps its number and items until it
-is acknowledged. Only the two ends of a long backlog are in memory; the middle is on disk.
+Order holds within the live events and within the late ones. No event is lost without a `gap` that reports it.
 """
 
 import asyncio
 from collections import deque
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
-from device_agent.clock import EARLIEST_TRUE_MS, Clock
-from device_agent.network import Format, OutgoingMessage
-from device_agent.store.outbox.backlog import BacklogOwner
-from device_agent.store.outbox.event import Event, Kept, Range, items
-from device_agent.store.outbox.live_queue import LiveQueue, Overflow, record
+from device_agent.clock import EARLIEST_TRUE_MS, undated
+from device_agent.messages import events
+from device_agent.messages.events import EventDraft
+from device_agent.network import FIRST_NUMBER, Format, OutgoingMessage
+from device_agent.store.outbox import crash_records
+from device_agent.store.outbox.backlog import Backlog
+from device_agent.store.outbox.crash_records import Record
+from device_agent.store.outbox.event import (
+    DiskState,
+    Event,
+    EventRange,
+    cost_bytes,
+    dated,
+    encode,
+    event_id,
+    range_of,
+)
 from device_agent.store.outbox.outbox_file import ChannelRow
-from device_agent.store.outbox.sent_events import SentEvents
-from device_agent.store.outbox.thinning import cost_bytes
+from device_agent.store.outbox.thinning import WIDER, ThinningProgress, thin
 
-# While live events flow, the backlog may fill this share of each message.
+if TYPE_CHECKING:
+    from device_agent.store.outbox.outbox import Outbox
+
+OverflowRule = Literal["drop-oldest", "thin", "refuse"]
+
+# An event that waited longer than this is late: it shows the past, not the present.
+LATE_AFTER_S = 5.0
+# The output of a byte stream that nobody reads: the newest megabyte is kept.
+BYTES_MAX = 1_000_000
+# Numbers are reserved on disk this many ahead, and again when half are used: a power cut then costs a reader
+# one stall, and no commit per message is needed.
+RESERVE = 20_000
+# While live events flow, late ones may fill this share of each message.
 LATE_SHARE = 0.5
+# Sent events that `replay` can send again.
+SENT_MAX_BYTES = 65_536
 DISK_RETRY_S = 1.0
-# Live events do not wait longer than this for old ones to be read.
+# Live events do not wait longer than this for late ones to be read from disk.
 FILL_PATIENCE_S = 0.1
 
 
-class ChannelQueue(LiveQueue):
-    """Implements `network.Lane`; all methods belong to the event loop."""
+@dataclass(frozen=True, slots=True)
+class _InFlight:
+    """A message that is not acknowledged yet, of these (event, late), dated with this boot and offset."""
+
+    message: OutgoingMessage
+    events: list[tuple[Event, bool]]
+    since_s: float
+    boot: str
+    offset_ms: int | None
+
+
+class ChannelQueue:
+    """Implements `network.MessageSource`. All methods belong to the event loop."""
 
     def __init__(
         self,
         channel: str,
         row: ChannelRow | None,
         format_: Format,
-        overflow: Overflow,
-        owner: BacklogOwner,
-        clock: Clock,
+        overflow: OverflowRule,
+        outbox: "Outbox",
     ) -> None:
-        super().__init__(channel, row, format_, overflow, owner, clock)
-        self._cut_s = 0.0
-        self._cut_offset_ms: int | None = None
-        self._sent = SentEvents()
+        """`row`: what the outbox file knows of the channel; None for a new one."""
+        self.channel = channel
+        self.overflow = overflow
+        self.closed = False
+        self.dropped = 0
+        self.thinning = ThinningProgress()
+        self.next_seq = row.next_seq if row else 1
+        self.row_changed = row is None
+        self._seq_reserved = row.seq_reserved if row else 0
+        self._number_reserved = row.number_reserved if row else 0
+        self._format = format_
+        self._number = max(row.next_number if row else 0, FIRST_NUMBER[format_])
+        self._outbox = outbox
+        self._clock = outbox.clock
+        self._live: deque[Event] = deque()
+        self._late = Backlog(channel, row, outbox)
+        self._memory_bytes = 0
+        self._in_flight: _InFlight | None = None
+        self._refused: EventRange | None = None
+        self._sent: deque[Event] = deque()
+        self._sent_bytes = 0
         self._filling: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self._reserve()
+        if self._late:
+            self._ready.set()
 
-    # -- emptying (network.Lane) ----------------------------------------
+    def __repr__(self) -> str:
+        sending = "none" if self._in_flight is None else self._in_flight.message.number
+        return (
+            f"<ChannelQueue {self.channel}: {len(self._live)} live, {len(self._late)} late, "
+            f"in flight {sending}{', closed' if self.closed else ''}>"
+        )
+
+    # -- appending ----------------------------------------
+
+    def append(self, draft: EventDraft) -> bool:
+        """Number and queue an event; False if the overflow rule `refuse` turned it away."""
+        if self.closed:
+            return False
+        cost = Event.cost_of(len(draft.head) + len(draft.tail))
+        if self.overflow == "refuse" and draft.kind == "reading" and self._outbox.is_full(cost):
+            self._refuse(EventRange(1, from_at=draft.at_ms, to_at=draft.at_ms))
+            return False
+        self._report_refused()
+        self._number_and_queue(draft)
+        return True
+
+    def append_bytes(self, data: bytes) -> None:
+        """Queue a chunk of a byte stream."""
+        if not self.closed and data:
+            while len(self._live) > 1 and self._memory_bytes > BYTES_MAX:
+                self._drop_oldest(self._live)
+                self.dropped += 1
+            now_s = self._clock.monotonic_s()
+            self._queue(Event(self._outbox.next_id(), data, None, self._clock.now_ms(), "bytes", "", now_s))
+
+    def _number_and_queue(self, draft: EventDraft) -> Event:
+        if undated(draft.at_ms):
+            draft = draft.undated(self._clock.boot)
+        seq = self.next_seq
+        self.next_seq += 1
+        self._reserve()
+        id_, now_s = self._outbox.next_id(), self._clock.monotonic_s()
+        event = Event(id_, draft.numbered(seq), seq, draft.at_ms, draft.kind, draft.device, now_s)
+        self._queue(event)
+        return event
+
+    def _queue(self, event: Event) -> None:
+        self._outbox.log(crash_records.added(self.channel, event))
+        self._outbox.add_used(event.cost_bytes)
+        self._add_memory(event.cost_bytes)
+        self._live.append(event)
+        self._move_late()
+        self._ready.set()
+        self._outbox.limit_memory()
+
+    def _add_memory(self, more_bytes: int) -> None:
+        self._memory_bytes += more_bytes
+        self._outbox.add_memory(more_bytes)
+
+    def _reserve(self) -> None:
+        half = RESERVE // 2
+        if self.next_seq + half > self._seq_reserved or self._number + half > self._number_reserved:
+            self._seq_reserved = self.next_seq + RESERVE
+            self._number_reserved = self._number + RESERVE
+            self.row_changed = True
+
+    def _move_late(self) -> None:
+        """Live events that waited too long join the backlog; bytes have one order only and never do."""
+        if self._live and self._live[0].seq is None:
+            return
+        oldest_s = self._clock.monotonic_s() - LATE_AFTER_S
+        while self._live and self._live[0].appended_s < oldest_s:
+            self._late.add(self._live.popleft())
+
+    # -- sending (network.MessageSource) ----------------------------------------
 
     async def until_ready(self) -> None:
         while True:
-            old = not self._late.head and self._late.elsewhere and self._cut is None
-            if old and not await self._fill_head() and not self._live and not self.closed:
+            on_disk = not self._late.head and self._late.beyond_head and self._in_flight is None
+            if on_disk and not await self._fill_head() and not self._live and not self.closed:
                 await asyncio.sleep(DISK_RETRY_S)
-            if self._cut is not None or self._live or self._late.head or self._refused or self.closed:
+            if self._in_flight is not None or self._live or self._late.head or self._refused or self.closed:
                 return
-            if not self._late.elsewhere:
+            if not self._late.beyond_head:
                 self._ready.clear()
                 await self._ready.wait()
 
     async def _fill_head(self) -> bool:
-        """Begin to read old events, and wait for them unless live ones would wait; whether any are there."""
+        """Read late events, and wait for them unless live ones would wait; whether any are there."""
         if self._filling is None or self._filling.done():
             self._filling = asyncio.create_task(self._fill(), name=f"outbox fill {self.channel}")
         await asyncio.wait([self._filling], timeout=FILL_PATIENCE_S if self._live else None)
@@ -65,77 +189,90 @@ class ChannelQueue(LiveQueue):
 
     async def _fill(self) -> None:
         before_bytes = self._late.spilled_bytes
-        lost = await self._late.fill(self.held_ids())
+        lost = await self._late.fill_head(self.ids_in_flight())
         if lost is None:
             return
-        self._hold(before_bytes - self._late.spilled_bytes - lost.bytes)
+        self._add_memory(before_bytes - self._late.spilled_bytes - lost.bytes)
         if lost.count:
-            self._owner.note_cost(-lost.bytes)
-            self.say_lost(lost, "power_cut")
+            self._outbox.add_used(-lost.bytes)
+            self.report_lost(lost, "power_cut")
 
     def next_message(self, limit_bytes: int) -> OutgoingMessage | None:
-        if self._cut is not None:
-            return self._cut
-        self._age()
-        self._say_what_was_refused()
-        room = limit_bytes
-        if self._late and self._format == "bytes":
-            room = 0  # bytes have one order only
-        elif self._late.head and self._live:
-            room = int(limit_bytes * (1 - LATE_SHARE))
-        chosen: list[tuple[Event, bool]] = []
-        size = self._take(self._live, room, chosen, late=False) if room else 0
-        size += self._take(self._late.head, limit_bytes - size, chosen, late=True)
-        if room or not self._late:
-            self._take(self._live, limit_bytes - size, chosen, late=False)
+        if self._in_flight is not None:
+            return self._in_flight.message
+        self._move_late()
+        self._report_refused()
+        chosen = self._choose(limit_bytes)
         if not chosen:
             return None
-        self._cut_events, self._cut_s = chosen, self._clock.monotonic_s()
-        self._cut_offset_ms = self._clock.offset_ms()
-        out = items(chosen, self._clock.boot, self._cut_offset_ms)
-        self._cut = OutgoingMessage(self._number, out, self._clock.now_ms())
+        boot, offset_ms = self._clock.boot, self._clock.offset_ms()
+        message = OutgoingMessage(self._number, encode(chosen, boot, offset_ms), self._clock.now_ms())
+        self._in_flight = _InFlight(message, chosen, self._clock.monotonic_s(), boot, offset_ms)
         self._number += 1
         self._reserve()
-        if (record := self.cut_under_way()) is not None:
-            self._owner.log(record)
-        return self._cut
+        self._outbox.log(crash_records.in_flight(self.channel, message, chosen, boot, offset_ms))
+        return message
+
+    def _choose(self, limit_bytes: int) -> list[tuple[Event, bool]]:
+        """Take the events of the next message off their queues: (event, late)."""
+        live_limit_bytes = limit_bytes
+        if self._late and self._format == "bytes":
+            live_limit_bytes = 0  # bytes have one order only
+        elif self._late.head and self._live:
+            live_limit_bytes = int(limit_bytes * (1 - LATE_SHARE))
+        chosen: list[tuple[Event, bool]] = []
+        size = self._take(self._live, live_limit_bytes, chosen, late=False) if live_limit_bytes else 0
+        size += self._take(self._late.head, limit_bytes - size, chosen, late=True)
+        if live_limit_bytes or not self._late:
+            self._take(self._live, limit_bytes - size, chosen, late=False)
+        return chosen
 
     def _take(
-        self, queue: deque[Event], room_bytes: int, chosen: list[tuple[Event, bool]], *, late: bool
+        self, queue: deque[Event], limit_bytes: int, chosen: list[tuple[Event, bool]], *, late: bool
     ) -> int:
         taken_bytes = 0
         while queue:
             event = queue[0]
             # Base64 of a chunk of bytes is a third longer; an event has a comma, and may get the mark `late`.
             size = len(event.data) * 4 // 3 + 3 if event.seq is None else len(event.data) + 14
-            if (chosen or taken_bytes) and taken_bytes + size > room_bytes:
+            if (chosen or taken_bytes) and taken_bytes + size > limit_bytes:
                 break
             queue.popleft()
-            self._hold(-event.cost_bytes)
+            self._add_memory(-event.cost_bytes)
             chosen.append((event, late))
             taken_bytes += size
         return taken_bytes
 
     def ack(self, message: OutgoingMessage) -> None:
-        if message is not self._cut:
+        sending = self._in_flight
+        if sending is None or message is not sending.message:
             return
-        self._owner.log(["k", self.channel, message.number])
-        for event, _ in self._cut_events:
-            self._forget(event)
-            self._sent.add(event)
-        self._cut, self._cut_events = None, []
+        self._outbox.log(crash_records.acknowledged(self.channel, message.number))
+        for event, _ in sending.events:
+            self._release(event)
+            self._remember_sent(event)
+        self._in_flight = None
+
+    def _remember_sent(self, event: Event) -> None:
+        if event.seq is None:
+            return
+        self._sent.append(event)
+        self._sent_bytes += len(event.data)
+        while self._sent_bytes > SENT_MAX_BYTES:
+            self._sent_bytes -= len(self._sent.popleft().data)
 
     def replay(self, from_seq: int) -> int | None:
-        """Queue again what was sent from this number on; returns the first number that goes out again.
+        """Queue again what was sent from this number on, as far as it is remembered.
 
-        None where nothing of it is kept any more.
+        The first number that goes out again; None if there is none.
         """
-        again = self._sent.since(from_seq)
+        again = [event for event in self._sent if event.seq is not None and event.seq >= from_seq]
         for event in again:
-            copy = replace(event, id=self._owner.next_id(), appended_s=float("-inf"), kept=Kept.NOWHERE)
-            self._owner.log(record(self.channel, copy))
-            self._owner.note_cost(copy.cost_bytes)
-            self._hold(copy.cost_bytes)
+            id_ = self._outbox.next_id()
+            copy = replace(event, id=id_, appended_s=float("-inf"), disk_state=DiskState.NOT_STORED)
+            self._outbox.log(crash_records.added(self.channel, copy))
+            self._outbox.add_used(copy.cost_bytes)
+            self._add_memory(copy.cost_bytes)
             self._late.add(copy)
         self._ready.set()
         return again[0].seq if again else None
@@ -146,127 +283,227 @@ class ChannelQueue(LiveQueue):
 
     @property
     def pending_events(self) -> int:
-        return len(self._live) + len(self._late) + len(self._cut_events)
+        return len(self._live) + len(self._late) + len(self.ids_in_flight())
 
     @property
     def next_number(self) -> int:
         return self._number
 
+    # -- overflow and loss ----------------------------------------
+
+    def _refuse(self, lost: EventRange) -> None:
+        """Readings that were turned away: one `gap` reports them when there is space again."""
+        self.dropped += lost.count
+        self._outbox.log(crash_records.refused(self.channel, lost))
+        before = self._refused
+        if before is not None:
+            lost = replace(lost, count=before.count + lost.count, from_at=before.from_at)
+        self._refused = lost
+        self._ready.set()
+
+    def _report_refused(self) -> None:
+        lost, self._refused = self._refused, None
+        if lost is not None:
+            self._queue_gap(lost.dated(self._clock.offset_ms()), "overflow")
+
+    def report_lost(self, lost: EventRange, reason: str) -> Event | None:
+        """Queue the `gap` for events that will not come; None on a byte stream, which cannot carry one."""
+        self.dropped += lost.count
+        return self._queue_gap(lost, reason)
+
+    def _queue_gap(self, lost: EventRange, reason: str) -> Event | None:
+        if self._format == "bytes":
+            return None
+        now_ms = self._clock.now_ms()
+        return self._number_and_queue(
+            events.gap(
+                now_ms,
+                reason,
+                count=lost.count,
+                from_seq=lost.from_seq,
+                to_seq=lost.to_seq,
+                from_at=lost.from_at or now_ms,
+                to_at=lost.to_at or now_ms,
+            )
+        )
+
+    def free_memory(self, target_bytes: int) -> None:
+        """Drop or thin by the overflow rule: the oldest of the backlog first, then the oldest live events."""
+        if self.overflow == "thin" and self._thin_memory(target_bytes):
+            return
+        dropped: list[Event] = []
+        size = 0
+        for queue in (self._late.head, self._late.tail, self._live):
+            while len(queue) > 1 and size < target_bytes:
+                dropped.append(self._drop_oldest(queue))
+                size += dropped[-1].cost_bytes
+        if dropped:
+            self.report_lost(self.range_of(dropped), "overflow")
+
+    def _thin_memory(self, target_bytes: int) -> bool:
+        self._move_late()
+        queues = (self._late.head, self._late.tail, self._live)
+        windows = (WIDER**n for n in range(1, 7))
+        for queue, window in ((queue, window) for window in windows for queue in queues):
+            # Those on disk, or on their way to it, are thinned there.
+            old = [event for event in queue if event.disk_state is DiskState.NOT_STORED]
+            new = thin([self.dated(event) for event in old], window)
+            saved = cost_bytes(old) - cost_bytes(new)
+            if saved < target_bytes // 2:
+                continue
+            rest = [event for event in queue if event.disk_state is not DiskState.NOT_STORED]
+            queue.clear()
+            queue.extend(sorted([*rest, *new], key=event_id))
+            self._add_memory(-saved)
+            self._outbox.add_used(-saved)
+            self.report_lost(replace(self.range_of(old), count=len(old) - len(new)), "thinned")
+            return True
+        return False
+
+    def _drop_oldest(self, queue: deque[Event]) -> Event:
+        event = queue.popleft()
+        self._add_memory(-event.cost_bytes)
+        self._release(event)
+        return event
+
+    def _release(self, event: Event) -> None:
+        self._outbox.add_used(-event.cost_bytes)
+        if event.disk_state is not DiskState.NOT_STORED:
+            self._outbox.delete_later(self.channel, event.id)
+
+    def range_of(self, some: list[Event]) -> EventRange:
+        """The range of these events, with true times where they are known."""
+        return range_of(some, self._clock.boot, self._clock.offset_ms())
+
+    def dated(self, event: Event) -> Event:
+        """With its true time, if that is known."""
+        return dated(event, self._clock.boot, self._clock.offset_ms())
+
     # -- disk ----------------------------------------
 
-    def row(self) -> ChannelRow:
-        """What the disk shall know; taken when a commit is made."""
-        self.row_changed = False
-        return ChannelRow(self.channel, self.next_seq, self._number, self.seq_reserved, self.number_reserved)
-
-    def unkept(self, older_than_s: float) -> list[Event]:
-        """Events that are on no disk, all of them if one waited since before this instant."""
-        some = [event for event in self.in_memory if event.kept is Kept.NOWHERE]
-        return some if any(event.appended_s <= older_than_s for event in some) else []
-
-    def cut_to_keep(self, older_than_s: float) -> list[Any] | None:
-        """The message under way, if it has waited since before this instant."""
-        return self.cut_under_way() if self._cut_s <= older_than_s else None
-
-    def spill(self) -> None:
-        """Let go of the middle of the backlog that is on disk."""
-        self._age()
-        self._hold(-self._late.spill())
-
-    def not_on_disk(self) -> None:
-        """The file was lost or begun anew: what is in memory is to be written again."""
-        self.row_changed = True
-        for event in self.in_memory:
-            event.kept = Kept.NOWHERE
+    @property
+    def in_memory(self) -> list[Event]:
+        """All events in memory: those in flight, then those that wait."""
+        sending = self._in_flight.events if self._in_flight is not None else []
+        return [*(event for event, _ in sending), *self._late.in_memory(), *self._live]
 
     @property
-    def spilled_span(self) -> tuple[int, int] | None:
-        """The ids between which the events lie that are on disk alone."""
-        return self._late.span
+    def spilled_ids(self) -> tuple[int, int] | None:
+        """The ids (exclusive) between which the events lie that are on disk only; None if there are none."""
+        return self._late.spilled_ids
 
-    def held_ids(self) -> set[int]:
-        """Ids of the message under way: on disk perhaps, but not on disk alone."""
-        return {event.id for event, _ in self._cut_events}
+    def ids_in_flight(self) -> set[int]:
+        """Ids of the events in flight: they may be on disk, but are in memory too."""
+        return {event.id for event, _ in self._in_flight.events} if self._in_flight is not None else set()
+
+    def take_row(self) -> ChannelRow:
+        """The channel's row for a commit that is made now."""
+        self.row_changed = False
+        return ChannelRow(
+            self.channel, self.next_seq, self._number, self._seq_reserved, self._number_reserved
+        )
+
+    def to_store(self, older_than_s: float) -> list[Event]:
+        """All events that are on no disk, if one of them has waited since before this instant."""
+        some = [event for event in self.in_memory if event.disk_state is DiskState.NOT_STORED]
+        return some if any(event.appended_s <= older_than_s for event in some) else []
+
+    def in_flight_record(self, older_than_s: float = float("inf")) -> Record | None:
+        """The crash log's record of the message in flight, if that has waited since before this instant."""
+        sending = self._in_flight
+        if sending is None or sending.since_s > older_than_s:
+            return None
+        return crash_records.in_flight(
+            self.channel, sending.message, sending.events, sending.boot, sending.offset_ms
+        )
+
+    def spill(self) -> None:
+        """Release the middle of the backlog from memory, where it is on disk."""
+        self._move_late()
+        self._add_memory(-self._late.spill())
+
+    def replaced(self, removed: EventRange, new_bytes: int) -> None:
+        """Events on disk were dropped, or others of this size put in their place."""
+        self._late.replaced(removed, new_bytes)
+        self._outbox.add_used(new_bytes - removed.bytes)
+
+    def file_lost(self) -> None:
+        """The outbox file was begun anew: what is in memory is to be written again."""
+        self.row_changed = True
+        for event in self.in_memory:
+            event.disk_state = DiskState.NOT_STORED
+
+    def adopt(self, row: ChannelRow) -> None:
+        """A disk that could not be read before is back, with these events."""
+        self.row_changed = True
+        self._late.adopt(row)
+        self._ready.set()
 
     # -- restart ----------------------------------------
 
-    def snapshot(self) -> list[list[Any]]:
-        """Records of the crash log that make this state again, together with the disk."""
-        records: list[list[Any]] = [["n", self.channel, self.next_seq, self._number]]
-        if (lost := self._refused) is not None:
-            records.append(["l", self.channel, lost.count, lost.from_at, lost.to_at])
-        some = [event for event in self.in_memory if event.kept is not Kept.ON_DISK]
-        records += [record(self.channel, event) for event in some]
-        under_way = self.cut_under_way()
-        return [*records, under_way] if under_way is not None else records
+    def snapshot(self) -> list[Record]:
+        """Records for a new crash log that, with the disk, restore this state."""
+        records = [crash_records.numbers(self.channel, self.next_seq, self._number)]
+        if self._refused is not None:
+            records.append(crash_records.refused(self.channel, self._refused))
+        some = [event for event in self.in_memory if event.disk_state is not DiskState.STORED]
+        records += [crash_records.added(self.channel, event) for event in some]
+        sending = self.in_flight_record()
+        return [*records, sending] if sending is not None else records
 
-    def in_doubt(self, row: ChannelRow | None) -> None:
-        """Nobody knows how far this channel came: jump to numbers that cannot have been used, and say so."""
+    def skip_numbers(self, row: ChannelRow | None) -> None:
+        """The last numbers used are not known: go on with ones that cannot have been, and report the gap."""
         now_ms = self._clock.now_ms()
         far = max(now_ms, EARLIEST_TRUE_MS)
         seq, number = (row.seq_reserved, row.number_reserved) if row is not None else (far, far)
         first = row.next_seq if row is not None else 1
         last = max(first, seq - 1)
         self.restore_numbers(seq, number)
-        self.say_lost(Range(last - first + 1, 0, 0, first, last, now_ms, now_ms), "power_cut")
-
-    def adopt(self, row: ChannelRow) -> None:
-        """A disk that could not be read before is back, with what it has kept."""
-        self.row_changed = True
-        self._late.adopt(row)
-        self._ready.set()
+        lost = EventRange(last - first + 1, from_seq=first, to_seq=last, from_at=now_ms, to_at=now_ms)
+        self.report_lost(lost, "power_cut")
 
     def restore_numbers(self, next_seq: int, next_number: int) -> None:
         self.next_seq, self._number = max(self.next_seq, next_seq), max(self._number, next_number)
 
     def restore_events(self, some: list[Event]) -> None:
-        """Events that only the crash log had, after those on disk."""
+        """Events that only the crash log had: newer than all on disk."""
         if some and some[0].seq is None:
             self._live.extend(some)
         else:
             self._late.restore(some)
         size = cost_bytes(some)
-        self._hold(size)
-        self._owner.note_cost(size)
+        self._add_memory(size)
+        self._outbox.add_used(size)
         self._ready.set()
 
-    def restore_cut(
+    def restore_in_flight(
         self, number: int, ts_ms: int, some: list[tuple[Event, bool]], boot: str, offset_ms: int | None
     ) -> None:
-        """The message that was under way: the same number with the same content, its times included."""
-        self._cut_events, self._cut_offset_ms = some, offset_ms
-        self._cut = OutgoingMessage(number, items(some, boot, offset_ms), ts_ms)
-        self._cut_s = float("-inf")
+        """The message that was in flight: the same number with the same content, its times included."""
+        message = OutgoingMessage(number, encode(some, boot, offset_ms), ts_ms)
+        self._in_flight = _InFlight(message, some, float("-inf"), boot, offset_ms)
         self._number = max(self._number, number + 1)
-        on_disk = [event for event, _ in some if event.kept is Kept.ON_DISK]
-        self._late.not_spilled(on_disk)
-        self._owner.note_cost(sum(event.cost_bytes for event, _ in some if event not in on_disk))
+        stored = [event for event, _ in some if event.disk_state is DiskState.STORED]
+        self._late.not_spilled(stored)
+        self._outbox.add_used(cost_bytes(event for event, _ in some) - cost_bytes(stored))
         self._ready.set()
 
-    def restore_acked(self, some: list[Event]) -> None:
+    def restore_acknowledged(self, some: list[Event]) -> None:
         """Events on disk that were acknowledged before the process died."""
         self._late.not_spilled(some)
         for event in some:
-            self._forget(event)
+            self._release(event)
 
-    def cut_under_way(self) -> list[Any] | None:
-        """The crash log's record of the message under way."""
-        if self._cut is None:
-            return None
-        refs = [[event.id, late] for event, late in self._cut_events]
-        clock = (self._clock.boot, self._cut_offset_ms)
-        return ["c", self.channel, self._cut.number, self._cut.ts_ms, refs, *clock]
+    def delete_unread(self, ids: list[int]) -> None:
+        """Acknowledged events on a disk that cannot be read now."""
+        for id_ in ids:
+            self._outbox.delete_later(self.channel, id_)
+
+    def restore_refused(self, lost: EventRange) -> None:
+        """Readings that the last process had refused and not reported."""
+        self._refuse(lost)
 
     # -- end ----------------------------------------
-
-    def doom(self, ids: list[int]) -> None:
-        """Events on a disk that cannot be read now were acknowledged."""
-        for id_ in ids:
-            self._owner.gone(self.channel, Event(id_, b"", None, 0, "", "", 0.0, Kept.ON_DISK))
-
-    def restore_refused(self, count: int, from_at: int, to_at: int) -> None:
-        """Readings that the last process had turned away and had not said so."""
-        self._refuse(Range(count, 0, 0, None, None, from_at, to_at))
 
     def close(self) -> None:
         """Take nothing more; the writer empties what is left and ends."""
@@ -276,10 +513,10 @@ class ChannelQueue(LiveQueue):
     def discard(self) -> None:
         """Forget what is left: nobody will ever read it."""
         if self._filling is not None:
-            self._filling.cancel()  # what it brings would be counted, and never let go
-        self._owner.note_cost(-cost_bytes(self.in_memory) - self._late.spilled_bytes)
+            self._filling.cancel()  # what it loads would be counted and never released
+        self._outbox.add_used(-cost_bytes(self.in_memory) - self._late.spilled_bytes)
         self._live.clear()
         self._late.clear()
-        self._hold(-self._memory_bytes)
-        self._cut, self._cut_events = None, []
+        self._add_memory(-self._memory_bytes)
+        self._in_flight = None
         self.close()

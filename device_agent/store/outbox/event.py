@@ -1,9 +1,9 @@
-"""One event on its way out, in memory and on disk."""
+"""One outgoing event, in memory and on disk."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from enum import Enum
 from typing import Any
 
 from device_agent.clock import undated
@@ -13,19 +13,20 @@ from device_agent.messages import events
 OVERHEAD_BYTES = 120
 
 
-class Kept(IntEnum):
-    """Where an event is besides memory."""
+class DiskState(Enum):
+    """Whether the outbox file has an event that is also in memory."""
 
-    NOWHERE = 0
-    UNDERWAY = 1
-    ON_DISK = 2
+    NOT_STORED = "not stored"
+    WRITING = "writing"
+    STORED = "stored"
 
 
 @dataclass(slots=True)
 class Event:
-    """`data` is the JSON text that goes out, or a chunk of bytes (then `seq` is None).
+    """`data` is the JSON text that goes out, or a chunk of a byte stream (then `seq` is None).
 
-    `id` orders all events of the agent; it is the key on disk.
+    `id` orders all events of the agent and is the key on disk. `appended_s`: when it was queued, monotonic;
+    minus infinity for one of an earlier process, which is late by definition.
     """
 
     id: int
@@ -35,7 +36,7 @@ class Event:
     kind: str
     device: str
     appended_s: float
-    kept: Kept = Kept.NOWHERE
+    disk_state: DiskState = DiskState.NOT_STORED
 
     @property
     def cost_bytes(self) -> int:
@@ -47,63 +48,76 @@ class Event:
         return data_bytes + OVERHEAD_BYTES
 
 
+def cost_bytes(some: Iterable[Event]) -> int:
+    return sum(event.cost_bytes for event in some)
+
+
+def event_id(event: Event) -> int:
+    """Sort key: the order in which events were queued."""
+    return event.id
+
+
 @dataclass(frozen=True, slots=True)
-class Range:
-    """Events that are no more: how many, in how many rows, which numbers, when."""
+class EventRange:
+    """What a `gap` reports: `count` events, with the first and last number and time (epoch ms).
+
+    `rows` and `bytes` are what they took in the outbox. A lost `gap` is one row and counts for the events
+    that it reported.
+    """
 
     count: int
-    rows: int
-    bytes: int
-    from_seq: int | None
-    to_seq: int | None
-    from_at: int
-    to_at: int
+    rows: int = 0
+    bytes: int = 0
+    from_seq: int | None = None
+    to_seq: int | None = None
+    from_at: int = 0
+    to_at: int = 0
 
-    def known(self, offset_ms: int | None) -> "Range":
-        """With true times, where it was noted before the time was known: events that never had a number."""
+    def dated(self, offset_ms: int | None) -> "EventRange":
+        """With true times, for refused readings (they have no number) of before the clock was set."""
         if offset_ms is None or self.from_seq is not None or not undated(self.from_at):
             return self
         to_at = self.to_at + offset_ms if undated(self.to_at) else self.to_at
         return replace(self, from_at=self.from_at + offset_ms, to_at=to_at)
 
 
-NOTHING = Range(0, 0, 0, None, None, 0, 0)
+def encode(some: Sequence[tuple[Event, bool]], boot: str, offset_ms: int | None) -> tuple[bytes, ...]:
+    """The bytes that go out, of pairs (event, late).
+
+    `offset_ms` dates events from before the clock was set.
+    """
+    return tuple(_encoded(dated(event, boot, offset_ms), late) for event, late in some)
 
 
-def items(some: Sequence[tuple[Event, bool]], boot: str, offset_ms: int | None) -> tuple[bytes, ...]:
-    """The very bytes that go out, of events that are late or not; `offset_ms` dates what has no time."""
-    return tuple(_item(dated(event, boot, offset_ms), late) for event, late in some)
-
-
-def _item(event: Event, late: bool) -> bytes:
+def _encoded(event: Event, late: bool) -> bytes:
     if not late or event.seq is None:
         return event.data
     return event.data[:-1] + events.LATE
 
 
 def dated(event: Event, boot: str, offset_ms: int | None) -> Event:
-    """With the true time, if it was made before that was known and it is known now."""
+    """With its true time, if the event was made before the clock was set and it is set now."""
     if offset_ms is None or event.seq is None or not undated(event.at_ms):
         return event
     data = events.dated(event.data, boot, offset_ms)
     return event if data is event.data else replace(event, data=data, at_ms=event.at_ms + offset_ms)
 
 
-def range_of(some: list[Event], boot: str, offset_ms: int | None) -> Range:
-    """What these events amount to; a `gap` among them hands on what it was to say."""
+def range_of(some: Sequence[Event], boot: str, offset_ms: int | None) -> EventRange:
+    """The range that these events (at least one) cover; a `gap` among them passes on what it reported."""
     now_dated = [dated(event, boot, offset_ms) for event in some]
     numbers = [event.seq for event in some if event.seq is not None]
     times = [event.at_ms for event in now_dated]
     count = 0
     for event in now_dated:
-        said = _said(event) if event.kind == "gap" else {}
-        count += said.get("count", 1)
-        numbers += [said[name] for name in ("from_seq", "to_seq") if said.get(name) is not None]
-        times += [said[name] for name in ("from_at", "to_at") if name in said]
-    return Range(
+        gap = _members(event) if event.kind == "gap" else {}
+        count += gap.get("count", 1)
+        numbers += [gap[name] for name in ("from_seq", "to_seq") if gap.get(name) is not None]
+        times += [gap[name] for name in ("from_at", "to_at") if name in gap]
+    return EventRange(
         count=count,
         rows=len(some),
-        bytes=sum(event.cost_bytes for event in some),
+        bytes=cost_bytes(some),
         from_seq=min(numbers, default=None),
         to_seq=max(numbers, default=None),
         from_at=min(times),
@@ -111,6 +125,6 @@ def range_of(some: list[Event], boot: str, offset_ms: int | None) -> Range:
     )
 
 
-def _said(gap: Event) -> dict[str, Any]:
-    said = json.loads(gap.data)
-    return said if isinstance(said, dict) else {}
+def _members(gap: Event) -> dict[str, Any]:
+    members = json.loads(gap.data)
+    return members if isinstance(members, dict) else {}

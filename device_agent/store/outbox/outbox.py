@@ -1,54 +1,49 @@
-"""All lanes and what keeps them: write-behind commits, the crash log, the cap.
+"""All outgoing queues and their storage: delayed commits, the crash log, the limits on disk and memory.
 
-An event acknowledged within the commit interval never touches the disk. A killed process loses nothing: the
-crash log has it. A power cut costs at most one interval, and a `gap` says so.
+An event that is acknowledged within the commit interval never touches the disk. A killed process loses
+nothing, for the crash log has it. A power cut costs at most one interval, and a `gap` reports it
+(docs/delivery.md).
 """
 
 import asyncio
 import json
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from device_agent.clock import Clock
-from device_agent.store.outbox.capacity import Capacity, giving_way
-from device_agent.store.outbox.channel_queue import ChannelQueue
+from device_agent.network import Format
+from device_agent.store.outbox import crash_records
+from device_agent.store.outbox.channel_queue import ChannelQueue, OverflowRule
 from device_agent.store.outbox.crash_log import CrashLog
-from device_agent.store.outbox.event import Event, Kept, Range, range_of
-from device_agent.store.outbox.live_queue import Overflow
+from device_agent.store.outbox.crash_records import Record
+from device_agent.store.outbox.event import DiskState, Event
 from device_agent.store.outbox.outbox_disk import OutboxDisk
-from device_agent.store.outbox.outbox_file import ChannelRow, Commit, OutboxFile, StoredEvents
-from device_agent.store.outbox.restore import QueueRule, restore
+from device_agent.store.outbox.outbox_file import ChannelRow, Commit, OutboxContents, OutboxFile
+from device_agent.store.outbox.overflow import DiskOverflow, drop_order
+from device_agent.store.outbox.restore import format_of, restore
 from device_agent.store.store_thread import StoreThread
 
 log = structlog.get_logger("outbox")
 
 LOAD_BYTES = 200_000
-# So many acknowledged events are taken off the disk at once.
-GONE_MAX = 5000
+# More acknowledged events than this on disk are deleted at once.
+DELETES_MAX = 5000
 # What memory may hold that is on no disk: the disk takes nothing, or is slower than what comes.
 MEMORY_MAX_BYTES = 8_000_000
-# How much of the interval an event waits for its acknowledgement before it is written, and how often that is
-# looked at; the rest is for the disk.
+# For refused readings' gaps and for answers, this share of the limits stays free.
+SPARE_SHARE = 1 / 32
+# How much of the commit interval an event waits for its acknowledgement before it is written, and how often
+# that is checked; the rest is for the disk.
 WAIT_SHARE = 0.6
-LOOK_SHARE = 0.2
-
-
-class StreamRule(Protocol):
-    """What a lane needs of its stream's configuration."""
-
-    @property
-    def format(self) -> Any: ...
-
-    @property
-    def overflow(self) -> Overflow: ...
+CHECK_SHARE = 0.2
 
 
 class Outbox:
-    """Owner of the lanes; `run` is their life. Methods belong to the event loop."""
+    """Owns the queues; `run` commits them. Methods belong to the event loop."""
 
     def __init__(
         self,
@@ -60,114 +55,115 @@ class Outbox:
         thread: StoreThread,
         clock: Clock,
     ) -> None:
+        self.clock = clock
         self.max_bytes = max_bytes
         self.used_bytes = 0
-        self._clock = clock
-        self._interval_s = commit_interval_s
         self.memory_bytes = 0
-        self.memory_max_bytes = min(MEMORY_MAX_BYTES, max_bytes)
+        self._memory_max_bytes = min(MEMORY_MAX_BYTES, max_bytes)
+        self._interval_s = commit_interval_s
         self._file = OutboxFile(folder / "outbox.db")
-        self._disk = OutboxDisk(self._file, thread, clock, self._begun_anew)
-        self._disk.in_memory = self._ids_in_memory
+        self._disk = OutboxDisk(
+            self._file, thread, clock, ids_in_memory=self._ids_in_memory, on_new_file=self._file_begun_anew
+        )
         self._log = CrashLog(runtime_folder / "outbox.log", clock.boot)
-        self._room = Capacity(max_bytes, self._load_whole, self._replace)
-        self._open: dict[str, ChannelQueue] = {}
+        self._overflow = DiskOverflow(self)
+        self._queues: dict[str, ChannelQueue] = {}
+        # Of channels that no queue is open for: their rows, and their crash records.
         self._rows: dict[str, ChannelRow] = {}
-        self._restored: dict[str, list[list[Any]]] = {}
-        self._gone: list[tuple[str, int]] = []
-        self._gone_s = 0.0
+        self._crash_records: dict[str, list[Record]] = {}
+        # Events on disk that are not needed any more, and those that a commit is deleting now.
+        self._deletes: list[tuple[str, int]] = []
+        self._deletes_since_s = 0.0
         self._deleting: list[tuple[str, int]] = []
+        self._forgotten: list[str] = []
+        self._in_flight_on_disk: dict[str, str] = {}
+        self._next_id = 1
+        # Whether the last numbers of all channels are known, and of which channels they are not.
+        self._numbers_known = True
+        self._in_doubt: set[str] = set()
         self._committing = asyncio.Lock()
         self._closing = False
-        self._forgotten: list[str] = []
-        self._cuts_on_disk: dict[str, str] = {}
-        self._next_id = 1
-        # Whether the last numbers of all channels are known, and of which they are not.
-        self._all_known = True
-        self._doubtful: set[str] = set()
 
     # -- start ----------------------------------------
 
     async def load(self) -> None:
-        """Find what the last process left. Never fails: what cannot be read is set aside and reported."""
+        """Find what the last process left. Never fails: a damaged file is set aside and logged."""
         records = self._log.read()
         found = await self._disk.open()
         if found is None:
-            # Nobody knows which ids that disk holds.
-            self._next_id = self._clock.now_ms() * 1_000_000
+            # The ids on that disk are not known; these are greater.
+            self._next_id = self.clock.now_ms() * 1_000_000
         else:
             self._take(found)
             self._next_id = found.last_id + 1
-            self._doubtful = found.doubtful
-        self._all_known = records is not None or (found is not None and found.clean)
-        lost = found is None or self._file.set_aside
-        fresh = found is not None and not found.rows and not lost
-        if not self._all_known and not fresh:
-            self._doubtful |= set(self._rows)
-            if self._rows:
-                log.warning("power_cut", channels=len(self._rows))
-        for record in records if records is not None else found.cuts if found is not None else []:
-            self._restored.setdefault(str(record[1]), []).append(record)
-            if record[0] == "a":
+            self._in_doubt = found.in_doubt
+        self._numbers_known = records is not None or (found is not None and found.clean)
+        if not self._numbers_known and self._rows:
+            self._in_doubt |= set(self._rows)
+            log.warning("power_cut", channels=len(self._rows))
+        if records is None:
+            records = found.in_flight if found is not None else []
+        for record in records:
+            self._crash_records.setdefault(str(record[1]), []).append(record)
+            if record[0] == crash_records.ADDED:
                 self._next_id = max(self._next_id, int(record[2]) + 1)
         if self._rows or records:
             waiting = sum(row.events for row in self._rows.values())
-            log.info("outbox_found", events_on_disk=waiting, crash_log_records=len(records or ()))
+            log.info("outbox_found", events_on_disk=waiting, crash_log_records=len(records))
 
     def expect(self, *, shared: Collection[str], dedicated: Collection[str]) -> None:
         """The channels that may be opened again; forget all others. `dedicated`: of sessions that go on."""
         lost = bool(self._file.set_aside) or not self._file.is_open
-        for name in [*self._rows, *self._restored]:
+        for name in [*self._rows, *self._crash_records]:
             if name not in shared and name not in dedicated:
                 row = self._rows.pop(name, None)
-                self._restored.pop(name, None)
+                self._crash_records.pop(name, None)
                 self.used_bytes -= row.bytes if row is not None else 0
-                self._doubtful.discard(name)
+                self._in_doubt.discard(name)
                 self._forgotten.append(name)
         # A channel of which nothing is known, and that a caller may have read from.
-        if not self._all_known:
-            self._doubtful |= set(dedicated)
-        if lost or (not self._all_known and dedicated):
-            self._doubtful |= {name for name in shared if name not in self._restored}
+        if not self._numbers_known:
+            self._in_doubt |= set(dedicated)
+        if lost or (not self._numbers_known and dedicated):
+            self._in_doubt |= {name for name in shared if name not in self._crash_records}
 
-    async def open(self, id_: str, stream: StreamRule) -> ChannelQueue:
-        """The lane of a stream; one that is open already is the same lane."""
-        lane = self._open.get(id_)
-        if lane is not None and not lane.closed:
-            return lane
-        row = self._rows.pop(id_, None)
-        lane = ChannelQueue(id_, row, stream.format, stream.overflow, self, self._clock)
-        self._open[id_] = lane
-        records = self._restored.pop(id_, None)
+    async def open(self, channel: str, format_: Format, overflow: OverflowRule) -> ChannelQueue:
+        """The queue of a channel; the same one while it is open."""
+        queue = self._queues.get(channel)
+        if queue is not None and not queue.closed:
+            return queue
+        row = self._rows.pop(channel, None)
+        queue = self._queues[channel] = ChannelQueue(channel, row, format_, overflow, self)
+        records = self._crash_records.pop(channel, None)
         if records is not None:
-            await restore(lane, records, self._by_id)
-        if id_ in self._doubtful:
-            self._doubtful.discard(id_)
-            lane.in_doubt(row)
-        return lane
+            await restore(queue, records, self._read_by_id)
+        if channel in self._in_doubt:
+            self._in_doubt.discard(channel)
+            queue.skip_numbers(row)
+        return queue
 
-    async def _by_id(self, ids: list[int]) -> dict[int, Event] | None:
+    async def _read_by_id(self, ids: list[int]) -> dict[int, Event] | None:
         return await self._disk.attempt(lambda: self._file.by_id(ids))
 
-    # -- life ----------------------------------------
+    # -- commits ----------------------------------------
 
     async def run(self) -> None:
-        """Commit what waits too long, keep the cap, until cancelled."""
+        """Commit what waits too long and keep the limits, until cancelled or closed."""
         self._begin_log()
         while not self._closing:
-            await asyncio.sleep(self._interval_s * LOOK_SHARE)
-            await self.commit(self._clock.monotonic_s() - self._interval_s * WAIT_SHARE)
+            await asyncio.sleep(self._interval_s * CHECK_SHARE)
+            await self.commit(self.clock.monotonic_s() - self._interval_s * WAIT_SHARE)
 
     async def commit(self, older_than_s: float, *, clean: bool = False) -> None:
-        """Write all that waits if something of it waited since before this instant.
+        """Write all that waits, in one transaction, if some of it has waited since before this instant.
 
-        One transaction, then a new crash log.
+        Then begin a new crash log. `clean`: the process ends in order.
         """
         async with self._committing:
             if not self._file.is_open:
                 await self._open_again()
-            while self.used_bytes > self.max_bytes and not self._disk.trouble:
-                if not await self._room.step(self._open.values()):
+            while self.used_bytes > self.max_bytes and not self._disk.error:
+                if not await self._overflow.free_a_step(self._queues.values()):
                     break
             work = self._work(older_than_s, clean=clean)
             if work is not None:
@@ -176,39 +172,49 @@ class Outbox:
                 self._begin_log()
 
     def _work(self, older_than_s: float, *, clean: bool) -> Commit | None:
-        lanes = self._open.values()
-        inserts = [(lane.channel, event) for lane in lanes for event in lane.unkept(older_than_s)]
-        cuts = self._changed_cuts(float("inf") if clean else older_than_s)
-        # To take what was acknowledged off the disk is no hurry: with the next write, or after a while.
-        old = bool(self._gone) and self._clock.monotonic_s() - self._gone_s >= self._interval_s
-        old = old or len(self._gone) > GONE_MAX
-        changed = any(lane.row_changed for lane in lanes)
-        if not (clean or inserts or changed or old or self._forgotten or any(cuts.values())):
+        queues = self._queues.values()
+        inserts = [(queue.channel, event) for queue in queues for event in queue.to_store(older_than_s)]
+        in_flight = self._changed_in_flight(float("inf") if clean else older_than_s)
+        changed = any(queue.row_changed for queue in queues)
+        if not (
+            clean or inserts or changed or self._deletes_due() or self._forgotten or any(in_flight.values())
+        ):
             return None
         written = {channel for channel, _ in inserts}
         work = Commit(
-            channels=[lane.row() for lane in lanes if clean or lane.row_changed or lane.channel in written],
+            channels=[
+                queue.take_row() for queue in queues if clean or queue.row_changed or queue.channel in written
+            ],
             inserts=inserts,
-            deletes=self._gone,
+            deletes=self._deletes,
             forget=self._forgotten,
-            cuts=cuts,
+            in_flight=in_flight,
             clean=clean,
-            doubtful=set(self._doubtful),
+            in_doubt=set(self._in_doubt),
         )
-        self._deleting, self._gone, self._forgotten = self._gone, [], []
+        self._deleting, self._deletes, self._forgotten = self._deletes, [], []
         for _, event in inserts:
-            event.kept = Kept.UNDERWAY
+            event.disk_state = DiskState.WRITING
         return work
 
-    def _changed_cuts(self, older_than_s: float) -> dict[str, str | None]:
-        """The messages under way that have waited, where the disk has another."""
-        wanted = {lane.channel: lane.cut_to_keep(older_than_s) for lane in self._open.values()}
-        cuts = {channel: None if cut is None else json.dumps(cut) for channel, cut in wanted.items()}
-        return {channel: cut for channel, cut in cuts.items() if cut != self._cuts_on_disk.get(channel)}
+    def _deletes_due(self) -> bool:
+        """Deletes wait for the next write, but not for ever."""
+        waited_s = self.clock.monotonic_s() - self._deletes_since_s
+        return bool(self._deletes) and (waited_s >= self._interval_s or len(self._deletes) > DELETES_MAX)
+
+    def _changed_in_flight(self, older_than_s: float) -> dict[str, str | None]:
+        """The messages in flight that have waited, where the disk has another."""
+        wanted: dict[str, str | None] = {}
+        for channel, queue in self._queues.items():
+            record = queue.in_flight_record(older_than_s)
+            wanted[channel] = None if record is None else json.dumps(record)
+        return {
+            channel: text for channel, text in wanted.items() if text != self._in_flight_on_disk.get(channel)
+        }
 
     async def _commit(self, work: Commit) -> None:
         try:
-            unfinished = await self._disk.job(lambda: self._file.commit(work))
+            unfinished = await self._disk.run(lambda: self._file.commit(work))
         except (sqlite3.Error, OSError) as error:
             self._undo(work)
             await self._disk.failed(error)
@@ -217,174 +223,180 @@ class Outbox:
             return
         finally:
             self._deleting = []
-        self._disk.works()
+        self._disk.worked()
         self._forgotten += unfinished
-        for channel, cut in work.cuts.items():
-            if cut is None:
-                self._cuts_on_disk.pop(channel, None)
-            else:
-                self._cuts_on_disk[channel] = cut
+        self._in_flight_on_disk = _updated(self._in_flight_on_disk, work.in_flight)
         for _, event in work.inserts:
-            event.kept = Kept.ON_DISK
-        for lane in self._open.values():
-            lane.spill()
+            event.disk_state = DiskState.STORED
+        for queue in self._queues.values():
+            queue.spill()
         self._begin_log()
         if self.used_bytes == 0:
-            await self._disk.attempt(self._file.give_back)
+            await self._disk.attempt(self._file.release_pages)
 
     def _undo(self, work: Commit) -> None:
         """A commit failed: all of it is still to be done, and memory is all there is."""
         never_there = {event.id for _, event in work.inserts}
-        self._gone = [*work.deletes, *(pair for pair in self._gone if pair[1] not in never_there)]
+        self._deletes = [*work.deletes, *(pair for pair in self._deletes if pair[1] not in never_there)]
         self._forgotten += work.forget
         for _, event in work.inserts:
-            event.kept = Kept.NOWHERE
+            event.disk_state = DiskState.NOT_STORED
         for row in work.channels:
-            if (lane := self._open.get(row.name)) is not None:
-                lane.row_changed = True
+            if (queue := self._queues.get(row.name)) is not None:
+                queue.row_changed = True
 
     def _begin_log(self) -> None:
-        waiting = [record for some in self._restored.values() for record in some]
-        lanes = [record for lane in self._open.values() for record in lane.snapshot()]
-        # Acknowledged, and still on the disk: a killed process must not send them again.
-        doomed = [["g", channel, id_] for channel, id_ in self._gone]
-        self._log.begin([*waiting, *lanes, *doomed])
+        unopened = [record for records in self._crash_records.values() for record in records]
+        open_ = [record for queue in self._queues.values() for record in queue.snapshot()]
+        # Acknowledged, and still on disk: a killed process must not send them again.
+        deletes = [crash_records.deleted(channel, id_) for channel, id_ in self._deletes]
+        self._log.begin([*unopened, *open_, *deletes])
 
     # -- the disk ----------------------------------------
 
     def _ids_in_memory(self) -> list[int]:
-        return [event.id for lane in self._open.values() for event in lane.in_memory]
+        return [event.id for queue in self._queues.values() for event in queue.in_memory]
 
-    def _begun_anew(self, found: StoredEvents) -> None:
-        """A damaged file has given way to a new one; what is in memory is to be written again."""
-        self._rows = {row.name: row for row in found.rows if row.name not in self._open}
-        self._cuts_on_disk.clear()
-        for lane in self._open.values():
-            lane.not_on_disk()
+    def _file_begun_anew(self, found: OutboxContents) -> None:
+        """A damaged file was replaced by a new one; what is in memory is to be written again."""
+        self._rows = {row.name: row for row in found.rows if row.name not in self._queues}
+        self._in_flight_on_disk.clear()
+        for queue in self._queues.values():
+            queue.file_lost()
 
     async def _open_again(self) -> None:
-        """The disk could not be read when the process began; what it holds comes before all that is new."""
+        """The file could not be read when the process began; what it holds comes before all that is new."""
         found = await self._disk.open_again()
         if found is None:
             return
         self._take(found)
-        for lane in self._open.values():
-            row = self._rows.pop(lane.channel, None)
+        for queue in self._queues.values():
+            row = self._rows.pop(queue.channel, None)
             if row is not None:
-                lane.adopt(row)
-        self._doubtful |= set(self._rows)
+                queue.adopt(row)
+        self._in_doubt |= set(self._rows)
 
-    def _take(self, found: StoredEvents) -> None:
+    def _take(self, found: OutboxContents) -> None:
         self._rows = {row.name: row for row in found.rows}
         self.used_bytes += sum(row.bytes for row in found.rows)
-        self._cuts_on_disk = {str(cut[1]): json.dumps(cut) for cut in found.cuts}
+        self._in_flight_on_disk = {str(record[1]): json.dumps(record) for record in found.in_flight}
 
-    async def _load(
-        self, channel: str, span: tuple[int, int], limit_bytes: int, skip: set[int]
+    async def load_events(
+        self, channel: str, ids: tuple[int, int], skip: set[int]
     ) -> tuple[list[Event], list[Event]] | None:
-        # Rows whose deletion is on its way are there and yet gone.
-        doomed = {id_ for some in (self._gone, self._deleting) for _, id_ in some}
-        return await self._disk.attempt(lambda: self._file.load(channel, span, limit_bytes, skip | doomed))
+        """The oldest events on disk between two ids (exclusive): whole ones and damaged ones.
 
-    async def _load_whole(
-        self, channel: str, span: tuple[int, int], limit_bytes: int, skip: set[int]
-    ) -> list[Event] | None:
-        loaded = await self._load(channel, span, limit_bytes, skip)
-        return None if loaded is None else loaded[0]
+        None if the disk failed.
+        """
+        # Not while space is freed: both would take the same rows.
+        async with self._committing:
+            return await self.read_events(channel, ids, LOAD_BYTES, skip)
 
-    async def _replace(self, old: list[Event], new: list[tuple[str, Event]]) -> bool:
-        fresh = [event for _, event in new if event.kept is Kept.NOWHERE]
+    async def read_events(
+        self, channel: str, ids: tuple[int, int], limit_bytes: int, skip: set[int]
+    ) -> tuple[list[Event], list[Event]] | None:
+        """The same for who holds the commit lock, about `limit_bytes` of them."""
+        deletes = {id_ for some in (self._deletes, self._deleting) for _, id_ in some}
+        return await self._disk.attempt(lambda: self._file.load(channel, ids, limit_bytes, skip | deletes))
+
+    async def replace_events(self, channel: str, old: list[Event], new: list[Event]) -> bool:
+        """Put fewer events in the place of many, in one transaction; False if the disk failed."""
+        fresh = [event for event in new if event.disk_state is DiskState.NOT_STORED]
         for event in fresh:
-            event.kept = Kept.UNDERWAY
+            event.disk_state = DiskState.WRITING
 
         def job() -> bool:
-            self._file.replace(old, new)
+            self._file.replace(old, [(channel, event) for event in new])
             return True
 
         done = await self._disk.attempt(job) or False
         for event in fresh:
-            event.kept = Kept.ON_DISK if done else Kept.NOWHERE
+            event.disk_state = DiskState.STORED if done else DiskState.NOT_STORED
         return done
 
-    # -- lane.Owner ----------------------------------------
+    # -- for the queues ----------------------------------------
 
     def next_id(self) -> int:
+        """An id for a new event, greater than all before."""
         self._next_id += 1
         return self._next_id - 1
 
-    def log(self, record: list[Any]) -> None:
+    def log(self, record: Record) -> None:
+        """Write to the crash log."""
         self._log.write(record)
 
-    def note_cost(self, size_bytes: int) -> None:
-        self.used_bytes += size_bytes
+    def add_used(self, more_bytes: int) -> None:
+        """The outbox, memory and disk together, holds so much more."""
+        self.used_bytes += more_bytes
 
-    def full(self, more_bytes: int) -> bool:
-        # A rest is for what is never refused: answers, and the gap that tells of refusals.
-        most = self.max_bytes - self.max_bytes // 32, self.memory_max_bytes - self.memory_max_bytes // 32
-        return self.used_bytes + more_bytes > most[0] or self.memory_bytes + more_bytes > most[1]
+    def add_memory(self, more_bytes: int) -> None:
+        """The queues hold so much more in memory."""
+        self.memory_bytes += more_bytes
 
-    def range_of(self, some: list[Event]) -> Range:
-        return range_of(some, self._clock.boot, self._clock.offset_ms())
+    def is_full(self, more_bytes: int) -> bool:
+        """Whether an event of this size would exceed the limits, less what is spare."""
+        used_max, memory_max = (
+            most - int(most * SPARE_SHARE) for most in (self.max_bytes, self._memory_max_bytes)
+        )
+        return self.used_bytes + more_bytes > used_max or self.memory_bytes + more_bytes > memory_max
 
-    def relieve(self) -> None:
-        if self.memory_bytes > self.memory_max_bytes:
-            for lane in giving_way(self._open.values()):
+    def limit_memory(self) -> None:
+        """Drop or thin where memory holds too much: the disk takes nothing, or is slower than what comes."""
+        if self.memory_bytes > self._memory_max_bytes:
+            for queue in drop_order(self._queues.values()):
                 before = self.memory_bytes
-                lane.make_room(self._room.step_bytes)
+                queue.free_memory(self._overflow.step_bytes)
                 if self.memory_bytes < before:
                     return
 
-    def gone(self, channel: str, event: Event) -> None:
-        if not self._gone:
-            self._gone_s = self._clock.monotonic_s()
-        self._gone.append((channel, event.id))
-
-    async def load_events(
-        self, channel: str, span: tuple[int, int], skip: set[int]
-    ) -> tuple[list[Event], list[Event]] | None:
-        # Not while room is made: both would take the same rows.
-        async with self._committing:
-            return await self._load(channel, span, LOAD_BYTES, skip)
+    def delete_later(self, channel: str, id_: int) -> None:
+        """An event on disk is not needed any more."""
+        if not self._deletes:
+            self._deletes_since_s = self.clock.monotonic_s()
+        self._deletes.append((channel, id_))
 
     # -- end ----------------------------------------
 
-    def forget(self, id_: str) -> None:
+    def forget(self, channel: str) -> None:
         """A dedicated stream has ended for good."""
-        lane = self._open.pop(id_, None)
-        if lane is not None:
-            lane.discard()
-        self._rows.pop(id_, None)
-        self._restored.pop(id_, None)
-        self._doubtful.discard(id_)
-        self._cuts_on_disk.pop(id_, None)
-        self._gone = [pair for pair in self._gone if pair[0] != id_]
-        self._forgotten.append(id_)
+        queue = self._queues.pop(channel, None)
+        if queue is not None:
+            queue.discard()
+        self._rows.pop(channel, None)
+        self._crash_records.pop(channel, None)
+        self._in_doubt.discard(channel)
+        self._in_flight_on_disk.pop(channel, None)
+        self._deletes = [pair for pair in self._deletes if pair[0] != channel]
+        self._forgotten.append(channel)
 
     async def close(self) -> None:
         """An orderly end: all that waits is on disk, and the next start knows it."""
         self._closing = True
-        # Queues that no session has opened in this life are in the crash log alone.
-        for id_, records in list(self._restored.items()):
-            if id_ not in self._doubtful:
-                await self.open(id_, QueueRule(records))
+        # Channels that no session has opened in this process are in the crash log only.
+        for channel, records in list(self._crash_records.items()):
+            if channel not in self._in_doubt:
+                await self.open(channel, format_of(records), "drop-oldest")
         failures = self._disk.failures
         await self.commit(float("inf"), clean=True)
         if self._disk.failures == failures:
             self._log.end()
         await self._disk.attempt(self._file.close)
 
-    # -- figures ----------------------------------------
-
     def figures(self) -> dict[str, Any]:
         """For `status` and the metrics. `trouble` says why the disk takes nothing, if it does not."""
         return {
-            "events": sum(lane.pending_events for lane in self._open.values()),
+            "events": sum(queue.pending_events for queue in self._queues.values()),
             "bytes": max(0, self.used_bytes),
             "max_bytes": self.max_bytes,
             "memory_bytes": self.memory_bytes,
-            "dropped": sum(lane.dropped for lane in self._open.values()),
+            "dropped": sum(queue.dropped for queue in self._queues.values()),
             "disk_failures": self._disk.failures + self._log.failures,
-            "trouble": self._disk.now,
+            "trouble": self._disk.trouble,
             "set_aside": self._file.set_aside,
             "written_bytes": self._file.written_bytes,
         }
+
+
+def _updated(before: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """With the changes; None removes."""
+    return {name: text for name, text in {**before, **changes}.items() if text is not None}

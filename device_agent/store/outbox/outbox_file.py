@@ -1,7 +1,7 @@
-"""The outbox on disk: one SQLite file, used on the store thread alone.
+"""The outbox on disk: one SQLite file, used on the store thread only.
 
-An event is a row with a checksum. A channel's row holds its numbers, reserved ahead, and what its events
-amount to, so that a start with a million events reads a handful of rows.
+An event is a row with a checksum. A channel has one row for its numbers, reserved ahead, and one for the
+count and size of its events, so that a start with a million events reads a handful of rows.
 """
 
 import json
@@ -18,7 +18,8 @@ import structlog
 
 from device_agent.store.damage import WrongVersion, is_damage, readable
 from device_agent.store.files import set_aside
-from device_agent.store.outbox.event import Event, Kept
+from device_agent.store.outbox.crash_records import Record
+from device_agent.store.outbox.event import DiskState, Event
 from device_agent.store.store_thread import written_bytes
 
 log = structlog.get_logger("outbox")
@@ -38,8 +39,8 @@ CREATE TABLE IF NOT EXISTS cut(channel TEXT PRIMARY KEY, record TEXT NOT NULL) W
 CREATE TABLE IF NOT EXISTS mark(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 """
-# 1 kB pages and FULL: measured to write the least that a power cut allows. The log is bounded, and what the
-# file has grown by in an outage can be given back afterwards.
+# 1 kB pages and FULL: measured to write the least that is safe in a power cut. The log is bounded, and pages
+# that an outage added can be released afterwards.
 PRAGMAS = (
     "page_size = 1024",
     "auto_vacuum = INCREMENTAL",
@@ -49,12 +50,12 @@ PRAGMAS = (
     "journal_size_limit = 2000000",
 )
 PAGE_BYTES = 1024
-# Free pages beyond this are given back once the outbox is empty, a few thousand at a time.
+# Free pages beyond this are released once the outbox is empty, a few thousand at a time.
 FREE_PAGES_KEPT = 2000
 FREE_PAGES_AT_ONCE = 4000
 # SQLite takes this many values in one statement on every build.
 DELETE_AT_ONCE = 500
-# A channel that is forgotten with a million events goes in steps.
+# A channel with a million events is deleted in steps.
 FORGET_AT_ONCE = 5000
 COLUMNS = "id, channel, data, seq, at_ms, kind, device, crc"
 
@@ -73,43 +74,45 @@ class ChannelRow:
 
 
 @dataclass(slots=True)
-class StoredEvents:
-    """What a start finds. `cuts` are the messages that were under way, as records of the crash log.
+class OutboxContents:
+    """What a start finds in the file. `in_flight`: messages not acknowledged, as crash records.
 
-    `clean`: the last process ended in order. `doubtful`: channels whose last numbers nobody knows, from an
+    `clean`: the last process ended in order. `in_doubt`: channels whose last numbers are not known, from an
     earlier start that did not open them.
     """
 
     rows: list[ChannelRow]
-    cuts: list[list[Any]]
+    in_flight: list[Record]
     clean: bool
-    doubtful: set[str]
+    in_doubt: set[str]
     last_id: int
 
 
 @dataclass(slots=True)
 class Commit:
-    """Everything that one transaction writes. A cut of None is one that is not under way any more."""
+    """Everything that one transaction writes.
+
+    `in_flight` has the JSON of a crash record by channel; None removes it.
+    """
 
     channels: list[ChannelRow]
     inserts: list[tuple[str, Event]]
     deletes: list[tuple[str, int]]
     forget: list[str]
-    cuts: dict[str, str | None] = field(default_factory=dict)
+    in_flight: dict[str, str | None] = field(default_factory=dict)
     clean: bool = False
-    doubtful: Set[str] = frozenset()
+    in_doubt: Set[str] = frozenset()
 
 
 class OutboxFile:
-    """Raises sqlite3.Error or OSError where the disk is full, read-only or broken; the caller goes on from
-    memory."""
+    """Methods raise sqlite3.Error or OSError where the disk is full, read-only or broken."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db: sqlite3.Connection | None = None
         self.set_aside = ""
         self.written_bytes = 0
-        """What this file has caused to be written to the disk since the start, by the kernel's account."""
+        """What this file has caused to be written to the disk since the start, as the kernel counts it."""
 
     @property
     def is_open(self) -> bool:
@@ -123,7 +126,7 @@ class OutboxFile:
 
     # -- life ----------------------------------------
 
-    def open(self) -> StoredEvents:
+    def open(self) -> OutboxContents:
         """Find what the last process left. A damaged file is set aside, what is whole of it saved."""
         try:
             return self._open()
@@ -133,8 +136,8 @@ class OutboxFile:
                 raise
             return self.begin_anew(error)
 
-    def begin_anew(self, why: BaseException, known: Iterable[int] = ()) -> StoredEvents:
-        """Set the file aside and begin a new one with what is whole in it, but for the events `known`."""
+    def begin_anew(self, why: BaseException, known: Iterable[int] = ()) -> OutboxContents:
+        """Set the file aside and begin a new one with what is whole in it, except the events `known`."""
         self.close()
         aside = set_aside(self._path)
         self.set_aside = str(aside)
@@ -143,13 +146,13 @@ class OutboxFile:
         saved = 0
         if not isinstance(why, WrongVersion):
             with self._transaction():
-                saved = self._take_over(aside, set(known))
+                saved = self._salvage(aside, set(known))
         log.warning("outbox_begun_anew", events_saved=saved)
         found = self._open()
         found.clean = False
         return found
 
-    def _open(self) -> StoredEvents:
+    def _open(self) -> OutboxContents:
         self.close()
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         self._db = db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
@@ -164,17 +167,17 @@ class OutboxFile:
             "SELECT c.name, c.next_seq, c.next_number, c.seq_reserved, c.number_reserved,"
             " ifnull(a.events, 0), ifnull(a.bytes, 0) FROM channel c LEFT JOIN amount a ON a.channel = c.name"
         ).fetchall()
-        cuts = [json.loads(record) for (record,) in db.execute("SELECT record FROM cut")]
+        in_flight = [json.loads(record) for (record,) in db.execute("SELECT record FROM cut")]
         marks = {name for (name,) in db.execute("SELECT name FROM mark")}
         last_id = db.execute("SELECT ifnull(max(id), 0) FROM event").fetchone()[0]
         if "clean" in marks:
             db.execute("DELETE FROM mark WHERE name = 'clean'")
-        doubtful = {name.removeprefix("doubt ") for name in marks if name.startswith("doubt ")}
-        return StoredEvents(
-            [ChannelRow(*row) for row in rows], cuts, "clean" in marks, doubtful, int(last_id)
+        in_doubt = {name.removeprefix("doubt ") for name in marks if name.startswith("doubt ")}
+        return OutboxContents(
+            [ChannelRow(*row) for row in rows], in_flight, "clean" in marks, in_doubt, int(last_id)
         )
 
-    def _take_over(self, aside: Path, known: Set[int]) -> int:
+    def _salvage(self, aside: Path, known: Set[int]) -> int:
         promised: dict[str, tuple[int, int]] = {}
         saved: dict[str, int] = {}
         tables = (
@@ -190,7 +193,7 @@ class OutboxFile:
             elif (event := _event(row)) is not None and row[0] not in known:
                 saved[row[1]] = saved.get(row[1], 0) + 1
                 self._insert([(row[1], event)])
-        # What was promised and is not there is told as a gap when its turn comes.
+        # What the amounts count and is not there becomes a gap when its place in the backlog comes.
         for channel, (count, size_bytes) in promised.items():
             missing = count - saved.get(channel, 0)
             if missing > 0:
@@ -206,7 +209,7 @@ class OutboxFile:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """On the disk when it ends, or not done at all."""
+        """Durable when it ends, or not done at all."""
         db, before = self.db, written_bytes()
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -220,7 +223,7 @@ class OutboxFile:
             self.written_bytes += written_bytes() - before
 
     def commit(self, work: Commit) -> list[str]:
-        """One transaction, on the disk when it returns. The channels that are not forgotten wholly yet."""
+        """One transaction, durable on return; the channels of `forget` that still have rows."""
         db = self.db
         with self._transaction():
             unfinished = [name for name in work.forget if not self._forget(name)]
@@ -231,22 +234,22 @@ class OutboxFile:
                 )
             self._insert(work.inserts)
             self._delete([id_ for _, id_ in work.deletes])
-            self._keep_cuts(work.cuts)
+            self._write_in_flight(work.in_flight)
             if work.clean:
-                marks = [("clean",), *((f"doubt {name}",) for name in work.doubtful)]
+                marks = [("clean",), *((f"doubt {name}",) for name in work.in_doubt)]
                 db.execute("DELETE FROM mark")
                 db.executemany("INSERT INTO mark VALUES(?, 'yes')", marks)
         return unfinished
 
-    def _keep_cuts(self, cuts: Mapping[str, str | None]) -> None:
-        for channel, record in cuts.items():
+    def _write_in_flight(self, records: Mapping[str, str | None]) -> None:
+        for channel, record in records.items():
             if record is None:
                 self.db.execute("DELETE FROM cut WHERE channel = ?", (channel,))
             else:
                 self.db.execute("INSERT OR REPLACE INTO cut VALUES(?, ?)", (channel, record))
 
     def _forget(self, name: str) -> bool:
-        """A step towards forgetting a channel; True when nothing is left of it."""
+        """Delete up to `FORGET_AT_ONCE` events of a channel; True when nothing is left of it."""
         step = "SELECT id FROM event WHERE channel = ? LIMIT ?"
         gone = self.db.execute(f"DELETE FROM event WHERE id IN ({step})", (name, FORGET_AT_ONCE)).rowcount
         if gone == FORGET_AT_ONCE:
@@ -297,11 +300,11 @@ class OutboxFile:
             self._delete([event.id for event in old])
             self._insert(new)
 
-    def give_back(self) -> None:
-        """Give a part of the free pages back to the disk, where there are many."""
+    def release_pages(self) -> None:
+        """Return a part of the free pages to the file system, where there are many."""
         if self.db.execute("PRAGMA freelist_count").fetchone()[0] > FREE_PAGES_KEPT:
             before = written_bytes()
-            # A script: `execute` takes one step of it, which is one page.
+            # `execute` would run one step of it, which is one page; a script runs all.
             self.db.executescript(f"PRAGMA incremental_vacuum({FREE_PAGES_AT_ONCE})")
             self.written_bytes += written_bytes() - before
 
@@ -323,7 +326,7 @@ class OutboxFile:
                 continue
             event = _event(row)
             if event is None:
-                damaged.append(_ruin(row))
+                damaged.append(_damaged_event(row))
                 continue
             events.append(event)
             size_bytes += event.cost_bytes
@@ -344,7 +347,7 @@ class OutboxFile:
 
 
 def _checksum(channel: str, event: Event) -> int:
-    """Of everything that a row says."""
+    """Over all columns of a row."""
     rest = f"{event.id} {channel} {event.seq} {event.at_ms} {event.kind} {event.device}"
     return zlib.crc32(event.data, zlib.crc32(rest.encode()))
 
@@ -354,16 +357,16 @@ def _event(row: tuple[Any, ...]) -> Event | None:
     id_, channel, data, seq, at_ms, kind, device, crc = row
     if not isinstance(data, bytes):
         return None
-    event = Event(id_, data, seq, at_ms, kind, device, 0.0, Kept.ON_DISK)
+    event = Event(id_, data, seq, at_ms, kind, device, 0.0, DiskState.STORED)
     return event if _checksum(str(channel), event) == crc else None
 
 
-def _ruin(row: tuple[Any, ...]) -> Event:
-    """What stands in the place of a damaged row: its key is true, the rest is as it was read."""
+def _damaged_event(row: tuple[Any, ...]) -> Event:
+    """A damaged row as an event: its key is right, the rest is as it was read."""
     id_, channel, data, seq, at_ms, *_ = row
     data = data if isinstance(data, bytes) else str(data).encode()
     log.error(
         "outbox_event_damaged", id=id_, channel=channel, seq=seq, data=data[:400].decode(errors="replace")
     )
     seq, at_ms = (number if isinstance(number, int) else None for number in (seq, at_ms))
-    return Event(id_, data, seq, at_ms or 0, "damaged", "", 0.0, Kept.ON_DISK)
+    return Event(id_, data, seq, at_ms or 0, "damaged", "", 0.0, DiskState.STORED)

@@ -1,24 +1,39 @@
-"""Making room by thinning: several readings become one that keeps their mean, minimum and maximum.
+"""The overflow rule `thin`: several readings become one that keeps their mean, minimum and maximum.
 
-A window is so many readings. What was thinned before is thinned again with a wider one, by its weight.
+A window is a number of readings. A thinned reading is thinned again with a wider one, by its weight.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from device_agent.clock import undated
 from device_agent.messages import events
-from device_agent.store.outbox.event import Event, Kept
+from device_agent.records import is_number
+from device_agent.store.outbox.event import DiskState, Event, event_id
 
 # The first window, and how much wider each next one is.
 WIDER = 4
 
 
 @dataclass(slots=True)
+class ThinningProgress:
+    """How far the backlog of one channel on disk is thinned: up to `done_to_id` with this window."""
+
+    window: int = WIDER
+    done_to_id: int = 0
+
+    def widen(self) -> None:
+        self.window, self.done_to_id = self.window * WIDER, 0
+
+    def restart(self) -> None:
+        self.window, self.done_to_id = WIDER, 0
+
+
+@dataclass(slots=True)
 class _Group:
-    """Readings of one device that become one."""
+    """Readings of one device that become one event. `alike` is what they must have in common."""
 
     last: Event
     alike: tuple[Any, ...]
@@ -40,7 +55,7 @@ class _Group:
         self.last = event
         for name, value in reading["values"].items():
             self.latest[name] = value
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if not is_number(value):
                 continue
             low = earlier.get("minimum", {}).get(name, value)
             high = earlier.get("maximum", {}).get(name, value)
@@ -64,11 +79,13 @@ class _Group:
         draft = events.thinned(device, boot, self.last.at_ms, values, summary, flags)
         last = self.last
         data = draft.numbered(last.seq or 0)
-        return Event(last.id, data, last.seq, last.at_ms, "reading", device, last.appended_s, Kept.NOWHERE)
+        return Event(
+            last.id, data, last.seq, last.at_ms, "reading", device, last.appended_s, DiskState.NOT_STORED
+        )
 
 
 def thin(old: Sequence[Event], window: int) -> list[Event]:
-    """Fewer events in the place of these, in the order of their ids; what is no reading stays as it is.
+    """Fewer events in the place of these, in the order of their ids; all but readings stay as they are.
 
     Each stands for at most `window` readings of one device.
     """
@@ -87,11 +104,7 @@ def thin(old: Sequence[Event], window: int) -> list[Event]:
             mine.append(_Group(event, alike))
         mine[-1].add(event, reading)
     merged = (group.event(device) for device, mine in groups.items() for group in mine)
-    return sorted([*kept, *merged], key=_id)
-
-
-def _id(event: Event) -> int:
-    return event.id
+    return sorted([*kept, *merged], key=event_id)
 
 
 def _reading(event: Event) -> dict[str, Any] | None:
@@ -102,7 +115,3 @@ def _reading(event: Event) -> dict[str, Any] | None:
     except ValueError:
         return None
     return reading if isinstance(reading, dict) and isinstance(reading.get("values"), dict) else None
-
-
-def cost_bytes(some: Iterable[Event]) -> int:
-    return sum(event.cost_bytes for event in some)
