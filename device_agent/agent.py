@@ -94,9 +94,14 @@ class Agent:
             self._history_service,
         )
         self._reloader = Reloader(config, self._hardware, self._safe_states, self._executor, self._tasks)
-        self._network = BlocksNetwork(self._settings(api_key), self._tasks, clock, config.state.directory)
-        self._network.need_proof_s = self._need_proof_s
-        self._network.joiner.on_card = CardWatch(lambda: self._executor.config).published
+        self._network = BlocksNetwork(
+            self._settings(api_key),
+            self._tasks,
+            clock,
+            config.state.directory,
+            need_proof_s=self._need_proof_s,
+            on_card=CardWatch(lambda: self._executor.config).published,
+        )
         self._delegations = self._make_desk(config, sessions_key) if config.delegations else None
         self._socket = self._make_socket(config)
 
@@ -210,7 +215,7 @@ class Agent:
         self._background.spawn("reload", self._reload())
 
     async def _reload(self) -> None:
-        self._network.try_again()
+        self._network.membership.try_again()
         async with self._reloading:
             if await self._reloader.reload():
                 await self._guard.follow(self._devices)
@@ -260,16 +265,18 @@ class Agent:
         tried = asyncio.gather(
             *(supervisor.tried.wait() for supervisor in self._hardware.supervisors.values())
         )
-        joined = asyncio.ensure_future(self._network.joined.wait())
+        joined = asyncio.ensure_future(self._network.membership.until_joined())
         waits: list[asyncio.Future[Any]] = [tried, joined]
         try:
             await asyncio.wait(waits, timeout=READY_LIMIT_S)
         finally:
             for wait in waits:
                 wait.cancel()
-        self._notifier.tell("READY=1\nSTATUS=" + ("joined" if self._network.joined.is_set() else "sampling"))
+        self._notifier.tell(
+            "READY=1\nSTATUS=" + ("joined" if self._network.membership.joined else "sampling")
+        )
         log.info(
-            "ready", version=__version__, joined=self._network.joined.is_set(), devices=len(self._devices)
+            "ready", version=__version__, joined=self._network.membership.joined, devices=len(self._devices)
         )
 
     async def _watch(self) -> None:

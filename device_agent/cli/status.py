@@ -75,7 +75,7 @@ def _lines(config: Config, status: dict[str, Any] | None, args: argparse.Namespa
 def _line(status: Mapping[str, Any] | None) -> str:
     if status is None:
         return "no daemon answers"
-    link = "joined" if status["link"]["joined"] and status["link"]["up"] else "not joined"
+    link = status["link"]["state"] if status["link"]["up"] else "link down"
     parts = [f"{link}, {status['outbox']['events']} waiting, {len(status['sessions'])} sessions"]
     for device in status["devices"]:
         told = _values(device) if device["state"] == "online" else device["state"]
@@ -109,12 +109,12 @@ def _present(config: Config) -> dict[str, Any] | None:
 def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
     """The answer of the daemon as lines of styled text."""
     link, outbox = status["link"], status["outbox"]
-    joined: Span = ("joined", "green") if link["joined"] else ("not joined", "yellow")
+    state: Span = (link["state"], "green" if link["joined"] else "yellow")
     up: Span = ("link up", "") if link["up"] else ("link down", "red")
     trouble = f" ({clean(link['trouble'])})" if link["trouble"] else ""
     losses = f", {link['losses']} losses"
     lines: list[list[Span]] = [
-        [(f"{status['agent']}  ", "bold"), joined, (f"{trouble}, ", ""), up, (losses, "")],
+        [(f"{status['agent']}  ", "bold"), state, (f"{trouble}, ", ""), up, (losses, "")],
         [(f"outbox   {outbox['events']} events, {_room(outbox)}, {outbox['dropped']} dropped", "")],
     ]
     if outbox.get("trouble"):

@@ -93,10 +93,11 @@ class ControlHandlers(LocalHandlers):
             "version": __version__,
             "instance": identity.instance_id,
             "link": {
-                "joined": network.joined.is_set(),
+                "state": network.membership.state,
+                "joined": network.membership.joined,
                 "up": network.connectivity.up,
                 "losses": network.connectivity.losses,
-                "trouble": network.trouble,
+                "trouble": network.membership.reason,
             },
             "clock": {"set": network.clock.is_set(), "source": network.clock.source},
             "sessions": [

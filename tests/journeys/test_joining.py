@@ -107,7 +107,7 @@ async def test_a_fault_of_ours_while_joining_silences_no_stream(net: NetworkThre
     running = asyncio.ensure_future(network.run())
     try:
         async with asyncio.timeout(LIMIT_S):
-            await network.joined.wait()
+            await network.membership.until_joined()
         assert not writer.done()
         assert not running.done()
     finally:
@@ -124,7 +124,7 @@ async def test_an_idle_agent_asks_for_the_time_before_its_own_clock_has_drifted(
     running = asyncio.ensure_future(network.run())
     try:
         async with asyncio.timeout(LIMIT_S):
-            await network.joined.wait()
+            await network.membership.until_joined()
             await network.connectivity.time_known.wait()
             true_ms = network.connectivity.server_ms()
             assert true_ms is not None

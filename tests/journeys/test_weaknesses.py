@@ -15,7 +15,7 @@ from world import AGENT, LIMIT_S, Listening, pipe, question, result, stream, unt
 
 from device_agent.clock import SystemClock
 from device_agent.errors import Refused, Unreachable
-from device_agent.network.blocks.streams import writer_uuid
+from device_agent.network.blocks.stream_channel import writer_uuid
 from device_agent.network.connectivity import REFUSED_MAX_S, UNREACHABLE_MAX_S, Connectivity, NetworkBackoff
 
 __all__ = ["heard", "outage"]  # fixtures

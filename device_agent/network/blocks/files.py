@@ -1,5 +1,6 @@
-"""Files too large for an event: the presigned upload of results, and the download of inputs (protocol
-section 12), both from and to the disk, and repeated to their end.
+"""Files too large for an event (docs/protocol.md): presigned upload of results, download of inputs.
+
+Both are from and to the disk, and repeated until they succeed.
 """
 
 import asyncio
@@ -17,14 +18,16 @@ from device_agent.network.blocks.pubsub import PubSubClient
 from device_agent.network.connectivity import NetworkBackoff
 
 INLINE_MAX_BYTES = 16_384
+TOO_LARGE = 413
+"""The status of a Refused for a file that is too large."""
 # One try of one transfer: so long, and longer for what is large on a slow line.
 TRANSFER_LIMIT_S = 120.0
 SLOWEST_BYTES_PER_S = 10_000
 PROGRESS_S = 1.0
 CHUNK_BYTES = 65_536
 Progress = Callable[[str, float], None]
-"""Told a sentence and the share that is done, 0 to 1."""
-# An upload is started again as a whole this often when the service refuses it; outages do not count.
+"""Called with a sentence and the share that is done, 0 to 1."""
+# An upload is started again as a whole this often when the network refuses it; outages do not count.
 REFUSALS_MAX = 8
 
 
@@ -50,8 +53,17 @@ class Upload:
         return self.data.open("rb") if isinstance(self.data, Path) else io.BytesIO(self.data)
 
 
+@dataclass(frozen=True, slots=True)
+class FilePlace:
+    """Where a file of a channel is."""
+
+    channel: str
+    file_id: str
+    name: str
+
+
 class Uploads:
-    """Sends files for tasks. The backend announces them to the caller; we must not."""
+    """Uploads the files of tasks. The backend announces them to the caller; the agent must not."""
 
     def __init__(self, http: Http, joiner: Joiner) -> None:
         self._http = http
@@ -63,9 +75,9 @@ class Uploads:
         before: Callable[[], Awaitable[None]] | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Returns when the backend confirmed. Raises Refused after many refusals.
+        """Returns when the backend has confirmed. Raises Refused after many refusals.
 
-        `before` is called once the service has the bytes for the first time, and before the caller is told.
+        `before` is called once, when the network has the bytes and before it announces them to the caller.
         """
         backoff = NetworkBackoff(self._http.connectivity)
         refusals = 0
@@ -119,7 +131,7 @@ class Uploads:
             raise Refused(f"file upload: {error}") from None
         size_bytes = file.size_bytes
         form.add_field("file", body, filename=file.name, content_type=file.mime_type)
-        with body, _told(body, f"uploading {file.name}", size_bytes, progress):
+        with body, _reporting(body, f"uploading {file.name}", size_bytes, progress):
             async with (
                 self._http.exchange("file upload", transfer_limit_s(size_bytes)),
                 self._http.session().post(url, data=form) as response,
@@ -131,16 +143,18 @@ class Uploads:
 
 
 async def download(
-    http: Http, clients: Sequence[PubSubClient], place: tuple[str, str, str], to: Path, limit_bytes: int
+    http: Http, clients: Sequence[PubSubClient], place: FilePlace, to: Path, limit_bytes: int
 ) -> None:
-    """Fetch a file of a channel: (channel, file id, name). Raises Refused after many refusals, and when it
-    is larger than `limit_bytes`; an outage is waited out. `clients` are tried in turn for their tokens."""
+    """Write a file of a channel to `to`. The tokens of `clients` are tried in this order.
+
+    An outage is waited out. Raises Refused after many refusals, and for a file larger than `limit_bytes`.
+    """
     backoff = NetworkBackoff(http.connectivity)
     left = list(clients)
     refusals = 0
     while True:
         try:
-            await _fetch(http, left[0].file_url(*place), to, limit_bytes)
+            await _fetch(http, left[0].file_url(place.channel, place.file_id, place.name), to, limit_bytes)
             return
         except NetworkError as error:
             if isinstance(error, TokenRefused) and len(left) > 1:
@@ -167,12 +181,9 @@ async def _fetch(http: Http, url: str, to: Path, limit_bytes: int) -> None:
                 size_bytes += len(chunk)
                 if size_bytes > limit_bytes:
                     raise Refused(f"the file is larger than {limit_bytes} bytes", TOO_LARGE)
-                # A card that is slow to write must not hold up the loop.
+                # A slow SD card must not block the event loop.
                 await asyncio.to_thread(file.write, chunk)
     http.connectivity.answered()
-
-
-TOO_LARGE = 413
 
 
 def transfer_limit_s(size_bytes: int) -> float:
@@ -180,20 +191,20 @@ def transfer_limit_s(size_bytes: int) -> float:
 
 
 @contextmanager
-def _told(body: IO[bytes], what: str, size_bytes: int, progress: Progress | None) -> Iterator[None]:
-    """While a file is read by others: how far they have come, once a second."""
+def _reporting(body: IO[bytes], what: str, size_bytes: int, progress: Progress | None) -> Iterator[None]:
+    """While the HTTP library reads the file: reports the progress once a second."""
     if progress is None:
         yield
         return
 
-    async def tell() -> None:
+    async def report() -> None:
         while True:
             await asyncio.sleep(PROGRESS_S)
             share = min(1.0, body.tell() / max(1, size_bytes))
             progress(f"{what}: {share:.0%} of {size_bytes / 1000:.0f} kB", share)
 
-    telling = asyncio.ensure_future(tell())
+    reporting = asyncio.ensure_future(report())
     try:
         yield
     finally:
-        telling.cancel()
+        reporting.cancel()

@@ -37,20 +37,24 @@ class JoinSettings:
     publish_rate_hz: float = 12.0
 
 
-def _nothing(card: dict[str, Any]) -> None:
-    """Nobody wants to know."""
-
-
 class Joiner:
-    """Performs one whole join and leaves its results in the identity file."""
+    """Performs one whole join and leaves its results in the identity file.
 
-    def __init__(self, settings: JoinSettings, http: Http, identity: IdentityFile) -> None:
+    `on_card` is called with the published card at each join.
+    """
+
+    def __init__(
+        self,
+        settings: JoinSettings,
+        http: Http,
+        file: IdentityFile,
+        on_card: Callable[[dict[str, Any]], None],
+    ) -> None:
         self._settings = settings
         self._http = http
-        self._file = identity
-        self.api = Api(http, settings.api_base_url or identity.identity.api_base_url)
-        self.on_card: Callable[[dict[str, Any]], None] = _nothing
-        """Told the published card at each join."""
+        self.file = file
+        self.api = Api(http, settings.api_base_url or file.identity.api_base_url)
+        self._on_card = on_card
 
     async def join(self) -> None:
         """Raises NetworkError; Revoked when only a person can help."""
@@ -59,14 +63,14 @@ class Joiner:
             await self._read_registry()
         except Refused as refused:
             # A private agent is "not found" for who shows a key that is not valid: connect tells which it is.
-            if refused.status != 404 or not self._file.identity.billing_mode:
+            if refused.status != 404 or not self.file.identity.billing_mode:
                 raise
         await self._connect()
-        self._file.save()
+        self.file.save()
 
     async def _read_config_document(self) -> None:
         url = self._settings.cdm_url or DEFAULT_CDM_URL
-        identity = self._file.identity
+        identity = self.file.identity
         try:
             document = await Api(self._http, url).request("GET", "", limit_s=CDM_LIMIT_S)
             self._take_config(url, document)
@@ -77,7 +81,7 @@ class Joiner:
             log.info("config_document_cached", url=url, error=str(error))
 
     def _take_config(self, url: str, document: dict[str, Any]) -> None:
-        identity = self._file.identity
+        identity = self.file.identity
         for name in ("playground", "network"):
             keys = document.get(name)
             pair = [keys.get("publishKey"), keys.get("subscribeKey")] if isinstance(keys, dict) else []
@@ -100,15 +104,15 @@ class Joiner:
         mode = agent.get("billingMode") if isinstance(agent, dict) else None
         if mode not in ("free", "paid"):
             raise ProtocolFault(f"registry entry of {name}: billingMode is {mode!r}, not free or paid")
-        self._file.identity.billing_mode = mode
+        self.file.identity.billing_mode = mode
         listing = agent.get("listing") if isinstance(agent, dict) else ""
-        self._file.identity.listing = listing if listing in ("public", "private") else ""
+        self.file.identity.listing = listing if listing in ("public", "private") else ""
         published = agent.get("card") if isinstance(agent, dict) else None
         if isinstance(published, dict):
-            self.on_card(published)
+            self._on_card(published)
 
     async def _connect(self) -> None:
-        identity, settings = self._file.identity, self._settings
+        identity, settings = self.file.identity, self._settings
         body: dict[str, Any] = {
             "agentName": settings.agent_name,
             "instanceId": identity.instance_id,
@@ -146,7 +150,7 @@ class Joiner:
 
     async def call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """A request to the backend as this agent; an access token that ran out is replaced once."""
-        bearer = self._file.identity.access_token
+        bearer = self.file.identity.access_token
         try:
             return await self.api.request("POST", path, bearer=bearer, body=body)
         except TokenRefused as refused:
@@ -165,7 +169,7 @@ class Joiner:
 
     async def refresh_access(self) -> str:
         """A new access token for the backend API, after a 401; a refused refresh leads to a new connect."""
-        identity = self._file.identity
+        identity = self.file.identity
         try:
             reply = await self.api.request(
                 "POST",
@@ -180,5 +184,5 @@ class Joiner:
         else:
             identity.access_token = str(reply.get("accessToken", ""))
             identity.refresh_token = str(reply.get("refreshToken", ""))
-        self._file.save()
+        self.file.save()
         return identity.access_token

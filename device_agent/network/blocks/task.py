@@ -4,75 +4,64 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from device_agent.background import BackgroundTasks
+from device_agent.clock import Clock
 from device_agent.errors import Refused
 from device_agent.network import MessageSource, Part, StartTask, StreamSpec, TerminalState
-from device_agent.network.blocks.files import INLINE_MAX_BYTES, TOO_LARGE, Progress, Upload, download
-from device_agent.network.blocks.streams import SUBSCRIBE_GRACE_S, OpenStream, StreamTokens, writer_uuid
+from device_agent.network.blocks.clients import Clients, TaskClients
+from device_agent.network.blocks.files import (
+    INLINE_MAX_BYTES,
+    TOO_LARGE,
+    FilePlace,
+    Progress,
+    Upload,
+    Uploads,
+    download,
+)
+from device_agent.network.blocks.http import Http
+from device_agent.network.blocks.joiner import JoinSettings
+from device_agent.network.blocks.open_stream import OpenStream
+from device_agent.network.blocks.shared_streams import SharedAttachment, SharedStreams
+from device_agent.network.blocks.stream_channel import StreamChannel, writer_uuid
+from device_agent.network.blocks.stream_tokens import StreamTokens
 from device_agent.network.blocks.task_events import TaskEvents
 from device_agent.network.blocks.wire import task_channel
 
-if TYPE_CHECKING:
-    from device_agent.network.blocks.network import BlocksNetwork
 
+@dataclass(frozen=True, slots=True)
+class TaskServices:
+    """What all tasks of the agent share."""
 
-@dataclass(slots=True)
-class _Shared:
-    """A shared stream and the setups of the tasks that are attached to it."""
-
-    stream: OpenStream
-    attached: dict[str, StreamTokens] = field(default_factory=dict)
-
-
-class SharedStreams:
-    """Shared streams at work, one writer each, held by as many tasks as are attached."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, _Shared] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
-
-    def lock(self, name: str) -> asyncio.Lock:
-        """Only one task at a time opens or leaves a stream."""
-        return self._locks.setdefault(name, asyncio.Lock())
-
-    def get(self, name: str) -> _Shared | None:
-        return self._open.get(name)
-
-    def add(self, name: str, shared: _Shared) -> None:
-        self._open[name] = shared
-
-    async def leave(self, name: str, task_id: str) -> None:
-        """The last to leave closes the writer; before that, another task's setup renews the token."""
-        async with self.lock(name):
-            shared = self._open.get(name)
-            if shared is None or shared.attached.pop(task_id, None) is None:
-                return
-            if shared.attached:
-                shared.stream.hand_over(next(iter(shared.attached.values())))
-                return
-            del self._open[name]
-            await shared.stream.close(end=False)
+    settings: JoinSettings
+    clients: Clients
+    http: Http
+    uploads: Uploads
+    shared_streams: SharedStreams
+    background: BackgroundTasks
+    clock: Clock
+    instance_id: str
+    presence_changed: Callable[[], None]
 
 
 class BlocksTask:
-    """The link of one accepted task."""
+    """The `network.TaskLink` of one accepted task; `events.run` is to be run beside it."""
 
-    def __init__(self, network: "BlocksNetwork", start: StartTask) -> None:
+    def __init__(self, start: StartTask, services: TaskServices) -> None:
         self.start = start
-        self._network = network
-        identity = network.file.identity
-        self._client = network.client(identity.instance_id, start.write_token or identity.control_token)
+        self._services = services
+        self._connectivity = services.http.connectivity
+        self._agent_name = services.settings.agent_name
+        control = services.clients.control
+        self._client = services.clients.make(services.instance_id, start.write_token or control.token)
         self.events = TaskEvents(
-            network.settings.agent_name,
-            start,
-            self._client,
-            network.control_client,
-            network.connectivity,
-            network.clock,
+            self._agent_name, start, TaskClients(self._client, control), self._connectivity, services.clock
         )
+
+    def __repr__(self) -> str:
+        return f"<BlocksTask {self.start.task_id} {self.start.kind}>"
 
     def progress(self, message: str) -> None:
         self.events.progress(message)
@@ -89,118 +78,77 @@ class BlocksTask:
     ) -> None:
         file = Upload(self.start.task_id, data, mime_type, output_id, file_name)
         if file.size_bytes > INLINE_MAX_BYTES:
-            await self._network.uploads.upload(file, before, progress)
+            await self._services.uploads.upload(file, before, progress)
             return
         if isinstance(data, Path):
             data = await asyncio.to_thread(data.read_bytes)
         if before is not None:
             await before()
-        await self.events.artifact(data, mime_type, output_id, file_name)
+        await self.events.artifact(data, mime_type, output_id, file.name)
 
     async def fetch(self, part: Part, to: Path, limit_bytes: int) -> None:
         reference = part.artifact or {}
         if part.text is not None or reference.get("kind") == "inline":
             await asyncio.to_thread(to.write_bytes, _inline(part, limit_bytes))
             return
-        channel, file_id, name = (str(reference.get(key) or "") for key in ("channel", "fileId", "fileName"))
-        if channel != task_channel(self.start.org, self.start.task_id) or not file_id or not name:
+        place = FilePlace(*(str(reference.get(key) or "") for key in ("channel", "fileId", "fileName")))
+        ours = place.channel == task_channel(self.start.org, self.start.task_id)
+        if not ours or not place.file_id or not place.name:
             raise Refused(f"input {part.part_id!r} names no file of this task")
-        clients = (self._client, self._network.control_client)
-        await download(self._network.http, clients, (channel, file_id, name), to, limit_bytes)
+        clients = (self._client, self._services.clients.control)
+        await download(self._services.http, clients, place, to, limit_bytes)
 
     def terminal(
         self, state: TerminalState, *, error: str = "", reason: str = "", completion_reason: str = ""
     ) -> None:
-        self.events.terminal(state, error, reason, completion_reason)
-        self._network.control.state_changed()
+        self.events.terminal(state, error=error, reason=reason, completion_reason=completion_reason)
+        self._services.presence_changed()
 
     def server_ms(self) -> float | None:
-        """The network's clock, epoch milliseconds; None before the first exchange."""
-        return self._network.connectivity.server_ms()
+        return self._connectivity.server_ms()
 
     async def until_time(self) -> None:
-        await self._network.connectivity.time_known.wait()
+        await self._connectivity.time_known.wait()
 
     async def open_stream(
         self, spec: StreamSpec, source: MessageSource | None, *, announced: bool = False
-    ) -> "OpenStream | SharedAttachment":
+    ) -> OpenStream | SharedAttachment:
         if not self.start.has_stream:
             raise Refused(f"stream {spec.name}: the caller of this task did not ask for streaming")
         if not announced:
             await self.events.settled()
-        if spec.affinity == "shared":
-            return await self._attach(spec, source, announced)
-        setup = self._setup()
-        token = await (setup.token(spec) if announced else setup.ask(spec, "embedded"))
-        return self._start_stream(spec, source, setup, token, resumed=announced)
+        clients = TaskClients(self._client, self._services.clients.control)
+        tokens = StreamTokens(self._agent_name, self.start, clients, self._connectivity)
 
-    def _setup(self) -> StreamTokens:
-        network = self._network
-        return StreamTokens(
-            network.settings.agent_name,
-            self.start,
-            self._client,
-            network.control_client,
-            network.connectivity,
-        )
+        def start(token: str) -> OpenStream:
+            return self._start_stream(spec, source, tokens, token, resumed=announced)
+
+        if spec.affinity == "shared":
+            return await self._services.shared_streams.attach(
+                spec, self.start.task_id, tokens, start, announced=announced
+            )
+        return start(await tokens.first(spec, announced=announced))
 
     def _start_stream(
         self,
         spec: StreamSpec,
         source: MessageSource | None,
-        setup: StreamTokens,
+        tokens: StreamTokens,
         token: str,
         *,
         resumed: bool,
     ) -> OpenStream:
-        network = self._network
-        uuid = writer_uuid(network.settings.agent_name, network.file.identity.instance_id, spec.stream_id)
-        stream = OpenStream(
-            spec,
-            network.settings.agent_name,
-            network.client(uuid, token),
-            setup,
-            connectivity=network.connectivity,
-            clock=network.clock,
-            background=network.background,
-        )
-        grace_s = 0.0 if resumed else SUBSCRIBE_GRACE_S
-        stream.start(source, network.settings.publish_rate_hz, grace_s, resumed=resumed)
-        network.control.state_changed()
+        services = self._services
+        uuid = writer_uuid(self._agent_name, services.instance_id, spec.stream_id)
+        channel = StreamChannel(spec, self._agent_name, services.clients.make(uuid, token), tokens)
+        stream = OpenStream(channel, self._connectivity, services.clock, services.background)
+        stream.start(source, services.settings.publish_rate_hz, resumed=resumed)
+        services.presence_changed()
         return stream
-
-    async def _attach(
-        self, spec: StreamSpec, source: MessageSource | None, announced: bool
-    ) -> "SharedAttachment":
-        registry = self._network.shared
-        async with registry.lock(spec.name):
-            setup = self._setup()
-            shared = registry.get(spec.name)
-            if shared is None:
-                token = await (setup.token(spec) if announced else setup.ask(spec, "embedded"))
-                shared = _Shared(self._start_stream(spec, source, setup, token, resumed=announced))
-                registry.add(spec.name, shared)
-            elif not announced:
-                await setup.ask(spec, "activate")
-            shared.attached[self.start.task_id] = setup
-        return SharedAttachment(spec, registry, self.start.task_id, shared.stream)
-
-
-class SharedAttachment:
-    """A task's hold on a shared stream."""
-
-    def __init__(self, spec: StreamSpec, registry: SharedStreams, task_id: str, stream: OpenStream) -> None:
-        self.spec = spec
-        self.inbound = stream.inbound
-        self._registry = registry
-        self._task_id = task_id
-
-    async def close(self, *, end: bool) -> None:
-        await self._registry.leave(self.spec.name, self._task_id)
 
 
 def _inline(part: Part, limit_bytes: int) -> bytes:
-    """What a part holds itself. Raises Refused."""
+    """The content that the part itself holds. Raises Refused."""
     if part.text is not None:
         data = part.text.encode()
     else:

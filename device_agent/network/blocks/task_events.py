@@ -1,6 +1,6 @@
-"""The events of one task on its task channel: in order, stored, sent until accepted (protocol section 10).
+"""The events of one task on its task channel: in order, stored, repeated until accepted (docs/protocol.md).
 
-The official runtime publishes once and swallows failures (W12); here a terminal that an outage held up goes
+The official runtime publishes once and ignores failures (W12); here a terminal that an outage held up goes
 out when the outage ends.
 """
 
@@ -15,14 +15,14 @@ import structlog
 from device_agent.clock import Clock
 from device_agent.errors import NetworkError, Refused, TokenRefused
 from device_agent.network import StartTask, TerminalState
-from device_agent.network.blocks.pubsub import PubSubClient
+from device_agent.network.blocks.clients import TaskClients
 from device_agent.network.blocks.wire import PROTOCOL_VERSION, event_meta, task_channel, task_event
 from device_agent.network.connectivity import Connectivity, NetworkBackoff
 
 log = structlog.get_logger("task")
 
-# A caller that has just sent its message may not listen yet for about two round trips (protocol 13). What
-# must not be missed waits this long after the task began; `running` goes out at once.
+# A caller that has just sent its message may not listen yet for about two round trips (docs/protocol.md).
+# What must not be missed waits this long after the task began; `running` goes out at once.
 SETTLE_S = 1.0
 # A terminal that comes earlier than this is sent a second time; a caller that had the first ignores it.
 EARLY_TERMINAL_S = 3.0
@@ -34,21 +34,20 @@ REFUSALS_MAX = 100
 
 
 class TaskEvents:
-    """Publisher of one task's events. `run` is its life and ends after the terminal was accepted."""
+    """Publisher of one task's events. `run` publishes them, and ends after the terminal was accepted."""
 
     def __init__(
         self,
         agent_name: str,
         start: StartTask,
-        client: PubSubClient,
-        fallback: PubSubClient,
+        clients: TaskClients,
         connectivity: Connectivity,
         clock: Clock,
     ) -> None:
-        self._agent_name = agent_name
-        self._start = start
-        self._client = client
-        self._fallback = fallback
+        self._task_id = start.task_id
+        self._channel = task_channel(start.org, start.task_id)
+        self._meta = event_meta(agent_name, start.task_id)
+        self._clients = clients
         self._clock = clock
         self._backoff = NetworkBackoff(connectivity)
         self._queue: deque[tuple[dict[str, Any], asyncio.Future[None] | None]] = deque()
@@ -57,30 +56,32 @@ class TaskEvents:
         self._wake = asyncio.Event()
         self._began_s = clock.monotonic_s()
         self._ended = False
-        self.given_up = 0
 
-    # -- what the task says -------------------------------------------------------------------------------
+    def __repr__(self) -> str:
+        return f"<TaskEvents of {self._task_id}: {len(self._queue)} queued{', ended' if self._ended else ''}>"
+
+    # -- what the task publishes ----------------------------------------------------------------------------
 
     def running(self) -> None:
-        self._put(task_event(self._start.task_id, "progress", progress=0, state="running"))
+        self._put(task_event(self._task_id, "progress", progress=0, state="running"))
 
     def progress(self, message: str) -> None:
         self._progress = message
         self._wake.set()
 
     def system(self, status: str) -> None:
-        self._put(task_event(self._start.task_id, "system", status=status))
+        self._put(task_event(self._task_id, "system", status=status))
 
     async def artifact(self, data: bytes, mime_type: str, output_id: str, file_name: str) -> None:
-        """An inline artifact; returns when the network has it."""
+        """An inline artifact; returns when the network has it. Raises Refused while too many events wait."""
         reference = {
             "kind": "inline",
             "mimeType": mime_type,
             "size": len(data),
             "data": base64.b64encode(data).decode(),
-            "fileName": file_name or f"{self._start.task_id}-artifact",
+            "fileName": file_name,
         }
-        event = task_event(self._start.task_id, "artifact", artifactRef=reference, outputId=output_id)
+        event = task_event(self._task_id, "artifact", artifactRef=reference, outputId=output_id)
         sent = asyncio.get_running_loop().create_future()
         self._put(event, sent)
         await sent
@@ -88,9 +89,10 @@ class TaskEvents:
     def terminal(
         self,
         state: TerminalState,
-        error: str,
-        reason: str,
-        completion_reason: str,
+        *,
+        error: str = "",
+        reason: str = "",
+        completion_reason: str = "",
         version: str = PROTOCOL_VERSION,
     ) -> None:
         """Only the first counts."""
@@ -99,7 +101,7 @@ class TaskEvents:
         self._ended = True
         self._put(
             task_event(
-                self._start.task_id,
+                self._task_id,
                 "terminal",
                 version=version,
                 state=state,
@@ -111,14 +113,14 @@ class TaskEvents:
 
     def _put(self, event: dict[str, Any], sent: "asyncio.Future[None] | None" = None) -> None:
         if len(self._queue) >= QUEUE_MAX and event["type"] != "terminal":
-            raise Refused(f"task {self._start.task_id}: {QUEUE_MAX} events wait for the network already")
+            raise Refused(f"task {self._task_id}: {QUEUE_MAX} events wait for the network already")
         self._queue.append((event, sent))
         self._wake.set()
 
-    # -- life -----------------------------------------------------------------------------------------------
+    # -- publishing -----------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Publish until the terminal is accepted; nothing that is said after it goes out."""
+        """Publish until the terminal is accepted; nothing that comes after it goes out."""
         while True:
             await self._until_due()
             if self._queue:
@@ -135,13 +137,11 @@ class TaskEvents:
             elif self._progress:
                 message, self._progress = self._progress, ""
                 self._progress_at_s = self._clock.monotonic_s()
-                await self._deliver(task_event(self._start.task_id, "progress", message=message))
+                await self._deliver(task_event(self._task_id, "progress", message=message))
 
     async def settled(self) -> None:
         """Returns when the caller can be expected to listen."""
-        wait_s = self._began_s + SETTLE_S - self._clock.monotonic_s()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
+        await asyncio.sleep(max(0.0, self._began_s + SETTLE_S - self._clock.monotonic_s()))
 
     async def _until_due(self) -> None:
         while not self._queue:
@@ -159,32 +159,20 @@ class TaskEvents:
 
     async def _deliver(self, event: dict[str, Any]) -> None:
         body = json.dumps(event, separators=(",", ":")).encode()
-        channel = task_channel(self._start.org, self._start.task_id)
-        meta = event_meta(self._agent_name, self._start.task_id)
-        client, other = self._client, self._fallback
-        turned = False
         refusals = 0
         while True:
             try:
-                await client.publish(channel, body, store=True, meta=meta)
+                await self._clients.current.publish(self._channel, body, store=True, meta=self._meta)
             except NetworkError as error:
-                if isinstance(error, TokenRefused):
-                    # A write token cannot be renewed; the control token serves on this channel as well.
-                    # Neither is given up: a refusal may be a passing mistake.
-                    client, other = other, client
-                    turned = not turned
-                    if turned:
-                        continue
+                if isinstance(error, TokenRefused) and self._clients.refused():
+                    continue
                 refusals += isinstance(error, Refused)
                 if refusals >= REFUSALS_MAX:
-                    self.given_up += 1
-                    log.error(
-                        "task_event_given_up", task=self._start.task_id, type=event["type"], error=str(error)
-                    )
+                    log.error("task_event_given_up", task=self._task_id, type=event["type"], error=str(error))
                     return
                 await self._backoff.wait(error)
             else:
-                self._client, self._fallback = client, other
+                self._clients.accepted()
                 self._backoff.reset()
                 return
 

@@ -1,25 +1,19 @@
-"""The writer of one stream channel: one number in flight, the same number and content until it is accepted.
+"""The writer of one stream: one number in flight, the same number and content until it is accepted.
 
 A reader skips a missing number after 750 ms and drops it when it comes, so publishing n+1 before n loses n
-(protocol 11.6). Throughput comes from fuller messages: parts of one group share a number and go out together.
+(docs/protocol.md). Throughput comes from fuller messages: the parts of one group share a number and go out
+together.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import structlog
 
 from device_agent.clock import Clock
 from device_agent.errors import NetworkError, Refused, TokenRefused, Unreachable
-from device_agent.network import MessageSource, OutgoingMessage, StreamSpec
-from device_agent.network.blocks.messages import (
-    PARTS_MAX,
-    encode,
-    end_of_stream,
-    items_limit_bytes,
-    stream_meta,
-)
-from device_agent.network.blocks.pubsub import PubSubClient
+from device_agent.network import MessageSource, OutgoingMessage
+from device_agent.network.blocks.messages import PARTS_MAX, encode, end_of_stream, items_limit_bytes
+from device_agent.network.blocks.stream_channel import StreamChannel
 from device_agent.network.connectivity import Connectivity, NetworkBackoff
 
 log = structlog.get_logger("stream")
@@ -33,7 +27,10 @@ TIME_LIMIT_S = 5.0
 
 
 class PublishPace:
-    """Messages a second on one channel, with a second's worth of credit for a burst after a rest."""
+    """Messages a second on one channel; after a rest, as many as fit in a second may go at once.
+
+    `rate_hz` of 0 or less is no limit.
+    """
 
     def __init__(self, rate_hz: float, clock: Clock) -> None:
         self._rate_hz = rate_hz
@@ -68,45 +65,37 @@ class StreamWriter:
 
     def __init__(
         self,
-        spec: StreamSpec,
-        channel: str,
-        client: PubSubClient,
+        channel: StreamChannel,
         source: MessageSource,
-        *,
+        pace: PublishPace,
         connectivity: Connectivity,
         clock: Clock,
-        rate_hz: float,
-        renew: Callable[[], Awaitable[None]],
     ) -> None:
-        self._spec = spec
         self._channel = channel
-        self._client = client
         self._source = source
-        self._clock = clock
-        self._pace = PublishPace(rate_hz, clock)
+        self._pace = pace
         self._connectivity = connectivity
+        self._clock = clock
         self._backoff = NetworkBackoff(connectivity)
-        self._renew = renew
 
     async def run(self) -> None:
         """Publish until the source is closed and empty."""
-        await self._know_the_time()
+        await self._learn_the_time()
         while True:
             await self._source.until_ready()
             parts = self._pace.allowed(PARTS_MAX) if self._source.pending_bytes > items_limit_bytes(1) else 1
             message = self._source.next_message(items_limit_bytes(parts))
-            if message is None:
-                if self._source.closed:
-                    return
-                continue
-            await self._publish(message)
-            self._source.ack(message)
+            if message is not None:
+                await self._publish(message)
+                self._source.ack(message)
+            elif self._source.closed:
+                return
 
-    async def _know_the_time(self) -> None:
-        """What was made before the time was known gets it before it goes out: the network knows it."""
+    async def _learn_the_time(self) -> None:
+        """Events from before the clock was set get their time before they go out: the network knows it."""
         while not self._clock.is_set():
             try:
-                await self._client.ping(TIME_LIMIT_S)
+                await self._channel.ping(TIME_LIMIT_S)
                 break  # if it does not know a true time either, the events say that they have none
             except Refused:
                 break
@@ -114,14 +103,13 @@ class StreamWriter:
                 await self._backoff.wait(error)
         self._backoff.reset()
 
-    async def end(self, next_number: int) -> None:
-        """Tell readers that nothing more comes; they also see it by the task's end, so a few tries do."""
-        body = end_of_stream(self._spec.stream_id, next_number, self._clock.now_ms())
+    async def end(self) -> None:
+        """Publish that nothing more comes. Readers also see it by the task's end, so a few tries suffice."""
+        stream_id = self._channel.spec.stream_id
+        body = end_of_stream(stream_id, self._source.next_number, self._clock.now_ms())
         for _ in range(END_TRIES):
             try:
-                await self._client.publish(
-                    self._channel, body, store=False, meta=stream_meta(self._client.uuid)
-                )
+                await self._channel.publish(body)
                 return
             except TokenRefused:
                 return
@@ -129,7 +117,7 @@ class StreamWriter:
                 await self._backoff.wait(error)
 
     async def _publish(self, message: OutgoingMessage) -> None:
-        texts = encode(self._spec.stream_id, self._spec.format, message)
+        texts = encode(self._channel.spec.stream_id, self._channel.spec.format, message)
         left = list(texts)
         begun_s = self._clock.monotonic_s()
         await self._pace.take(len(left))
@@ -147,25 +135,23 @@ class StreamWriter:
                     raise error
             pairs = zip(left, outcomes, strict=True)
             left = [text for text, outcome in pairs if isinstance(outcome, BaseException)]
-            await self._recover(errors[0])
+            await self._wait_after(errors[0])
             if self._clock.monotonic_s() - begun_s > GROUP_FRESH_S:
                 left, begun_s = list(texts), self._clock.monotonic_s()
 
     async def _send(self, text: bytes) -> int:
-        """A publish that hangs when the link comes back is given up: the same message goes again at once."""
-        publish = self._client.publish(self._channel, text, store=False, meta=stream_meta(self._client.uuid))
-        timetoken = await self._connectivity.unless_back(publish)
+        """A publish from before the link was lost is given up: the same message goes again at once."""
+        timetoken = await self._connectivity.unless_back(self._channel.publish(text))
         if timetoken is None:
-            raise Unreachable(f"publish to {self._channel}: the link was lost while it was under way")
+            raise Unreachable(f"publish to {self._channel.name}: the link was lost while it was under way")
         return timetoken
 
-    async def _recover(self, error: BaseException) -> None:
-        """Only waits and renews; the message stays the same."""
+    async def _wait_after(self, error: BaseException) -> None:
+        """Renews the token or waits; the message stays the same."""
         if isinstance(error, TokenRefused):
             try:
-                await self._renew()
+                await self._channel.renew_token()
             except NetworkError as refused:
-                log.warning("stream_token_not_renewed", stream=self._spec.name, error=str(refused))
-                await self._backoff.wait(refused)
-                return
+                log.warning("stream_token_not_renewed", stream=self._channel.spec.name, error=str(refused))
+                error = refused
         await self._backoff.wait(error)

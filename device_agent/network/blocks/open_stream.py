@@ -1,0 +1,136 @@
+"""An open stream of a task: its writer, its reader, and its end (docs/protocol.md)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import structlog
+
+from device_agent.background import BackgroundTasks
+from device_agent.clock import Clock
+from device_agent.errors import NetworkError, ProtocolFault, TokenRefused
+from device_agent.network import Inbound, MessageSource
+from device_agent.network.blocks.messages import REORDER_WAIT_S, StreamReader
+from device_agent.network.blocks.stream_channel import StreamChannel
+from device_agent.network.blocks.writer import PublishPace, StreamWriter
+from device_agent.network.connectivity import Connectivity, NetworkBackoff
+
+log = structlog.get_logger("stream")
+
+# The caller subscribes after it has seen stream_started, and first gets what the network caches: the last 100
+# messages. A short wait keeps a flood from passing that by; the official writer waits 1 s.
+SUBSCRIBE_GRACE_S = 0.3
+# A silent long-poll is abandoned and begun again this often, so that a dead connection is noticed.
+POLL_LIMIT_S = 20.0
+# From the oldest message that the network caches: the reader may start after the caller has begun to send.
+FROM_CACHE = "1000"
+FROM_NOW = "0"
+INBOUND_MAX = 1000
+END_LIMIT_S = 5.0
+
+
+class OpenStream:
+    """One open stream. `start` begins to read and to write."""
+
+    def __init__(
+        self,
+        channel: StreamChannel,
+        connectivity: Connectivity,
+        clock: Clock,
+        background: BackgroundTasks,
+    ) -> None:
+        self.channel = channel
+        self.spec = channel.spec
+        self._connectivity = connectivity
+        self._clock = clock
+        self._background = background
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._writer: StreamWriter | None = None
+        self._queue: asyncio.Queue[Inbound | None] = asyncio.Queue(INBOUND_MAX)
+        self._position = FROM_CACHE
+
+    def start(self, source: MessageSource | None, rate_hz: float, *, resumed: bool) -> None:
+        """Begin reading at once, and writing after the caller had time to subscribe.
+
+        `resumed`: an earlier process opened the stream, and the network delivers again what that has read.
+        Commands have an id, by which they are recognised; bytes have none, so they are read from now on only.
+        """
+        spec = self.spec
+        if resumed and spec.format == "bytes":
+            self._position = FROM_NOW
+        if spec.direction != "outbound":
+            self._tasks.append(self._background.run_forever(f"reader {spec.name}", self._read))
+        if source is not None and spec.direction != "inbound":
+            pace = PublishPace(rate_hz, self._clock)
+            self._writer = StreamWriter(self.channel, source, pace, self._connectivity, self._clock)
+            begin_s = self._clock.monotonic_s() + (0.0 if resumed else SUBSCRIBE_GRACE_S)
+            self._tasks.append(
+                self._background.run_forever(f"writer {spec.name}", lambda: self._write(begin_s))
+            )
+
+    async def _write(self, begin_s: float) -> None:
+        assert self._writer is not None
+        await asyncio.sleep(max(0.0, begin_s - self._clock.monotonic_s()))
+        await self._writer.run()
+
+    async def inbound(self) -> AsyncIterator[Inbound]:
+        while (item := await self._queue.get()) is not None:
+            yield item
+
+    async def _read(self) -> None:
+        reader = StreamReader(self.spec.stream_id, self.spec.format)
+        backoff = NetworkBackoff(self._connectivity)
+        region: str | None = None
+        while True:
+            limit_s = REORDER_WAIT_S if reader.waiting else POLL_LIMIT_S
+            try:
+                batch = await self._connectivity.unless_back(
+                    self.channel.subscribe(self._position, region, limit_s)
+                )
+            except TokenRefused as refused:
+                await self._renew_or_wait(refused, backoff)
+                continue
+            except NetworkError as error:
+                await backoff.wait(error)
+                continue
+            backoff.reset()
+            now_s = self._clock.monotonic_s()
+            if batch is not None:
+                self._position, region = batch.timetoken, batch.region
+                for delivery in batch.deliveries:
+                    sender = str(delivery.meta.get("sender") or delivery.publisher)
+                    try:
+                        items = reader.feed(delivery.payload, delivery.sent_ms, sender, now_s)
+                    except ProtocolFault as fault:
+                        log.warning("stream_message_ignored", stream=self.spec.name, error=str(fault))
+                        continue
+                    await self._deliver(items)
+            await self._deliver(reader.timed_out(now_s))
+
+    async def _renew_or_wait(self, refused: TokenRefused, backoff: NetworkBackoff) -> None:
+        try:
+            await self.channel.renew_token()
+        except NetworkError as error:
+            log.warning("stream_token_not_renewed", stream=self.spec.name, error=str(error))
+            await backoff.wait(refused)
+
+    async def _deliver(self, items: list[Inbound]) -> None:
+        for item in items:
+            await self._queue.put(item)
+
+    async def close(self, *, end: bool) -> None:
+        """Stop reading and writing. With `end`, what waits is sent first, for at most 5 s."""
+        if end and self._writer is not None and self.spec.affinity == "dedicated":
+            try:
+                async with asyncio.timeout(END_LIMIT_S):
+                    await asyncio.wait([self._tasks[-1]])
+                    await self._writer.end()
+            except TimeoutError:
+                log.info("stream_end_not_sent", stream=self.spec.name)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_LIMIT_S)
+        while self._queue.full():
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)
