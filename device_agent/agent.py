@@ -33,6 +33,7 @@ from device_agent.store.journal.journal import Journal, cut_off
 from device_agent.store.outbox.outbox import Outbox
 from device_agent.store.store_thread import StoreThread
 from device_agent.tasks.manager import TaskManager
+from device_agent.tasks.services import Services
 
 if TYPE_CHECKING:
     from device_agent.delegation.delegations import Delegations
@@ -82,17 +83,17 @@ class Agent:
         self._guard = self._make_guard(config, log_style)
         title = config.agent.display_name or config.agent.name
         self._history_service = HistoryService(title, self._history, self._devices, clock)
-        self._tasks = TaskManager(
-            config,
-            self._devices,
-            self._dispatcher,
-            self._executor,
-            self._safe_states,
-            self._outbox,
-            self._journal,
-            clock,
-            self._history_service,
+        services = Services(
+            devices=self._devices,
+            dispatcher=self._dispatcher,
+            executor=self._executor,
+            safe_states=self._safe_states,
+            outbox=self._outbox,
+            journal=self._journal,
+            history_service=self._history_service,
+            clock=clock,
         )
+        self._tasks = TaskManager(services)
         self._reloader = Reloader(config, self._hardware, self._safe_states, self._executor, self._tasks)
         self._network = BlocksNetwork(
             self._settings(api_key),

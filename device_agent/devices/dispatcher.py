@@ -35,7 +35,6 @@ class Dispatcher:
             self._channels[name].append(channel)
 
     def remove(self, channel: "Subscription") -> None:
-        channel.close()
         for channels in self._channels.values():
             if channel in channels:
                 channels.remove(channel)
@@ -64,7 +63,7 @@ class Dispatcher:
         open_now = {id(channel): channel for channels in self._channels.values() for channel in channels}
         for channel in open_now.values():
             if delegation in channel.delegations:
-                channel.say(draft)
+                channel.send(draft)
 
     def on_status(self, status: Status) -> None:
         for listener in self.listeners:
@@ -72,7 +71,7 @@ class Dispatcher:
         draft = events.status(status)
         for channel in self._channels.get(status.device, ()):
             if status.device in channel.devices:
-                channel.status(draft)
+                channel.send(draft)
 
     def on_bytes(self, device: str, data: bytes) -> None:
         for lane in self._bytes.get(device, ()):

@@ -104,7 +104,7 @@ class ControlHandlers(LocalHandlers):
                 {
                     "task": task_id,
                     "remaining_s": round(session.remaining_s()),
-                    "streams": sorted(session.ports),
+                    "streams": sorted(session.streams),
                 }
                 for task_id, session in self._tasks.sessions.items()
             ],

@@ -65,7 +65,7 @@ class Reloader:
             self._safe_states.forget(name)
         self._safe_states.watch()
         self._executor.config = config
-        self._tasks.take(config, gone=gone, fresh=fresh)
+        self._tasks.replace_devices(gone=gone, fresh=fresh)
         await self._tasks.judge_again()
         self._config = config
         log.info("reloaded", removed=change.removed, changed=change.changed, added=change.added)

@@ -1,112 +1,91 @@
-"""The tasks at work: what the network asks of the runtime, and the sessions and requests it leads to."""
+"""The tasks of the agent: what the network asks of it (`network.Runtime`), and who carries it out."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import structlog
-
 from device_agent.background import BackgroundTasks
-from device_agent.clock import Clock
 from device_agent.commands.authorization import may
-from device_agent.commands.executor import CommandExecutor
-from device_agent.config import Config
-from device_agent.devices.device import Device
-from device_agent.devices.dispatcher import Dispatcher
-from device_agent.history.history_service import HistoryService
-from device_agent.network import StartTask, TaskLink
-from device_agent.safety.safe_states import SafeStates
-from device_agent.store.journal.journal import Journal
-from device_agent.store.outbox.outbox import Outbox
-from device_agent.tasks.pipe_session import PipeSession, SharedSessionStreams, stream_id
+from device_agent.network import Runtime, StartTask, TaskLink
+from device_agent.tasks.pipe_session import PipeSession, SavedSession
 from device_agent.tasks.request_task import RequestTask
 from device_agent.tasks.result_delivery import ResultDelivery, TaskResult
+from device_agent.tasks.services import Services
+from device_agent.tasks.session_stream import SharedSessionStreams
+from device_agent.tasks.stream_scope import stream_id
 
-log = structlog.get_logger("tasks")
 
+class TaskManager(Runtime):
+    """Begins, continues and ends sessions and requests; keeps the Journal informed of both."""
 
-class TaskManager:
-    """Implements `network.Runtime`."""
-
-    def __init__(
-        self,
-        config: Config,
-        devices: Mapping[str, Device],
-        dispatcher: Dispatcher,
-        executor: CommandExecutor,
-        safe_states: SafeStates,
-        outbox: Outbox,
-        journal: Journal,
-        clock: Clock,
-        history_service: HistoryService,
-    ) -> None:
-        self.background = BackgroundTasks("tasks")
+    def __init__(self, services: Services) -> None:
         self.sessions: dict[str, PipeSession] = {}
         self.requests: dict[str, tuple[RequestTask, asyncio.Task[Any]]] = {}
-        self._config = config
-        self._devices = devices
-        self._dispatcher = dispatcher
-        self._executor = executor
-        self._safe_states = safe_states
-        self._outbox = outbox
-        self._journal = journal
-        self._clock = clock
-        self._history_service = history_service
-        self._deliveries = ResultDelivery(config.state.directory / "requests", journal)
+        self._services = services
+        self._background = BackgroundTasks("tasks")
+        self._delivery = ResultDelivery(services.config.state.directory / "requests", services.journal)
         self._shared = SharedSessionStreams()
-        self._unfinished: dict[str, tuple[StartTask, dict[str, Any]]] = {}
+        self._unfinished: dict[str, tuple[StartTask, Mapping[str, Any]]] = {}
         self._pausing = False
+
+    def __repr__(self) -> str:
+        state = "pausing" if self._pausing else "running"
+        return f"<TaskManager {state}: {len(self.sessions)} sessions, {len(self.requests)} requests>"
 
     async def load(self) -> None:
         """Find what the last process left unfinished."""
-        self._unfinished = {start.task_id: (start, s) for start, s in await self._journal.unfinished_tasks()}
-        ids = {
-            stream_id(start, n + 1) for start in self.resumable() for n in range(len(self._config.streams))
-        }
-        self._deliveries.keep_only(self._unfinished)
-        self._outbox.expect(shared=self._config.streams, dedicated=ids)
+        unfinished = await self._services.journal.unfinished_tasks()
+        self._unfinished = {start.task_id: (start, saved) for start, saved in unfinished}
+        streams = self._services.config.streams
+        ids = {stream_id(start, n + 1) for start in self.resumable() for n in range(len(streams))}
+        self._delivery.keep_only(self._unfinished)
+        self._services.outbox.expect(shared=streams, dedicated=ids)
+
+    async def pause(self) -> None:
+        """The process ends: sessions stay for the next one."""
+        self._pausing = True
+        await self._background.close()
 
     # -- network.Runtime ----------------------------------------
 
     def knows(self, task_id: str) -> bool:
-        return self._journal.knows_task(task_id)
+        return self._services.journal.knows_task(task_id)
 
     def has_room(self) -> bool:
-        limit = self._config.agent.concurrency
+        limit = self._services.config.agent.concurrency
         return not self._pausing and (not limit or len(self.sessions) + len(self.requests) < limit)
 
     def load_now(self) -> tuple[int, int]:
-        return len(self.sessions) + len(self.requests), sum(s.streams for s in self.sessions.values())
+        streams = sum(len(session.dedicated) for session in self.sessions.values())
+        return len(self.sessions) + len(self.requests), streams
 
     def begin(self, link: TaskLink) -> None:
         start = link.start
-        self._journal.begin_task(start, self._clock.now_ms())
-        if start.kind not in self._config.agent.task_kinds:
+        self._services.journal.begin_task(start, self._services.clock.now_ms())
+        if start.kind not in self._services.config.agent.task_kinds:
             link.terminal("failed", error=f"not_allowed: this agent serves no {start.kind} tasks")
-            self._journal.end_task(start.task_id, self._clock.now_ms())
-            return
-        if start.kind == "pipe":
+            self._note_end(start.task_id)
+        elif start.kind == "pipe":
             self._begin_session(link, None)
         else:
             self._begin_request(link, None)
 
     async def remembered(self) -> None:
-        await self._journal.flushed()
+        await self._services.journal.flushed()
 
     def resumable(self) -> list[StartTask]:
         return [start for start, _ in self._unfinished.values()]
 
     def resume(self, link: TaskLink) -> None:
-        _, session = self._unfinished.pop(link.start.task_id)
-        if link.start.kind == "pipe":
-            self._begin_session(link, session)
-            return
-        if "parcel" in session:
-            self._begin_request(link, TaskResult.from_journal(session["parcel"]))
-            return
-        # Nobody knows how far it came; a command that had begun is answered as unknown.
-        link.terminal("failed", error="internal: the agent was restarted while it worked on this request")
-        self._journal.end_task(link.start.task_id, self._clock.now_ms())
+        start, saved = self._unfinished.pop(link.start.task_id)
+        if start.kind == "pipe":
+            self._begin_session(link, SavedSession.from_journal(saved))
+        elif (result := TaskResult.from_journal(saved)) is not None:
+            self._begin_request(link, result)
+        else:
+            # Nobody knows how far it came; a command that had begun is answered as unknown.
+            link.terminal("failed", error="internal: the agent was restarted while it worked on this request")
+            self._note_end(start.task_id)
 
     def end(self, task_id: str, how: Literal["cancel", "expire", "terminate"]) -> bool:
         if (session := self.sessions.get(task_id)) is not None:
@@ -114,8 +93,8 @@ class TaskManager:
             return True
         if (entry := self.requests.get(task_id)) is not None:
             request, task = entry
-            # A driver that hangs holds its bus, never the task (W18). Not before the task's first step, for
-            # what never began would never leave its place: both messages may come in one answer.
+            # A driver that hangs holds its bus, never the task. Not before the task's first step, for what
+            # never began would never leave its place: both messages may come in one answer.
             asyncio.get_running_loop().call_soon(task.cancel)
             request.link.terminal("canceled", reason="terminated" if how == "terminate" else "")
             return True
@@ -124,26 +103,14 @@ class TaskManager:
     def is_running(self, task_id: str) -> bool:
         return task_id in self.sessions or task_id in self.requests
 
-    # -- background ----------------------------------------
+    # -- sessions and requests ----------------------------------------
 
-    def _begin_session(self, link: TaskLink, resumed: Mapping[str, Any] | None) -> None:
-        session = PipeSession(
-            link,
-            self._config,
-            self._devices,
-            self._dispatcher,
-            self._executor,
-            self._safe_states,
-            self._outbox,
-            self._journal,
-            self._shared,
-            self._clock,
-            resumed,
-        )
+    def _begin_session(self, link: TaskLink, saved: SavedSession | None) -> None:
+        session = PipeSession(self._services, link, self._shared, saved)
         self.sessions[link.start.task_id] = session
-        self.background.spawn(f"session {link.start.task_id}", self._session(session))
+        self._background.spawn(f"session {link.start.task_id}", self._run_session(session))
 
-    async def _session(self, session: PipeSession) -> None:
+    async def _run_session(self, session: PipeSession) -> None:
         task_id = session.start.task_id
         try:
             await session.run()
@@ -152,89 +119,74 @@ class TaskManager:
             raise
         except Exception:
             # A bug of ours must not leave a caller without an end, or an actuator without its safe state.
-            self._executor.session_ends(session.actor.holder)
-            await self._safe_states.end_of_session(session.actor.holder, honour_hold=False)
+            self._services.executor.session_ends(session.actor.holder)
+            await self._services.safe_states.end_of_session(session.actor.holder, honour_hold=False)
             session.link.terminal("failed", error="internal: the session failed; see the agent's log")
             raise
         finally:
             self.sessions.pop(task_id, None)
-        self._journal.end_task(task_id, self._clock.now_ms())
+        self._note_end(task_id)
 
-    def _begin_request(self, link: TaskLink, parcel: TaskResult | None) -> None:
-        request = RequestTask(
-            link,
-            self._config,
-            self._devices,
-            self._executor,
-            self._history_service,
-            self._deliveries,
-            self._outbox,
-            self._clock,
-        )
+    def _begin_request(self, link: TaskLink, result: TaskResult | None) -> None:
+        """`result` is one that an earlier process did not deliver to its end."""
+        request = RequestTask(self._services, link, self._delivery)
         task_id = link.start.task_id
-        task = self.background.spawn(f"request {task_id}", self._request(request, parcel))
+        task = self._background.spawn(f"request {task_id}", self._run_request(request, result))
         self.requests[task_id] = (request, task)
 
-    async def _request(self, request: RequestTask, parcel: TaskResult | None) -> None:
-        """`parcel` is an answer that an earlier process did not deliver to its end."""
+    async def _run_request(self, request: RequestTask, result: TaskResult | None) -> None:
         task_id = request.link.start.task_id
         try:
-            await (request.run() if parcel is None else request.deliver(parcel))
+            await (request.run() if result is None else request.deliver(result))
         except Exception:
             request.link.terminal("failed", error="internal: the request failed; see the agent's log")
             raise
         finally:
             self.requests.pop(task_id, None)
             if not self._pausing:
-                self._journal.end_task(task_id, self._clock.now_ms())
-                self._deliveries.forget(task_id)
+                self._note_end(task_id)
+                self._delivery.forget(task_id)
                 await request.close()
+
+    def _note_end(self, task_id: str) -> None:
+        self._services.journal.end_task(task_id, self._services.clock.now_ms())
 
     # -- reload ----------------------------------------
 
-    def take(self, config: Config, *, gone: Sequence[str], fresh: Sequence[str]) -> None:
-        """A new configuration: for new tasks as a whole, for running sessions as far as devices go."""
-        self._config = config
+    def replace_devices(self, *, gone: Sequence[str], fresh: Sequence[str]) -> None:
+        """A reload changed devices; those of `gone` that are `fresh` have another one in their place."""
         for session in self.sessions.values():
             for name in gone:
-                session.replace(name, self._devices[name] if name in fresh else None)
+                session.replace(name, self._services.devices[name] if name in fresh else None)
 
     async def judge_again(self) -> None:
-        """The access rules may have changed: who lost a right loses what it had by it, at once."""
-        access = self._config.access
+        """The access rules may have changed: a caller who lost a right loses what he had by it, at once."""
+        access, executor = self._services.config.access, self._services.executor
+        safe_states = self._services.safe_states
         for session in list(self.sessions.values()):
             actor = session.actor
-            lost = [
-                n for n in self._safe_states.driven_by(actor.holder) if not may(access, "drive", actor, n)
-            ]
+            lost = [n for n in safe_states.driven_by(actor.holder) if not may(access, "drive", actor, n)]
             for name in lost:
-                self._executor.leases.release(actor.holder, name)
-            await asyncio.gather(
-                *(self._safe_states.make_safe(n, "the right to drive has ended") for n in lost)
-            )
+                executor.leases.release(actor.holder, name)
+            await asyncio.gather(*(safe_states.make_safe(n, "the right to drive has ended") for n in lost))
             session.judge_again(access)
 
     # -- what the safety side asks ----------------------------------------
 
     def graces(self) -> dict[str, float]:
         """Actuators away from safe that sessions drove last, with the seconds each may be without link."""
-        found: dict[str, float] = {}
-        for session in self.sessions.values():
-            driven, graces = self._safe_states.driven_by(session.actor.holder), session.grace()
-            found |= {name: graces[name] for name in driven if name in graces}
-        return found
+        return self._driven({id_: session.grace() for id_, session in self.sessions.items()})
 
     def silences(self) -> dict[str, float]:
-        """Actuators away from safe whose caller has been silent too long, with the seconds it may be."""
-        found: dict[str, float] = {}
-        now_s = self._clock.monotonic_s()
-        for session in self.sessions.values():
-            if silent := session.silent(now_s):
-                driven = self._safe_states.driven_by(session.actor.holder)
-                found |= {name: silent[name] for name in driven if name in silent}
-        return found
+        """Actuators away from safe whose caller has been silent too long, with the seconds he may be."""
+        now_s = self._services.clock.monotonic_s()
+        return self._driven({id_: session.silent(now_s) for id_, session in self.sessions.items()})
 
-    async def pause(self) -> None:
-        """The process ends: sessions stay for the next one."""
-        self._pausing = True
-        await self.background.close()
+    def _driven(self, limits_s: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """Of limits by session and actuator: those of actuators that this very session drives."""
+        driven: dict[str, float] = {}
+        for task_id, by_name in limits_s.items():
+            if by_name:
+                names = self._services.safe_states.driven_by(self.sessions[task_id].actor.holder)
+                driven |= {name: by_name[name] for name in names if name in by_name}
+        return driven

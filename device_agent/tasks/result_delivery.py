@@ -1,6 +1,6 @@
-"""What a request gives back, delivered to the end: over outages, and over the death of this process (W13).
+"""Delivers what a request came to: over outages, and over the death of this process.
 
-Files wait on the disk, and the Journal knows what of them the network has. A file whose delivery a crash cut
+Files wait on the disk, and the Journal knows which of them the network has. A file whose delivery a crash cut
 off between the network's answer and the Journal goes out twice; it is never lost.
 """
 
@@ -19,12 +19,15 @@ import structlog
 from device_agent.errors import Fault, NetworkError, Refused
 from device_agent.messages.requests import RESULT_ID
 from device_agent.network import TaskLink
+from device_agent.store.files import sync_folder, write_atomically
 from device_agent.store.journal.journal import Journal
 
 log = structlog.get_logger("delivery")
 
 # Files that fit into an event are not worth a write to the card.
 WORTH_KEEPING_BYTES = 16_384
+# What the Journal calls a result.
+JOURNAL_KEY = "parcel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,53 +38,76 @@ class ResultFile:
     file_name: str
     mime_type: str
     data: bytes | Path
-    size_bytes: int | None = None
-    """Of a file that the Journal knows of: what it must be."""
+    expected_bytes: int | None = None
+    """The size of a file that the Journal knows of; another one is damaged."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Raises OSError where the file cannot be read."""
+        return len(self.data) if isinstance(self.data, bytes) else self.data.stat().st_size
 
 
 @dataclass(slots=True)
 class TaskResult:
-    """The result and its files, in the order in which they go out."""
+    """What a request came to, the files that go with it in their order, and how far both are delivered."""
 
-    result: dict[str, Any]
+    op: str
+    state: str
+    """As an ack's: "done", "rejected", "failed" or "unknown"."""
+    content: Mapping[str, Any] = field(default_factory=dict)
+    """What the op adds: readings, an ack, devices …"""
+    error: Fault | None = None
     files: list[ResultFile] = field(default_factory=list)
-    said: bool = False
-    """The network has the result."""
-    sent: int = 0
-    """So many of the files it has."""
+    delivered: bool = False
+    """The network has the result itself."""
+    files_delivered: int = 0
+
+    def members(self) -> dict[str, Any]:
+        """The `result` artifact."""
+        members = {"op": self.op, "state": self.state, **self.content}
+        return members if self.error is None else {**members, "error": self.error.members()}
 
     def to_journal(self) -> dict[str, Any]:
-        files = [[f.file_name, f.mime_type, str(f.data), f.output_id, f.size_bytes] for f in self.files]
-        return {"result": json.dumps(self.result), "files": files, "said": self.said, "sent": self.sent}
+        files = [[f.file_name, f.mime_type, str(f.data), f.output_id, f.expected_bytes] for f in self.files]
+        result = json.dumps(self.members())
+        saved = {"result": result, "files": files, "said": self.delivered, "sent": self.files_delivered}
+        return {JOURNAL_KEY: saved}
 
     @classmethod
-    def from_journal(cls, kept: Mapping[str, Any]) -> "TaskResult":
+    def from_journal(cls, task: Mapping[str, Any]) -> "TaskResult | None":
+        """The result that a task of an earlier process came to; None if it came to none."""
+        saved = task.get(JOURNAL_KEY)
+        if saved is None:
+            return None
+        content = json.loads(saved["result"])
+        op, state, error = content.pop("op", ""), content.pop("state"), content.pop("error", None)
         files = [
             ResultFile(output_id, name, mime, Path(path), *size)
-            for name, mime, path, output_id, *size in kept["files"]
+            for name, mime, path, output_id, *size in saved["files"]
         ]
-        return cls(json.loads(kept["result"]), files, kept["said"], kept["sent"])
+        fault = None if error is None else Fault.from_members(error)
+        return cls(op, state, content, fault, files, saved["said"], saved["sent"])
 
 
 class ResultDelivery:
-    """The folder of files that come and go with requests, one folder for each task."""
+    """Sends results, and owns the folders of files that come and go with requests, one for each task."""
 
     def __init__(self, folder: Path, journal: Journal) -> None:
         self._folder = folder
         self._journal = journal
 
     def folder(self, task_id: str) -> Path:
-        """Where the files of a task lie while it works. Raises OSError."""
+        """Where the files of a task are while it works. Raises OSError."""
         path = self._path(task_id)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
 
     def forget(self, task_id: str) -> None:
-        """The task ended: its files go."""
+        """The task ended: remove its files."""
         shutil.rmtree(self._path(task_id), ignore_errors=True)
 
     def keep_only(self, task_ids: Iterable[str]) -> None:
-        """Remove what tasks of earlier processes left behind."""
+        """Remove the files of all other tasks, which earlier processes left."""
         wanted = {self._path(task_id) for task_id in task_ids}
         for path in self._folder.glob("*"):
             if path not in wanted:
@@ -90,92 +116,87 @@ class ResultDelivery:
     def _path(self, task_id: str) -> Path:
         return self._folder / f"{zlib.crc32(task_id.encode()):08x}-{len(task_id)}"
 
-    async def send(self, link: TaskLink, parcel: TaskResult, progress: Callable[[str, float], None]) -> None:
+    async def send(self, link: TaskLink, result: TaskResult, progress: Callable[[str, float], None]) -> None:
         """Deliver what has not been delivered. The result says `done` only once the network has the first
         file too. Raises NetworkError when something cannot be delivered after the result was."""
         task_id = link.start.task_id
-        kept = await self._keep(task_id, parcel)
+        is_kept = await self._keep(task_id, result)
 
-        async def say() -> None:
-            if not parcel.said:
-                await _say(link, parcel.result)
-                parcel.said = True
+        async def send_result() -> None:
+            if not result.delivered:
+                body = json.dumps(result.members(), separators=(",", ":"), allow_nan=False).encode()
+                await link.artifact(body, "application/json", output_id=RESULT_ID, file_name="result.json")
+                result.delivered = True
                 await note()
 
         async def note() -> None:
-            if kept:
-                self._journal.note_session(task_id, {"parcel": parcel.to_journal()})
-                await self._journal.flushed()
+            if is_kept:
+                await self._note(task_id, result)
 
-        for file in parcel.files[parcel.sent :]:
+        for file in result.files[result.files_delivered :]:
             try:
-                _must_be_whole(file)
+                _check_size(file)
                 await link.artifact(
                     file.data,
                     file.mime_type,
                     output_id=file.output_id,
                     file_name=file.file_name,
-                    before=say,
+                    before=send_result,
                     progress=progress,
                 )
             except NetworkError as error:
-                if parcel.said:
+                if result.delivered:
                     raise
-                fault = Fault("internal", f"{file.file_name} could not be delivered: {error}")
-                parcel.result |= {"state": "failed", "error": fault.members()}
+                result.state = "failed"
+                result.error = Fault("internal", f"{file.file_name} could not be delivered: {error}")
                 break
-            parcel.sent += 1
+            result.files_delivered += 1
             await note()
-        await say()
+        await send_result()
 
-    async def _keep(self, task_id: str, parcel: TaskResult) -> bool:
-        """Whether the parcel outlives this process; bytes go to the disk for that."""
+    async def _note(self, task_id: str, result: TaskResult) -> None:
+        self._journal.note_session(task_id, result.to_journal())
+        await self._journal.flushed()
+
+    async def _keep(self, task_id: str, result: TaskResult) -> bool:
+        """Whether the result outlives this process; for that, bytes go to the disk."""
         try:
-            if not any(_size_bytes(file) > WORTH_KEEPING_BYTES for file in parcel.files):
+            if not any(file.size_bytes > WORTH_KEEPING_BYTES for file in result.files):
                 return False
-            for number, file in enumerate(parcel.files):
+            for number, file in enumerate(result.files):
                 if isinstance(file.data, bytes):
                     path = self.folder(task_id) / f"{number}"
-                    await asyncio.to_thread(path.write_bytes, file.data)
+                    await asyncio.to_thread(write_atomically, path, file.data)
                 else:
                     path = file.data
-                if file.size_bytes is None:
-                    parcel.files[number] = replace(file, data=path, size_bytes=path.stat().st_size)
-                await asyncio.to_thread(_sync, path)
+                    await asyncio.to_thread(_sync, path)
+                if file.expected_bytes is None:
+                    result.files[number] = replace(file, data=path, expected_bytes=path.stat().st_size)
             # On the disk before the Journal says that they are.
             for folder in (self.folder(task_id), self._folder):
-                await asyncio.to_thread(_sync, folder)
+                await asyncio.to_thread(sync_folder, folder)
         except OSError as error:
             # A full disk costs the memory of a crash, not the delivery.
-            log.warning("parcel_not_kept", task=task_id, error=str(error))
+            log.warning("result_not_kept", task=task_id, error=str(error))
             return False
-        self._journal.note_session(task_id, {"parcel": parcel.to_journal()})
-        await self._journal.flushed()
+        await self._note(task_id, result)
         return True
 
 
-async def _say(link: TaskLink, result: Mapping[str, Any]) -> None:
-    body = json.dumps(result, separators=(",", ":"), allow_nan=False).encode()
-    await link.artifact(body, "application/json", output_id=RESULT_ID, file_name="result.json")
-
-
-def _must_be_whole(file: ResultFile) -> None:
+def _check_size(file: ResultFile) -> None:
     """Raises Refused for a file that a power cut or a person has damaged since it was made."""
     try:
-        size_bytes = _size_bytes(file)
+        size_bytes = file.size_bytes
     except OSError as error:
         raise Refused(f"the file is lost ({error.strerror}); ask again") from None
-    if file.size_bytes not in (None, size_bytes):
-        raise Refused(f"{size_bytes} of its {file.size_bytes} bytes are left; ask again")
+    if file.expected_bytes not in (None, size_bytes):
+        raise Refused(f"{size_bytes} of its {file.expected_bytes} bytes are left; ask again")
 
 
 def _sync(path: Path) -> None:
+    """Block until this file is on the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _size_bytes(file: ResultFile) -> int:
-    return len(file.data) if isinstance(file.data, bytes) else file.data.stat().st_size

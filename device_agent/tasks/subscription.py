@@ -1,101 +1,149 @@
-"""From readings to the events of each open stream: who gets what, how often."""
+"""What an open stream sends of its devices: events with what callers ask for, or plain bytes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 
 from device_agent.clock import Clock
 from device_agent.devices.device import Device
+from device_agent.devices.dispatcher import Dispatcher
 from device_agent.messages import events
-from device_agent.messages.commands import Rate
+from device_agent.messages.commands import Pause, Rate, Resume, Select, SessionWord
 from device_agent.messages.events import EventDraft
 from device_agent.records import Reading
 from device_agent.store.outbox.channel_queue import ChannelQueue
 from device_agent.tasks.report_filter import ReportFilter
+from device_agent.tasks.stream_scope import StreamScope
 
 
 class Subscription:
-    """The outgoing side of one open events stream."""
+    """Puts the events of a stream into its queue: readings as far as they are wanted, statuses, answers."""
 
-    def __init__(
-        self, stream: str, lane: ChannelQueue, devices: Mapping[str, Device], clock: Clock, who: str
-    ) -> None:
-        self.stream = stream
-        self.lane = lane
-        self.devices = dict(devices)
-        self.paused = False
-        self.delegations: frozenset[str] = frozenset()
-        """Whose words its callers may hear."""
-        self._who = who
+    def __init__(self, scope: StreamScope, queue: ChannelQueue, dispatcher: Dispatcher, clock: Clock) -> None:
+        self.devices = scope.devices
+        self.delegations = scope.delegations
+        """Those whose events its callers may see."""
+        self._queue = queue
+        self._dispatcher = dispatcher
         self._clock = clock
-        self._selected = set(devices)
-        self._rules = {name: self._default(device) for name, device in devices.items()}
+        self._paused = False
+        self._who = f"{scope.spec.name}/{scope.spec.stream_id}"
+        self._selected = set(self.devices)
+        self._filters = {name: _default_filter(device) for name, device in self.devices.items()}
 
-    @staticmethod
-    def _default(device: Device) -> ReportFilter:
-        config = device.config
-        # What a device is told (an edge, a line) goes out as it comes; what it is asked, on its own beat.
-        told = device.driver_class.default_every_s is None
-        return ReportFilter(None if told else device.period_s, config.on_change, config.dead_band)
+    def __repr__(self) -> str:
+        paused = ", paused" if self._paused else ""
+        return f"<Subscription {self._who} to {', '.join(sorted(self._selected)) or 'nothing'}{paused}>"
 
-    # -- out ----------------------------------------
+    def start(self) -> None:
+        """Take what the devices say from now on."""
+        self._dispatcher.add(self)
+
+    def stop(self) -> None:
+        """Take nothing more, and withdraw what it asked of the devices."""
+        self._dispatcher.remove(self)
+        for device in self.devices.values():
+            device.demand(self._who, None)
+
+    def replace(self, name: str, before: Device, device: Device | None) -> None:
+        """The configuration changed: another device, or none, has this name."""
+        before.demand(self._who, None)
+        del self._filters[name]
+        if device is not None:
+            self._filters[name] = _default_filter(device)
+
+    # -- events ----------------------------------------
 
     def reading(self, reading: Reading, draft: EventDraft) -> None:
-        rule = self._rules.get(reading.device)
-        if rule and not self.paused and reading.device in self._selected and rule.passes(reading):
-            self.lane.append(draft)
+        """A reading of a device, with the event it would be; sent if it is wanted and due."""
+        if self._paused or reading.device not in self._selected:
+            return
+        report_filter = self._filters.get(reading.device)
+        if report_filter is not None and report_filter.passes(reading):
+            self.send(draft)
 
-    def status(self, draft: EventDraft) -> None:
-        self.lane.append(draft)
+    def send(self, draft: EventDraft) -> None:
+        """Any other event; nothing holds it back."""
+        self._queue.append(draft)
 
-    def say(self, draft: EventDraft) -> None:
-        self.lane.append(draft)
-
-    def begin(self, *, streams: Collection[str], until_ms: int | None) -> None:
-        """One `control` event about the session, then the present of each device."""
-        now_ms = self._clock.now_ms()
+    def begin(self, *, streams: Sequence[str], until_ms: int | None) -> None:
+        """One `control` event about the session, then the present state of each selected device."""
         about = {
             "devices": sorted(self._selected),
             "streams": list(streams),
             "until": until_ms,
             "boot": self._clock.boot,
         }
-        self.say(events.control(now_ms, "session", about))
+        self.send(events.control(self._clock.now_ms(), "session", about))
         for name, device in self.devices.items():
             if name not in self._selected:
                 continue
-            if device.latest is not None and device.online:
-                self.lane.append(events.reading(device.latest, self._clock.boot))
-                self._rules[name].remember(device.latest)
-            elif not device.online:
-                self.lane.append(events.status(device.present))
+            if not device.online:
+                self.send(events.status(device.present))
+            elif device.latest is not None:
+                self.send(events.reading(device.latest, self._clock.boot))
+                self._filters[name].remember(device.latest)
 
-    # -- session words ----------------------------------------
+    # -- session commands ----------------------------------------
 
-    def select(self, names: Collection[str]) -> None:
-        """Only these devices' readings from now on (those that this stream carries)."""
-        self._selected = set(names) & set(self.devices)
+    def apply(self, command: SessionWord) -> None:
+        """Follow `pause`, `resume`, `select` or `rate`, as far as it concerns this stream's devices."""
+        match command:
+            case Pause() | Resume():
+                self._paused = isinstance(command, Pause)
+            case Select():
+                self._selected = set(command.devices) & set(self.devices)
+            case Rate():
+                for name in self.devices if command.device is None else {command.device} & set(self.devices):
+                    self._rate(name, command)
 
-    def rate(self, word: Rate) -> None:
-        """Another pace for one device or all. What the word leaves out stays."""
-        for name, rule in self._rules.items():
-            if word.device not in (None, name):
-                continue
-            if word.every_s is not None:
-                rule.every_s = float(word.every_s)
-                self.devices[name].demand(self._who, rule.every_s)
-            if word.on_change is not None:
-                rule.on_change = word.on_change
-            if word.dead_band is not None:
-                rule.dead_band = float(word.dead_band)
+    def _rate(self, name: str, command: Rate) -> None:
+        """What the command leaves out stays."""
+        report_filter = self._filters[name]
+        if command.every_s is not None:
+            report_filter.every_s = float(command.every_s)
+            self.devices[name].demand(self._who, report_filter.every_s)
+        if command.on_change is not None:
+            report_filter.on_change = command.on_change
+        if command.dead_band is not None:
+            report_filter.dead_band = float(command.dead_band)
 
-    def replace(self, name: str, device: Device | None) -> None:
-        """The configuration changed under an open stream."""
-        self.devices.pop(name, None)
-        self._rules.pop(name, None)
-        if device is not None:
-            self.devices[name] = device
-            self._rules[name] = self._default(device)
+    def replay(self, from_seq: int) -> int | None:
+        """Send again from this number on; the first that is kept still, None if none is."""
+        return self._queue.replay(from_seq)
 
-    def close(self) -> None:
-        """Withdraw the wishes that this channel had towards its devices."""
-        for device in self.devices.values():
-            device.demand(self._who, None)
+
+class ByteSubscription:
+    """Puts the bytes of a stream's devices into its queue; a device listens only while this is started."""
+
+    def __init__(self, scope: StreamScope, queue: ChannelQueue, dispatcher: Dispatcher) -> None:
+        self._devices = scope.devices
+        self._queue = queue
+        self._dispatcher = dispatcher
+        self._started = False
+
+    def start(self) -> None:
+        self._started = True
+        for name, device in self._devices.items():
+            self._dispatcher.add_bytes(name, self._queue)
+            device.watchers.add(self._queue.channel)
+
+    def stop(self) -> None:
+        self._started = False
+        for name, device in self._devices.items():
+            self._dispatcher.remove_bytes(name, self._queue)
+            device.watchers.remove(self._queue.channel)
+
+    def replace(self, name: str, before: Device, device: Device | None) -> None:
+        """The configuration changed: another device, or none, has this name."""
+        before.watchers.remove(self._queue.channel)
+        if device is None:
+            self._dispatcher.remove_bytes(name, self._queue)
+        elif self._started:
+            device.watchers.add(self._queue.channel)
+
+
+def _default_filter(device: Device) -> ReportFilter:
+    # What a device reports by itself (an edge, a line) goes out as it comes; what is polled, at its period.
+    by_itself = device.driver_class.default_every_s is None
+    return ReportFilter(
+        None if by_itself else device.period_s, device.config.on_change, device.config.dead_band
+    )

@@ -188,15 +188,17 @@ async def test_what_could_not_be_delivered_is_not_completed(early: bool, tmp_pat
     journal = Journal(tmp_path / "journal.db", thread)
     await journal.open()
     link = RefusingLink(early=early)
-    parcel = TaskResult({"state": "done"}, [ResultFile("history", "history.csv", "text/csv", b"x" * 20_000)])
+    result = TaskResult(
+        "history", "done", files=[ResultFile("history", "history.csv", "text/csv", b"x" * 20_000)]
+    )
     refused = False
     try:
-        await ResultDelivery(tmp_path / "requests", journal).send(link, parcel, lambda message, share: None)  # type: ignore[arg-type]
+        await ResultDelivery(tmp_path / "requests", journal).send(link, result, lambda message, share: None)  # type: ignore[arg-type]
     except Refused:
         refused = True
     assert refused is not early
     assert [result["state"] for result in link.results] == ["failed" if early else "done"]
-    assert parcel.said
+    assert result.delivered
     await journal.close()
     await thread.close()
 
@@ -225,13 +227,16 @@ async def test_a_file_that_a_power_cut_damaged_is_not_delivered_as_whole(
     journal = Journal(tmp_path / "journal.db", thread)
     await journal.open()
     deliveries = ResultDelivery(tmp_path / "requests", journal)
-    parcel = TaskResult({"state": "done"}, [ResultFile("history", "history.csv", "text/csv", b"x" * 20_000)])
+    result = TaskResult(
+        "history", "done", files=[ResultFile("history", "history.csv", "text/csv", b"x" * 20_000)]
+    )
     with pytest.raises(Refused):
-        await deliveries.send(RefusingLink(early=False), parcel, lambda message, share: None)  # type: ignore[arg-type]
-    parcel.said = False
-    path = parcel.files[0].data
+        await deliveries.send(RefusingLink(early=False), result, lambda message, share: None)  # type: ignore[arg-type]
+    result.delivered = False
+    path = result.files[0].data
     assert isinstance(path, Path)
-    kept = TaskResult.from_journal(parcel.to_journal())
+    kept = TaskResult.from_journal(result.to_journal())
+    assert kept is not None
     if left_bytes is None:
         path.unlink()
     else:

@@ -26,6 +26,7 @@ STEPS = tuple(
         "devices/device.py",
         "devices/dispatcher.py",
         "tasks/session_stream.py",
+        "tasks/stream_input.py",
         "tasks/subscription.py",
         "safety/safe_states.py",
         "safety/safe_recorder.py",

@@ -12,10 +12,41 @@ from device_agent.devices.dispatcher import Dispatcher
 from device_agent.messages.events import EventDraft
 from device_agent.network import Inbound, StartTask, StreamSpec
 from device_agent.records import Reading
-from device_agent.tasks.pipe_session import SharedSessionStreams
-from device_agent.tasks.session_stream import SessionStream
+from device_agent.tasks.services import Services
+from device_agent.tasks.session_stream import SessionStream, SharedSessionStreams
+from device_agent.tasks.stream_scope import StreamScope
 
 SPEC = StreamSpec("orders", "t1-1", "inbound", "events", "dedicated")
+
+
+class Session:
+    """A session that carries no events outwards, and so answers nothing."""
+
+    def __init__(self) -> None:
+        self.answers: list[EventDraft] = []
+
+    def on_command(self, stream: SessionStream, command: object) -> dict[str, Any]:
+        return {}
+
+    def answer(self, draft: EventDraft) -> None:
+        self.answers.append(draft)
+
+
+def stream_of(
+    ground: Ground, spec: StreamSpec, config: StreamConfig, devices: Any, **more: Any
+) -> SessionStream:
+    """A stream with these devices; `more` is its queue and its dispatcher."""
+    services = Services(
+        devices=ground.devices,
+        dispatcher=more.get("dispatcher") or Dispatcher(ground.clock),
+        executor=ground.executor,
+        safe_states=ground.safe_states,
+        outbox=None,  # type: ignore[arg-type]
+        journal=ground.journal,
+        history_service=None,  # type: ignore[arg-type]
+        clock=ground.clock,
+    )
+    return SessionStream(services, StreamScope(spec, config, dict(devices)), more.get("queue"), Session())
 
 
 class Wire:
@@ -53,17 +84,17 @@ async def test_a_command_whose_session_has_ended_drives_nothing(tmp_path: Path) 
         wire = Wire()
         config = StreamConfig(direction="inbound", devices=["up"])
         up = {"up": ground.devices["up"]}
-        port = SessionStream(SPEC, config, up, None, Dispatcher(ground.clock), ground.executor, ground.clock)
-        await port.attach(wire, actor(ALICE), announced=False, streams=["orders"], until_ms=None)
+        stream = stream_of(ground, SPEC, config, up)
+        await stream.attach(wire, actor(ALICE), announced=False, streams=["orders"], until_ms=None)
         wire.send("first")
         await until(lambda: Relay.told)
         moved = len(Relay.told)
-        background = port._background
+        background = stream._input._background
         known = len(background)
         wire.send("second")
         while len(background) == known:  # noqa: ASYNC110 - up to the very step in which the command is taken in
             await asyncio.sleep(0)
-        await port.detach("t1", end=True)
+        await stream.detach("t1", end=True)
         assert len(Relay.told) == moved
         assert not background.failures
 
@@ -89,18 +120,18 @@ async def test_a_fault_or_a_reload_makes_no_stream_deaf(tmp_path: Path) -> None:
         spec = StreamSpec("console", "t1-1", "inbound", "bytes", "dedicated")
         config = StreamConfig(direction="inbound", format="bytes", devices=["up"])
         up: Any = {"up": ear}
-        port = SessionStream(spec, config, up, None, Dispatcher(ground.clock), ground.executor, ground.clock)
-        ear.reload = lambda: port.replace("up", up["up"])
-        await port.attach(wire, actor(ALICE), announced=False, streams=["console"], until_ms=None)
+        stream = stream_of(ground, spec, config, up)
+        ear.reload = lambda: stream.replace("up", up["up"])
+        await stream.attach(wire, actor(ALICE), announced=False, streams=["console"], until_ms=None)
         for word in (b"bug", b"reload", b"after"):
             wire.send_bytes(word)
         await until(lambda: ear.heard[-1:] == [b"after"])
         assert ear.heard == [b"bug", b"reload", b"after"]
-        await port.detach("t1", end=True)
+        await stream.detach("t1", end=True)
 
 
 class Kept:
-    """A lane that keeps what it is given."""
+    """A queue that keeps what it is given."""
 
     channel = "telemetry"
 
@@ -115,21 +146,21 @@ class Kept:
 async def test_a_session_that_ends_without_a_network_leaves_the_others_their_readings(tmp_path: Path) -> None:
     """Two sessions wait for the network to open their shared stream again; the time of one is over."""
     async with Ground(tmp_path) as ground:
-        dispatcher, lane, ports = Dispatcher(ground.clock), Kept(), SharedSessionStreams()
+        dispatcher, queue, shared = Dispatcher(ground.clock), Kept(), SharedSessionStreams()
         spec = StreamSpec("telemetry", "telemetry", "outbound", "events", "shared")
         config = StreamConfig(direction="outbound", affinity="shared", devices=["up"])
 
         def make() -> SessionStream:
             up: Any = {"up": ground.devices["up"]}
-            return SessionStream(spec, config, up, lane, dispatcher, ground.executor, ground.clock)  # type: ignore[arg-type]
+            return stream_of(ground, spec, config, up, queue=queue, dispatcher=dispatcher)
 
-        port = ports.get("telemetry", "t1", make)
-        assert ports.get("telemetry", "t2", make) is port
-        port.collect()
-        await port.detach("t1", end=True)
+        stream = shared.get("telemetry", "t1", make)
+        assert shared.get("telemetry", "t2", make) is stream
+        stream.collect()
+        await stream.detach("t1", end=True)
         dispatcher.on_reading(Reading("up", 0, {"on": True}))
-        assert len(lane.kept) == 1
-        await port.detach("t2", end=True)
+        assert len(queue.kept) == 1
+        await stream.detach("t2", end=True)
         dispatcher.on_reading(Reading("up", 0, {"on": False}, monotonic_s=100.0))
-        assert len(lane.kept) == 1
-        assert ports.get("telemetry", "t3", make) is not port, "its devices may be others by now"
+        assert len(queue.kept) == 1
+        assert shared.get("telemetry", "t3", make) is not stream, "its devices may be others by now"
