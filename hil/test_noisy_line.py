@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from scenery import Scene
 
-from device_agent.testing.board.faults import noisy
+from device_agent.testing.board.medium import noisy
 
 LINES = 400
 # Longer than any line may be, without an end.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 DESCRIPTION = "Makes the sensors and actuators of this board an agent on the Blocks Network."
 
 
-class Command(NamedTuple):
+class Verb(NamedTuple):
     """Where a command background, below `device_agent.cli`, and the line that `--help` shows."""
 
     module: str
@@ -21,35 +21,35 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "run": Command("run", "the daemon"),
-    "demo": Command("demo", "see it work: no configuration, no hardware, no network"),
-    "init": Command("init", "make a configuration, led through it"),
-    "scan": Command("scan", "find buses, chips and ports"),
-    "doctor": Command("doctor", "what is missing on this machine, and the remedy"),
-    "check": Command("check", "validate the configuration without touching hardware"),
-    "card": Command("card", "print the agent card that would be published"),
-    "drivers": Command("drivers", "installed drivers: options, points, units"),
-    "read": Command("control", "the present reading of a device"),
-    "set": Command("control", "set a point of a device"),
-    "do": Command("control", "carry out an action of a device"),
-    "status": Command("status", "link, sessions, devices, outbox, safe states"),
-    "monitor": Command("status", "status that lives"),
-    "history": Command("history", "readings from the local record: table, CSV, or a picture"),
-    "safe": Command("control", "put every actuator in its safe state"),
-    "estop": Command("control", "emergency stop: everything safe until it is released"),
-    "release": Command("control", "end the emergency stop"),
-    "journal": Command("journal", "every actuation: who, what, when, result"),
-    "call": Command("call", "call an agent: read, watch, drive, history"),
-    "login": Command("login", "store the API key with which you publish"),
-    "logout": Command("login", "forget the stored API key"),
-    "whoami": Command("login", "whose API key is in use"),
-    "publish": Command("publish", "publish the agent card"),
-    "unpublish": Command("publish", "delete the agent from the registry, for good"),
-    "invite": Command("invite", "invite a person or an organisation to a private agent"),
-    "dashboard": Command("invite", "the address of the agent's page"),
-    "board": Command("board", "the simulated board"),
-    "dev-network": Command("dev_network", "a local stand-in of the network, for development"),
-    "version": Command("version", "print the version"),
+    "run": Verb("run", "the daemon"),
+    "demo": Verb("demo", "see it work: no configuration, no hardware, no network"),
+    "init": Verb("init", "make a configuration, led through it"),
+    "scan": Verb("scan", "find buses, chips and ports"),
+    "doctor": Verb("doctor", "what is missing on this machine, and the remedy"),
+    "check": Verb("check", "validate the configuration without touching hardware"),
+    "card": Verb("card", "print the agent card that would be published"),
+    "drivers": Verb("drivers", "installed drivers: options, points, units"),
+    "read": Verb("control", "the present reading of a device"),
+    "set": Verb("control", "set a point of a device"),
+    "do": Verb("control", "carry out an action of a device"),
+    "status": Verb("status", "link, sessions, devices, outbox, safe states"),
+    "monitor": Verb("status", "status that lives"),
+    "history": Verb("history", "readings from the local record: table, CSV, or a picture"),
+    "safe": Verb("control", "put every actuator in its safe state"),
+    "estop": Verb("control", "emergency stop: everything safe until it is released"),
+    "release": Verb("control", "end the emergency stop"),
+    "journal": Verb("journal", "every actuation: who, what, when, result"),
+    "call": Verb("call", "call an agent: read, watch, drive, history"),
+    "login": Verb("login", "store the API key with which you publish"),
+    "logout": Verb("login", "forget the stored API key"),
+    "whoami": Verb("login", "whose API key is in use"),
+    "publish": Verb("publish", "publish the agent card"),
+    "unpublish": Verb("publish", "delete the agent from the registry, for good"),
+    "invite": Verb("invite", "invite a person or an organisation to a private agent"),
+    "dashboard": Verb("invite", "the address of the agent's page"),
+    "board": Verb("board", "the simulated board"),
+    "dev-network": Verb("dev_network", "a local stand-in of the network, for development"),
+    "version": Verb("version", "print the version"),
 }
 
 

@@ -7,12 +7,15 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from device_agent.cli.call_show import (
+from device_agent.cli.call_client import AgentCaller, Answer, hush, leave, read_key, sdk, use_local_network
+from device_agent.cli.call_sessions import drive, watch
+from device_agent.cli.common import Exit, named_values, parse_value, print_table, run_command, styled
+from device_agent.cli.show import (
     ack_text,
     clean,
     clock_time,
@@ -20,22 +23,15 @@ from device_agent.cli.call_show import (
     mapping,
     points_of,
     unit_text,
-    units_of_card,
-    units_of_description,
     value_text,
 )
-from device_agent.cli.common import Exit, print_table, run_command, styled
-from device_agent.cli.control import parse_value
 from device_agent.errors import AgentError, Rejected
-
-if TYPE_CHECKING:
-    from device_agent.cli.call_client import Answer, Caller
 
 ANSWER_LIMIT_S = 60.0
 DURATION_MAX_MIN = 43_200
 _SPANS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-Act = Callable[["Caller", argparse.Namespace], int]
+Act = Callable[[AgentCaller, argparse.Namespace], int]
 
 
 # -- arguments ----------------------------------------------------------------------------------------------
@@ -97,20 +93,22 @@ def _history_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _session_arguments(command: Callable[[str, Act, str], argparse.ArgumentParser]) -> None:
-    watch = command("watch", _watch, "readings as they come, until Ctrl-C")
-    watch.add_argument("devices", metavar="DEVICE", nargs="*")
-    watch.add_argument("--stream", metavar="NAME", help="this stream alone; a byte stream is passed on raw")
-    watch.add_argument("--every", dest="every_s", metavar="S", type=span_s, help="the pace that is wanted")
-    watch.add_argument("--for", dest="for_s", metavar="S", type=span_s, help="end after this time")
-    watch.add_argument("--format", choices=("table", "ndjson", "csv"), default="table")
-    watch.add_argument("--out", metavar="FILE", type=Path, help="write there instead of standard output")
-    drive = command("drive", _drive, "send commands over a session, print what became of them")
-    drive.add_argument("--command", metavar="JSON", action="append", help="a command; may be repeated")
-    drive.add_argument(
+    watching = command("watch", watch, "readings as they come, until Ctrl-C")
+    watching.add_argument("devices", metavar="DEVICE", nargs="*")
+    watching.add_argument(
+        "--stream", metavar="NAME", help="this stream alone; a byte stream is passed on raw"
+    )
+    watching.add_argument("--every", dest="every_s", metavar="S", type=span_s, help="the pace that is wanted")
+    watching.add_argument("--for", dest="for_s", metavar="S", type=span_s, help="end after this time")
+    watching.add_argument("--format", choices=("table", "ndjson", "csv"), default="table")
+    watching.add_argument("--out", metavar="FILE", type=Path, help="write there instead of standard output")
+    driving = command("drive", drive, "send commands over a session, print what became of them")
+    driving.add_argument("--command", metavar="JSON", action="append", help="a command; may be repeated")
+    driving.add_argument(
         "--stream", metavar="NAME", help="send on this stream (else one that carries the device)"
     )
-    drive.add_argument("--readings", action="store_true", help="print readings too")
-    for parser in (watch, drive):
+    driving.add_argument("--readings", action="store_true", help="print readings too")
+    for parser in (watching, driving):
         parser.add_argument(
             "--duration", metavar="MIN", type=_minutes, help="length of the session (60; at most 43200)"
         )
@@ -150,15 +148,10 @@ def _minutes(text: str) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from device_agent.cli.call_sdk import leave
-
     return leave(run_command(lambda: _called(args)))
 
 
 def _called(args: argparse.Namespace) -> int:
-    from device_agent.cli.call_client import Caller
-    from device_agent.cli.call_sdk import hush, read_key, sdk, use_local_network
-
     for name, usual in (("json", False), ("key_file", None), ("dev", None), ("paid", False)):
         setattr(args, name, getattr(args, name, usual))
     args.timeout = getattr(args, "timeout", ANSWER_LIMIT_S)
@@ -167,24 +160,12 @@ def _called(args: argparse.Namespace) -> int:
     key = read_key(args.key_file)
     sdk()
     hush()
-    with Caller(args.agent, key, paid=args.paid) as caller:
+    with AgentCaller(args.agent, key, paid=args.paid) as caller:
         act: Act = args.act
         return act(caller, args)
 
 
-def _watch(caller: "Caller", args: argparse.Namespace) -> int:
-    from device_agent.cli.call_watch import watch
-
-    return watch(caller, args)
-
-
-def _drive(caller: "Caller", args: argparse.Namespace) -> int:
-    from device_agent.cli.call_drive import drive
-
-    return drive(caller, args)
-
-
-def _asked(caller: "Caller", args: argparse.Namespace, question: Mapping[str, Any]) -> "Answer":
+def _asked(caller: AgentCaller, args: argparse.Namespace, question: Mapping[str, Any]) -> Answer:
     """The answer, where it is `done`. Raises Rejected with the agent's code otherwise."""
     answer = caller.ask(question, args.timeout)
     state = answer.result.get("state")
@@ -197,21 +178,10 @@ def _asked(caller: "Caller", args: argparse.Namespace, question: Mapping[str, An
     raise Rejected(code, f"{clean(state, 20)}: {code}: {message}")
 
 
-def units(caller: "Caller", limit_s: float) -> dict[str, dict[str, str]]:
-    """Units by device and point: from the card, else asked for; none where the agent tells neither."""
-    found = units_of_card(caller.card())
-    if found:
-        return found
-    try:
-        return units_of_description(caller.ask({"op": "describe"}, limit_s).result.get("devices"))
-    except AgentError:
-        return {}
-
-
 # -- questions ----------------------------------------------------------------------------------------------
 
 
-def _read(caller: "Caller", args: argparse.Namespace) -> int:
+def _read(caller: AgentCaller, args: argparse.Namespace) -> int:
     question: dict[str, Any] = {"op": "read"}
     if args.devices:
         question["devices"] = args.devices
@@ -219,7 +189,7 @@ def _read(caller: "Caller", args: argparse.Namespace) -> int:
     if args.json:
         print(dumps(result, indent=2))
         return Exit.DONE
-    known = units(caller, args.timeout)
+    known = caller.units(args.timeout)
     rows = []
     readings = result.get("readings")
     for reading in map(mapping, readings if isinstance(readings, list) else ()):
@@ -231,7 +201,7 @@ def _read(caller: "Caller", args: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-def _describe(caller: "Caller", args: argparse.Namespace) -> int:
+def _describe(caller: AgentCaller, args: argparse.Namespace) -> int:
     result = _asked(caller, args, {"op": "describe"}).result
     if args.json:
         print(dumps(result, indent=2))
@@ -260,37 +230,26 @@ def _point_text(point: Mapping[str, Any]) -> str:
     return "  ".join(words)
 
 
-def _set(caller: "Caller", args: argparse.Namespace) -> int:
+def _set(caller: AgentCaller, args: argparse.Namespace) -> int:
     question = {"op": "set", "device": args.device, "values": {args.point: parse_value(args.value)}}
     if args.for_s is not None:
         question["for_s"] = args.for_s
     return _acknowledged(caller, args, question)
 
 
-def _do(caller: "Caller", args: argparse.Namespace) -> int:
+def _do(caller: AgentCaller, args: argparse.Namespace) -> int:
     question = {"op": "do", "device": args.device, "action": args.action, "args": named_values(args.args)}
     return _acknowledged(caller, args, question)
 
 
-def named_values(words: Sequence[str]) -> dict[str, Any]:
-    """`NAME=VALUE` words as an object. Raises Rejected."""
-    named = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise Rejected("invalid_value", f"{word!r} is not NAME=VALUE")
-        named[name] = parse_value(value)
-    return named
-
-
-def _acknowledged(caller: "Caller", args: argparse.Namespace, question: Mapping[str, Any]) -> int:
+def _acknowledged(caller: AgentCaller, args: argparse.Namespace, question: Mapping[str, Any]) -> int:
     asked = {**question, "dry_run": True} if args.dry_run else question
     result = _asked(caller, args, asked).result
     print(dumps(result, indent=2) if args.json else ack_text(mapping(result.get("ack"))))
     return Exit.DONE
 
 
-def _history(caller: "Caller", args: argparse.Namespace) -> int:
+def _history(caller: AgentCaller, args: argparse.Namespace) -> int:
     now_ms = int(time.time() * 1000)
     endings = {".json": "json", ".csv": "csv", ".png": "png"}
     form = args.format or (endings.get(args.out.suffix.lower()) if args.out else None) or "csv"

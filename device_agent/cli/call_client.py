@@ -1,20 +1,158 @@
-"""A caller of one agent on the official SDK, for `call` and `demo`: questions, and sessions with streams.
+"""A caller of an agent on the official SDK, for `call` and `demo`: requests, and sessions with streams.
 
-The SDK can miss what is published within two round trips of its own request; both kinds of task look again.
+Here the SDK meets this program: its environment, its logging, its exceptions, its threads. It can miss what
+is published within two round trips of its own request, so both kinds of task look into the record again.
 """
 
 import contextlib
+import importlib.util
 import json
+import logging
+import os
 import queue
+import sys
 import threading
 import time
+import urllib.error
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
-from device_agent.cli.call_sdk import sdk, translated
 from device_agent.cli.common import Unavailable
-from device_agent.errors import AgentError, Rejected
+from device_agent.cli.show import units_of_card, units_of_description
+from device_agent.errors import AgentError, ConfigError, Rejected
+
+DEV_KEY = "bk_dev_local"
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+def sdk() -> Any:
+    """The package `blocks_network`. Raises AgentError with the command that installs it."""
+    if importlib.util.find_spec("blocks_network") is None:
+        raise AgentError(
+            "this needs the official SDK, which is not installed here: "
+            f"{sys.executable} -m pip install 'blocks-network>=1.0.23'"
+        )
+    import blocks_network
+
+    return blocks_network
+
+
+def hush(log: Path | None = None) -> None:
+    """What the SDK and its threads say goes into a file, or nowhere, but never across the terminal."""
+    handler: logging.Handler = logging.NullHandler() if log is None else logging.FileHandler(log)
+    logging.getLogger().addHandler(handler)
+    logger = logging.getLogger("device_agent.sdk")
+
+    def note(failed: threading.ExceptHookArgs) -> None:
+        name = failed.thread.name if failed.thread is not None else "?"
+        logger.debug("thread %s ended with %r", name, failed.exc_value)
+
+    threading.excepthook = note
+
+
+def use_local_network(url: str) -> None:
+    """Point the SDK of this process at a stand-in. Raises AgentError for an address that is not local."""
+    parts = urllib.parse.urlsplit(url if "//" in url else f"http://{url}")
+    if parts.hostname not in _LOOPBACK or parts.scheme != "http":
+        raise AgentError(
+            f"--dev {url}: a development network is on this machine, such as http://127.0.0.1:8700; "
+            "for another network set $BLOCKS_CDM_URL"
+        )
+    from device_agent.testing.network.sdk import sdk_environment
+
+    path = parts.path if parts.path.endswith(".json") else "/config.json"
+    key = os.environ.get("BLOCKS_API_KEY", DEV_KEY)
+    os.environ.update(sdk_environment(f"http://{parts.netloc}{path}", parts.netloc, key))
+
+
+def read_key(file: Path | None) -> str:
+    """The caller's key: from the file (refused if others may read it), else $BLOCKS_API_KEY."""
+    from device_agent.config.models import NetworkConfig
+    from device_agent.config.secret import api_key
+
+    try:
+        # A file that was named on the command line goes before the environment.
+        return api_key(NetworkConfig(api_key_file=file), environ={} if file is not None else os.environ)
+    except ConfigError as error:
+        text = str(error).replace("network.api_key_file = ", "--key-file ")
+        text = text.replace("network.api_key_file", "--key-file")
+        raise ConfigError(text.replace("give the systemd credential blocks_api_key, ", "give ")) from None
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """The SDK's exceptions, which are of many families, as ours: one sentence, and who has to act."""
+    import httpx
+    from blocks_network.rpc_client import RpcError
+    from pubnub.exceptions import PubNubException
+
+    try:
+        yield
+    except AgentError:
+        raise
+    except RpcError as error:
+        raise _of_rpc(error) from error
+    except TimeoutError as error:
+        raise Unavailable(f"the network did not answer in time ({error})") from error
+    except (RuntimeError, ValueError, LookupError, OSError, httpx.HTTPError, PubNubException) as error:
+        raise _of_other(error) from error
+
+
+def _of_rpc(error: Any) -> AgentError:
+    data = error.data if isinstance(error.data, dict) else {}
+    word = data.get("code")
+    message = str(error.rpc_message)
+    if word == "BillingModeMismatch":
+        details = data.get("details")
+        paid = isinstance(details, dict) and details.get("expected") == "paid"
+        return AgentError(f"{message} {'Add --paid.' if paid else 'Leave --paid out.'}")
+    if error.code in (401, 403):
+        return Rejected("not_allowed", f"the network refuses this API key ({message}): use another one")
+    if error.code is None:
+        return _unreachable(message)
+    return AgentError(f"the network refuses the task: {message}")
+
+
+def _of_other(error: BaseException) -> AgentError:
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and len(chain) < 8:
+        chain.append(cause)
+    for one in chain:
+        status = getattr(one, "status", None) or (
+            one.code if isinstance(one, urllib.error.HTTPError) else None
+        )
+        if status in (401, 403):
+            return Rejected(
+                "not_allowed", f"the network refuses this API key (HTTP {status}): use another one"
+            )
+    for one in chain:
+        if isinstance(one, OSError) or type(one).__module__.startswith(("httpx", "httpcore")):
+            return _unreachable(getattr(one, "reason", None) or one)
+    if isinstance(error, RuntimeError) and "urlopen" not in str(error):
+        return _unreachable(error)
+    return AgentError(f"the network's answer is not understood ({type(error).__name__}: {error})")
+
+
+def _unreachable(reason: object) -> Unavailable:
+    where = os.environ.get("BLOCKS_CDM_URL")
+    place = f"the network at {where}" if where else "the network"
+    return Unavailable(f"{place} cannot be reached ({reason}): check the connection, then try again")
+
+
+def leave(code: int) -> int:
+    """End the process now where the SDK would keep it: a stopped stream's long-poll holds an ordinary thread
+    for up to 310 s, and the interpreter would wait for that."""
+    waiting = [t for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
+    if waiting:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    return code
+
 
 # Long enough for an answer on a good line, short enough for a person who waits.
 LOOK_AGAIN_S = 4.0
@@ -31,7 +169,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class StreamItem:
     """Something from a stream: an event of any form, or bytes. `at_s` is `time.monotonic()` on arrival."""
 
     stream: str
@@ -40,7 +178,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class SessionEnd:
     """The session is over; nothing follows."""
 
     state: str
@@ -48,7 +186,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class CallerStream:
     """An open stream. `writable`: the agent listens on it."""
 
     format: str
@@ -56,7 +194,7 @@ class Opened:
     client: Any
 
 
-class Caller:
+class AgentCaller:
     """One agent, as one caller sees it. Raises AgentError, Rejected or Unavailable, each one sentence."""
 
     def __init__(self, agent: str, api_key: str, *, paid: bool = False) -> None:
@@ -76,6 +214,16 @@ class Caller:
         with translated():
             card = self._client.get_agent_card(self.agent)
         return card if isinstance(card, dict) else {}
+
+    def units(self, limit_s: float) -> dict[str, dict[str, str]]:
+        """Units by device and point: from the card, else asked for; none where the agent tells neither."""
+        found = units_of_card(self.card())
+        if found:
+            return found
+        try:
+            return units_of_description(self.ask({"op": "describe"}, limit_s).result.get("devices"))
+        except AgentError:
+            return {}
 
     # -- questions ----------------------------------------
 
@@ -123,27 +271,27 @@ class Caller:
 
     # -- sessions ----------------------------------------
 
-    def open(self, request: Mapping[str, Any], minutes: int) -> "Session":
+    def open(self, request: Mapping[str, Any], minutes: int) -> "AgentSession":
         """A pipe task of 1 to 43200 minutes; `request` as in design section 4, may be empty."""
         parts = [_part(request)] if request else []
         with translated():
             session = self._client.send_message(
                 agent_name=self.agent, request_parts=parts, task_kind="pipe", duration=minutes
             )
-        return Session(self._client, session)
+        return AgentSession(self._client, session)
 
 
-class Session:
-    """A pipe task: what its streams carry, in the order of arrival, ended by one `Ended`."""
+class AgentSession:
+    """A pipe task: what its streams carry, in the order of arrival, ended by one `SessionEnd`."""
 
     def __init__(self, client: Any, session: Any) -> None:
         self.task_id: str = session.task_id
-        self.items: queue.SimpleQueue[Item | Ended] = queue.SimpleQueue()
+        self.items: queue.SimpleQueue[StreamItem | SessionEnd] = queue.SimpleQueue()
         self._client = client
         self._sessions = [session]
         self._lock = threading.Lock()
         self._seen: set[str] = set()
-        self._streams: dict[str, Opened] = {}
+        self._streams: dict[str, CallerStream] = {}
         self._opened = threading.Event()
         self._over = threading.Event()
         self._listen(session)
@@ -166,21 +314,21 @@ class Session:
             self._listen(again)
 
     @property
-    def streams(self) -> dict[str, Opened]:
+    def streams(self) -> dict[str, CallerStream]:
         """Open streams by declared name."""
         with self._lock:
             return dict(self._streams)
 
-    def get(self, timeout_s: float) -> Item | Ended | None:
+    def get(self, timeout_s: float) -> StreamItem | SessionEnd | None:
         """The next item, None after `timeout_s`."""
         try:
             item = self.items.get(timeout=max(0.0, timeout_s))
         except queue.Empty:
             return None
-        if isinstance(item, Ended) and item.state == "failed" and not item.reason:
+        if isinstance(item, SessionEnd) and item.state == "failed" and not item.reason:
             # A session that the SDK built from the record knows the state alone.
             with translated():
-                return Ended(item.state, _recorded_reason(self._client, self.task_id))
+                return SessionEnd(item.state, _recorded_reason(self._client, self.task_id))
         return item
 
     def write(self, stream: str, item: Any) -> None:
@@ -215,18 +363,20 @@ class Session:
         stream = reference.open()
         with self._lock:
             # The descriptor's local direction is the caller's: what is inbound to him he cannot write.
-            self._streams[name] = Opened(descriptor.format, descriptor.local_direction != "inbound", stream)
+            self._streams[name] = CallerStream(
+                descriptor.format, descriptor.local_direction != "inbound", stream
+            )
         self._opened.set()
         if descriptor.local_direction == "outbound":
             return
         for payload in stream.bytes() if descriptor.format == "bytes" else stream.events():
-            self.items.put(Item(name, payload, time.monotonic()))
+            self.items.put(StreamItem(name, payload, time.monotonic()))
 
     def _ended(self, terminal: Any) -> None:
         self._over.set()
         self._opened.set()  # nothing will open any more
         reason = terminal.get("error") or terminal.get("reason") or terminal.get("completionReason") or ""
-        self.items.put(Ended(str(terminal.get("state")), str(reason)))
+        self.items.put(SessionEnd(str(terminal.get("state")), str(reason)))
 
 
 # -- helpers ------------------------------------------------------------------------------------------------

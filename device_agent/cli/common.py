@@ -9,9 +9,12 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from device_agent.errors import AgentError, BusDenied, ConfigError, Rejected
+
+if TYPE_CHECKING:
+    from device_agent.config import Config, NetworkConfig
 
 DEFAULT_CONFIG = Path("/etc/device-agent/agent.toml")
 CONFIG_VARIABLE = "DEVICE_AGENT_CONFIG"
@@ -126,3 +129,55 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
         line = "  ".join((*cells, row[-1])).rstrip()
         print(styled(line, "bold") if number == 0 else line)
+
+
+def refused(question: str, *, yes: bool) -> Exit | None:
+    """None to go on; else the exit code: the person said no, or nobody is there to ask."""
+    if yes:
+        return None
+    if not sys.stdin.isatty():
+        print(
+            f"{styled('error', 'red', 'bold', stream=sys.stderr)}: nobody is there to ask: add --yes",
+            file=sys.stderr,
+        )
+        return Exit.USAGE
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return None
+    print("nothing was done", file=sys.stderr)
+    return Exit.FAILED
+
+
+def network_of(args: argparse.Namespace) -> "tuple[Config | None, NetworkConfig]":
+    """The configuration if there is one, and where the network is: these commands also run on a laptop."""
+    from device_agent.config import NetworkConfig, load
+
+    path = config_path(args)
+    named = getattr(args, "config", None) is not None
+    if not named and not path.exists():
+        return None, NetworkConfig()
+    config = load(path)
+    return config, config.network
+
+
+def parse_value(text: str) -> Any:
+    """A JSON scalar, or else the text itself; on and off are the people's words for true and false."""
+    words = {"on": True, "off": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return text if isinstance(value, (list, dict)) else value
+
+
+def named_values(words: Sequence[str]) -> dict[str, Any]:
+    """`NAME=VALUE` words as an object. Raises Rejected."""
+    named = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise Rejected("invalid_value", f"{word!r} is not NAME=VALUE")
+        named[name] = parse_value(value)
+    return named

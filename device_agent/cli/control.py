@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -16,6 +15,8 @@ from device_agent.cli.common import (
     Exit,
     Unavailable,
     config_path,
+    named_values,
+    parse_value,
     print_json,
     print_table,
     styled,
@@ -138,13 +139,7 @@ def run_set(args: argparse.Namespace) -> int:
 
 
 def run_do(args: argparse.Namespace) -> int:
-    named = {}
-    for word in args.args:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise Rejected("invalid_value", f"{word!r} is not NAME=VALUE")
-        named[name] = parse_value(value)
-    question = {"op": "do", "device": args.device, "action": args.action, "args": named}
+    question = {"op": "do", "device": args.device, "action": args.action, "args": named_values(args.args)}
     return _drive(args, question, args.out)
 
 
@@ -246,18 +241,6 @@ def _show_ack(ack: Mapping[str, Any], *, as_json: bool) -> int:
         return Exit.DONE
     fault = Fault.from_members(ack.get("error", {}))
     raise Rejected(fault.code, f"{ack['state']}: {fault.code}: {fault.message}")
-
-
-def parse_value(text: str) -> Any:
-    """A JSON scalar, or else the text itself; on and off are the people's words for true and false."""
-    words = {"on": True, "off": False}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return text if isinstance(value, (list, dict)) else value
 
 
 def shown(value: Any) -> str:

@@ -8,15 +8,14 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
-from device_agent.cli import demo_scene as scene
+from device_agent.cli.call_client import leave
 from device_agent.cli.common import Exit, run_command, styled
+from device_agent.cli.demo_play import Note, Play, Starting, View, load_sdk_early, number_text
+from device_agent.cli.demo_screen import picture
+from device_agent.cli.demo_world import CLIMATE, ROWS, World, ended_by_signals
+from device_agent.cli.live import Screen
 from device_agent.errors import AgentError
-
-if TYPE_CHECKING:
-    from device_agent.cli.demo_play import Play
-    from device_agent.cli.demo_view import Note, View
 
 FRAME_S = 0.1
 # A person may look first; then the valve moves by itself until they take over.
@@ -36,17 +35,12 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """0 when everything worked, 1 with one sentence when something did not."""
-    from device_agent.cli.call_sdk import leave
-
     live = sys.stdin.isatty() and sys.stdout.isatty() and not args.lines
     return leave(run_command(_live if live else _lines))
 
 
 @contextlib.contextmanager
-def _playing(view: "View", say: Callable[[str], None]) -> "Iterator[Play]":
-    from device_agent.cli.demo_play import Play, Starting, load_sdk_early
-    from device_agent.cli.demo_world import World, ended_by_signals
-
+def _playing(view: View, say: Callable[[str], None]) -> Iterator[Play]:
     load_sdk_early()
     with ended_by_signals(), World() as world:
         caller, session = Starting(world, say).run()
@@ -56,7 +50,7 @@ def _playing(view: "View", say: Callable[[str], None]) -> "Iterator[Play]":
             yield play
 
 
-def _until(play: "Play", done: Callable[[], object], limit_s: float, otherwise: str) -> None:
+def _until(play: Play, done: Callable[[], object], limit_s: float, otherwise: str) -> None:
     deadline_s = time.monotonic() + limit_s
     while not done():
         if time.monotonic() > deadline_s:
@@ -69,10 +63,6 @@ def _until(play: "Play", done: Callable[[], object], limit_s: float, otherwise: 
 
 
 def _live() -> int:
-    from device_agent.cli.demo_screen import picture
-    from device_agent.cli.demo_view import View
-    from device_agent.cli.live import Screen
-
     began_s = time.monotonic()
     print("Starting, which takes about three seconds:")
     view = View()
@@ -106,14 +96,12 @@ def _live() -> int:
 
 
 def _lines() -> int:
-    from device_agent.cli.demo_view import View
-
     began_s = time.monotonic()
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - began_s:5.1f} s  {text}", flush=True)
 
-    def note(one: "Note") -> None:
+    def note(one: Note) -> None:
         say(one.text)
 
     view = View(note)
@@ -124,7 +112,7 @@ def _lines() -> int:
     return Exit.DONE
 
 
-def _tell(play: "Play", say: Callable[[str], None]) -> None:
+def _tell(play: Play, say: Callable[[str], None]) -> None:
     """Drive the valve, lose a sensor, get it back, drive again; raises AgentError where that did not work."""
     view, began_s = play.view, time.monotonic()
     acts = [
@@ -144,14 +132,12 @@ def _tell(play: "Play", say: Callable[[str], None]) -> None:
         time.sleep(0.02)
     _until(play, lambda: view.verified >= 2, STORY_LIMIT_S, "the valve's two commands were not both verified")
     away = view.states.get
-    _until(play, lambda: away(scene.CLIMATE) == "online", STORY_LIMIT_S, "the sensor did not come back")
+    _until(play, lambda: away(CLIMATE) == "online", STORY_LIMIT_S, "the sensor did not come back")
 
 
-def _present(view: "View") -> str:
-    from device_agent.cli.demo_view import number_text
-
+def _present(view: View) -> str:
     words = []
-    for row in scene.ROWS:
+    for row in ROWS:
         if row.point == "pressure":
             continue
         away = view.states.get(row.device, "online") != "online"
@@ -163,7 +149,7 @@ def _present(view: "View") -> str:
     return ", ".join(words)
 
 
-def _summary(view: "View") -> str:
+def _summary(view: View) -> str:
     late = f" ({view.late} of them late)" if view.late else ""
     return (
         f"{view.readings} readings came{late}, {view.missing + view.lost} are missing; "

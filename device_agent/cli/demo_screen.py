@@ -3,9 +3,8 @@
 import textwrap
 import time
 
-from device_agent.cli import demo_scene as scene
-from device_agent.cli.demo_play import Play
-from device_agent.cli.demo_view import Trace, View, number_text, sparkline
+from device_agent.cli.demo_play import Play, Trace, View, number_text, sparkline
+from device_agent.cli.demo_world import DOOR, DOOR_LINE, LINK_GRACE_S, ROWS, VALVE
 from device_agent.cli.live import Line, Span
 
 ARROW = 5
@@ -127,8 +126,8 @@ def explanation(play: Play, now_s: float) -> str:
     """What is going on, in plain words; the most telling thing first."""
     view, world = play.view, play.world
     if world.cut:
-        if view.trace(scene.VALVE, "on").value and play.valve_open:
-            left_s = max(0, round(scene.LINK_GRACE_S - (now_s - play.cut_at_s)))
+        if view.trace(VALVE, "on").value and play.valve_open:
+            left_s = max(0, round(LINK_GRACE_S - (now_s - play.cut_at_s)))
             return (
                 f"The link is cut. The daemon goes on measuring and keeps {play.waiting} events. Nobody can "
                 f"tell it to close the valve now: in {left_s} s it does that by itself."
@@ -155,8 +154,8 @@ def explanation(play: Play, now_s: float) -> str:
             "The caller asked, the daemon moved the valve, read the pin back and answered, in "
             f"{view.ack_ms:.0f} ms (250 of them the SDK bundles what it sends)."
         )
-    if view.trace(scene.DOOR, "active").value:
-        return f"The door stands open: an edge on pin {scene.DOOR_LINE} goes out at once, nobody had to ask."
+    if view.trace(DOOR, "active").value:
+        return f"The door stands open: an edge on pin {DOOR_LINE} goes out at once, nobody had to ask."
     if play.valve_open:
         return "The valve is open: water runs out of the tank, the air gets damp. Space closes it."
     return (
@@ -172,7 +171,7 @@ def _table(view: View, now_s: float, columns: int) -> list[Line]:
     width = max(0, min(60, columns - 48))
     head = f" {'WHAT THE CALLER SEES':<22}{'NOW':>10}      {'':<{width}}  {'AGE':>6}"
     lines: list[Line] = [[(head[: columns - 1], "dim")]]
-    for row in scene.ROWS:
+    for row in ROWS:
         trace = view.trace(row.device, row.point)
         away = view.states.get(row.device, "online") != "online"
         value = "offline" if away else number_text(row, trace.value)

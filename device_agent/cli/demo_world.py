@@ -1,4 +1,4 @@
-"""The processes of the demo: network stand-in, simulated board, daemon, in a folder that goes with them."""
+"""The demo's greenhouse: its configuration, and its processes in a folder that is removed with them."""
 
 import contextlib
 import os
@@ -10,15 +10,104 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from device_agent.cli import demo_scene as scene
 from device_agent.errors import AgentError, BusError, BusGone
 from device_agent.operate.control_socket import ask
 from device_agent.testing.board.link import SocketLink
 from device_agent.testing.board.server import STIMULUS
 from device_agent.testing.network.hosting import NetworkProcess
+
+AGENT = "demo_greenhouse"
+KEY = "bk_demo"
+VALVE, DOOR, CLIMATE, TANK = "valve", "door", "climate", "tank"
+DOOR_LINE, VALVE_LINE = 17, 27
+# After this long without link the daemon closes the valve by itself.
+LINK_GRACE_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A line of the caller's table."""
+
+    device: str
+    point: str
+    label: str
+    unit: str
+    digits: int = 1
+
+
+ROWS = (
+    TableRow(CLIMATE, "temperature", "temperature", "°C", 2),
+    TableRow(CLIMATE, "humidity", "humidity", "%", 1),
+    TableRow(CLIMATE, "pressure", "pressure", "hPa", 1),
+    TableRow(TANK, "weight", "water", "kg", 2),
+    TableRow(DOOR, "active", "contact", ""),
+    TableRow(VALVE, "on", "relay", ""),
+)
+
+DEVICES = f"""
+[agent]
+name = "{AGENT}"
+display_name = "Demo greenhouse"
+description = "A greenhouse that exists in this computer only."
+organization = "Demo"
+tags = ["demo"]
+
+[buses.i2c1]
+kind = "i2c"
+device = "/dev/i2c-1"
+[buses.pins]
+kind = "gpio"
+chip = "gpiochip0"
+[buses.uart]
+kind = "serial"
+port = "/dev/ttyUSB0"
+
+[devices.{CLIMATE}]
+driver = "bme280"
+bus = "i2c1"
+address = 0x76
+every_s = 0.5
+[devices.{DOOR}]
+driver = "gpio-input"
+bus = "pins"
+line = {DOOR_LINE}
+debounce_s = 0.02
+[devices.{TANK}]
+driver = "serial-lines"
+bus = "uart"
+format = "regex"
+pattern = '^W +(?P<weight>-?[0-9.]+) kg'
+[devices.{TANK}.points]
+weight = {{ unit = "kg", low = 0, high = 50 }}
+[devices.{VALVE}]
+driver = "gpio-output"
+bus = "pins"
+line = {VALVE_LINE}
+every_s = 1
+active_low = true
+safe = false
+max_on_s = 600
+
+[streams.live]
+direction = "bidirectional"
+devices = ["{CLIMATE}", "{DOOR}", "{TANK}", "{VALVE}"]
+link_loss_grace_s = {LINK_GRACE_S}
+
+[access]
+read = "anyone"
+drive = ["user:user_demo"]
+"""
+
+
+def configuration(folder: str, cdm_url: str = "", origin: str = "") -> str:
+    """The configuration file; without addresses it serves for `board run`."""
+    network = f'cdm_url = "{cdm_url}"\npubnub_origin = "{origin}"\npubnub_tls = false\n' if cdm_url else ""
+    return f'{DEVICES}\n[network]\n{network}\n[state]\ndirectory = "{folder}/state"\n'
+
 
 # An interpreter on a Pi Zero with a cold card takes its time.
 START_LIMIT_S = 60.0
@@ -26,6 +115,15 @@ STOP_LIMIT_S = 8.0
 ANSWER_LIMIT_S = 2.0
 DAEMON_LINK = "daemon"
 SHORT_ENOUGH = 50
+# Runs a command of this program that ends when the demo does, however the demo ends (prctl PR_SET_PDEATHSIG).
+# The demo may have ended before the request for the signal was in force.
+CHILD = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() == int(sys.argv[1]):
+    from device_agent.cli import main
+    sys.exit(main(sys.argv[2:]))
+"""
 
 
 class World:
@@ -85,19 +183,19 @@ class World:
         return self._folder / "caller.log"
 
     def _configuration(self, *addresses: str) -> str:
-        return scene.configuration(str(self._folder), *addresses) + self._more
+        return configuration(str(self._folder), *addresses) + self._more
 
     # -- processes ----------------------------------------
 
     def _start(self, stack: contextlib.ExitStack, name: str, *words: str) -> "subprocess.Popen[bytes]":
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("BLOCKS_")},
-            "BLOCKS_API_KEY": scene.KEY,
+            "BLOCKS_API_KEY": KEY,
             "DEVICE_AGENT_BOARD": str(self.socket),
         }
         with (self._folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.demo_child", str(os.getpid()), *words],
+                [sys.executable, "-c", CHILD, str(os.getpid()), *words],
                 cwd=self._folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -138,7 +236,7 @@ class World:
         """What the pin itself says, whoever set it: the relay closes its contact at a low level."""
         shown = self.board("show")
         for line in shown["buses"]["pins"]["lines"]:
-            if line["line"] == scene.VALVE_LINE and line["direction"] == "output":
+            if line["line"] == VALVE_LINE and line["direction"] == "output":
                 return not line["level"]
         return None
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.cli.call import instant_ms, span_s
-from device_agent.cli.call_show import clean, clock_time, unit_text, value_text
 from device_agent.cli.common import Exit, Unavailable, config_path, print_table, styled
 from device_agent.cli.control import ask_daemon
+from device_agent.cli.show import clean, clock_time, unit_text, value_text
 from device_agent.config import Config, load
 from device_agent.errors import AgentError, Rejected, StoreError
 from device_agent.history.axis import round_step_s

@@ -6,8 +6,7 @@ import re
 from typing import Any
 
 from device_agent.account.credentials import key_and_source
-from device_agent.cli.asking import network_of
-from device_agent.cli.common import Exit, print_json
+from device_agent.cli.common import Exit, network_of, print_json
 from device_agent.config import NetworkConfig
 from device_agent.errors import AgentError, ConfigError
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.account.credentials import Credentials, credentials_path, is_key, key_and_source, save
-from device_agent.cli.asking import network_of
-from device_agent.cli.common import Exit, print_json
+from device_agent.cli.common import Exit, network_of, print_json
 from device_agent.config import NetworkConfig
 from device_agent.errors import AgentError, ConfigError, Rejected
 

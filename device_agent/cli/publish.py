@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from device_agent.account import publication
 from device_agent.account.credentials import key_and_source
 from device_agent.account.publication import Terms
-from device_agent.cli.asking import refused
-from device_agent.cli.common import Exit, config_path, print_json, styled
+from device_agent.cli.common import Exit, config_path, print_json, refused, styled
 from device_agent.config import Config, load
 from device_agent.errors import AgentError
 

@@ -54,7 +54,7 @@ def _handles(simulate: bool, path: Path) -> HandleFactory:
     if not simulate:
         return make_handle
     from device_agent.testing.board.handles import open_handle
-    from device_agent.testing.board.spawn import ensure_board
+    from device_agent.testing.board.process import ensure_board
 
     return partial(open_handle, board=ensure_board(path))
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from device_agent.cli.call_show import clean, value_text
 from device_agent.cli.common import Exit, Unavailable, config_path, print_json, styled
 from device_agent.cli.control import ask_daemon
 from device_agent.cli.live import Line, Screen, Span
+from device_agent.cli.show import clean, value_text
 from device_agent.config import Config, load
 
 EVERY_S = 1.0

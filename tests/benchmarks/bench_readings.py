@@ -26,7 +26,7 @@ from typing import Any
 from bench_measure import cpu_s, machine, median, memory_mb, note, parser, save, table, threads
 from bench_rig import LIMIT_S, STREAM, Numbers, Ours, Rig, until
 
-from device_agent.testing.board.wire import Frames, framed
+from device_agent.testing.board.link import BoardFrames, framed
 
 MQTT_IO = "mqtt-io==2.7.0"
 INSTALL_LIMIT_S = 300
@@ -159,7 +159,7 @@ class Switch:
     def __init__(self, board: Path, line: int) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.connect(str(board))
-        self._frames = Frames(self._socket)
+        self._frames = BoardFrames(self._socket)
         self._line = line
         self._ask([("hello", "stimulus"), ("pin", "pins", line, False)])
 

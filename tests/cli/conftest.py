@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from device_agent.cli import demo_scene
+from device_agent.cli import demo_world
 from device_agent.cli.demo_world import World
 
 LIMIT_S = 60.0
@@ -46,12 +46,12 @@ class Calls:
         self.world = world
         self.url = f"http://127.0.0.1:{world.port}"
 
-    def begin(self, *words: str, key: str = demo_scene.KEY, **options: Any) -> "subprocess.Popen[str]":
+    def begin(self, *words: str, key: str = demo_world.KEY, **options: Any) -> "subprocess.Popen[str]":
         environment = {k: v for k, v in os.environ.items() if not k.startswith("BLOCKS_")}
         if key:
             environment["BLOCKS_API_KEY"] = key
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        command = [sys.executable, "-m", "device_agent", "call", demo_scene.AGENT, "--dev", self.url, *words]
+        command = [sys.executable, "-m", "device_agent", "call", demo_world.AGENT, "--dev", self.url, *words]
         return subprocess.Popen(command, env=environment, **{"text": True, **pipes, **options})
 
     def end(self, process: "subprocess.Popen[str]", text: str | None = None) -> Done:
@@ -64,7 +64,7 @@ class Calls:
         assert "Traceback" not in err
         return Done(process.args, process.returncode, out, err)
 
-    def __call__(self, *words: str, key: str = demo_scene.KEY) -> Done:
+    def __call__(self, *words: str, key: str = demo_world.KEY) -> Done:
         return self.end(self.begin(*words, key=key))
 
     def together(self, *calls: tuple[str, ...]) -> list[Done]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from device_agent.cli import call_show
+from device_agent.cli import show
 from device_agent.cli.call import instant_ms, span_s
 
 
@@ -170,21 +170,21 @@ def test_history_is_written_to_a_file(calls: Any, tmp_path: Path, until: Callabl
 
 def test_text_from_the_network_cannot_write_on_the_terminal() -> None:
     evil = "\x1b[2J\x9b31m\r\nok\u202egnirts\u200b\x00"
-    assert call_show.clean(evil) == " [2J 31m  ok gnirts  "
+    assert show.clean(evil) == " [2J 31m  ok gnirts  "
     event = {"kind": "reading", "device": evil, "at": 0, "values": {evil: evil}, "flags": {evil: evil}}
-    line = call_show.sentence(event, {})
+    line = show.sentence(event, {})
     assert line.isprintable()
-    assert call_show.dumps({"a": evil}).isascii()
+    assert show.dumps({"a": evil}).isascii()
     for odd in (None, 7, [], {}, {"kind": "ack"}, {"kind": "reading", "values": 3}, {"kind": evil}):
-        assert call_show.sentence(odd, {}).isprintable()
+        assert show.sentence(odd, {}).isprintable()
 
 
 def test_units_and_values_as_people_write_them() -> None:
-    shown = [call_show.with_unit(*pair) for pair in ((21.5, "Cel"), (True, ""), (None, "V"), (3, "1"))]
+    shown = [show.with_unit(*pair) for pair in ((21.5, "Cel"), (True, ""), (None, "V"), (3, "1"))]
     assert shown == ["21.5 °C", "on", "-", "3"]
     card = json.loads((Path(__file__).parents[2] / "cards" / "greenhouse.card.json").read_text())
-    assert call_show.units_of_card(card)["climate"]["humidity"] == "%"
-    assert call_show.units_of_card({"streams": [1], "x": {}}) == {}
+    assert show.units_of_card(card)["climate"]["humidity"] == "%"
+    assert show.units_of_card({"streams": [1], "x": {}}) == {}
 
 
 def test_times_of_people() -> None:

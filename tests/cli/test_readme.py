@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from device_agent import registry
-from device_agent.cli import demo_scene, parser
+from device_agent.cli import demo_world, parser
 from device_agent.testing.network.sdk import sdk_environment
 
 ROOT = Path(__file__).parents[2]
@@ -87,8 +87,8 @@ def test_the_driver_is_the_one_that_is_tested() -> None:
 
 def test_the_caller_in_python_runs_as_it_stands(calls: Any) -> None:
     (program,) = [block for block in blocks("python") if "TaskClient" in block]
-    program = program.replace("greenhouse_7", demo_scene.AGENT)
-    network = sdk_environment(calls.world.cdm_url, f"127.0.0.1:{calls.world.port}", demo_scene.KEY)
+    program = program.replace("greenhouse_7", demo_world.AGENT)
+    network = sdk_environment(calls.world.cdm_url, f"127.0.0.1:{calls.world.port}", demo_world.KEY)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT_S,
         env={**os.environ, **network}, check=False,

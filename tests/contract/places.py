@@ -17,7 +17,7 @@ from device_agent.bus.config import BusConfig
 from device_agent.bus.core import Handle
 from device_agent.bus.factory import make_handle
 from device_agent.testing import Board, SteppedClock, open_handle
-from device_agent.testing.far_end import speak
+from device_agent.testing.check_live import speak
 
 NAME = "device"
 COMMAND_LIMIT_S = 60

@@ -1,6 +1,6 @@
 """A delegation's events as `device-agent call` shows them, and what it makes of them."""
 
-from device_agent.cli.call_show import sentence
+from device_agent.cli.show import sentence
 
 
 def event(**members: object) -> dict[str, object]:

@@ -7,8 +7,7 @@ import pytest
 
 from device_agent import registry
 from device_agent.cli import main
-from device_agent.cli.drivers import description
-from device_agent.cli.drivers_page import pages
+from device_agent.cli.drivers import description, pages
 from device_agent.config import load
 from device_agent.driver import ActuatorConfig
 

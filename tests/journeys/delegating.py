@@ -9,7 +9,7 @@ import pytest
 from world import CONFIG, Daemon, World, until
 
 from device_agent.testing.network import NetworkThread
-from device_agent.testing.sessions_api import Session, SessionsApi
+from device_agent.testing.sessions_api import FakeSession, FakeSessionsApi
 
 KEY = "bk_workspace"
 HOT = "40"
@@ -56,7 +56,7 @@ NOTHING = 'Wait and see.\n```json\n{"command": "none"}\n```'
 
 
 @pytest.fixture
-def sessions(net: NetworkThread) -> Iterator[SessionsApi]:
+def sessions(net: NetworkThread) -> Iterator[FakeSessionsApi]:
     """The service, on a link of its own that can fail alone."""
     with contextlib.suppress(ValueError):  # it is there already
         net.run(net.net.open_link("sessions"))
@@ -72,7 +72,7 @@ def sessions(net: NetworkThread) -> Iterator[SessionsApi]:
 
 @pytest.fixture
 def start(
-    net: NetworkThread, sessions: SessionsApi, new_world: Callable[..., World], tmp_path: Path
+    net: NetworkThread, sessions: FakeSessionsApi, new_world: Callable[..., World], tmp_path: Path
 ) -> Callable[..., World]:
     """A world with these rules, its daemon running."""
     (tmp_path / "sessions_key").write_text(KEY)
@@ -94,7 +94,7 @@ def heat(world: World, celsius: str) -> None:
     world.board.do("chip", "climate", f"temperature={celsius}")
 
 
-def one(sessions: SessionsApi) -> Session:
+def one(sessions: FakeSessionsApi) -> FakeSession:
     """The only session, when it is there."""
     until(lambda: sessions.sessions, "a session")
     (session,) = sessions.sessions.values()
@@ -113,7 +113,7 @@ def ended(daemon: Daemon, state: str, name: str = "too_hot") -> dict[str, Any]:
     return dict(told(daemon, name)["last"])
 
 
-def outcome(sessions: SessionsApi, count: int = 2) -> str:
+def outcome(sessions: FakeSessionsApi, count: int = 2) -> str:
     """What the AI agent was told of its command."""
     until(lambda: len(one(sessions).said("user")) == count, "the outcome told", 60)
     return one(sessions).said("user")[-1]

@@ -10,7 +10,7 @@ from world import World, pipe, question, result, stream, until
 from device_agent.card import json_schema
 from device_agent.card.agent_card import build
 from device_agent.config import load
-from device_agent.testing.sessions_api import SessionsApi
+from device_agent.testing.sessions_api import FakeSessionsApi
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
@@ -19,7 +19,7 @@ pytestmark = [
 
 
 def test_a_hot_greenhouse_asks_and_the_answer_opens_the_valve(
-    start: Callable[..., World], sessions: SessionsApi, alice: Any
+    start: Callable[..., World], sessions: FakeSessionsApi, alice: Any
 ) -> None:
     sessions.answers.extend([OPEN, "You are welcome.", "Glad to hear."])
     world = start()
@@ -68,7 +68,7 @@ def test_a_hot_greenhouse_asks_and_the_answer_opens_the_valve(
     "answer", ["Just open it!", '{"command": "open_roof"}', '{"command": "open_valve"} now']
 )
 def test_an_answer_that_names_nothing_from_the_list_moves_nothing(
-    start: Callable[..., World], sessions: SessionsApi, answer: str
+    start: Callable[..., World], sessions: FakeSessionsApi, answer: str
 ) -> None:
     sessions.answers.extend([answer, NOTHING])
     world = start()
@@ -84,7 +84,7 @@ def test_an_answer_that_names_nothing_from_the_list_moves_nothing(
 
 
 def test_a_lease_holds_for_an_answer_too(
-    start: Callable[..., World], sessions: SessionsApi, alice: Any
+    start: Callable[..., World], sessions: FakeSessionsApi, alice: Any
 ) -> None:
     sessions.answers.extend([OPEN, "I see."])
     world = start()
@@ -101,7 +101,7 @@ def test_a_lease_holds_for_an_answer_too(
     assert "open_valve: rejected (leased: valve is driven by session" in one(sessions).said("user")[1]
 
 
-def test_access_that_was_taken_away_holds(start: Callable[..., World], sessions: SessionsApi) -> None:
+def test_access_that_was_taken_away_holds(start: Callable[..., World], sessions: FakeSessionsApi) -> None:
     sessions.held = True
     sessions.answers.extend([OPEN, "I see."])
     world = start()
@@ -117,7 +117,7 @@ def test_access_that_was_taken_away_holds(start: Callable[..., World], sessions:
 
 
 def test_a_condition_that_ended_meanwhile_moves_nothing(
-    start: Callable[..., World], sessions: SessionsApi
+    start: Callable[..., World], sessions: FakeSessionsApi
 ) -> None:
     sessions.held = True
     sessions.answers.extend([OPEN])
@@ -134,7 +134,7 @@ def test_a_condition_that_ended_meanwhile_moves_nothing(
 
 
 def test_a_caller_asks_with_do(
-    start: Callable[..., World], sessions: SessionsApi, alice: Any, caller: Callable[..., Any]
+    start: Callable[..., World], sessions: FakeSessionsApi, alice: Any, caller: Callable[..., Any]
 ) -> None:
     world = start()
     described = {one["device"]: one for one in result(question(alice, {"op": "describe"}))["devices"]}
@@ -158,7 +158,7 @@ def test_a_caller_asks_with_do(
     assert any(one["device"] == "advice" and one["result"] == "done" for one in world.daemon.ask("journal"))
 
 
-def test_the_owner_asks_and_sees(start: Callable[..., World], sessions: SessionsApi) -> None:
+def test_the_owner_asks_and_sees(start: Callable[..., World], sessions: FakeSessionsApi) -> None:
     world = start()
     dry = world.daemon.ask("do", device="advice", action="ask", args={"question": "Ok?"}, dry_run=True)
     assert dry["dry_run"]

@@ -10,7 +10,7 @@ from delegating import HOT, KEY, NOTHING, OPEN, ended, heat, one, outcome, told
 from world import LIMIT_S, Daemon, World, pipe, stream, until
 
 from device_agent.testing.network import NetworkThread
-from device_agent.testing.sessions_api import SessionsApi
+from device_agent.testing.sessions_api import FakeSessionsApi
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
@@ -24,7 +24,7 @@ def kill_and_start(world: World) -> Daemon:
 
 
 def test_killed_between_the_request_and_its_answer_it_asks_once_more_and_no_more(
-    start: Callable[..., World], net: NetworkThread, sessions: SessionsApi
+    start: Callable[..., World], net: NetworkThread, sessions: FakeSessionsApi
 ) -> None:
     sessions.held = True
     world = start()
@@ -42,7 +42,7 @@ def test_killed_between_the_request_and_its_answer_it_asks_once_more_and_no_more
 
 
 def test_killed_while_it_waits_it_finds_the_answer_in_the_same_session(
-    start: Callable[..., World], sessions: SessionsApi
+    start: Callable[..., World], sessions: FakeSessionsApi
 ) -> None:
     sessions.held = True
     sessions.answers.extend([OPEN, "Fine."])
@@ -61,7 +61,7 @@ def test_killed_while_it_waits_it_finds_the_answer_in_the_same_session(
 
 
 def test_an_answer_that_was_stored_moves_once_whatever_happens_then(
-    start: Callable[..., World], sessions: SessionsApi, tmp_path: Path
+    start: Callable[..., World], sessions: FakeSessionsApi, tmp_path: Path
 ) -> None:
     sessions.answers.extend([OPEN, "Fine.", "Fine."])
     world = start()
@@ -81,7 +81,7 @@ def test_an_answer_that_was_stored_moves_once_whatever_happens_then(
 
 
 def test_a_damaged_book_is_set_aside(
-    start: Callable[..., World], tmp_path: Path, sessions: SessionsApi
+    start: Callable[..., World], tmp_path: Path, sessions: FakeSessionsApi
 ) -> None:
     world = start()
     world.daemon.stop()
@@ -94,7 +94,7 @@ def test_a_damaged_book_is_set_aside(
 
 
 def test_an_outage_is_waited_out(
-    start: Callable[..., World], net: NetworkThread, sessions: SessionsApi
+    start: Callable[..., World], net: NetworkThread, sessions: FakeSessionsApi
 ) -> None:
     sessions.answers.append(NOTHING)
     world = start()
@@ -110,7 +110,7 @@ def test_an_outage_is_waited_out(
 
 
 def test_a_limited_key_waits_as_long_as_it_is_told(
-    start: Callable[..., World], net: NetworkThread, sessions: SessionsApi
+    start: Callable[..., World], net: NetworkThread, sessions: FakeSessionsApi
 ) -> None:
     world = start()
     body = {"code": "RATE_LIMITED", "message": "Too many requests."}
@@ -121,7 +121,9 @@ def test_a_limited_key_waits_as_long_as_it_is_told(
     assert len(sessions.sessions) == 1
 
 
-def test_no_answer_in_time_is_said(start: Callable[..., World], sessions: SessionsApi, alice: Any) -> None:
+def test_no_answer_in_time_is_said(
+    start: Callable[..., World], sessions: FakeSessionsApi, alice: Any
+) -> None:
     sessions.held = True
     world = start(answer_within_s=10)
     telemetry = stream(pipe(alice, {"streams": ["telemetry"]}), "telemetry")
@@ -132,7 +134,7 @@ def test_no_answer_in_time_is_said(start: Callable[..., World], sessions: Sessio
     until(lambda: told(world.daemon)["state"] == "idle", "idle")
 
 
-def test_a_refused_key_is_said_and_ends_it(start: Callable[..., World], sessions: SessionsApi) -> None:
+def test_a_refused_key_is_said_and_ends_it(start: Callable[..., World], sessions: FakeSessionsApi) -> None:
     sessions.refused_keys.add(KEY)
     try:
         world = start()

@@ -8,7 +8,7 @@ from board_devices import BUSES, DEVICES, LIMIT_S, Port, PortConfig, arrived, op
 
 from device_agent.errors import BusError, BusGone, BusHeld, BusTimeout, NoAnswer
 from device_agent.testing import Board, SerialChip, SteppedClock
-from device_agent.testing.board.faults import SLOW_S
+from device_agent.testing.board.medium import SLOW_S
 
 # -- I2C --------------------------------------------------------------------------------------------------
 

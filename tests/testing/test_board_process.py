@@ -298,6 +298,6 @@ def test_ensure_board_attaches_or_starts_one_that_ends_with_its_last_user(tmp_pa
 
 
 def test_a_board_that_does_not_answer_is_said(board, monkeypatch, tmp_path):
-    monkeypatch.setattr("device_agent.testing.board.spawn.ANSWER_LIMIT_S", 0.0)
+    monkeypatch.setattr("device_agent.testing.board.process.ANSWER_LIMIT_S", 0.0)
     with pytest.raises(BusGone, match=r"unset the variable"):
         ensure_board(board.config, {"DEVICE_AGENT_BOARD": str(tmp_path / "none")})

@@ -12,7 +12,7 @@ __all__ = ["Board", "SteppedClock", "attach_output", "ensure_board", "open_handl
 
 def __getattr__(name: str) -> object:
     if name == "ensure_board":
-        from device_agent.testing.board.spawn import ensure_board
+        from device_agent.testing.board.process import ensure_board
 
         return ensure_board
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,16 +13,11 @@ from typing import Any, TypeVar
 from device_agent.bus.config import BusConfig
 from device_agent.clock import Clock, SystemClock
 from device_agent.driver import Driver, DriverConfig
-from device_agent.testing.board.faults import Fault
+from device_agent.testing.board.chip_buses import I2cMedium, OneWireMedium, SpiMedium
 from device_agent.testing.board.gpio import GpioMedium
-from device_agent.testing.board.i2c import I2cMedium
-from device_agent.testing.board.medium import Medium, Placed
+from device_agent.testing.board.medium import BusFault, Medium, Pacer, Placed, Record, Timer, Timers
 from device_agent.testing.board.mqtt import MqttMedium
-from device_agent.testing.board.onewire import OneWireMedium
-from device_agent.testing.board.record import Record
 from device_agent.testing.board.serial import SerialMedium
-from device_agent.testing.board.spi import SpiMedium
-from device_agent.testing.board.timers import Pacer, Timer, Timers
 from device_agent.testing.chips import Chip, Physical
 from device_agent.testing.clock import SteppedClock
 
@@ -181,7 +176,7 @@ class Board:
                 }
             return {"buses": {name: medium.show() for name, medium in self.media.items()}, "devices": devices}
 
-    def _end_fault(self, medium: Medium, made: Fault | None) -> None:
+    def _end_fault(self, medium: Medium, made: BusFault | None) -> None:
         # Healed and made again in between: that one has its own end.
         if made is not None and medium.faults.get((made.kind, made.device)) is made:
             medium.mend(made.kind, made.device)

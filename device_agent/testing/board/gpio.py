@@ -1,24 +1,49 @@
 """Simulated GPIO: lines with a level, a pull, a far end that may drive them, and at most one claim each.
 
-Levels here are physical; `active_low` is applied once, in the handle.
-"""
+Levels here are physical; `active_low` is applied once, in the handle."""
 
 import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from device_agent.driver import Actuator
 from device_agent.errors import BusError, BusGone, BusHeld
-from device_agent.testing.board.mailbox import Mailbox
-from device_agent.testing.board.medium import Medium, Placed, User
-from device_agent.testing.board.switch import Switch
-from device_agent.testing.board.timers import Timer
+from device_agent.testing.board.medium import BoardUser, Mailbox, Medium, Placed, Timer
 from device_agent.testing.chips import Drive, GpioChip
 
 if TYPE_CHECKING:
     from device_agent.testing.board.core import Board
+
+
+class Switch(GpioChip):
+    """`active` of an input device: set, it drives the line; until then the line is left to its pull."""
+
+    def __init__(self, line: int, active_low: bool, pull_up: bool) -> None:
+        super().__init__({"active": pull_up is not active_low})
+        self._line = line
+        self._active_low = active_low
+        self._touched = False
+
+    @classmethod
+    def of(cls, placed: Placed) -> Self | None:
+        """The contact for an input with one numbered line; None for anything else."""
+        line = getattr(placed.config, "line", None)
+        if issubclass(placed.driver, Actuator) or not isinstance(line, int):
+            return None
+        active_low = bool(getattr(placed.config, "active_low", False))
+        return cls(line, active_low, getattr(placed.config, "bias", None) == "pull-up")
+
+    def changed(self, quantity: str) -> None:
+        self._touched = True
+
+    def drives(self) -> tuple[Drive, ...]:
+        if not self._touched:
+            return ()
+        return (Drive(self._line, bool(self._quantities["active"]) is not self._active_low),)
+
 
 LINES = 65_536
 # The kernel keeps 16 events a line unless asked for more and then drops the oldest; ours is asked for more.
@@ -28,13 +53,13 @@ BOUNCES_S = (0.0004, 0.0011, 0.0016, 0.0029)
 
 
 @dataclass(eq=False, slots=True)
-class Claim:
+class LineClaim:
     """One line taken by one or more users, the first of which decided what it is."""
 
     id: str
-    line: "Line"
+    line: "SimulatedLine"
     output: bool
-    holders: list[User]
+    holders: list[BoardUser]
     drive: str = "push-pull"
     level: bool = False
     """An output's commanded level."""
@@ -49,7 +74,7 @@ class Claim:
 
 
 @dataclass(eq=False, slots=True)
-class Line:
+class SimulatedLine:
     """One pin. What decides its level: an output's claim, else the far end, else the pull."""
 
     offset: int
@@ -57,7 +82,7 @@ class Line:
     by: str = "reset"
     far_end: bool | None = None
     pull_up: bool = False
-    claim: Claim | None = None
+    claim: LineClaim | None = None
     bounces: list[Timer] = field(default_factory=list)
 
     def wanted(self) -> bool:
@@ -77,8 +102,8 @@ class GpioMedium(Medium):
 
     def __init__(self, board: "Board", name: str, placed: Mapping[str, Placed], seed: int = 0) -> None:
         super().__init__(board, name, placed, seed)
-        self._lines: dict[int, Line] = {}
-        self._claims: dict[str, Claim] = {}
+        self._lines: dict[int, SimulatedLine] = {}
+        self._claims: dict[str, LineClaim] = {}
         self._ids = itertools.count(1)
         self._devices: dict[int, str] = {}
         for device in self.placed.values():
@@ -87,18 +112,18 @@ class GpioMedium(Medium):
             for line in _lines_of(device):
                 self._devices[self.line(line).offset] = device.name
 
-    def line(self, line: int | str) -> Line:
+    def line(self, line: int | str) -> SimulatedLine:
         """A line by offset or name. Raises BusError that says what there is."""
         offset = offset_of(line)
         if offset is None or not 0 <= offset < LINES:
             raise BusError(
                 f"there is no line {line!r} on bus {self.name}: use 0 to {LINES - 1}, or GPIO<offset>"
             )
-        return self._lines.setdefault(offset, Line(offset))
+        return self._lines.setdefault(offset, SimulatedLine(offset))
 
     # -- the host's side ----------------------------------------------------------------------------------
 
-    def input(self, user: User, line: int | str, bias: str, debounce_s: float, edges: bool) -> Claim:
+    def input(self, user: BoardUser, line: int | str, bias: str, debounce_s: float, edges: bool) -> LineClaim:
         """Claim an input; the mailbox of the claim gets (level, monotonic_s, lost)."""
         claim = self._claim(user, line, output=False)
         claim.line.pull_up = bias == "pull-up" or (bias == "as-is" and claim.line.pull_up)
@@ -109,7 +134,7 @@ class GpioMedium(Medium):
             claim.mailbox = Mailbox(self.board.lock, EDGES_MAX)
         return claim
 
-    def output(self, user: User, line: int | str, level: bool, drive: str) -> Claim:
+    def output(self, user: BoardUser, line: int | str, level: bool, drive: str) -> LineClaim:
         """Claim an output with its level in the same step."""
         claim = self._claim(user, line, output=True)
         claim.drive = drive
@@ -117,70 +142,70 @@ class GpioMedium(Medium):
         self._settle(claim.line, self.board.now_s(), user.by, always=True)
         return claim
 
-    def pwm(self, user: User, line: int | str, duty: float, frequency_hz: float) -> Claim:
+    def pwm(self, user: BoardUser, line: int | str, duty: float, frequency_hz: float) -> LineClaim:
         """Claim an output that switches by itself, with its first physical duty."""
         claim = self._claim(user, line, output=True)
         self._switch(claim, duty, frequency_hz, user.by)
         return claim
 
-    def pwm_write(self, user: User, claim_id: str, duty: float, frequency_hz: float) -> None:
+    def pwm_write(self, user: BoardUser, claim_id: str, duty: float, frequency_hz: float) -> None:
         self._switch(self._held(user, claim_id), duty, frequency_hz, user.by)
 
-    def pwm_read(self, user: User, claim_id: str) -> tuple[float, float]:
+    def pwm_read(self, user: BoardUser, claim_id: str) -> tuple[float, float]:
         claim = self._held(user, claim_id)
         return claim.duty or 0.0, claim.frequency_hz
 
-    def _switch(self, claim: Claim, duty: float, frequency_hz: float, by: str) -> None:
+    def _switch(self, claim: LineClaim, duty: float, frequency_hz: float, by: str) -> None:
         claim.duty, claim.frequency_hz, claim.level = duty, frequency_hz, duty > 0
         line = claim.line
         line.level, line.by = claim.level, by
         what = {"line": line.offset, "level": int(line.level), "duty": duty, "frequency_hz": frequency_hz}
         self.board.record.add(self.board.now_s(), self.name, by, **what)
 
-    def _claim(self, user: User, wanted: int | str, *, output: bool) -> Claim:
+    def _claim(self, user: BoardUser, wanted: int | str, *, output: bool) -> LineClaim:
         self.enter(user)
         line = self.line(wanted)
         if line.claim is not None:
             holders = ", ".join(sorted({holder.by for holder in line.claim.holders}))
             raise BusHeld(f"line {line.offset} of bus {self.name} is held by {holders}")
-        claim = Claim(f"{self.name}/{line.offset}/{next(self._ids)}", line, output, [user])
+        claim = LineClaim(f"{self.name}/{line.offset}/{next(self._ids)}", line, output, [user])
         line.claim = claim
         self._claims[claim.id] = claim
         return claim
 
-    def attach(self, user: User, claim_id: str) -> Claim:
+    def attach(self, user: BoardUser, claim_id: str) -> LineClaim:
         """Hold an output together with its first holder: it stays driven until the last one lets go."""
         claim = self._held(user, claim_id)
         if user not in claim.holders:
             claim.holders.append(user)
         return claim
 
-    def write(self, user: User, claim_id: str, level: bool) -> None:
+    def write(self, user: BoardUser, claim_id: str, level: bool) -> None:
         claim = self._held(user, claim_id)
         if not claim.output:
             raise BusError(f"line {claim.line.offset} of bus {self.name} is an input")
         claim.level = level
         self._settle(claim.line, self.board.now_s(), user.by)
 
-    def read(self, user: User, claim_id: str) -> bool:
+    def read(self, user: BoardUser, claim_id: str) -> bool:
         claim = self._held(user, claim_id)
         return claim.debounced if claim.debounce_s > 0 else claim.line.level
 
-    def _held(self, user: User, claim_id: str) -> Claim:
+    def _held(self, user: BoardUser, claim_id: str) -> LineClaim:
         self.enter(user)
         claim = self._claims.get(claim_id)
         if claim is None:
             raise BusGone(f"claim {claim_id} on bus {self.name} was released or died with the chip")
         return claim
 
-    def leave(self, user: User) -> None:
+    def leave(self, user: BoardUser) -> None:
         for claim in list(self._claims.values()):
             if user in claim.holders:
                 claim.holders.remove(user)
                 if not claim.holders:
                     self._free(claim)
 
-    def _free(self, claim: Claim) -> None:
+    def _free(self, claim: LineClaim) -> None:
         self._claims.pop(claim.id, None)
         if claim.settling is not None:
             claim.settling.cancel()
@@ -201,11 +226,11 @@ class GpioMedium(Medium):
         """The far end drives a line, or lets go of it."""
         self._pin(self.line(line), level, self.board.now_s())
 
-    def _pin(self, line: Line, level: bool | None, at_s: float) -> None:
+    def _pin(self, line: SimulatedLine, level: bool | None, at_s: float) -> None:
         line.far_end = level
         self._settle(line, at_s, "stimulus")
 
-    def _settle(self, line: Line, at_s: float, by: str, *, always: bool = False) -> None:
+    def _settle(self, line: SimulatedLine, at_s: float, by: str, *, always: bool = False) -> None:
         """Bring the line to what its drivers want. `always`: record it even if the level was so already."""
         device = self._devices.get(line.offset)
         level = line.level if self.has("frozen", device) else line.wanted()
@@ -223,7 +248,7 @@ class GpioMedium(Medium):
                     Medium.after(self, placed, at_s, by)
 
     def _become(
-        self, line: Line, level: bool, at_s: float, by: str = "stimulus", *, always: bool = False
+        self, line: SimulatedLine, level: bool, at_s: float, by: str = "stimulus", *, always: bool = False
     ) -> None:
         if level == line.level and not always:
             return
@@ -233,7 +258,7 @@ class GpioMedium(Medium):
         if changed and line.claim is not None and not line.claim.output:
             self._sense(line.claim, at_s)
 
-    def _bounce(self, line: Line, level: bool, at_s: float) -> None:
+    def _bounce(self, line: SimulatedLine, level: bool, at_s: float) -> None:
         for timer in line.bounces:
             timer.cancel()
         line.bounces = [
@@ -241,7 +266,7 @@ class GpioMedium(Medium):
             for index, after_s in enumerate(BOUNCES_S)
         ]
 
-    def _sense(self, claim: Claim, at_s: float) -> None:
+    def _sense(self, claim: LineClaim, at_s: float) -> None:
         if claim.debounce_s <= 0:
             self._edge(claim, claim.line.level, at_s)
             return
@@ -253,12 +278,12 @@ class GpioMedium(Medium):
                 at_s + claim.debounce_s, lambda due_s: self._held_long(claim, due_s)
             )
 
-    def _held_long(self, claim: Claim, due_s: float) -> None:
+    def _held_long(self, claim: LineClaim, due_s: float) -> None:
         claim.settling = None
         claim.debounced = claim.line.level
         self._edge(claim, claim.debounced, due_s)
 
-    def _edge(self, claim: Claim, level: bool, at_s: float) -> None:
+    def _edge(self, claim: LineClaim, level: bool, at_s: float) -> None:
         if claim.mailbox is not None and not self.has("stuck"):
             claim.mailbox.put((level, at_s))
 
@@ -291,7 +316,7 @@ class GpioMedium(Medium):
         return super().show() | {"lines": [_shown(line) for _, line in sorted(self._lines.items())]}
 
 
-def _shown(line: Line) -> dict[str, Any]:
+def _shown(line: SimulatedLine) -> dict[str, Any]:
     claim = line.claim
     switching = {}
     if claim is not None and claim.duty is not None:

@@ -1,8 +1,7 @@
 """The simulated buses: what a driver gets with `--simulate`, and in tests, instead of the real handle.
 
 Each speaks to a board through links: one for calls, one more for each claimed line and each source, so that a
-claim lives exactly as long as a descriptor does.
-"""
+claim exists exactly as long as a descriptor does."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +16,42 @@ from device_agent.bus.onewire import OneWireBus
 from device_agent.bus.recipe import Recipe, Steps
 from device_agent.bus.serial import SerialBus
 from device_agent.bus.spi import SpiBus
-from device_agent.errors import BusGone
+from device_agent.errors import BusError, BusGone
 from device_agent.testing.board.core import Board
-from device_agent.testing.board.guarded import guard_recipe
-from device_agent.testing.board.link import Link, connect
+from device_agent.testing.board.link import BoardLink, SocketLink, connect, framed
+
+GUARD = "guard"
+"""How a guard is named in the record."""
+
+
+def guard_recipe(
+    board: Board | Path | str,
+    calls: Sequence[Any],
+    answer: Any = None,
+    *,
+    attach: tuple[str, str] | None = None,
+) -> Recipe:
+    """Calls of the board (a float is a pause), each answered by `answer`.
+
+    `attach`: bus and claim of an output that the guard holds on to. Raises BusError for a board that no other
+    process can reach.
+    """
+    if isinstance(board, Board):
+        raise BusError("the guard cannot reach a simulated board in the daemon's own process")
+    link = SocketLink(Path(board), GUARD)
+    try:
+        if attach is not None:
+            link.call("gpio.attach", *attach)
+    except BaseException:
+        link.close()
+        raise
+    members = {
+        "steps": [call if isinstance(call, float) else framed(call) for call in calls],
+        "answer": framed((True, answer)),
+        "farewell": True,
+    }
+    return Recipe("bytes", members, link.detach(), hold=attach is not None)
+
 
 Place = Board | Path | str
 """Where a board is: the object itself, or the path of its socket."""
@@ -54,14 +85,14 @@ def attach_output(claim: str, *, board: Place, by: str) -> "SimulatedOutput":
     return SimulatedOutput(link, board, bus, claim, active_low=False)
 
 
-class _Simulated:
+class _SimulatedBus:
     """Connection to the board, shared by all kinds."""
 
     def __init__(self, name: str, board: Place, by: str) -> None:
         self.name = name
         self._board = board
         self._by = by
-        self._link: Link | None = None
+        self._link: BoardLink | None = None
 
     def open(self) -> None:
         self.close()
@@ -93,12 +124,12 @@ class _Simulated:
         calls = [step if isinstance(step, float) else (op, self.name, *step) for step in steps]
         return guard_recipe(self._board, calls, answer)
 
-    def _apart(self) -> Link:
+    def _apart(self) -> BoardLink:
         """A client of its own, for what must be given back by itself."""
         self._call("check")
         return connect(self._board, self._by)
 
-    def _listening(self, op: str, *args: Any) -> tuple[Link, Any]:
+    def _listening(self, op: str, *args: Any) -> tuple[BoardLink, Any]:
         link = self._apart()
         try:
             return link, link.listen(op, self.name, *args)
@@ -110,7 +141,7 @@ class _Simulated:
 class _Arrivals:
     """A Source on a listening link; `as_chunk` makes the driver's chunk from the board's."""
 
-    def __init__(self, link: Link, as_chunk: Callable[[Any], Any]) -> None:
+    def __init__(self, link: BoardLink, as_chunk: Callable[[Any], Any]) -> None:
         self._link = link
         self._as_chunk = as_chunk
 
@@ -124,7 +155,7 @@ class _Arrivals:
         self._link.close()
 
 
-class SimulatedI2c(_Simulated, I2cBus):
+class SimulatedI2c(_SimulatedBus, I2cBus):
     def recipe(self, steps: Steps) -> Recipe:
         return self._recipe(
             "i2c.transfer", [step if isinstance(step, float) else (*step, 0) for step in steps], b""
@@ -141,7 +172,7 @@ class SimulatedI2c(_Simulated, I2cBus):
 class SimulatedInput:
     """A claimed input; see `InputLine`."""
 
-    def __init__(self, handle: "SimulatedGpio", link: Link, claim: str, active_low: bool) -> None:
+    def __init__(self, handle: "SimulatedGpio", link: BoardLink, claim: str, active_low: bool) -> None:
         self._handle = handle
         self._link = link
         self._claim = claim
@@ -167,7 +198,7 @@ class SimulatedInput:
 class SimulatedOutput:
     """A claimed output; see `OutputLine`. `claim` names it for `attach_output`."""
 
-    def __init__(self, link: Link, board: Place, bus: str, claim: str, active_low: bool) -> None:
+    def __init__(self, link: BoardLink, board: Place, bus: str, claim: str, active_low: bool) -> None:
         self.claim = claim
         self._link = link
         self._board = board
@@ -194,7 +225,7 @@ class SimulatedOutput:
 class SimulatedPwm:
     """A claimed output that switches by itself; see `PwmOutput`."""
 
-    def __init__(self, link: Link, board: Place, bus: str, claim: str, active_low: bool) -> None:
+    def __init__(self, link: BoardLink, board: Place, bus: str, claim: str, active_low: bool) -> None:
         self._link = link
         self._board = board
         self._bus = bus
@@ -220,7 +251,7 @@ class SimulatedPwm:
         self._link.close()
 
 
-class SimulatedGpio(_Simulated, GpioBus):
+class SimulatedGpio(_SimulatedBus, GpioBus):
     def input(
         self,
         line: int | str,
@@ -257,7 +288,7 @@ class SimulatedGpio(_Simulated, GpioBus):
         return SimulatedPwm(link, self._board, self.name, claim, active_low)
 
 
-class SimulatedSerial(_Simulated, SerialBus):
+class SimulatedSerial(_SimulatedBus, SerialBus):
     def recipe(self, steps: Steps) -> Recipe:
         return self._recipe("serial.write", [step if isinstance(step, float) else (step,) for step in steps])
 
@@ -275,7 +306,7 @@ class SimulatedSerial(_Simulated, SerialBus):
         return _Arrivals(self._listening("serial.listen")[0], lambda chunk: chunk)
 
 
-class SimulatedMqtt(_Simulated, MqttBus):
+class SimulatedMqtt(_SimulatedBus, MqttBus):
     def recipe(self, steps: Steps) -> Recipe:
         return self._recipe("mqtt.publish", steps)
 
@@ -287,7 +318,7 @@ class SimulatedMqtt(_Simulated, MqttBus):
         return _Arrivals(link, lambda chunk: MqttMessage(*chunk))
 
 
-class SimulatedSpi(_Simulated, SpiBus):
+class SimulatedSpi(_SimulatedBus, SpiBus):
     def __init__(self, name: str, board: Place, by: str, max_speed_hz: int) -> None:
         super().__init__(name, board, by)
         self._max_speed_hz = max_speed_hz
@@ -298,7 +329,7 @@ class SimulatedSpi(_Simulated, SpiBus):
         return answer
 
 
-class SimulatedOneWire(_Simulated, OneWireBus):
+class SimulatedOneWire(_SimulatedBus, OneWireBus):
     def devices(self) -> tuple[str, ...]:
         return tuple(self._call("w1.devices"))
 

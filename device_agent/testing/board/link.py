@@ -1,20 +1,184 @@
-"""How a simulated handle reaches its board: directly, or over the board's Unix socket.
+"""How a simulated handle reaches its board: directly, or over the Unix socket of the board.
 
-A link is one client with what it holds. Closing it gives everything back before `close` returns.
+A link is one client with what it holds. Closing it gives everything back before `close` returns. On the
+socket: four bytes of length, big-endian, then one msgpack value.
 """
 
 import os
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import msgpack
 
 from device_agent import errors
-from device_agent.errors import BusGone, BusTimeout
+from device_agent.errors import BusError, BusGone, BusTimeout
+from device_agent.testing.board.chip_buses import I2cMedium
 from device_agent.testing.board.core import Board
-from device_agent.testing.board.mailbox import Mailbox
-from device_agent.testing.board.session import Session
-from device_agent.testing.board.wire import Frames
+from device_agent.testing.board.gpio import GpioMedium
+from device_agent.testing.board.medium import Mailbox
+from device_agent.testing.board.mqtt import MqttMedium
+from device_agent.testing.board.serial import SerialMedium
+
+if TYPE_CHECKING:
+    from device_agent.testing.board.core import Board
+    from device_agent.testing.board.medium import Medium
+
+
+_LENGTH = struct.Struct(">I")
+RECEIVE_SIZE = 1 << 16
+
+
+def framed(value: Any) -> bytes:
+    """One value as it goes over the socket."""
+    body: bytes = msgpack.packb(value)
+    return _LENGTH.pack(len(body)) + body
+
+
+class BoardFrames:
+    """Whole values over a stream socket. `receive` blocks as the socket does."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._buffer = bytearray()
+
+    def send(self, value: Any) -> None:
+        self.sock.sendall(framed(value))
+
+    def receive(self) -> Any:
+        """The next value. Raises EOFError when the other side has gone."""
+        while True:
+            whole, value = self.take()
+            if whole:
+                return value
+            self.fill()
+
+    def fill(self) -> None:
+        """One `recv` into the buffer. Raises EOFError, or what the socket raises."""
+        data = self.sock.recv(RECEIVE_SIZE)
+        if not data:
+            raise EOFError
+        self._buffer += data
+
+    def take(self) -> tuple[bool, Any]:
+        """A value that is here already; (False, None) if none is whole yet."""
+        if len(self._buffer) < _LENGTH.size:
+            return False, None
+        end = _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0]
+        if len(self._buffer) < end:
+            return False, None
+        value = msgpack.unpackb(bytes(self._buffer[_LENGTH.size : end]), use_list=False, strict_map_key=False)
+        del self._buffer[:end]
+        return True, value
+
+
+class BoardClient:
+    """Calls by name, so that a socket and a direct user go the same way. Used by one thread at a time."""
+
+    def __init__(self, board: "Board", by: str, alive: Callable[[], bool] | None = None) -> None:
+        self.by = by
+        self.generations: dict[str, int] = {}
+        self.mailbox: Mailbox | None = None
+        self._board = board
+        self._alive = alive
+        self._used: set[str] = set()
+        self._ended = False
+
+    def alive(self) -> bool:
+        return not self._ended and (self._alive is None or self._alive())
+
+    def call(self, op: str, *args: Any) -> Any:
+        """Raises BusError of any kind, or ValueError for what does not exist."""
+        with self._board.lock:
+            if op in _BOARD_OPS:
+                return _BOARD_OPS[op](self._board, *args)
+            if op not in _BUS_OPS:
+                raise ValueError(f"a board knows no call {op!r}")
+            bus, *rest = args
+            medium = self._board.media.get(bus)
+            if medium is None:
+                raise BusError(
+                    f"there is no bus {bus!r} on the simulated board; is its configuration another one?"
+                )
+            kind, act = _BUS_OPS[op]
+            if kind and medium.kind != kind:
+                raise BusError(f"bus {bus} on the simulated board is of kind {medium.kind}, not {kind}")
+            self._used.add(bus)
+            return act(self, medium, *rest)
+
+    def close(self) -> None:
+        """The client has gone: everything it held is free. May be called twice."""
+        self._ended = True
+        with self._board.lock:
+            for bus in self._used:
+                medium = self._board.media[bus]
+                if self.mailbox is not None and isinstance(medium, SerialMedium | MqttMedium):
+                    medium.unlisten(self.mailbox)
+                medium.leave(self)
+            self._used.clear()
+            if self.mailbox is not None:
+                self.mailbox.close()
+
+    def _input(
+        self, medium: GpioMedium, line: int | str, bias: str, debounce_s: float, edges: bool
+    ) -> tuple[str, bool]:
+        claim = medium.input(self, line, bias, debounce_s, edges)
+        self.mailbox = claim.mailbox
+        return claim.id, claim.debounced
+
+    def _listen(self, medium: SerialMedium) -> None:
+        self.mailbox = medium.listen(self)
+
+    def _subscribe(self, medium: MqttMedium, filters: list[str]) -> None:
+        self.mailbox = medium.subscribe(self, filters)
+
+
+def _transfer(who: BoardClient, medium: "Medium", address: int, write: bytes, read_size: int) -> bytes:
+    return cast(I2cMedium, medium).transfer(who, address, write, read_size)
+
+
+# Every call of a bus: the kind it belongs to ("" for any), and what it does there.
+_BUS_OPS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "open": ("", lambda who, medium: medium.open(who)),
+    "check": ("", lambda who, medium: medium.enter(who)),
+    "i2c.transfer": ("i2c", _transfer),
+    "i2c.present": ("i2c", lambda who, medium, *args: medium.present(who, *args)),
+    "gpio.input": ("gpio", BoardClient._input),
+    "gpio.output": ("gpio", lambda who, medium, *args: medium.output(who, *args).id),
+    "gpio.attach": ("gpio", lambda who, medium, *args: medium.attach(who, *args).level),
+    "gpio.write": ("gpio", lambda who, medium, *args: medium.write(who, *args)),
+    "gpio.read": ("gpio", lambda who, medium, *args: medium.read(who, *args)),
+    "gpio.pwm": ("gpio", lambda who, medium, *args: medium.pwm(who, *args).id),
+    "gpio.pwm_write": ("gpio", lambda who, medium, *args: medium.pwm_write(who, *args)),
+    "gpio.pwm_read": ("gpio", lambda who, medium, *args: medium.pwm_read(who, *args)),
+    "serial.write": ("serial", lambda who, medium, *args: medium.write(who, *args)),
+    "serial.read": ("serial", lambda who, medium, *args: medium.read(who, *args)),
+    "serial.discard": ("serial", lambda who, medium: medium.discard_input(who)),
+    "serial.listen": ("serial", BoardClient._listen),
+    "spi.transfer": ("spi", lambda who, medium, *args: medium.transfer(who, *args)),
+    "w1.devices": ("w1", lambda who, medium: medium.devices(who)),
+    "w1.read": ("w1", lambda who, medium, *args: medium.read(who, *args)),
+    "w1.write": ("w1", lambda who, medium, *args: medium.write(who, *args)),
+    "mqtt.publish": ("mqtt", lambda who, medium, *args: medium.publish(who, *args)),
+    "mqtt.subscribe": ("mqtt", BoardClient._subscribe),
+}
+
+# What the command line does to the world around the board.
+_BOARD_OPS: dict[str, Callable[..., Any]] = {
+    "show": lambda board: board.show(),
+    "pin": lambda board, bus, line, level: board.pin(bus, line, level),
+    "set": lambda board, device, quantities: board.set(device, **quantities),
+    "reset": lambda board, device: board.reset(device),
+    "feed": lambda board, bus, data: board.feed(bus, data),
+    "sent": lambda board, bus: board.sent(bus),
+    "say": lambda board, bus, topic, payload, retain: board.say(bus, topic, payload, retain=retain),
+    "published": lambda board, bus: board.published(bus),
+    "fault": lambda board, bus, kind, for_s, device: board.fault(bus, kind, for_s=for_s, device=device),
+    "heal": lambda board, bus: board.heal(bus),
+}
+
 
 # Longer than a board keeps a stuck call; then the board process itself has stopped.
 CALL_LIMIT_S = 75
@@ -24,7 +188,7 @@ Chunks = tuple[list[Any], int]
 """What waited, and how many chunks before it were lost."""
 
 
-class Link(Protocol):
+class BoardLink(Protocol):
     """One client of a board."""
 
     def call(self, op: str, *args: Any) -> Any:
@@ -46,7 +210,7 @@ class LocalLink:
     """A client in the board's own process."""
 
     def __init__(self, board: Board, by: str) -> None:
-        self._session = Session(board, by)
+        self._session = BoardClient(board, by)
         self._fd = -1
 
     def call(self, op: str, *args: Any) -> Any:
@@ -97,7 +261,7 @@ class SocketLink:
                 f"no simulated board answers at {path} ({error.strerror or error}); start one with "
                 "`device-agent board run`"
             ) from None
-        self._frames = Frames(sock)
+        self._frames = BoardFrames(sock)
         self._closed = False
         self.call("hello", by)
 
@@ -171,7 +335,7 @@ class SocketLink:
             sock.close()
 
 
-def connect(board: Board | Path | str, by: str) -> Link:
+def connect(board: Board | Path | str, by: str) -> BoardLink:
     """A link to a board object, or to the one at a socket's path. Raises BusGone."""
     return LocalLink(board, by) if isinstance(board, Board) else SocketLink(Path(board), by)
 

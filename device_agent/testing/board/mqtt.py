@@ -5,10 +5,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from device_agent.errors import BusError
-from device_agent.testing.board.faults import Fault, corrupted, noisy
-from device_agent.testing.board.mailbox import Mailbox
-from device_agent.testing.board.medium import Medium, Placed, User
-from device_agent.testing.board.record import as_text
+from device_agent.testing.board.medium import (
+    BoardUser,
+    BusFault,
+    Mailbox,
+    Medium,
+    Placed,
+    as_text,
+    corrupted,
+    noisy,
+)
 from device_agent.testing.chips import MqttChip, Publication
 
 if TYPE_CHECKING:
@@ -19,7 +25,7 @@ SENT_KEPT = 1000
 
 
 @dataclass(slots=True)
-class _Subscription:
+class _TopicSubscription:
     filters: tuple[str, ...]
     mailbox: Mailbox
 
@@ -32,17 +38,17 @@ class MqttMedium(Medium):
     def __init__(self, board: "Board", name: str, placed: Mapping[str, Placed], seed: int = 0) -> None:
         super().__init__(board, name, placed, seed)
         self._retained: dict[str, bytes] = {}
-        self._subscriptions: list[_Subscription] = []
+        self._subscriptions: list[_TopicSubscription] = []
         self.sent: list[tuple[str, bytes]] = []
         """The newest `SENT_KEPT` messages that the host published."""
         for device in self.placed.values():
             self.after(device, board.now_s())
 
-    def fault(self, kind: str, device: str | None, until_s: float | None) -> Fault | None:
+    def fault(self, kind: str, device: str | None, until_s: float | None) -> BusFault | None:
         alone = device in self.placed and len(self.placed) == 1
         return super().fault(kind, None if alone else device, until_s)
 
-    def publish(self, user: User, topic: str, payload: bytes, retain: bool) -> None:
+    def publish(self, user: BoardUser, topic: str, payload: bytes, retain: bool) -> None:
         self.enter(user)
         if not topic or any(sign in topic for sign in "+#\0"):
             raise BusError(f"MQTT topic {topic!r} on {self.name} is not one to publish to: no +, # or NUL")
@@ -55,9 +61,9 @@ class MqttMedium(Medium):
                 self._say(placed.chip.saw(topic, payload))
                 Medium.after(self, placed, self.board.now_s(), user.by)
 
-    def subscribe(self, user: User, filters: Iterable[str]) -> Mailbox:
+    def subscribe(self, user: BoardUser, filters: Iterable[str]) -> Mailbox:
         self.enter(user)
-        subscription = _Subscription(tuple(filters), Mailbox(self.board.lock, MESSAGES_MAX))
+        subscription = _TopicSubscription(tuple(filters), Mailbox(self.board.lock, MESSAGES_MAX))
         self._subscriptions.append(subscription)
         for topic, payload in self._retained.items():
             if any(matches(wanted, topic) for wanted in subscription.filters):

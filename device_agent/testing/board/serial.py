@@ -4,10 +4,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from device_agent.errors import BusHeld
-from device_agent.testing.board.faults import Fault, corrupted, noisy
-from device_agent.testing.board.mailbox import Mailbox
-from device_agent.testing.board.medium import Medium, Placed, User
-from device_agent.testing.board.record import as_text
+from device_agent.testing.board.medium import (
+    BoardUser,
+    BusFault,
+    Mailbox,
+    Medium,
+    Placed,
+    as_text,
+    corrupted,
+    noisy,
+)
 from device_agent.testing.chips import SerialChip
 
 if TYPE_CHECKING:
@@ -26,31 +32,31 @@ class SerialMedium(Medium):
 
     def __init__(self, board: "Board", name: str, placed: Mapping[str, Placed], seed: int = 0) -> None:
         super().__init__(board, name, placed, seed)
-        self._owner: User | None = None
+        self._owner: BoardUser | None = None
         self._input = bytearray()
         self._listener: Mailbox | None = None
         self.sent = bytearray()
         """The newest `SENT_KEPT` bytes that the host sent."""
 
-    def fault(self, kind: str, device: str | None, until_s: float | None) -> Fault | None:
+    def fault(self, kind: str, device: str | None, until_s: float | None) -> BusFault | None:
         alone = device in self.placed and len(self.placed) == 1
         return super().fault(kind, None if alone else device, until_s)
 
     # -- the host's side ----------------------------------------------------------------------------------
 
-    def open(self, user: User) -> None:
+    def open(self, user: BoardUser) -> None:
         super().open(user)
         if self._owner is not None and self._owner is not user:
             raise BusHeld(f"serial port {self.name} is held by {self._owner.by}")
         self._owner = user
         self._input.clear()
 
-    def leave(self, user: User) -> None:
+    def leave(self, user: BoardUser) -> None:
         if self._owner is user:
             self._owner = None
             self._input.clear()
 
-    def write(self, user: User, data: bytes) -> None:
+    def write(self, user: BoardUser, data: bytes) -> None:
         self.enter(user)
         now_s = self.board.now_s()
         self.board.record.add(now_s, self.name, user.by, bytes=as_text(data))
@@ -61,7 +67,7 @@ class SerialMedium(Medium):
                 placed.chip.receive(data)
                 self.after(placed, now_s, user.by)
 
-    def read(self, user: User, size: int, timeout_s: float) -> bytes:
+    def read(self, user: BoardUser, size: int, timeout_s: float) -> bytes:
         self.enter(user)
         self.board.wait(lambda: len(self._input) >= size or self.has("unplug"), timeout_s, user.alive)
         self.enter(user)
@@ -69,11 +75,11 @@ class SerialMedium(Medium):
         del self._input[:size]
         return data
 
-    def discard_input(self, user: User) -> None:
+    def discard_input(self, user: BoardUser) -> None:
         self.enter(user)
         self._input.clear()
 
-    def listen(self, user: User) -> Mailbox:
+    def listen(self, user: BoardUser) -> Mailbox:
         self.enter(user)
         if self._listener is not None:
             raise BusHeld(f"serial port {self.name} has a listener already")

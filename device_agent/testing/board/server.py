@@ -11,9 +11,8 @@ from typing import Any
 
 from device_agent.errors import AgentError, BusGone, BusHeld
 from device_agent.testing.board.core import Board
-from device_agent.testing.board.guarded import GUARD
-from device_agent.testing.board.session import Session
-from device_agent.testing.board.wire import Frames
+from device_agent.testing.board.handles import GUARD
+from device_agent.testing.board.link import BoardClient, BoardFrames
 
 STIMULUS = "stimulus"
 """How the command line names itself."""
@@ -90,8 +89,8 @@ class _Client:
     def __init__(self, server: BoardServer, connection: socket.socket) -> None:
         self._server = server
         self._socket = connection
-        self._frames = Frames(connection)
-        self._session: Session | None = None
+        self._frames = BoardFrames(connection)
+        self._session: BoardClient | None = None
         self.thread = threading.Thread(target=self._serve, name="board-client", daemon=True)
 
     def hang_up(self) -> None:
@@ -131,7 +130,7 @@ class _Client:
 
     def _do(self, op: str, *args: Any) -> Any:
         if op == "hello":
-            self._session = Session(self._server.board, str(args[0]), self._alive)
+            self._session = BoardClient(self._server.board, str(args[0]), self._alive)
             self._server.joined(self._session.by)
             return None
         if self._session is None:
@@ -159,7 +158,7 @@ class _Client:
                 self._frames.send((chunks, mailbox.take_lost()))
 
 
-class _Listener:
+class _ListeningSocket:
     """The listening socket, with a descriptor beside it that ends the waiting for clients."""
 
     def __init__(self, sock: socket.socket, path: Path) -> None:
@@ -189,14 +188,14 @@ class _Listener:
             os.close(self._stop)
 
 
-def _bound(path: Path) -> _Listener:
+def _bound(path: Path) -> _ListeningSocket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _bind(sock, path)
     except BaseException:
         sock.close()
         raise
-    return _Listener(sock, path)
+    return _ListeningSocket(sock, path)
 
 
 def _bind(sock: socket.socket, path: Path) -> None:

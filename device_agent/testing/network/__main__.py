@@ -49,7 +49,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         loop.add_reader(sys.stdin, _read_stdin, loop, ended)
     async with DevNetwork(arguments.port, settings) as net:
         net.set_rtt(arguments.rtt_ms)
-        print(json.dumps({**net.links["main"].addresses, "notice": NOTICE}), flush=True)
+        print(json.dumps({**net.addresses, "notice": NOTICE}), flush=True)
         await ended.wait()
 
 

@@ -1,17 +1,24 @@
-"""Keys, identities and JWTs: who a request comes from (protocol sections 3.2 to 3.4)."""
+"""Who a request comes from, and what it may do: API keys, JWTs, access-manager tokens (docs/protocol.md).
+
+A messaging token is base64url over CBOR with the members that ``pubnub.parse_token`` reads: a map with the
+text keys ``v t ttl res pat meta sig``; ``t`` is epoch seconds, ``ttl`` whole minutes, ``res.chan`` and
+``pat.chan`` map a channel name (or pattern) to its bits. A lifetime that is no whole number of minutes is
+expressed by an earlier ``t``, so that ``t + 60·ttl`` is always the true expiry.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import secrets
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from device_agent.testing.network.replies import backend_error
+from device_agent.testing.network.http import access_denied, backend_error
 from device_agent.testing.network.settings import Settings
 
 T = TypeVar("T")
@@ -21,7 +28,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 
 @dataclass(slots=True, frozen=True)
-class Identity:
+class Requester:
     """A user and its organisation. ``agent`` is the agent name of a provider's session, else empty."""
 
     api_key: str
@@ -31,10 +38,10 @@ class Identity:
 
 
 @dataclass(slots=True)
-class Session:
+class IssuedToken:
     """An issued access or refresh token."""
 
-    identity: Identity
+    identity: Requester
     expires_at_s: float
 
 
@@ -43,27 +50,27 @@ class Accounts:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._access: OrderedDict[str, Session] = OrderedDict()
-        self._refresh: OrderedDict[str, Identity] = OrderedDict()
+        self._access: OrderedDict[str, IssuedToken] = OrderedDict()
+        self._refresh: OrderedDict[str, Requester] = OrderedDict()
         self.revoked_keys: set[str] = set()
 
-    def by_key(self, api_key: str) -> Identity:
+    def by_key(self, api_key: str) -> Requester:
         """The identity of an API key, or 401 ``API_KEY_INVALID``."""
         name = _UNSAFE.sub("_", api_key.removeprefix("bk_"))
         if not api_key.startswith("bk_") or not name or api_key in self.revoked_keys:
             raise backend_error(401, "API_KEY_INVALID", "The API key is not valid.")
-        return Identity(api_key, f"user_{name}", f"org_{name}")
+        return Requester(api_key, f"user_{name}", f"org_{name}")
 
-    def issue(self, identity: Identity) -> dict[str, object]:
+    def issue(self, identity: Requester) -> dict[str, object]:
         """A new pair of access and refresh token, as connect, refresh and consumer-token answer it."""
         ttl_s = self._settings.lifetimes.access
         expires_at_s = time.time() + ttl_s
         access, refresh = _jwt(identity, expires_at_s), f"rt_{secrets.token_urlsafe(24)}"
-        _keep(self._access, access, Session(identity, expires_at_s))
+        _keep(self._access, access, IssuedToken(identity, expires_at_s))
         _keep(self._refresh, refresh, identity)
         return {"accessToken": access, "refreshToken": refresh, "expiresIn": max(1, int(ttl_s))}
 
-    def refresh(self, api_key: str, refresh_token: str) -> tuple[Identity, dict[str, object]]:
+    def refresh(self, api_key: str, refresh_token: str) -> tuple[Requester, dict[str, object]]:
         """Rotate a refresh token; ``REFRESH_TOKEN_INVALID`` if it is unknown, used or another key's."""
         self.by_key(api_key)
         identity = self._refresh.pop(refresh_token, None)
@@ -71,7 +78,7 @@ class Accounts:
             raise backend_error(401, "REFRESH_TOKEN_INVALID", "The refresh token is not valid.")
         return identity, self.issue(identity)
 
-    def optional(self, bearer: str) -> Identity | None:
+    def optional(self, bearer: str) -> Requester | None:
         """Who a bearer is; a bad one is anonymous (protocol section 3.1)."""
         session = self._access.get(bearer)
         if session is not None:
@@ -81,7 +88,7 @@ class Accounts:
             return self.by_key(bearer)
         return None
 
-    def required(self, bearer: str) -> Identity:
+    def required(self, bearer: str) -> Requester:
         """Who a bearer is, or 401."""
         identity = self.optional(bearer)
         if identity is None:
@@ -111,9 +118,184 @@ def _keep(held: OrderedDict[str, T], key: str, value: T) -> None:
         held.popitem(last=False)
 
 
-def _jwt(identity: Identity, expires_at_s: float) -> str:
+def _jwt(identity: Requester, expires_at_s: float) -> str:
     """A token of the form of a JWT; its signature is random, since only this server reads it."""
     header = {"alg": "none", "typ": "JWT"}
     claims = {"sub": identity.user_id, "org": identity.org_id, "exp": int(expires_at_s)}
     parts = [base64.urlsafe_b64encode(json.dumps(p).encode()).decode().rstrip("=") for p in (header, claims)]
     return ".".join([*parts, secrets.token_urlsafe(24)])
+
+
+READ = 1
+WRITE = 2
+
+KINDS = ("control", "write", "read", "stream_provider", "stream_consumer")
+"""Kinds of messaging token. ``stream`` stands for both stream kinds where a kind is asked for."""
+
+_MAX_TOKENS = 50_000
+
+
+def kinds_of(kind: str) -> tuple[str, ...]:
+    """The kinds that a name stands for; raises ValueError for an unknown one."""
+    if kind == "stream":
+        return ("stream_provider", "stream_consumer")
+    if kind not in KINDS:
+        raise ValueError(f"unknown token kind {kind!r}: one of {', '.join(KINDS)}, stream")
+    return (kind,)
+
+
+@dataclass(slots=True, eq=False)
+class Grant:
+    """What one token allows, on one key set."""
+
+    token: str
+    kind: str
+    environment: str
+    channels: dict[str, int]
+    patterns: list[tuple[re.Pattern[str], int]]
+    expires_at_s: float
+    subject: str
+    revoked: bool = False
+
+    def allows(self, channel: str, bits: int) -> bool:
+        """Whether all ``bits`` are granted on the channel."""
+        if self.channels.get(channel, 0) & bits == bits:
+            return True
+        return any(granted & bits == bits and p.search(channel) for p, granted in self.patterns)
+
+
+class Tokens:
+    """Issues, checks and revokes tokens; keeps the newest ones."""
+
+    def __init__(self) -> None:
+        self._grants: OrderedDict[str, Grant] = OrderedDict()
+
+    def issue(
+        self,
+        kind: str,
+        environment: str,
+        channels: dict[str, int],
+        ttl_s: float,
+        *,
+        patterns: dict[str, int] | None = None,
+        subject: str = "",
+    ) -> Grant:
+        """Make a token. ``subject`` is the task or instance that it is for."""
+        expires_at_s = time.time() + ttl_s
+        text = encode(channels, patterns or {}, expires_at_s, ttl_s, {"kind": kind})
+        grant = Grant(
+            token=text,
+            kind=kind,
+            environment=environment,
+            channels=channels,
+            patterns=[(re.compile(p), bits) for p, bits in (patterns or {}).items()],
+            expires_at_s=expires_at_s,
+            subject=subject,
+        )
+        self._grants[text] = grant
+        if len(self._grants) > _MAX_TOKENS:
+            self._grants.popitem(last=False)
+        return grant
+
+    def check(self, token: str | None, environment: str, channels: list[str], bits: int) -> Grant:
+        """The token's grant, or a 403 with the body of section 7."""
+        grant = self._grants.get(token) if token else None
+        if grant is None or grant.environment != environment:
+            raise access_denied(channels)
+        if grant.revoked:
+            raise access_denied(channels, "Token is revoked.")
+        if grant.expires_at_s <= time.time():
+            raise access_denied(channels, "Token is expired.")
+        denied = [c for c in channels if not grant.allows(c, bits)]
+        if denied:
+            raise access_denied(denied)
+        return grant
+
+    def check_not_revoked(self, token: str, channels: list[str]) -> None:
+        """For a request that is held already: a revoked token ends it, an expired one does not."""
+        grant = self._grants.get(token)
+        if grant is None or grant.revoked:
+            raise access_denied(channels, "Token is revoked.")
+
+    def find(self, token: str) -> Grant | None:
+        """The grant of a token, valid or not."""
+        return self._grants.get(token)
+
+    def revoke(self, token: str) -> int:
+        """Revoke one token; how many were valid before (0 or 1)."""
+        grant = self._grants.get(token)
+        return self._revoke([grant] if grant else [])
+
+    def revoke_kind(self, kind: str, subject: str | None = None) -> int:
+        """Revoke all tokens of a kind (of one subject); how many."""
+        kinds = kinds_of(kind)
+        return self._revoke(
+            [g for g in self._grants.values() if g.kind in kinds and subject in (None, g.subject)]
+        )
+
+    def table(self) -> list[dict[str, Any]]:
+        """All tokens that are still known, oldest first."""
+        now = time.time()
+        return [
+            {
+                "token": g.token,
+                "kind": g.kind,
+                "environment": g.environment,
+                "subject": g.subject,
+                "channels": g.channels,
+                "expires_in_s": round(g.expires_at_s - now, 3),
+                "revoked": g.revoked,
+            }
+            for g in self._grants.values()
+        ]
+
+    @staticmethod
+    def _revoke(grants: list[Grant]) -> int:
+        fresh = [g for g in grants if not g.revoked]
+        for grant in fresh:
+            grant.revoked = True
+        return len(fresh)
+
+
+def encode(
+    channels: dict[str, int],
+    patterns: dict[str, int],
+    expires_at_s: float,
+    ttl_s: float,
+    meta: dict[str, Any],
+) -> str:
+    """The token text; ``expires_at_s`` is epoch seconds."""
+    ttl_minutes = max(1, math.ceil(ttl_s / 60))
+    empty: dict[str, int] = {}
+    value = {
+        "v": 2,
+        "t": int(expires_at_s - 60 * ttl_minutes),
+        "ttl": ttl_minutes,
+        "res": {"chan": channels, "grp": empty, "usr": empty, "spc": empty, "uuid": empty},
+        "pat": {"chan": patterns, "grp": empty, "usr": empty, "spc": empty, "uuid": empty},
+        "meta": meta,
+        "sig": secrets.token_bytes(32),
+    }
+    # Padding is kept: the client decodes without restoring it.
+    return base64.urlsafe_b64encode(_cbor(value)).decode()
+
+
+def _cbor(value: Any) -> bytes:
+    """CBOR (RFC 8949) of the few types that a token holds; keys go out as byte strings."""
+    if isinstance(value, dict):
+        items = b"".join(_cbor(key.encode()) + _cbor(item) for key, item in value.items())
+        return _head(5, len(value)) + items
+    if isinstance(value, bytes):
+        return _head(2, len(value)) + value
+    if isinstance(value, str):
+        return _head(3, len(text := value.encode())) + text
+    return _head(0, int(value)) if value >= 0 else _head(1, -1 - int(value))
+
+
+def _head(major: int, number: int) -> bytes:
+    if number < 24:
+        return bytes([major << 5 | number])
+    for code, size in ((24, 1), (25, 2), (26, 4), (27, 8)):
+        if number < 1 << (8 * size):
+            return bytes([major << 5 | code]) + number.to_bytes(size, "big")
+    raise ValueError(f"{number} has no CBOR head")

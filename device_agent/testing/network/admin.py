@@ -3,75 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
-from device_agent.testing.network.accounts import Accounts
+from aiohttp import web
+
+from device_agent.testing.network.accounts import kinds_of
 from device_agent.testing.network.backend import Backend
-from device_agent.testing.network.faults import Fault, Faults
-from device_agent.testing.network.links import Link, Links
+from device_agent.testing.network.faults import FaultRule, FaultRules
+from device_agent.testing.network.http import Call, HttpError, reply
+from device_agent.testing.network.links import Addressed, NetworkLink, NetworkLinks
 from device_agent.testing.network.records import PublishRecord, RequestRecord
-from device_agent.testing.network.registry import Agent, Registry
-from device_agent.testing.network.settings import KEY_SETS, PROTOCOL_VERSION, Settings
+from device_agent.testing.network.registry import RegisteredAgent
+from device_agent.testing.network.settings import KEY_SETS, PROTOCOL_VERSION
 from device_agent.testing.network.tasks import Task
-from device_agent.testing.network.tokens import Tokens, kinds_of
-from device_agent.testing.network.wire import Wire
 
 
-class Admin:
+class Admin(Addressed):
     """The admin surface. Unknown names raise ValueError."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        wire: Wire,
-        tokens: Tokens,
-        backend: Backend,
-        registry: Registry,
-        accounts: Accounts,
-        faults: Faults,
-        links: Links,
-    ) -> None:
-        self.settings = settings
-        self.wire = wire
-        self.tokens = tokens
+    def __init__(self, backend: Backend, faults: FaultRules, links: NetworkLinks) -> None:
         self.backend = backend
-        self.registry = registry
-        self.accounts = accounts
         self.faults = faults
         self.links = links
-        self.records = wire.records
-
-    # -- addresses ----------------------------------------------------------------------------------------
-
-    @property
-    def port(self) -> int:
-        """The main port."""
-        return self.links["main"].port
+        self.settings, self.records = backend.settings, backend.records
+        self.wire, self.tokens = backend.wire, backend.tokens
+        self.registry, self.accounts = backend.registry, backend.accounts
 
     @property
-    def cdm_url(self) -> str:
-        """The config document's address."""
-        return str(self.links["main"].addresses["cdm_url"])
-
-    @property
-    def api_base_url(self) -> str:
-        """Base address of the backend API."""
-        return str(self.links["main"].addresses["api_base_url"])
-
-    @property
-    def pubnub_origin(self) -> str:
-        """``host:port`` of the PubNub surface; there is no TLS."""
-        return self.links["main"].origin
-
-    @property
-    def admin_url(self) -> str:
-        """Base address of the HTTP admin surface."""
-        return str(self.links["main"].addresses["admin_url"])
+    def addresses(self) -> dict[str, str | int]:
+        """Those of the main link."""
+        return self.links["main"].addresses
 
     # -- links and faults ---------------------------------------------------------------------------------
 
-    async def open_link(self, name: str, rtt_ms: float = 0.0) -> Link:
+    async def open_link(self, name: str, rtt_ms: float = 0.0) -> NetworkLink:
         """Open a second port to the same network, whose link can fail alone."""
         link = await self.links.open(name)
         link.rtt_s = rtt_ms / 1000
@@ -98,8 +66,8 @@ class Admin:
         if target.site is None:
             await self.links.listen(target)
 
-    def add_fault(self, kind: str, path: str = "*", **options: Any) -> Fault:
-        """Put a fault rule in force; see :class:`~device_agent.testing.network.faults.Fault`."""
+    def add_fault(self, kind: str, path: str = "*", **options: Any) -> FaultRule:
+        """Put a fault rule in force; see :class:`~device_agent.testing.network.faults.FaultRule`."""
         fault = self.faults.add(kind, path, **options)
         for hub in self.wire.hubs.values():
             for poll in hub.polls:
@@ -169,13 +137,13 @@ class Admin:
         listing: str = "private",
         billing_mode: str = "free",
         owner_org: str | None = None,
-    ) -> Agent:
+    ) -> RegisteredAgent:
         """Publish an agent, as the vendor's CLI would."""
         return self.registry.register(
             agent, card, listing=listing, billing_mode=billing_mode, owner_org=owner_org
         )
 
-    def agent(self, agent: str) -> Agent:
+    def agent(self, agent: str) -> RegisteredAgent:
         """A registered agent."""
         found = self.registry.agents.get(agent)
         if found is None:
@@ -296,3 +264,95 @@ class Admin:
         if count:
             self.wire.recheck()
         return count
+
+
+METHODS = {name for name, value in vars(Admin).items() if callable(value) and name[0] != "_"} - {"wait_for"}
+"""The methods of :class:`Admin` that can be called over HTTP: all but the one that takes a function."""
+
+
+class AdminApi:
+    """Serves ``/_dev/``."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def answer(self, call: Call) -> web.Response:
+        """One admin request."""
+        try:
+            tail = call.segments[1:]
+            if call.method == "POST" and len(tail) == 2 and tail[0] == "call":
+                return reply({"result": to_json(await self._call(tail[1], await call.json()))})
+            if call.method == "GET" and len(tail) == 1:
+                return reply({"result": to_json(self._view(tail[0], call))})
+        except (ValueError, TypeError) as error:
+            return reply({"error": str(error)}, 400)
+        except TimeoutError as error:
+            return reply({"error": str(error)}, 408)
+        except HttpError as refused:
+            return reply(refused.body, refused.status)
+        return reply({"error": "There is no such address."}, 404)
+
+    async def _call(self, name: str, arguments: dict[str, Any]) -> Any:
+        if name == "set":
+            return self._set(arguments)
+        if name not in METHODS:
+            raise ValueError(f"there is no method {name!r}")
+        if name == "refuse":
+            # The answer has to go out before the link that carries it is cut.
+            work = asyncio.get_running_loop().create_task(self._refuse_soon(arguments))
+            self._background.add(work)
+            work.add_done_callback(self._background.discard)
+            return None
+        result = getattr(self._admin, name)(**arguments)
+        return await result if inspect.isawaitable(result) else result
+
+    async def _refuse_soon(self, arguments: dict[str, Any]) -> None:
+        await asyncio.sleep(0.05)
+        await self._admin.refuse(**arguments)
+
+    def _set(self, arguments: dict[str, Any]) -> None:
+        settings = self._admin.settings
+        for name, value in arguments.items():
+            if name == "lifetimes" or not hasattr(settings, name):
+                raise ValueError(f"there is no setting {name!r}")
+            setattr(settings, name, value)
+
+    def _view(self, name: str, call: Call) -> Any:
+        admin, query = self._admin, call.query
+        views: dict[str, Callable[[], Any]] = {
+            "addresses": lambda: admin.addresses,
+            "agents": lambda: list(admin.registry.agents.values()),
+            "tasks": admin.tasks,
+            "presence": lambda: admin.presence(query.get("environment", "playground")),
+            "publishes": lambda: [
+                record
+                for record in admin.publishes(query.get("channel"), refused=query.get("refused") == "1")
+                if record.timetoken > int(query.get("after", "0"))
+            ],
+            "requests": lambda: admin.requests(query.get("path", "*")),
+            "tokens": admin.tokens.table,
+            "faults": lambda: admin.faults.rules,
+            "settings": lambda: admin.settings,
+        }
+        if name not in views:
+            raise ValueError(f"there is no view {name!r}")
+        return views[name]()
+
+
+def to_json(value: Any) -> Any:
+    """Objects of the stand-in as JSON."""
+    if isinstance(value, list):
+        return [to_json(v) for v in value]
+    if isinstance(value, NetworkLink):
+        return value.addresses
+    if isinstance(value, Task):
+        return value.to_dict()
+    if isinstance(value, RegisteredAgent):
+        shown = ("agent_id", "control_channel", "environment", "owner_org", "forced_offline", "connects")
+        return value.to_wire() | {n: getattr(value, n) for n in shown} | {"instances": list(value.instances)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        members = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        members = {name: member for name, member in members.items() if not name.startswith("_")}
+        return members | {"body": value.body} if isinstance(value, PublishRecord) else members
+    return value

@@ -5,32 +5,32 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from device_agent.testing.network.clock import now_ms
-from device_agent.testing.network.registry import Agent
-from device_agent.testing.network.routing import Candidate, candidates, choose
+from device_agent.testing.network.accounts import READ, WRITE, Accounts, Tokens
+from device_agent.testing.network.channels import Wire, now_ms
+from device_agent.testing.network.files import FileStore
+from device_agent.testing.network.records import Records
+from device_agent.testing.network.registry import RegisteredAgent, Registry
 from device_agent.testing.network.settings import PROTOCOL_VERSION, Settings
-from device_agent.testing.network.tasks import Task, TaskTable
-from device_agent.testing.network.tokens import READ, WRITE, Tokens
-from device_agent.testing.network.wire import Wire
+from device_agent.testing.network.tasks import Candidate, Task, TaskTable, candidates, choose
 
 _MARGIN_S = 600.0
 
 
 class Backend:
-    """Routes tasks to instances and sees them end."""
+    """The state of the network, and its part in tasks: routes them to instances and sees them end."""
 
-    def __init__(
-        self, settings: Settings, wire: Wire, tokens: Tokens, tasks: TaskTable, by_control: dict[str, Agent]
-    ) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.records = Records(settings)
+        self.tokens = Tokens()
+        self.wire = Wire(settings, self.records, self.saw_event)
+        self.registry = Registry(settings)
+        self.tasks = TaskTable(settings.max_tasks)
+        self.accounts = Accounts(settings)
+        self.files = FileStore(settings.max_file_bytes)
         self._timers: set[asyncio.TimerHandle] = set()
-        self._by_control = by_control
         self._watched: set[str] = set()
         self._unwatched: dict[str, Task] = {}
-        self.wire = wire
-        self.tokens = tokens
-        self.tasks = tasks
-        wire.listener = self.saw_event
 
     def close(self) -> None:
         """Forget everything that was planned."""
@@ -41,23 +41,23 @@ class Backend:
 
     # -- routing ------------------------------------------------------------------------------------------
 
-    def candidates(self, agent: Agent) -> list[Candidate]:
+    def candidates(self, agent: RegisteredAgent) -> list[Candidate]:
         """The agent's live instances with their load."""
         occupants = self.wire.presence[agent.environment].live(agent.control_channel)
         return candidates(agent, occupants, self.tasks.open_of(agent))
 
-    def waiting(self, agent: Agent) -> list[Task]:
+    def waiting(self, agent: RegisteredAgent) -> list[Task]:
         """The tasks of an agent that were not sent to an instance yet, oldest first."""
         return [t for t in self.tasks.open_of(agent) if t.queued]
 
-    def backlog_limit(self, agent: Agent) -> int:
+    def backlog_limit(self, agent: RegisteredAgent) -> int:
         """How many tasks may wait: what the instance said, else the card, else the default."""
         stated = (agent.card or {}).get("runtime", {}).get("maxPendingBacklog")
         if agent.max_backlog is not None:
             return agent.max_backlog
-        return stated if isinstance(stated, int) else self._settings.default_backlog
+        return stated if isinstance(stated, int) else self.settings.default_backlog
 
-    def dispatch(self, agent: Agent) -> None:
+    def dispatch(self, agent: RegisteredAgent) -> None:
         """Send waiting tasks to whoever has room."""
         waiting = self.waiting(agent)
         if not waiting or agent.forced_offline:
@@ -71,9 +71,9 @@ class Backend:
     def _assign(self, task: Task, instance_id: str | None) -> None:
         task.queued = False
         task.instance_id = instance_id
-        delay_s = self._settings.dispatch_delay_s
-        if self._settings.dispatch_when_watched_s and task.channel not in self._watched:
-            delay_s = self._settings.dispatch_when_watched_s
+        delay_s = self.settings.dispatch_delay_s
+        if self.settings.dispatch_when_watched_s and task.channel not in self._watched:
+            delay_s = self.settings.dispatch_when_watched_s
             self._unwatched[task.channel] = task
         if delay_s:
             self._later(task, delay_s, lambda: self._start_delayed(task))
@@ -84,10 +84,10 @@ class Backend:
         """Somebody is there, or has changed its state: tasks that waited for that may start."""
         self.wire.records.notify()
         for channel in channels:
-            agent = self._by_control.get(channel)
+            agent = self.registry.by_control.get(channel)
             if agent is not None:
                 self.dispatch(agent)
-            elif self._settings.dispatch_when_watched_s and channel.startswith("u."):
+            elif self.settings.dispatch_when_watched_s and channel.startswith("u."):
                 self._saw_caller(channel)
 
     def _saw_caller(self, channel: str) -> None:
@@ -118,10 +118,10 @@ class Backend:
     def running_time_s(self, task: Task) -> float:
         """How long the task may run, in seconds."""
         if task.duration_minutes is not None:
-            return task.duration_minutes * self._settings.minute_s
+            return task.duration_minutes * self.settings.minute_s
         stated = (task.agent.card or {}).get("runtime", {}).get("maxRunningTimeSec")
         seconds = task.agent.max_running_time_s or stated
-        return float(seconds) if isinstance(seconds, int) else self._settings.default_running_time_s
+        return float(seconds) if isinstance(seconds, int) else self.settings.default_running_time_s
 
     # -- control messages ---------------------------------------------------------------------------------
 
@@ -149,21 +149,21 @@ class Backend:
             message["consumerPublicKey"] = task.consumer_public_key
         return message
 
-    def control_token(self, agent: Agent, instance_id: str, environment: str | None = None) -> str:
+    def control_token(self, agent: RegisteredAgent, instance_id: str, environment: str | None = None) -> str:
         """A control token (protocol section 5)."""
         channel = agent.control_channel
         return self.tokens.issue(
             "control",
             environment or agent.environment,
             {channel: READ | WRITE, f"{channel}-pnpres": READ},
-            self._settings.lifetimes.control,
-            patterns={r"^u\.": WRITE} if self._settings.control_may_publish else {},
+            self.settings.lifetimes.control,
+            patterns={r"^u\.": WRITE} if self.settings.control_may_publish else {},
             subject=instance_id,
         ).token
 
     def write_token(self, task: Task) -> str:
         """A write token, T2 (protocol section 5)."""
-        ttl_s = self._settings.lifetimes.write
+        ttl_s = self.settings.lifetimes.write
         return self.tokens.issue(
             "write",
             task.environment,
@@ -174,12 +174,12 @@ class Backend:
 
     def read_token(self, task: Task) -> str:
         """A read token, T4 (protocol section 5)."""
-        lifetime_s = self._settings.lifetimes.read
+        lifetime_s = self.settings.lifetimes.read
         return self.tokens.issue(
             "read", task.environment, {task.channel: READ}, lifetime_s, subject=task.task_id
         ).token
 
-    def control(self, agent: Agent, message: dict[str, Any], *, instance_id: str | None) -> int:
+    def control(self, agent: RegisteredAgent, message: dict[str, Any], *, instance_id: str | None) -> int:
         """Publish on the control channel, to one instance or to all; the timetoken."""
         meta = {"broadcast": "true"} if instance_id is None else {"instance": instance_id}
         return self.wire.send(agent.environment, agent.control_channel, message, meta)
@@ -223,7 +223,7 @@ class Backend:
             self.finish(task)
             return
         self.command(task, kind, caller, reason)
-        self._later(task, self._settings.safety_grace_s, lambda: self.finish(task))
+        self._later(task, self.settings.safety_grace_s, lambda: self.finish(task))
 
     def finish(self, task: Task) -> None:
         """The safety net: the backend's own terminal, when the provider sends none."""
@@ -254,7 +254,7 @@ class Backend:
             self.tasks.close(task)
             self._unwatched.pop(channel, None)
             self._watched.discard(channel)
-            self._timed(self._settings.stream_revoke_delay_s, lambda: self._revoke_streams(task))
+            self._timed(self.settings.stream_revoke_delay_s, lambda: self._revoke_streams(task))
         self.dispatch(task.agent)
 
     def _revoke_streams(self, task: Task) -> None:

@@ -14,9 +14,8 @@ from typing import Any
 
 from aiohttp import web
 
-from device_agent.testing.network.calls import Call
 from device_agent.testing.network.channels import Poll
-from device_agent.testing.network.replies import reply
+from device_agent.testing.network.http import Call, reply
 
 KINDS = ("status", "reset", "reset_mid_body", "blackhole", "lose_ack", "duplicate", "delay", "reorder")
 """``status``: answered with ``status`` and ``body``, nothing happens · ``reset``: connection reset before
@@ -45,7 +44,7 @@ Route = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
 @dataclass(slots=True, eq=False)
-class Fault:
+class FaultRule:
     """One rule. ``path``, ``uuid`` and ``link`` are patterns with ``*``; ``uuid`` is the PubNub user id.
 
     The first ``skip`` matching requests pass, then ``count`` of them are hit; without a count, all until it
@@ -81,36 +80,19 @@ class Fault:
         """Whether a request is meant."""
         return self._pattern.match(f"{path}\0{uuid}\0{link}\0{method}\0") is not None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The rule for the HTTP surface."""
-        names = (
-            "fault_id",
-            "kind",
-            "path",
-            "uuid",
-            "link",
-            "method",
-            "count",
-            "skip",
-            "status",
-            "delay_s",
-            "hits",
-        )
-        return {n: getattr(self, n) for n in names}
 
-
-class Faults:
+class FaultRules:
     """The rules that are in force, oldest first; the first that matches a request decides."""
 
     def __init__(self) -> None:
-        self.rules: list[Fault] = []
+        self.rules: list[FaultRule] = []
         self._ids = itertools.count(1)
 
-    def add(self, kind: str, path: str = "*", **options: Any) -> Fault:
+    def add(self, kind: str, path: str = "*", **options: Any) -> FaultRule:
         """Put a rule in force."""
         if len(self.rules) >= 1000:
             raise ValueError("there are 1000 fault rules already")
-        fault = Fault(f"f{next(self._ids)}", kind, path, **options)
+        fault = FaultRule(f"f{next(self._ids)}", kind, path, **options)
         self.rules.append(fault)
         return fault
 
@@ -120,7 +102,7 @@ class Faults:
         self.rules = [r for r in self.rules if r not in gone]
         return len(gone)
 
-    def take(self, call: Call) -> Fault | None:
+    def take(self, call: Call) -> FaultRule | None:
         """The rule that hits this request; used up rules go."""
         for rule in self.rules:
             if not rule.matches(call.path, call.uuid, call.link, call.method):
@@ -135,12 +117,14 @@ class Faults:
         return None
 
     @staticmethod
-    def silences(fault: Fault, poll: Poll) -> bool:
+    def silences(fault: FaultRule, poll: Poll) -> bool:
         """Whether a long-poll that waits already falls into a new blackhole."""
         return fault.kind == "blackhole" and fault.matches(poll.path, poll.uuid, poll.link, "GET")
 
 
-async def act(fault: Fault, call: Call, route: Route, closing: asyncio.Event) -> web.StreamResponse | None:
+async def act(
+    fault: FaultRule, call: Call, route: Route, closing: asyncio.Event
+) -> web.StreamResponse | None:
     """Serve a request under a fault; ``None`` means that its connection is to be reset."""
     if fault.kind == "status":
         return reply(fault.body if fault.body is not None else {"error": "injected fault"}, fault.status)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from device_agent.testing.network.links import Addressed
 from device_agent.testing.network.server import DevNetwork
 from device_agent.testing.network.settings import Settings
 
@@ -34,7 +35,7 @@ async def serve(
     """Serve until cancelled; ``ready`` is called once with the addresses, ``notice`` among them."""
     async with DevNetwork(port, Settings(auto_register=auto_register)) as net:
         if ready is not None:
-            ready({**net.links["main"].addresses, "notice": NOTICE})
+            ready({**net.addresses, "notice": NOTICE})
         await asyncio.get_running_loop().create_future()
 
 
@@ -92,7 +93,7 @@ class AdminClient:
         self._admin_url = admin_url
 
     def call(self, method: str, timeout_s: float = 30.0, **arguments: Any) -> Any:
-        """Call one of :data:`~device_agent.testing.network.admin_api.METHODS`."""
+        """Call one of :data:`~device_agent.testing.network.admin.METHODS`."""
         return self._ask(f"/call/{method}", json.dumps(arguments).encode(), timeout_s)
 
     def view(self, name: str, timeout_s: float = 30.0, **query: Any) -> Any:
@@ -110,7 +111,7 @@ class AdminClient:
                 raise ValueError(error.read().decode(errors="replace")) from error
 
 
-class NetworkProcess(AdminClient):
+class NetworkProcess(Addressed, AdminClient):
     """The stand-in as a child process that ends with this one: ``with NetworkProcess() as net:``."""
 
     def __init__(self, *arguments: str) -> None:
@@ -164,23 +165,3 @@ class NetworkProcess(AdminClient):
         if self._process is None:
             raise RuntimeError("the stand-in does not run")
         return self._process.pid
-
-    @property
-    def port(self) -> int:
-        """The main port."""
-        return int(self.addresses["port"])
-
-    @property
-    def cdm_url(self) -> str:
-        """The config document's address."""
-        return str(self.addresses["cdm_url"])
-
-    @property
-    def api_base_url(self) -> str:
-        """Base address of the backend API."""
-        return str(self.addresses["api_base_url"])
-
-    @property
-    def pubnub_origin(self) -> str:
-        """``host:port`` of the PubNub surface."""
-        return str(self.addresses["pubnub_origin"])

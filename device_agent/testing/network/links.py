@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
@@ -12,7 +13,7 @@ HOST = "127.0.0.1"
 _MAX_LINE_BYTES = 128 * 1024
 _SHUTDOWN_S = 0.2
 
-Serve = Callable[[web.BaseRequest, "Link"], Awaitable[web.StreamResponse]]
+Serve = Callable[[web.BaseRequest, "NetworkLink"], Awaitable[web.StreamResponse]]
 
 
 class _Server(web.Server):
@@ -27,7 +28,7 @@ class _Server(web.Server):
 
 
 @dataclass(slots=True, eq=False)
-class Link:
+class NetworkLink:
     """A port. ``rtt_s`` is added to every request, half before it acts and half before its answer."""
 
     name: str
@@ -54,29 +55,60 @@ class Link:
         }
 
 
-class Links:
+class Addressed:
+    """What :attr:`Link.addresses` holds, one by one, for whatever has the ``addresses`` of a link."""
+
+    addresses: Any
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return int(self.addresses["port"])
+
+    @property
+    def cdm_url(self) -> str:
+        """The config document's address."""
+        return str(self.addresses["cdm_url"])
+
+    @property
+    def api_base_url(self) -> str:
+        """Base address of the backend API."""
+        return str(self.addresses["api_base_url"])
+
+    @property
+    def pubnub_origin(self) -> str:
+        """``host:port`` of the PubNub surface; there is no TLS."""
+        return str(self.addresses["pubnub_origin"])
+
+    @property
+    def admin_url(self) -> str:
+        """Base address of the HTTP admin surface."""
+        return str(self.addresses["admin_url"])
+
+
+class NetworkLinks:
     """The open ports by name."""
 
     def __init__(self, serve: Serve) -> None:
         self._serve = serve
-        self._by_name: dict[str, Link] = {}
+        self._by_name: dict[str, NetworkLink] = {}
 
-    def __getitem__(self, name: str) -> Link:
+    def __getitem__(self, name: str) -> NetworkLink:
         found = self._by_name.get(name)
         if found is None:
             raise ValueError(f"there is no link {name!r}: one of {', '.join(self._by_name)}")
         return found
 
-    async def open(self, name: str, port: int = 0) -> Link:
+    async def open(self, name: str, port: int = 0) -> NetworkLink:
         """Open a port; 0 takes a free one."""
         if name in self._by_name:
             raise ValueError(f"link {name!r} is open already")
-        link = Link(name, port)
+        link = NetworkLink(name, port)
         await self.listen(link)
         self._by_name[name] = link
         return link
 
-    async def listen(self, link: Link) -> None:
+    async def listen(self, link: NetworkLink) -> None:
         """Take connections on the link's port."""
         link.server = _Server(
             lambda request: self._serve(request, link),
@@ -90,7 +122,7 @@ class Links:
         link.site = await loop.create_server(link.server, HOST, link.port, backlog=1024)
         link.port = link.site.sockets[0].getsockname()[1]
 
-    async def refuse(self, link: Link) -> None:
+    async def refuse(self, link: NetworkLink) -> None:
         """Take no more connections and cut those there are: clients see "connection refused"."""
         if link.site is not None:
             link.site.close()

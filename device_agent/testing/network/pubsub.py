@@ -1,83 +1,63 @@
-"""The PubNub REST surface (protocol section 7): publish, subscribe, history, time, files."""
+"""The PubNub REST surface (docs/protocol.md): publish, subscribe, history, time, files, presence."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDict
 
+from device_agent.testing.network.accounts import READ, WRITE
 from device_agent.testing.network.backend import Backend
-from device_agent.testing.network.calls import Call
-from device_agent.testing.network.channels import Hub, Message, Poll
-from device_agent.testing.network.files_api import FilesApi
+from device_agent.testing.network.channels import Hub, Poll, PublishedMessage, Wire
+from device_agent.testing.network.files import FilesApi
 from device_agent.testing.network.filters import FilterError, compile_filter
-from device_agent.testing.network.presence_api import note_presence
-from device_agent.testing.network.replies import Refused, raw, reply
-from device_agent.testing.network.settings import Settings
+from device_agent.testing.network.http import Call, HttpError, raw, reply
 from device_agent.testing.network.setup import SetupFunction
-from device_agent.testing.network.tokens import READ, WRITE, Tokens
-from device_agent.testing.network.wire import Wire
 
 
 class PubSub:
     """Messaging over HTTP."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        wire: Wire,
-        tokens: Tokens,
-        backend: Backend,
-        setup: SetupFunction,
-        files: FilesApi,
-    ) -> None:
-        self._settings = settings
-        self._wire = wire
-        self._tokens = tokens
+    def __init__(self, backend: Backend, files: FilesApi) -> None:
         self._backend = backend
-        self._setup = setup
+        self._settings, self._wire, self._tokens = backend.settings, backend.wire, backend.tokens
+        self._setup = SetupFunction(backend)
         self._files = files
 
     async def publish(self, call: Call) -> web.Response:
         """``/publish/P/S/0/{channel}/0`` with the message as body, or as last part of the path."""
         segments = call.segments
         if len(segments) < 6 or segments[3] != "0":
-            raise Refused(404, {"status": 404, "message": "Not Found", "error": True})
+            raise HttpError(404, {"status": 404, "message": "Not Found", "error": True})
         hub = self._wire.hub(segments[2], segments[1])
         channel = segments[4]
         text, size = await self._message(call)
         if size > self._settings.message_limit_bytes:
-            raise Refused(413, [0, "Message Too Large", str(self._wire.clock.timetoken())])
+            raise HttpError(413, [0, "Message Too Large", str(self._wire.clock.timetoken())])
         grant = self._tokens.check(call.query.get("auth"), hub.environment, [channel], WRITE)
         meta_raw = call.query.get("meta", "")
         try:
             body = json.loads(text)
             meta = _meta(meta_raw) if meta_raw else None
         except ValueError as error:
-            raise Refused(400, [0, "Invalid JSON", str(self._wire.clock.timetoken())]) from error
-        if channel.startswith("setup."):
-            self._wire.record(
-                hub, channel, self._wire.clock.timetoken(), text, call.uuid, meta, False, grant.kind, 403
-            )
-            return reply(self._setup.answer(channel, body), 403)
+            raise HttpError(400, [0, "Invalid JSON", str(self._wire.clock.timetoken())]) from error
         store = call.query.get("store", "1") == "1"
-        timetoken = 0
-        for _ in range(2 if call.twice else 1):
-            timetoken = self._wire.publish(
-                hub,
-                channel,
-                text,
-                body,
-                uuid=call.uuid,
-                meta_raw=meta_raw,
-                meta=meta,
-                store=store,
-                token_kind=grant.kind,
-            )
-        return raw(b'[1,"Sent","%d"]' % timetoken)
+        clock, setup = self._wire.clock, channel.startswith("setup.")
+        message = PublishedMessage(
+            channel, text, call.uuid, clock.timetoken(), meta_raw, meta, store and not setup, grant.kind
+        )
+        if setup:
+            self._wire.record(hub, message, 403)
+            return reply(self._setup.answer(channel, body), 403)
+        self._wire.publish(hub, message, body)
+        if call.twice:
+            message = replace(message, timetoken=clock.timetoken(), wire="")
+            self._wire.publish(hub, message, body)
+        return raw(b'[1,"Sent","%d"]' % message.timetoken)
 
     async def _message(self, call: Call) -> tuple[str, int]:
         """The message's JSON, and its size as the service counts it: encoded when it is part of the URL."""
@@ -86,7 +66,7 @@ class PubSub:
             try:
                 return data.decode(), len(data)
             except UnicodeDecodeError as error:
-                raise Refused(400, [0, "Invalid JSON", "0"]) from error
+                raise HttpError(400, [0, "Invalid JSON", "0"]) from error
         # Everything after the callback's "0" is the message, whatever slashes it holds.
         encoded = call.request.raw_path.partition("?")[0].split("/", 7)
         return "/".join(call.segments[6:]), len(encoded[7]) if len(encoded) > 7 else 0
@@ -98,8 +78,9 @@ class PubSub:
         token = call.query.get("auth")
         readable = [c for c in channels if not c.endswith("-pnpres")]
         self._tokens.check(token, hub.environment, readable, READ)
-        poll = Poll(channels, _number(call, "tt"), _filter(call), call.uuid, token or "")
-        poll.path, poll.link = call.path, call.link
+        poll = Poll(
+            channels, _numeric(call, "tt"), _filter(call), call.uuid, token or "", call.path, call.link
+        )
         note_presence(self._wire, hub, readable, call, self._settings.presence_timeout_s)
         # Taken before anybody hears of the subscriber: what is sent because of it must be newer.
         now = self._wire.clock.timetoken()
@@ -124,9 +105,9 @@ class PubSub:
         channels = call.segments[5].split(",")
         self._tokens.check(call.query.get("auth"), hub.environment, channels, READ)
         page = 100 if len(channels) == 1 else 25
-        count = min(_number(call, "max") or page, page)
-        start = _number(call, "start") if "start" in call.query else None
-        end = _number(call, "end") if "end" in call.query else None
+        count = min(_numeric(call, "max") or page, page)
+        start = _numeric(call, "start") if "start" in call.query else None
+        end = _numeric(call, "end") if "end" in call.query else None
         answer: list[str] = []
         for channel in channels:
             found = hub.history(channel, count, start, end)
@@ -147,13 +128,9 @@ class PubSub:
         self._tokens.check(call.query.get("auth"), hub.environment, [channel], READ)
         location = self._files.location(call, file_id, channel, name)
         if location is None:
-            raise Refused(404, {"status": 404, "error": {"message": "File not found", "source": "files"}})
+            raise HttpError(404, {"status": 404, "error": {"message": "File not found", "source": "files"}})
         headers = CIMultiDict((("Location", location), ("Cache-Control", "private, no-cache")))
         return web.Response(status=307, headers=headers)
-
-    def hub_of(self, call: Call, index: int) -> Hub:
-        """The key set named by a part of the path."""
-        return self._wire.hub(call.segments[index])
 
 
 @lru_cache(maxsize=1024)
@@ -162,7 +139,7 @@ def _meta(text: str) -> Any:
     return json.loads(text)
 
 
-def _history_item(message: Message, call: Call) -> str:
+def _history_item(message: PublishedMessage, call: Call) -> str:
     extra = ""
     if call.query.get("include_meta") == "true":
         extra += f',"meta":{message.meta_raw or json.dumps("")}'
@@ -180,7 +157,7 @@ def _filter(call: Call) -> Any:
     try:
         return compile_filter(expression)
     except FilterError as error:
-        raise Refused(
+        raise HttpError(
             400,
             {
                 "status": 400,
@@ -191,8 +168,92 @@ def _filter(call: Call) -> Any:
         ) from error
 
 
-def _number(call: Call, name: str) -> int:
+def _numeric(call: Call, name: str) -> int:
     text = call.query.get(name, "") or "0"
     if not text.isdigit():
-        raise Refused(400, {"status": 400, "message": f"Invalid {name}", "error": True})
+        raise HttpError(400, {"status": 400, "message": f"Invalid {name}", "error": True})
     return int(text)
+
+
+_DONE = {"status": 200, "message": "OK", "service": "Presence"}
+
+
+class PresenceApi:
+    """Heartbeat, leave, state and here-now: ``/v2/presence/sub-key/S/channel/{channels}/…``."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._settings, self._wire, self._tokens = backend.settings, backend.wire, backend.tokens
+
+    async def answer(self, call: Call) -> web.Response:
+        """Any presence request."""
+        segments = call.segments
+        hub = self._wire.hub(segments[3])
+        channels = [c for c in segments[5].split(",") if not c.endswith("-pnpres")]
+        self._tokens.check(call.query.get("auth"), hub.environment, channels, READ)
+        tail = segments[6:]
+        if not tail:
+            return reply(self._here_now(hub, channels, call))
+        if tail == ["heartbeat"]:
+            note_presence(self._wire, hub, channels, call, self._settings.presence_timeout_s)
+            self._backend.saw_presence(channels)
+            return reply(_DONE)
+        if tail == ["leave"]:
+            for channel in channels:
+                self._wire.presence[hub.environment].leave(channel, call.uuid)
+            self._wire.records.notify()
+            return reply({**_DONE, "action": "leave"})
+        if tail[0] == "uuid" and len(tail) in (2, 3):
+            return reply({**_DONE, "payload": self._state(hub, channels, tail[1], call)})
+        raise HttpError(404, {"status": 404, "message": "Not Found", "error": True, "service": "Presence"})
+
+    def _state(self, hub: Hub, channels: list[str], uuid: str, call: Call) -> dict[str, Any]:
+        presence = self._wire.presence[hub.environment]
+        if "state" not in call.query:
+            found = {c: o.state for c in channels for o in presence.live(c) if o.uuid == uuid}
+            return found.get(channels[0], {}) if len(channels) == 1 else {"channels": found}
+        state = _object(call.query["state"])
+        for channel in channels:
+            presence.set_state(channel, uuid, state)
+        self._backend.saw_presence(channels)
+        return state
+
+    def _here_now(self, hub: Hub, channels: list[str], call: Call) -> dict[str, Any]:
+        with_state = call.query.get("state") == "1"
+        named = call.query.get("disable_uuids") != "1"
+        found: dict[str, dict[str, Any]] = {}
+        for channel in channels:
+            occupants = self._wire.presence[hub.environment].live(channel)
+            found[channel] = {"occupancy": len(occupants)}
+            if named:
+                found[channel]["uuids"] = [
+                    {"uuid": o.uuid, "state": o.state} if with_state else o.uuid for o in occupants
+                ]
+        if len(channels) == 1:
+            return {**_DONE, **found[channels[0]]}
+        total = sum(f["occupancy"] for f in found.values())
+        payload = {"channels": found, "total_channels": len(found), "total_occupancy": total}
+        return {**_DONE, "payload": payload}
+
+
+def note_presence(wire: Wire, hub: Hub, channels: list[str], call: Call, default_timeout_s: float) -> None:
+    """Take a subscribe or heartbeat as sign of life, with the state that it may carry by channel."""
+    text = call.query.get("heartbeat", "")
+    timeout_s = float(text) if text.isdigit() and int(text) > 0 else default_timeout_s
+    presence = wire.presence[hub.environment]
+    states = _object(call.query["state"]) if "state" in call.query else {}
+    for channel in channels:
+        occupant = presence.seen(channel, call.uuid, timeout_s)
+        state = states.get(channel)
+        if isinstance(state, dict):
+            occupant.state = state
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise HttpError(400, {"status": 400, "message": "Invalid JSON", "error": True}) from error
+    if not isinstance(value, dict):
+        raise HttpError(400, {"status": 400, "message": "Invalid State", "error": True})
+    return value

@@ -36,21 +36,6 @@ class PublishRecord:
         """The message, decoded from its JSON."""
         return json.loads(self.raw)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The record as JSON for the HTTP surface."""
-        return {
-            "at_s": self.at_s,
-            "timetoken": self.timetoken,
-            "environment": self.environment,
-            "channel": self.channel,
-            "uuid": self.uuid,
-            "token_kind": self.token_kind,
-            "meta": self.meta,
-            "body": self.body,
-            "stored": self.stored,
-            "status": self.status,
-        }
-
 
 @dataclass(slots=True)
 class RequestRecord:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from device_agent.testing.network.accounts import Identity
-from device_agent.testing.network.replies import backend_error
+from device_agent.testing.network.accounts import Requester
+from device_agent.testing.network.http import backend_error
 from device_agent.testing.network.settings import BILLING_ENVIRONMENT, Settings
 
 AGENT_NAME = re.compile(r"[a-zA-Z0-9_]+")
@@ -19,7 +19,7 @@ _REQUIRED_CARD_MEMBERS = ("identity", "capabilities", "tags", "runtime")
 
 
 @dataclass(slots=True)
-class Instance:
+class AgentInstance:
     """One connected process of an agent. ``concurrency`` 0 means unlimited."""
 
     instance_id: str
@@ -28,7 +28,7 @@ class Instance:
 
 
 @dataclass(slots=True, eq=False)
-class Agent:
+class RegisteredAgent:
     """A registered agent. ``environment`` is the key set that it lives on now."""
 
     name: str
@@ -45,7 +45,7 @@ class Agent:
     expected_instances: int = 1
     max_backlog: int | None = None
     max_running_time_s: int | None = None
-    instances: dict[str, Instance] = field(default_factory=dict)
+    instances: dict[str, AgentInstance] = field(default_factory=dict)
     connects: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -64,7 +64,9 @@ class Agent:
     def connected(self, payload: dict[str, Any]) -> None:
         """Take over what an instance says of itself at connect."""
         instance_id = str(payload["instanceId"])
-        self.instances[instance_id] = Instance(instance_id, _integer(payload, "concurrency", 1), time.time())
+        self.instances[instance_id] = AgentInstance(
+            instance_id, _integer(payload, "concurrency", 1), time.time()
+        )
         self.expected_instances = _integer(payload, "expectedInstances", 1)
         if "maxPendingBacklog" in payload:
             self.max_backlog = _integer(payload, "maxPendingBacklog", 0)
@@ -105,10 +107,10 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.agents: dict[str, Agent] = {}
-        self.by_control: dict[str, Agent] = {}
+        self.agents: dict[str, RegisteredAgent] = {}
+        self.by_control: dict[str, RegisteredAgent] = {}
 
-    def find(self, name: str) -> Agent | None:
+    def find(self, name: str) -> RegisteredAgent | None:
         """The agent; with ``auto_register`` a new private, free one for a well-formed name."""
         found = self.agents.get(name)
         if found is not None or not self._settings.auto_register or len(self.agents) >= _MAX_AUTOMATIC:
@@ -126,14 +128,14 @@ class Registry:
         billing_mode: str = "free",
         owner_org: str | None = None,
         prices: dict[str, Any] | None = None,
-    ) -> Agent:
+    ) -> RegisteredAgent:
         """Publish an agent, new or again; 400 when a value is not allowed."""
         _check_publication(name, card, listing, billing_mode)
         found = self.agents.get(name)
         if found is None:
             # Stable from one start to the next, like a real id.
             agent_id = "agt" + hashlib.sha256(name.encode()).hexdigest()[:16]
-            found = Agent(
+            found = RegisteredAgent(
                 name=name,
                 agent_id=agent_id,
                 listing=listing,
@@ -159,7 +161,7 @@ class Registry:
             del self.by_control[found.control_channel]
         return found is not None
 
-    def visible(self, agent: Agent, identity: Identity | None) -> bool:
+    def visible(self, agent: RegisteredAgent, identity: Requester | None) -> bool:
         """Whether the agent exists for that reader (protocol section 3.1)."""
         if agent.listing == "public":
             return True
@@ -169,7 +171,7 @@ class Registry:
             return True
         return any(identity.org_id in (g.get("org"), g.get("userOrg")) for g in agent.grants.values())
 
-    def listed(self, identity: Identity | None, tag: str, listing: str) -> list[Agent]:
+    def listed(self, identity: Requester | None, tag: str, listing: str) -> list[RegisteredAgent]:
         """The agents that a reader may see, by name."""
         return [
             a
@@ -178,7 +180,7 @@ class Registry:
         ]
 
 
-def _tag_ids(agent: Agent) -> set[str]:
+def _tag_ids(agent: RegisteredAgent) -> set[str]:
     tags = (agent.card or {}).get("tags", [])
     return {str(t.get("id")) for t in tags if isinstance(t, dict)}
 

@@ -9,31 +9,17 @@ from typing import Self
 
 from aiohttp import web
 
-from device_agent.testing.network.accounts import Accounts
-from device_agent.testing.network.admin import Admin
-from device_agent.testing.network.admin_api import AdminApi
-from device_agent.testing.network.auth_api import AuthApi
+from device_agent.testing.network.admin import Admin, AdminApi
+from device_agent.testing.network.api import AuthApi, RegistryApi, Rpc
 from device_agent.testing.network.backend import Backend
-from device_agent.testing.network.calls import Call
-from device_agent.testing.network.clock import Clock
-from device_agent.testing.network.faults import Faults, Route, act, reset
-from device_agent.testing.network.files import FileStore
-from device_agent.testing.network.files_api import FilesApi
-from device_agent.testing.network.links import Link, Links
-from device_agent.testing.network.presence_api import PresenceApi
-from device_agent.testing.network.pubsub import PubSub
-from device_agent.testing.network.records import Records, RequestRecord
-from device_agent.testing.network.registry import Registry
-from device_agent.testing.network.registry_api import RegistryApi
-from device_agent.testing.network.replies import Refused, reply
-from device_agent.testing.network.rpc import Rpc
-from device_agent.testing.network.sending import Sending
+from device_agent.testing.network.faults import FaultRules, Route, act, reset
+from device_agent.testing.network.files import FilesApi
+from device_agent.testing.network.http import Call, HttpError, reply
+from device_agent.testing.network.links import NetworkLink, NetworkLinks
+from device_agent.testing.network.pubsub import PresenceApi, PubSub
+from device_agent.testing.network.records import RequestRecord
 from device_agent.testing.network.settings import Settings
-from device_agent.testing.network.setup import SetupFunction
-from device_agent.testing.network.tasks import TaskTable
-from device_agent.testing.network.tokens import Tokens
-from device_agent.testing.network.wire import Wire
-from device_agent.testing.sessions_api.api import PATH, SessionsApi
+from device_agent.testing.sessions_api import PATH, FakeSessionsApi
 
 
 class DevNetwork(Admin):
@@ -45,23 +31,14 @@ class DevNetwork(Admin):
     """
 
     def __init__(self, port: int = 0, settings: Settings | None = None) -> None:
-        settings = settings or Settings()
-        records = Records(settings)
-        tokens = Tokens()
-        wire = Wire(Clock(), settings, records)
-        registry = Registry(settings)
-        backend = Backend(settings, wire, tokens, TaskTable(settings.max_tasks), registry.by_control)
-        accounts = Accounts(settings)
-        links = Links(self._serve)
-        super().__init__(settings, wire, tokens, backend, registry, accounts, Faults(), links)
-        store = FileStore(settings.max_file_bytes)
-        files = FilesApi(settings, accounts, registry, backend, store)
-        setup = SetupFunction(settings, backend)
-        pubsub = PubSub(settings, wire, tokens, backend, setup, files)
-        presence = PresenceApi(settings, wire, tokens, backend)
-        auth = AuthApi(settings, accounts, registry, backend)
-        agents = RegistryApi(accounts, registry)
-        self.sessions_api = SessionsApi()
+        backend = Backend(settings or Settings())
+        super().__init__(backend, FaultRules(), NetworkLinks(self._serve))
+        files = FilesApi(backend)
+        pubsub = PubSub(backend, files)
+        presence = PresenceApi(backend)
+        auth = AuthApi(backend)
+        agents = RegistryApi(backend)
+        self.sessions_api = FakeSessionsApi()
         self._port = port
         self._closing = asyncio.Event()
         self._admin_api = AdminApi(self)
@@ -75,7 +52,7 @@ class DevNetwork(Admin):
             ("v1", "files"): pubsub.file,
             ("config.json",): auth.config,
             ("_storage",): files.storage,
-            ("api", "v1", "rpc"): Rpc(accounts, backend, Sending(backend, registry, store)).answer,
+            ("api", "v1", "rpc"): Rpc(backend).answer,
             ("api", "v1", "auth", "agent", "connect"): auth.connect,
             ("api", "v1", "auth", "agent", "refresh"): auth.refresh,
             ("api", "v1", "auth", "agent", "consumer-token"): auth.consumer_token,
@@ -112,7 +89,7 @@ class DevNetwork(Admin):
     ) -> None:
         await self.stop()
 
-    async def _serve(self, request: web.BaseRequest, link: Link) -> web.StreamResponse:
+    async def _serve(self, request: web.BaseRequest, link: NetworkLink) -> web.StreamResponse:
         call = Call(request, link.name)
         if call.segments[0] == "_dev":
             return await self._admin_api.answer(call)
@@ -150,7 +127,7 @@ class DevNetwork(Admin):
             if route is None:
                 route = self._find(segments)
             return await route(call)
-        except Refused as refused:
+        except HttpError as refused:
             return reply(refused.body, refused.status)
         except IndexError:
             return reply({"status": 404, "message": "Not Found", "error": True}, 404)
@@ -164,4 +141,4 @@ class DevNetwork(Admin):
             route = self._routes.get(("api", "v1", segments[2], "*", segments[4]))
             if route is not None:
                 return route
-        raise Refused(404, {"code": "NOT_FOUND", "error": "There is no such address."})
+        raise HttpError(404, {"code": "NOT_FOUND", "error": "There is no such address."})

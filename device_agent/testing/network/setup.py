@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from device_agent.testing.network.accounts import READ, WRITE
 from device_agent.testing.network.backend import Backend
-from device_agent.testing.network.settings import PROTOCOL_VERSION, Settings
+from device_agent.testing.network.settings import PROTOCOL_VERSION
 from device_agent.testing.network.tasks import Task
-from device_agent.testing.network.tokens import READ, WRITE
 
 _STREAM_ID = re.compile(r"[a-zA-Z0-9\-_]{1,92}")
 _DIRECTIONS = ("outbound", "inbound", "bidirectional")
@@ -29,8 +29,7 @@ class SetupRejected(Exception):
 class SetupFunction:
     """Checks the request, makes the stream's tokens and announces the stream to the caller."""
 
-    def __init__(self, settings: Settings, backend: Backend) -> None:
-        self._settings = settings
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
     def answer(self, channel: str, body: Any) -> dict[str, Any]:
@@ -88,7 +87,7 @@ class SetupFunction:
         )
 
     def _token(self, kind: str, task: Task, body: dict[str, Any]) -> str:
-        ttl_s = self._settings.lifetimes.stream
+        ttl_s = self._backend.settings.lifetimes.stream
         if ttl_s is None:
             ttl_s = (body["durationMinutes"] + _EXTRA_MINUTES) * 60.0
         grants = {body["channel"]: READ | WRITE}

@@ -1,15 +1,16 @@
-"""The task table: what each task is, where it runs, and what its channel has said (protocol 4, 10)."""
+"""The task table, and which instance gets a task (docs/protocol.md)."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from device_agent.testing.network.clock import now_ms
-from device_agent.testing.network.registry import Agent
+from device_agent.testing.network.channels import Occupant, now_ms
+from device_agent.testing.network.registry import RegisteredAgent
 
 TERMINAL_STATES = frozenset({"completed", "failed", "canceled"})
 _KEPT_TERMINALS = 20
@@ -20,7 +21,7 @@ class Task:
     """One task. Times are epoch milliseconds; ``ending`` names the command that should end it."""
 
     task_id: str
-    agent: Agent
+    agent: RegisteredAgent
     environment: str
     owner_id: str
     user_id: str
@@ -148,7 +149,7 @@ class TaskTable:
         """All tasks, oldest first."""
         return list(self._tasks.values())
 
-    def open_of(self, agent: Agent) -> list[Task]:
+    def open_of(self, agent: RegisteredAgent) -> list[Task]:
         """The tasks of an agent that have not ended, oldest first."""
         return list(self._open.get(agent.name, {}).values())
 
@@ -163,3 +164,57 @@ class TaskTable:
         del self._tasks[oldest.task_id]
         self._by_channel.pop(oldest.channel, None)
         self._by_key = {k: v for k, v in self._by_key.items() if v != oldest.task_id}
+
+
+@dataclass(slots=True, frozen=True)
+class Candidate:
+    """A live instance. ``concurrency`` 0 means unlimited."""
+
+    instance_id: str
+    load: int
+    concurrency: int
+    joined_s: float
+
+    @property
+    def free(self) -> bool:
+        """Whether it has room for one more task."""
+        return self.concurrency == 0 or self.load < self.concurrency
+
+    @property
+    def rank(self) -> tuple[float, int, float]:
+        """Lower is better: share of its room in use, tasks, then who was there first."""
+        share = self.load / self.concurrency if self.concurrency else 0.0
+        return share, self.load, self.joined_s
+
+
+def candidates(
+    agent: RegisteredAgent, occupants: Iterable[Occupant], open_tasks: Iterable[Task]
+) -> list[Candidate]:
+    """The live instances of an agent.
+
+    Load is what the instance states, plus the tasks that were sent to it and have shown no event yet: its
+    presence state cannot know of those.
+    """
+    underway: dict[str, int] = {}
+    for task in open_tasks:
+        if task.state == "pending" and task.instance_id is not None:
+            underway[task.instance_id] = underway.get(task.instance_id, 0) + 1
+    found: list[Candidate] = []
+    for occupant in occupants:
+        instance = agent.instances.get(occupant.uuid)
+        if instance is None:
+            continue
+        active = _count(occupant.state.get("activeTasks"), 0)
+        concurrency = _count(occupant.state.get("concurrency"), instance.concurrency)
+        load = active + underway.get(occupant.uuid, 0)
+        found.append(Candidate(occupant.uuid, load, concurrency, occupant.joined_s))
+    return found
+
+
+def choose(found: list[Candidate]) -> Candidate | None:
+    """The best free candidate, or ``None``."""
+    return min((c for c in found if c.free), key=lambda c: c.rank, default=None)
+
+
+def _count(value: object, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default

@@ -16,8 +16,7 @@ import pytest
 from devnet_peer import Peer, held
 
 from device_agent.testing.network import AdminClient, DevNetwork, NetworkProcess, NetworkThread, serve
-from device_agent.testing.network.admin import Admin
-from device_agent.testing.network.admin_api import METHODS
+from device_agent.testing.network.admin import METHODS, Admin
 from device_agent.testing.network.hosting import NOTICE
 from device_agent.testing.network.sdk import sdk_environment
 from device_agent.testing.network.settings import KEY_SETS

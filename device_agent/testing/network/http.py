@@ -1,4 +1,4 @@
-"""One request as the handlers see it: path and query taken apart once."""
+"""One HTTP exchange: the request taken apart once, the answer, and the exception that is an answer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 from urllib.parse import unquote, unquote_plus
 
 from aiohttp import web
-
-from device_agent.testing.network.replies import Refused, backend_error
+from multidict import CIMultiDict
 
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
 
@@ -80,7 +79,53 @@ def inflate(data: bytes) -> bytes:
         except zlib.error:
             continue
         if inflater.unconsumed_tail:
-            raise Refused(413, [0, "Message Too Large", "0"])
+            raise HttpError(413, [0, "Message Too Large", "0"])
         if inflater.eof:
             return plain
     return data
+
+
+_JSON = "application/json; charset=utf-8"
+
+
+class HttpError(Exception):
+    """An answer other than success: HTTP status and JSON body."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        super().__init__(status, body)
+        self.status = status
+        self.body = body
+
+
+def raw(body: bytes, status: int = 200) -> web.Response:
+    """An answer whose JSON is already encoded."""
+    return web.Response(body=body, status=status, headers=CIMultiDict((("Content-Type", _JSON),)))
+
+
+def reply(value: Any, status: int = 200) -> web.Response:
+    """A JSON answer."""
+    return raw(dumps(value).encode(), status)
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def backend_error(status: int, code: str, message: str) -> HttpError:
+    """Error of the backend API: ``{"code", "error"}`` (protocol section 3.3)."""
+    return HttpError(status, {"code": code, "error": message})
+
+
+def access_denied(channels: list[str], message: str = "Forbidden") -> HttpError:
+    """The 403 of the access manager (protocol section 7)."""
+    return HttpError(
+        403,
+        {
+            "message": message,
+            "payload": {"channels": channels},
+            "error": True,
+            "service": "Access Manager",
+            "status": 403,
+        },
+    )

@@ -1,28 +1,189 @@
-"""`device-agent call AGENT drive`: commands over a session, typed by a person or piped in by a script.
+"""`device-agent call AGENT watch` and `… drive`: what a session brings, and commands over it.
 
-A line is a JSON object (design section 4's `set`, `do` and session words), or the same in words:
-`set DEVICE POINT VALUE`, `do DEVICE ACTION NAME=VALUE…`, `pause`, `resume`, `rate DEVICE SECONDS`.
-"""
+`watch` prints readings as they come, as a table, JSON lines or CSV. `drive` takes commands from a person or a
+script, one a line: a JSON object (`set`, `do` and session messages, docs/events.md), or in short
+`set DEVICE POINT VALUE`, `do DEVICE ACTION NAME=VALUE…`, `pause`, `resume`, `rate DEVICE SECONDS`."""
 
 import argparse
+import csv
 import json
+import math
 import queue
 import secrets
 import shlex
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
-from device_agent.cli.call_show import Units, dumps, note, sentence
-from device_agent.cli.common import Exit
+from device_agent.cli.call_client import AgentCaller, AgentSession, SessionEnd, StreamItem
+from device_agent.cli.common import Exit, Unavailable, named_values, parse_value
+from device_agent.cli.show import Units, dumps, note, points_of, sentence
 from device_agent.errors import AgentError, Rejected
 
-if TYPE_CHECKING:
-    from device_agent.cli.call_client import Caller, Ended, Item, Session
+WATCH_MINUTES = 60
+COLUMNS = ("at", "device", "point", "value", "unit", "flag", "late", "seq")
 
-DEFAULT_MINUTES = 60
+
+def watch(caller: AgentCaller, args: argparse.Namespace) -> int:
+    """Until --for has passed, the session ends, or Ctrl-C."""
+
+    form = "ndjson" if args.json and args.format == "table" else args.format
+    known: Units = {} if form == "ndjson" else caller.units(args.timeout)
+    minutes = args.duration or (math.ceil(args.for_s / 60) + 1 if args.for_s else WATCH_MINUTES)
+    with _output(args) as output, _ends_on_sigterm(), caller.open(_request(args), minutes) as session:
+        session.wait_open(args.timeout)
+        printer = EventPrinter(output, form, known, frozenset(args.devices), args.stream)
+        ended = _follow(session, args, printer)
+    if ended is None:
+        return Exit.DONE
+    note(f"the session has ended: {ended.state}{ended.reason and f' ({ended.reason})'}")
+    return Exit.DONE if ended.state == "completed" else Exit.FAILED
+
+
+def _request(args: argparse.Namespace) -> dict[str, Any]:
+    request: dict[str, Any] = {}
+    if args.stream:
+        request["streams"] = [args.stream]
+    if args.devices:
+        request["devices"] = args.devices
+    if args.every_s:
+        request["every_s"] = args.every_s
+    return request
+
+
+def _follow(session: AgentSession, args: argparse.Namespace, printer: "EventPrinter") -> SessionEnd | None:
+    """The time of --for begins with what comes first, for which --timeout is the limit."""
+
+    begun = False
+    end_s = math.inf if args.for_s is None else time.monotonic() + args.timeout
+    while (left_s := end_s - time.monotonic()) > 0:
+        # Short waits: Python notices Ctrl-C between them.
+        item = session.get(min(left_s, 0.5))
+        if isinstance(item, SessionEnd):
+            return item
+        if item is None:
+            continue
+        if not begun and args.for_s is not None:
+            end_s = time.monotonic() + args.for_s
+        begun = True
+        printer.item(item.stream, item.payload)
+    if not begun:
+        raise Unavailable(f"nothing has come from the agent in {args.timeout:g} s")
+    return None
+
+
+class EventPrinter:
+    """Writes what comes, at once, in one form.
+
+    Other devices' readings on a shared stream are left out; a device that several streams carry is taken
+    from the one where it came first.
+    """
+
+    def __init__(
+        self, output: BinaryIO, form: str, units: Units, devices: frozenset[str], stream: str | None
+    ) -> None:
+        self._output = output
+        self._units = units
+        self._devices = devices
+        self._stream = stream
+        self._write: Callable[[Any], None] = {"table": self._line, "ndjson": self._json, "csv": self._csv}[
+            form
+        ]
+        self._csv_head = form == "csv"
+        self._home: dict[str, str] = {}
+
+    def item(self, stream: str, payload: Any) -> None:
+        if isinstance(payload, bytes):
+            if stream == self._stream:
+                self._output.write(payload)
+                self._output.flush()
+            return
+        device = payload.get("device") if isinstance(payload, dict) else None
+        if isinstance(device, str):
+            if self._devices and device not in self._devices:
+                return
+            if (
+                payload.get("kind") in ("reading", "status")
+                and self._home.setdefault(device, stream) != stream
+            ):
+                return
+        self._write(payload)
+        self._output.flush()
+
+    def _text(self, line: str) -> None:
+        self._output.write(f"{line}\n".encode())
+
+    def _line(self, event: Any) -> None:
+        self._text(sentence(event, self._units))
+
+    def _json(self, event: Any) -> None:
+        self._text(dumps(event))
+
+    def _csv(self, event: Any) -> None:
+        if not isinstance(event, dict) or event.get("kind") != "reading":
+            note(sentence(event, self._units))
+            return
+        writer = csv.writer(_Lines(self._text), lineterminator="")
+        if self._csv_head:
+            self._csv_head = False
+            writer.writerow(COLUMNS)
+        late = "late" if event.get("late") is True else ""
+        for point, value, unit, flag in points_of(event, self._units):
+            row = (event.get("at"), event.get("device"), point, value, unit, flag, late, event.get("seq"))
+            writer.writerow(_cell(cell) for cell in row)
+
+
+class _Lines:
+    """What `csv.writer` takes for a file."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.write = write
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # A spreadsheet takes a text that begins like this for a formula.
+        text = dumps(value)[1:-1].replace('\\"', '"')
+        return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return value
+
+
+@contextmanager
+def _output(args: argparse.Namespace) -> Iterator[BinaryIO]:
+    if args.out is None:
+        yield sys.stdout.buffer
+        return
+    try:
+        file = args.out.open("wb")
+    except OSError as error:
+        raise AgentError(
+            f"{args.out} cannot be written ({error.strerror}): name another file with --out"
+        ) from None
+    with file:
+        yield file
+
+
+@contextmanager
+def _ends_on_sigterm() -> Iterator[None]:
+    """`timeout` and service managers end a watch as Ctrl-C does: the session is cancelled, not abandoned."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+DRIVE_MINUTES = 60
 # The agent's own limit for a command without a `ttl_ms`, and room for the way there and back.
 TTL_S = 5.0
 ACK_LIMIT_S = 15.0
@@ -30,16 +191,14 @@ ACK_LIMIT_S = 15.0
 CONTROL_LIMIT_S = 5.0
 
 
-def drive(caller: "Caller", args: argparse.Namespace) -> int:
+def drive(caller: AgentCaller, args: argparse.Namespace) -> int:
     """0 when every command was done, 1 when one was not, 77 when one was not allowed."""
-    from device_agent.cli.call import units
-    from device_agent.cli.call_watch import _ends_on_sigterm
 
-    known = {} if args.json else units(caller, args.timeout)
+    known = {} if args.json else caller.units(args.timeout)
     request = {"streams": [args.stream]} if args.stream else {}
-    with _ends_on_sigterm(), caller.open(request, args.duration or DEFAULT_MINUTES) as session:
+    with _ends_on_sigterm(), caller.open(request, args.duration or DRIVE_MINUTES) as session:
         session.wait_open(args.timeout)
-        driver = Driver(session, known, as_json=args.json, readings=args.readings)
+        driver = CommandSender(session, known, as_json=args.json, readings=args.readings)
         driver.settle()
         if args.command:
             for line in args.command:
@@ -53,10 +212,10 @@ def drive(caller: "Caller", args: argparse.Namespace) -> int:
         return driver.finish()
 
 
-class Driver:
+class CommandSender:
     """Sends commands of one session and prints the answers."""
 
-    def __init__(self, session: "Session", units: Units, *, as_json: bool, readings: bool) -> None:
+    def __init__(self, session: AgentSession, units: Units, *, as_json: bool, readings: bool) -> None:
         self._session = session
         self._units = units
         self._as_json = as_json
@@ -64,7 +223,7 @@ class Driver:
         self._carries: dict[str, list[str]] = {}
         self._waiting: dict[str, float] = {}
         self._code = Exit.DONE
-        self._ended: Ended | None = None
+        self._ended: SessionEnd | None = None
 
     def settle(self) -> None:
         """Until a stream that takes commands has said what it carries, or it has had its time."""
@@ -151,12 +310,11 @@ class Driver:
 
     # -- in ----------------------------------------
 
-    def _take(self, item: "Item | Ended | None") -> None:
-        from device_agent.cli.call_client import Ended
+    def _take(self, item: StreamItem | SessionEnd | None) -> None:
 
         if item is None:
             return
-        if isinstance(item, Ended):
+        if isinstance(item, SessionEnd):
             self._ended = item
             return
         event = item.payload
@@ -193,8 +351,6 @@ class Driver:
 
 def _event(line: str) -> dict[str, Any]:
     """A line as an event. Raises AgentError with what is wrong."""
-    from device_agent.cli.call import named_values
-    from device_agent.cli.control import parse_value
 
     if line.lstrip().startswith("{"):
         try:
