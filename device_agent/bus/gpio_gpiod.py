@@ -27,7 +27,7 @@ EDGES_MAX = 1024
 
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ENXIO, errno.EBADF, errno.ESHUTDOWN}
 
-LineT = TypeVar("LineT", bound="_Line")
+LineT = TypeVar("LineT", bound="_GpiodLine")
 
 
 class GpiodGpio(GpioBus):
@@ -38,7 +38,7 @@ class GpiodGpio(GpioBus):
         self.config = config
         self.path = config.chip
         self._chip: Any = None
-        self._lines: weakref.WeakSet[_Line] = weakref.WeakSet()
+        self._lines: weakref.WeakSet[_GpiodLine] = weakref.WeakSet()
 
     # -- life ----------------------------------------
 
@@ -172,7 +172,7 @@ class GpiodGpio(GpioBus):
             raise BusError(f"{where}: {error.strerror or error}") from error
 
 
-class _Line:
+class _GpiodLine:
     """A request of one line. `drain` is the event loop's, `close` the bus thread's: hence the lock."""
 
     def __init__(self, bus: GpiodGpio, request: Any, line: int | str) -> None:
@@ -206,7 +206,7 @@ class _Line:
             yield self._request
 
 
-class GpiodInput(_Line):
+class GpiodInput(_GpiodLine):
     """A claimed input with its queue of edges."""
 
     def __init__(self, bus: GpiodGpio, request: Any, line: int | str) -> None:
@@ -230,7 +230,7 @@ class GpiodInput(_Line):
         return Edge(rising, event.timestamp_ns / 1e9, max(0, lost))
 
 
-class GpiodOutput(_Line):
+class GpiodOutput(_GpiodLine):
     """A claimed output; the kernel keeps it driven while a descriptor of the request is open."""
 
     def write(self, active: bool) -> None:

@@ -1,8 +1,8 @@
 """GPIO on gpiozero, the second back end: with the pin factory that the configuration names, never another.
 
-Pins are used below gpiozero's devices, where one callback an edge is all there is. Debouncing and the watch
-for a dead chip are our own (`gpio_watch`): the factories mean different things by debouncing, and none tells
-of a chip that is gone.
+Pins are used below gpiozero's devices, where each edge is one callback. Debouncing and noticing a dead chip
+are our own (`gpio_debounce`): the factories mean different things by debouncing, and none reports a chip that
+is gone.
 """
 
 import os
@@ -16,9 +16,9 @@ from typing import Any
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine, PwmOutput
-from device_agent.bus.gpio_watch import Watch
+from device_agent.bus.gpio_debounce import Debouncer
+from device_agent.bus.gpio_descriptors import fd_of_line, line_fds
 from device_agent.bus.inbox import Inbox
-from device_agent.bus.line_fd import fd_of_line, line_fds
 from device_agent.bus.pwm_sysfs import SysfsPwm
 from device_agent.bus.recipe import Recipe
 from device_agent.bus.system import denied
@@ -45,8 +45,8 @@ class GpiozeroGpio(GpioBus):
         self.path = config.chip
         self._given = factory
         self._factory: Any = None
-        self._lines: dict[int, _Line] = {}
-        self._watch: Watch | None = None
+        self._lines: dict[int, _GpiozeroLine] = {}
+        self._debouncer: Debouncer | None = None
 
     # -- life ----------------------------------------
 
@@ -54,12 +54,12 @@ class GpiozeroGpio(GpioBus):
         self.close()
         with self._mapped("the chip"):
             self._factory = self._given or self._make_factory()
-        self._watch = Watch(f"bus-{self.name}-watch", self._check)
+        self._debouncer = Debouncer(f"bus-{self.name}-watch", self._check)
 
     def close(self) -> None:
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.stop()
+        debouncer, self._debouncer = self._debouncer, None
+        if debouncer is not None:
+            debouncer.stop()
         for line in list(self._lines.values()):
             line.close()
         factory, self._factory = self._factory, None
@@ -127,13 +127,13 @@ class GpiozeroGpio(GpioBus):
         edges: bool = True,
     ) -> InputLine:
         with self._mapped(f"line {line}"):
-            pin, watch = self._pin(line)
+            pin, debouncer = self._pin(line)
             pin.function = "input"
             if bias != "as-is":
                 pin.pull = {"none": "floating", "pull-up": "up", "pull-down": "down"}[bias]
             claimed = GpiozeroInput(self, pin, line, active_low)
             if edges:
-                claimed.start(watch, debounce_s)
+                claimed.start(debouncer, debounce_s)
         return claimed
 
     def output(
@@ -178,25 +178,25 @@ class GpiozeroGpio(GpioBus):
                 raise
         return output
 
-    def _hold(self, pin: Any, before: set[int]) -> "Hold":
+    def _hold(self, pin: Any, before: set[int]) -> "LineHold":
         """What the guard can drive the line with when this process has gone."""
         number = getattr(pin, "_number", None)
         if self._given is not None or not isinstance(number, int):
-            return Hold("", 0, -1)
+            return LineHold("", 0, -1)
         if self.config.pin_factory == "lgpio":
-            return Hold("", number, fd_of_line(number, before))
+            return LineHold("", number, fd_of_line(number, before))
         # These factories write the chip's registers and hold nothing: the guard claims the line itself.
         from device_agent.bus.gpio_gpiod import find_chip
 
-        return Hold(os.path.realpath(find_chip(self.name, self.config.chip)), number, -1)
+        return LineHold(os.path.realpath(find_chip(self.name, self.config.chip)), number, -1)
 
-    def _pin(self, line: int | str) -> tuple[Any, Watch]:
-        if self._factory is None or self._watch is None:
+    def _pin(self, line: int | str) -> tuple[Any, Debouncer]:
+        if self._factory is None or self._debouncer is None:
             raise BusGone(f"bus {self.name}: {self.path} is not open")
         pin = self._factory.pin(line)
         if id(pin) in self._lines:
             raise BusHeld(f"bus {self.name}: line {line} is held by another device of this agent")
-        return pin, self._watch
+        return pin, self._debouncer
 
     # -- errors ----------------------------------------
 
@@ -241,7 +241,7 @@ def _foreign() -> tuple[type[Exception], ...]:
     return (GPIOZeroError, OSError, RuntimeError, TypeError, *((lgpio.error,) if lgpio else ()))
 
 
-class _Line:
+class _GpiozeroLine:
     def __init__(self, bus: GpiozeroGpio, pin: Any, line: int | str, active_low: bool) -> None:
         self._bus = bus
         self._pin = pin
@@ -271,7 +271,7 @@ class _Line:
             yield self._pin
 
 
-class GpiozeroInput(_Line):
+class GpiozeroInput(_GpiozeroLine):
     """A claimed input. Edges come on the library's thread and go through the inbox."""
 
     def __init__(self, bus: GpiozeroGpio, pin: Any, line: int | str, active_low: bool) -> None:
@@ -280,8 +280,8 @@ class GpiozeroInput(_Line):
         self._take: Callable[[Edge], None] = self._inbox.put
         self._told_lost = 0
 
-    def start(self, watch: Watch, debounce_s: float) -> None:
-        self._take = watch.line(self._inbox, debounce_s, self.read())
+    def start(self, debouncer: Debouncer, debounce_s: float) -> None:
+        self._take = debouncer.add(self._inbox, debounce_s, self.read())
         pin = self._pin
         pin.bounce = None
         pin.edges = "both"
@@ -313,14 +313,14 @@ class GpiozeroInput(_Line):
         pin = self._pin
         super().close()
         if pin is not None:
-            watch = self._bus._watch
-            if watch is not None:
-                watch.forget(self._inbox)
+            debouncer = self._bus._debouncer
+            if debouncer is not None:
+                debouncer.remove(self._inbox)
             self._inbox.close()
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class LineHold:
     """A claimed line's descriptor (-1: none), or the chip's node and the line on it."""
 
     chip: str
@@ -336,8 +336,10 @@ class Hold:
         raise BusError(f"{where}: the descriptor of the line could not be found, so the guard cannot hold it")
 
 
-class _Driven(_Line):
-    def __init__(self, bus: GpiozeroGpio, pin: Any, line: int | str, active_low: bool, hold: Hold) -> None:
+class _Driven(_GpiozeroLine):
+    def __init__(
+        self, bus: GpiozeroGpio, pin: Any, line: int | str, active_low: bool, hold: LineHold
+    ) -> None:
         super().__init__(bus, pin, line, active_low)
         self._hold = hold
 

@@ -61,7 +61,7 @@ class PahoMqtt(MqttBus):
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         self._open_connection().publish(topic, payload, qos, retain)
 
-    def subscribe(self, topics: tuple[str, ...], *, qos: int = 1) -> "Subscription":
+    def subscribe(self, topics: tuple[str, ...], *, qos: int = 1) -> "MqttSubscription":
         return self._open_connection().subscribe(topics, qos)
 
     def recipe(self, steps: Steps) -> Recipe:
@@ -84,7 +84,7 @@ class PahoMqtt(MqttBus):
         return self._connection
 
 
-class Subscription(Inbox[MqttMessage]):
+class MqttSubscription(Inbox[MqttMessage]):
     """Messages of some topic filters."""
 
     def __init__(self, connection: "_Connection", topics: tuple[str, ...]) -> None:
@@ -113,7 +113,7 @@ class _Connection:
         self._answer: Any = None
         self._granted: dict[int, Sequence[Any]] = {}
         self._lost = ""
-        self._subscriptions: tuple[Subscription, ...] = ()
+        self._subscriptions: tuple[MqttSubscription, ...] = ()
         self._thread: threading.Thread | None = None
         self._client = self._make_client()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -283,8 +283,8 @@ class _Connection:
                 raise BusTimeout(f"{self.where}: {topic!r} may have been published: {why}")
             sent.wait_for_publish(min(left_s, 0.1))
 
-    def subscribe(self, topics: tuple[str, ...], qos: int) -> Subscription:
-        subscription = Subscription(self, topics)
+    def subscribe(self, topics: tuple[str, ...], qos: int) -> MqttSubscription:
+        subscription = MqttSubscription(self, topics)
         with self._changed:
             self._subscriptions += (subscription,)
         if self._lost:
@@ -314,7 +314,7 @@ class _Connection:
         if refused:
             raise BusDenied(f"{self.where}: the broker refuses {', '.join(refused)}; check its access list")
 
-    def forget(self, subscription: Subscription) -> None:
+    def forget(self, subscription: MqttSubscription) -> None:
         with self._changed:
             self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
             wanted = {topic for s in self._subscriptions for topic in s.topics}

@@ -1,4 +1,4 @@
-"""What the guard needs to bring an actuator to its safe state without the daemon: steps, and a descriptor."""
+"""What the guard needs to make an actuator safe without the daemon: steps, and a descriptor."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ Steps = Sequence[Any]
 
 @dataclass(slots=True, eq=False)
 class Recipe:
-    """One act of the guard (`device_agent.guard.acts` carries it out). Owns `fd` until `close`.
+    """One action of the guard (`device_agent.guard.actions` carries it out). Owns `fd` until `close`.
 
     `members` holds nothing but None, bool, int, float, str, bytes, lists, tuples and dicts of these.
     """
@@ -21,11 +21,11 @@ class Recipe:
     kind: Kind
     members: Mapping[str, Any] = field(default_factory=dict)
     fd: int = -1
-    """A descriptor of the recipe's own, which the guard gets a duplicate of; -1 for none."""
+    """A descriptor that the recipe owns and the guard gets a duplicate of; -1 for none."""
     hold: bool = False
     """The descriptor keeps a line driven: once safe, it stays open until a daemon asks for the line."""
     exclusive: bool = False
-    """Nobody else can open the place while the descriptor is open: it is given up with the device."""
+    """Nobody else can open the place while the descriptor is open: it is closed with the device."""
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1

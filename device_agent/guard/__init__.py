@@ -3,14 +3,14 @@
 It imports next to nothing, so that it takes 3 MB of its own (9 MB resident: the rest is the interpreter's
 file). `device_agent.safety.guard_client` is the daemon's side of it.
 
-How it comes to be. Under systemd it is a service of its own (`device-agent-guard.service`) at
+How it is started. Under systemd it is a service of its own (`device-agent-guard.service`) at
 $DEVICE_AGENT_GUARD, outside the daemon's restarts and memory limit. Where none answers there, the daemon
 starts one as its child, at `guard.sock` in the runtime directory.
 
-What it knows. When an actuator has been opened, the daemon hands over its recipe
+What it knows. When an actuator has been opened, the daemon hands over its recipes
 (`device_agent.bus.recipe`): a duplicate of the descriptor that keeps a line driven, or the bytes that the
-driver's `safe` or `open` writes and where they go. Nothing is asked, and next to nothing loaded, when it
-has to act.
+driver's `safe` or `open` writes and where they go. When it has to act it asks nobody and loads next to
+nothing.
 
 When it acts. At the end of the daemon's connection (SIGKILL, crash, out of memory: at once), or when the
 event loop has been silent for `guard_timeout_s` (SIGSTOP, a hang). Lines come first; each bus has a thread
@@ -18,11 +18,11 @@ of its own, so that a stuck one delays no other; what fails is tried again until
 back. Each act is a line of the log, and `who = "guard"` in the Journal of the daemon that goes on or comes
 next.
 
-What follows. Lines stay driven at safe. A new daemon takes them one by one: the guard lets go right before
-the daemon claims, at safe again. A daemon that was stopped and wakes refuses every command until it has
-made everything safe itself and ended the leases. After an orderly stop a guard that is a service holds the
-lines on; a child ends, since nobody expects a process to stay behind, and the lines are the hardware's
-again.
+What follows. Lines stay driven at safe. A new daemon takes them over one by one: the guard releases a line
+right before the daemon claims it, at safe again. A daemon that was stopped and continues refuses every
+command until it has made everything safe itself and ended the leases. After an orderly stop a guard that is
+a service keeps holding the lines; a child ends, since nobody expects a process to stay behind, and the lines
+are the hardware's again.
 
 What software cannot do, and the remedy:
 
@@ -32,7 +32,7 @@ What software cannot do, and the remedy:
 - All buses: daemon and guard may be killed in one instant, as a child guard is with all of its service. Run
   the guard as a service.
 - All buses: a daemon that was stopped in the microseconds between a command's last check and its write goes
-  on with that write when it wakes. It is undone at once, when everything is made safe again.
+  on with that write when it continues. It is undone at once, when everything is made safe again.
 - gpio: when the last holder of a line has gone, the kernel's driver of the chip decides: an input, or the
   last level. Give the line an outer pull towards safe, and let the guard be a service.
 - gpio: at a restart a line is free for less than a millisecond, between the guard's letting go and the
@@ -51,4 +51,4 @@ What software cannot do, and the remedy:
 """
 
 PROTOCOL = 1
-"""Of the messages between daemon and guard; a guard that speaks another one is told to end."""
+"""Version of the messages between daemon and guard; a guard with another one is told to end."""

@@ -20,21 +20,21 @@ CLIENT_ID = "device-agent-guard"
 LIMIT_S = 2.0
 
 
-def prepare(act: dict[str, Any]) -> None:
+def prepare(action: dict[str, Any]) -> None:
     """Load TLS where it is needed: it is larger than all the rest of the guard."""
-    if act["tls"]:
+    if action["tls"]:
         import socket as socket
         import ssl as ssl
 
 
-def publish(act: dict[str, Any]) -> None:
+def publish(action: dict[str, Any]) -> None:
     """Connect, send the messages, each acknowledged, and leave. Raises OSError."""
-    sock = _connected(act)
+    sock = _connected(action)
     try:
-        sock.sendall(_hello(act["username"], act["password"]))
+        sock.sendall(_hello(action["username"], action["password"]))
         if (answer := _packet(sock, CONNACK)) != b"\0\0":
             raise ConnectionRefusedError(f"the broker refuses: {answer.hex()}")
-        for number, (topic, payload, retain) in enumerate(act["messages"], 1):
+        for number, (topic, payload, retain) in enumerate(action["messages"], 1):
             body = _text(topic) + struct.pack(">H", number) + payload
             sock.sendall(_framed(PUBLISH_QOS_1 | (RETAIN if retain else 0), body))
             _packet(sock, PUBACK)
@@ -43,30 +43,30 @@ def publish(act: dict[str, Any]) -> None:
         sock.close()
 
 
-def _connected(act: dict[str, Any]) -> Any:
-    error: OSError = ConnectionError(f"{act['host']} has no address")
-    found = _socket.getaddrinfo(act["host"], act["port"], 0, _socket.SOCK_STREAM)
+def _connected(action: dict[str, Any]) -> Any:
+    error: OSError = ConnectionError(f"{action['host']} has no address")
+    found = _socket.getaddrinfo(action["host"], action["port"], 0, _socket.SOCK_STREAM)
     for family, kind, protocol, _, address in found:
         sock = _socket.socket(family, kind, protocol)
         try:
             sock.settimeout(LIMIT_S)
             sock.connect(address)
-            return _wrapped(sock, act) if act["tls"] else sock
+            return _wrapped(sock, action) if action["tls"] else sock
         except OSError as caught:
             sock.close()
             error = caught
     raise error
 
 
-def _wrapped(plain: _socket.socket, act: dict[str, Any]) -> Any:
+def _wrapped(plain: _socket.socket, action: dict[str, Any]) -> Any:
     import socket
     import ssl
 
-    context = ssl.create_default_context(cafile=act["ca_file"])
+    context = ssl.create_default_context(cafile=action["ca_file"])
     sock = socket.socket(fileno=plain.detach())
     sock.settimeout(LIMIT_S)
     try:
-        return context.wrap_socket(sock, server_hostname=act["host"])
+        return context.wrap_socket(sock, server_hostname=action["host"])
     except OSError:
         sock.close()
         raise

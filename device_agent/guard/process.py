@@ -1,4 +1,4 @@
-"""The guard's main thread: learns what to do, listens to the daemon's heartbeat, acts when it stops."""
+"""The guard's main thread: receives actions, watches the daemon's heartbeat, acts when it stops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import select
 import time
 
 from device_agent.guard import PROTOCOL
-from device_agent.guard.crew import Crew, Entry, Part
+from device_agent.guard.bus_workers import BusWorkers, GuardAction, GuardedActuator
 from device_agent.guard.daemon_socket import DaemonSocket
 from device_agent.guard.log import Log
 
@@ -16,22 +16,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from device_agent.guard.crew import Outcome
+    from device_agent.guard.bus_workers import Report
     from device_agent.guard.daemon_socket import Message
 
 # A child waits this long for the daemon that started it.
 COMING_LIMIT_S = 30.0
 # After an orderly stop a child tries this long to reach what the daemon could not.
 FAREWELL_LIMIT_S = 10.0
-# A child that outlived its daemon and holds no line waits this long for the next one, to tell it what it did.
+# A child that outlived its daemon and holds no line waits this long for the next one, to report to it.
 LINGER_S = 60.0
-# What is kept to be told: each takeover has an entry or two for an actuator.
+# Reports kept until a daemon has them: each takeover makes one or two for an actuator.
 REPORT_MAX = 500
 _HUNG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
 class Guard:
-    """`run` is its life. `child`: it ends with its work; otherwise it stays until it is asked to end."""
+    """`run` until it ends. `child`: it ends when nothing is left to do, otherwise when it is asked to."""
 
     def __init__(self, listener: _socket.socket, log: Log, *, child: bool) -> None:
         self._listener = listener
@@ -43,19 +43,19 @@ class Guard:
         self._daemon: DaemonSocket | None = None
         self._timeout_s = 1.0
         self._heard_s = 0.0
-        self._taken = False
-        self._parted_s = time.monotonic()
+        self._took_over = False
+        self._absent_since_s = time.monotonic()
         """Since when there is no daemon."""
-        self._parting = "not come yet"
-        self._entries: dict[str, Entry] = {}
-        self._crew = Crew(self._entries, self._tell)
-        self._outcomes: list[Outcome] = []
-        self._report: list[Outcome] = []
+        self._absence = "not come yet"
+        self._actuators: dict[str, GuardedActuator] = {}
+        self._workers = BusWorkers(self._actuators, self._on_report)
+        self._new_reports: list[Report] = []
+        self._reports: list[Report] = []
         self._ending = False
         self._asked_to_end = False
         self._notify = _notifier()
         self._alive_every_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 3e6
-        self._daemons_ops: dict[str, Callable[[DaemonSocket, Message, list[int]], None]] = {
+        self._handlers: dict[str, Callable[[DaemonSocket, Message, list[int]], None]] = {
             "beat": self._beat,
             "keep": self._keep,
             "lost": self._lost,
@@ -71,10 +71,10 @@ class Guard:
         for number in (self._listener.fileno(), self._wake):
             self._poll.register(number, select.POLLIN)
         self._notify("READY=1")
-        while not self._over():
+        while not self._is_over():
             for fd, event in self._poll.poll(self._wait_ms()):
                 self._ready(fd, event)
-            self._take_outcomes()
+            self._take_reports()
             self._check_silence()
             if self._alive_every_s:
                 self._notify("WATCHDOG=1")
@@ -87,26 +87,26 @@ class Guard:
 
     def _wait_ms(self) -> float | None:
         waits = [self._alive_every_s] if self._alive_every_s else []
-        if self._daemon is not None and not self._taken:
+        if self._daemon is not None and not self._took_over:
             waits.append(self._heard_s + self._timeout_s - time.monotonic())
         if self._daemon is None and self._child:
             waits.append(1.0)
         return max(0.0, min(waits)) * 1000 + 1 if waits else None
 
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         if self._ending or (self._asked_to_end and (self._daemon is None or not self._child)):
             return True
         if self._daemon is not None or not self._child:
             return False
-        entries = self._entries.values()
-        pending = any(entry.pending for entry in entries)
-        parted_s = time.monotonic() - self._parted_s
-        if self._parting == "not come yet":
-            return parted_s > COMING_LIMIT_S
-        if self._parting == "bye":
-            return not pending or parted_s > FAREWELL_LIMIT_S
-        idle = not pending and not any(entry.holds for entry in entries)
-        return not entries or (idle and parted_s > LINGER_S)
+        actuators = self._actuators.values()
+        pending = any(actuator.pending for actuator in actuators)
+        absent_s = time.monotonic() - self._absent_since_s
+        if self._absence == "not come yet":
+            return absent_s > COMING_LIMIT_S
+        if self._absence == "bye":
+            return not pending or absent_s > FAREWELL_LIMIT_S
+        idle = not pending and not any(actuator.holds for actuator in actuators)
+        return not actuators or (idle and absent_s > LINGER_S)
 
     def _ready(self, fd: int, event: int) -> None:
         if fd == self._listener.fileno():
@@ -121,13 +121,17 @@ class Guard:
 
     def _vanished(self, fd: int) -> None:
         """A chip, port or board is gone; its descriptor would make it come back under another name."""
-        for entry in list(self._entries.values()):
-            if any(part.fd == fd for part in entry.parts):
-                self._log("warning", "guard_lost_hold", device=entry.device, why="what held it is gone")
-                entry.give_up([part for part in entry.parts if part.fd == fd])
-                if not entry.parts:
-                    entry.pending = ""
-                    del self._entries[entry.device]
+        for actuator in list(self._actuators.values()):
+            if gone := [action for action in actuator.actions if action.fd == fd]:
+                self._log("warning", "guard_lost_hold", device=actuator.device, why="what held it is gone")
+                self._give_up(actuator, gone)
+
+    def _give_up(self, actuator: GuardedActuator, actions: list[GuardAction]) -> None:
+        """An actuator without any action left is forgotten."""
+        actuator.give_up(actions)
+        if not actuator.actions:
+            actuator.pending = ""
+            del self._actuators[actuator.device]
 
     # -- clients --------------------------------------------------------------------------------------------
 
@@ -153,8 +157,8 @@ class Guard:
         client.close()
         if client is self._daemon:
             self._daemon = None
-            self._parted_s = time.monotonic()
-            self._parting = "bye" if client.said_bye else "death"
+            self._absent_since_s = time.monotonic()
+            self._absence = "bye" if client.said_bye else "death"
             if not client.said_bye:
                 self._take_over("the daemon has died")
 
@@ -166,16 +170,16 @@ class Guard:
             self._release(client, message)
         elif op == "end":
             self._ending = True
-        elif client is self._daemon and op in self._daemons_ops:
+        elif client is self._daemon and op in self._handlers:
             self._heard_s = time.monotonic()
-            self._daemons_ops[op](client, message, fds)
+            self._handlers[op](client, message, fds)
         else:
             self._log("warning", "guard_ignored", op=str(op))
 
-    # -- what they say --------------------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------------------------------
 
     def _hello(self, client: DaemonSocket, message: Message) -> None:
-        """A daemon has come. What another one handed over before is kept until this one asks for it."""
+        """A daemon has connected. What an earlier one handed over is kept until this one asks for it."""
         if self._daemon not in (None, client):
             client.send({"op": "refused", "why": "another daemon is connected to this guard"})
             return
@@ -183,123 +187,115 @@ class Guard:
             self._daemon = client
             self._timeout_s = message["timeout_s"]
             self._heard_s = time.monotonic()
-            self._taken = False
-            for entry in list(self._entries.values()):
+            self._took_over = False
+            for actuator in list(self._actuators.values()):
                 # The new daemon opens every actuator at its safe value, undisturbed.
-                entry.pending = ""
-                unknown = entry.device not in message["devices"]
-                entry.give_up([part for part in entry.parts if unknown or part.exclusive])
-                if not entry.parts:
-                    del self._entries[entry.device]
-        held = list(self._entries)
-        client.send({"op": "welcome", "protocol": PROTOCOL, "held": held, "report": self._report})
+                actuator.pending = ""
+                unknown = actuator.device not in message["devices"]
+                self._give_up(actuator, [one for one in actuator.actions if unknown or one.exclusive])
+        held = list(self._actuators)
+        client.send({"op": "welcome", "protocol": PROTOCOL, "held": held, "report": self._reports})
 
     def _beat(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         client.send({"op": "beat", "n": message["n"]})
 
     def _keep(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
-        """From now on this is the way to safe of that device; acts with `fd` take one each, in order."""
+        """These actions make that device safe from now on; those with `fd` take one each, in order."""
         self._forget(client, message, [])
         waiting = iter(fds)
-        parts = [Part(act, next(waiting) if act["fd"] else -1) for act in message["acts"]]
-        self._entries[message["device"]] = Entry(message["device"], message["place"], parts)
-        for part in parts:
-            if part.fd >= 0:
-                self._poll.register(part.fd, 0)  # tells when what it belongs to is gone
+        actions = [GuardAction(data, next(waiting) if data["fd"] else -1) for data in message["acts"]]
+        self._actuators[message["device"]] = GuardedActuator(message["device"], message["place"], actions)
+        for action in actions:
+            if action.fd >= 0:
+                self._poll.register(action.fd, 0)  # tells when what it belongs to is gone
 
     def _lost(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         """The daemon has closed the device: its lines would be left as they are, so they go to safe."""
-        entry = self._entries.get(message["device"])
-        if entry is not None:
-            entry.give_up([part for part in entry.parts if part.exclusive])
-            for part in [part for part in entry.parts if part.hold]:
+        actuator = self._actuators.get(message["device"])
+        if actuator is not None:
+            actuator.give_up([action for action in actuator.actions if action.exclusive])
+            for action in [action for action in actuator.actions if action.hold]:
                 try:
-                    part.carry_out()
+                    action.carry_out()
                 except OSError as error:
                     # Without a working descriptor there is nothing to hold.
-                    self._log("warning", "guard_lost_hold", device=entry.device, why=str(error))
-                    entry.give_up([part])
+                    self._log("warning", "guard_lost_hold", device=actuator.device, why=str(error))
+                    actuator.give_up([action])
         client.send({"op": "lost", "device": message["device"]})
 
     def _release(self, client: DaemonSocket, message: Message) -> None:
         """A daemon is about to claim the device's lines."""
-        entry = self._entries.get(message["device"])
-        if entry is not None:
-            entry.pending = ""
-            entry.give_up([part for part in entry.parts if part.hold or part.exclusive])
+        actuator = self._actuators.get(message["device"])
+        if actuator is not None:
+            actuator.pending = ""
+            actuator.give_up([action for action in actuator.actions if action.hold or action.exclusive])
         client.send({"op": "released"})
 
     def _noted(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
-        del self._report[: message["count"]]
+        del self._reports[: message["count"]]
 
     def _back(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         """The daemon has noticed: it makes everything safe itself before anything else moves."""
-        self._taken = False
-        for entry in self._entries.values():
-            entry.pending = ""
+        self._took_over = False
+        for actuator in self._actuators.values():
+            actuator.pending = ""
 
     def _bye(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         """An orderly stop. `safe`: what is so already; lines are held on, the rest is forgotten."""
         client.said_bye = True
-        self._taken = True
-        for entry in list(self._entries.values()):
-            if entry.device not in message["safe"]:
-                self._go_safe(entry, "the daemon could not when it stopped")
+        self._took_over = True
+        for actuator in list(self._actuators.values()):
+            if actuator.device not in message["safe"]:
+                actuator.make_safe("the daemon could not when it stopped")
             else:
-                entry.give_up([part for part in entry.parts if not part.hold])
-                if not entry.parts:
-                    del self._entries[entry.device]
-        self._crew.start()
+                self._give_up(actuator, [action for action in actuator.actions if not action.hold])
+        self._workers.start()
 
     def _forget(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
-        """The device is configured no more, or another way to safe is about to come."""
-        entry = self._entries.pop(message["device"], None)
-        if entry is not None:
-            entry.pending = ""
-            entry.give_up(list(entry.parts))
+        """The device left the configuration, or other actions for it are about to come."""
+        actuator = self._actuators.pop(message["device"], None)
+        if actuator is not None:
+            actuator.pending = ""
+            actuator.give_up(list(actuator.actions))
 
     # -- acting ---------------------------------------------------------------------------------------------
 
     def _check_silence(self) -> None:
-        if self._daemon is None or self._taken:
+        if self._daemon is None or self._took_over:
             return
         if time.monotonic() - self._heard_s >= self._timeout_s:
-            # Perhaps it was this process that stood still: what has come meanwhile counts.
+            # Perhaps this process stood still: what has arrived meanwhile counts.
             self._receive(self._daemon)
             silent_s = time.monotonic() - self._heard_s
-            if self._daemon is not None and not self._taken and silent_s >= self._timeout_s:
+            if self._daemon is not None and not self._took_over and silent_s >= self._timeout_s:
                 self._take_over(f"the daemon was silent for {silent_s:.1f} s")
 
     def _take_over(self, why: str) -> None:
-        self._taken = True
-        for entry in self._entries.values():
-            self._go_safe(entry, why)
-        self._crew.start()
-        self._log("critical", "guard_takes_over", why=why, devices=", ".join(self._entries))
+        self._took_over = True
+        for actuator in self._actuators.values():
+            actuator.make_safe(why)
+        self._workers.start()
+        self._log("critical", "guard_takes_over", why=why, devices=", ".join(self._actuators))
         if self._daemon is not None:
             self._daemon.send({"op": "took", "why": why})
 
-    def _go_safe(self, entry: Entry, why: str) -> None:
-        entry.failed = False
-        entry.pending = why
-
-    def _tell(self, outcome: Outcome) -> None:
-        """From a thread of the crew."""
-        self._outcomes.append(outcome)
+    def _on_report(self, report: Report) -> None:
+        """On the thread of a bus."""
+        self._new_reports.append(report)
         os.eventfd_write(self._wake, 1)
 
-    def _take_outcomes(self) -> None:
-        news: list[Outcome] = []
-        while self._outcomes:
-            news.append(self._outcomes.pop(0))
-        for outcome in news:
-            level = "warning" if outcome["result"] == "done" else "error"
-            told = {name: value for name, value in outcome.items() if name != "at_ms"}
-            self._log(level, "guard_made_safe", **told)
-        self._report += news
-        del self._report[:-REPORT_MAX]
-        if news and self._daemon is not None:
-            self._daemon.send({"op": "report", "report": news})
+    def _take_reports(self) -> None:
+        reports: list[Report] = []
+        while self._new_reports:
+            reports.append(self._new_reports.pop(0))
+        for report in reports:
+            level = "warning" if report["result"] == "done" else "error"
+            members = {name: value for name, value in report.items() if name != "at_ms"}
+            self._log(level, "guard_made_safe", **members)
+        self._reports += reports
+        del self._reports[:-REPORT_MAX]
+        if reports and self._daemon is not None:
+            self._daemon.send({"op": "report", "report": reports})
 
 
 def _notifier() -> Callable[[str], None]:

@@ -11,8 +11,8 @@ from gpiozero.pins.mock import MockFactory
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio import Edge
+from device_agent.bus.gpio_debounce import Debouncer
 from device_agent.bus.gpio_gpiozero import EDGES_MAX, GpiozeroGpio
-from device_agent.bus.gpio_watch import Watch
 from device_agent.bus.inbox import Inbox
 from device_agent.errors import BusError, BusGone, BusHeld
 
@@ -167,9 +167,9 @@ def test_a_chip_that_falls_silent_is_told():
         if dead.is_set():
             raise BusGone("the chip is gone")
 
-    watch = Watch("watch", check)
+    watch = Debouncer("watch", check)
     inbox: Inbox[Edge] = Inbox(10)
-    watch.line(inbox, 0.0, False)
+    watch.add(inbox, 0.0, False)
     dead.set()
     with pytest.raises(BusGone, match="the chip is gone"):
         collected(inbox, lambda got: False, LIMIT_S)

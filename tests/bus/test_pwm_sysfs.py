@@ -9,7 +9,7 @@ import pytest
 
 from device_agent.bus.pwm_sysfs import SysfsPwm
 from device_agent.errors import BusError, BusGone
-from device_agent.guard.acts import carry_out
+from device_agent.guard.actions import carry_out
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio_gpiod import GpiodGpio
 from device_agent.bus.gpio_gpiozero import GpiozeroGpio
 from device_agent.errors import BusError
-from device_agent.guard.acts import carry_out
+from device_agent.guard.actions import carry_out
 from device_agent.safety.safe_recorder import open_and_record, recorded
 from device_agent.testing import Board, check_driver, open_handle
 from device_agent.testing.board.server import BoardServer

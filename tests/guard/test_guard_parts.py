@@ -22,7 +22,7 @@ from device_agent.bus.recipe import Recipe
 from device_agent.bus.serial_port import SerialPort
 from device_agent.driver import Actuator
 from device_agent.errors import BusError
-from device_agent.guard.acts import carry_out
+from device_agent.guard.actions import carry_out
 from device_agent.safety.safe_recorder import open_and_record, recorded
 from device_agent.testing.board import Board, open_handle
 from device_agent.testing.board.server import BoardServer

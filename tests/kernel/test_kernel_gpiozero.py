@@ -123,7 +123,7 @@ def test_a_removed_chip_is_told_and_nothing_spins(rig, tmp_path):
 
 GUARDED = """
 from device_agent.bus.gpio_gpiod import GpiodGpio
-from device_agent.guard.acts import carry_out
+from device_agent.guard.actions import carry_out
 
 def act(recipe):
     return {"kind": recipe.kind, **recipe.members}

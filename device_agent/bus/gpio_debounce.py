@@ -1,4 +1,4 @@
-"""One thread a bus that waits for levels to hold, and notices a chip that fell silent."""
+"""One thread for each bus that debounces inputs and notices a dead chip."""
 
 import heapq
 import threading
@@ -30,8 +30,8 @@ class _Due:
     edge: Edge = field(compare=False)
 
 
-class Watch:
-    """Starts its thread with the first line. `check` raises BusError when the chip is dead."""
+class Debouncer:
+    """Its thread starts with the first line. `check` raises BusError when the chip is dead."""
 
     def __init__(self, name: str, check: Callable[[], None]) -> None:
         self._name = name
@@ -42,8 +42,8 @@ class Watch:
         self._stopping = False
         self._thread: threading.Thread | None = None
 
-    def line(self, inbox: Inbox[Edge], debounce_s: float, active: bool) -> Callable[[Edge], None]:
-        """Watch over this line from now on; returns where its raw edges go, on any thread."""
+    def add(self, inbox: Inbox[Edge], debounce_s: float, active: bool) -> Callable[[Edge], None]:
+        """Begin with a line; returns the function that takes its raw edges, on any thread."""
         with self._changed:
             self._inboxes.append(inbox)
             if self._thread is None:
@@ -54,7 +54,7 @@ class Watch:
         line = _Debounced(inbox, debounce_s, active)
         return lambda edge: self._take(line, edge)
 
-    def forget(self, inbox: Inbox[Edge]) -> None:
+    def remove(self, inbox: Inbox[Edge]) -> None:
         with self._changed:
             self._inboxes = [kept for kept in self._inboxes if kept is not inbox]
 
@@ -92,7 +92,7 @@ class Watch:
                         inbox.fail(error)
 
     def _release(self, now_s: float) -> None:
-        """Give out the levels that have held. One that was followed by another edge never happened."""
+        """Pass on the levels that have held. One that was followed by another edge is dropped."""
         while self._due and self._due[0].at_s <= now_s:
             due = heapq.heappop(self._due)
             line = due.line

@@ -1,6 +1,6 @@
 """What the guard can do: set a line, write bytes, write to an I2C chip, publish. Blocking calls with limits.
 
-Each takes the act as `device_agent.bus.recipe.Recipe` describes it and raises OSError when it did not work.
+Each takes an action as `device_agent.bus.recipe.Recipe` describes it and raises OSError if it failed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    Act = dict[str, Any]
+    ActionData = dict[str, Any]
 
 # linux/gpio.h: GPIO_V2_LINE_SET_VALUES_IOCTL; its two 64-bit words are the values, and of which lines.
 LINE_SET_VALUES = 0xC010_B40F
@@ -34,36 +34,36 @@ SMBUS_BLOCK_MAX = 32
 BYTES_LIMIT_S = 2.0
 
 
-def carry_out(act: Act, fd: int) -> int:
-    """Do one act; `fd` is the guard's own descriptor for it, -1 where it has none. Raises OSError.
+def carry_out(action: ActionData, fd: int) -> int:
+    """Do one action; `fd` is the guard's own descriptor for it, -1 where it has none. Raises OSError.
 
     Returns the descriptor to keep from now on.
     """
-    kind = act["kind"]
+    kind = action["kind"]
     if kind == "claim" and fd < 0:
-        return claim_line(act["path"], act["offset"], act["active"])
+        return claim_line(action["path"], action["offset"], action["active"])
     if kind in ("line", "claim"):
-        set_line(fd, act["active"])
+        set_line(fd, action["active"])
     elif kind == "bytes":
-        write_bytes(fd, act["steps"], act["answer"])
+        write_bytes(fd, action["steps"], action["answer"])
     elif kind == "i2c":
-        write_i2c(act["path"], act["steps"])
+        write_i2c(action["path"], action["steps"])
     elif kind == "smbus":
-        write_smbus(act["path"], act["steps"])
+        write_smbus(action["path"], action["steps"])
     else:
         from device_agent.guard import mqtt
 
-        mqtt.publish(act)
+        mqtt.publish(action)
     return fd
 
 
-def prepare(act: Act) -> None:
+def prepare(action: ActionData) -> None:
     """Load now what `carry_out` will need: it may be needed because the machine is out of memory."""
-    if act["kind"] == "mqtt":
+    if action["kind"] == "mqtt":
         from device_agent.guard import mqtt
 
-        mqtt.prepare(act)
-    elif act["kind"] == "smbus":
+        mqtt.prepare(action)
+    elif action["kind"] == "smbus":
         import array as array
 
 

@@ -1,4 +1,4 @@
-"""The descriptor of a GPIO line that a library claimed and keeps to itself, found among the process's own.
+"""Finds the descriptor of a GPIO line that a library has claimed and does not expose.
 
 A line is driven while any duplicate of its descriptor is open: the guard needs one, whoever claimed the line.
 """
