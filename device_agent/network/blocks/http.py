@@ -1,11 +1,10 @@
-"""The one HTTP pool of the daemon, and the backend API's requests (protocol section 3).
+"""The HTTP pool of the daemon, and the requests of the backend API (docs/protocol.md).
 
-Foreign exceptions become ours here and in `pubsub`, nowhere else.
+Exceptions of aiohttp become ours here, those of pubnub in `pubsub`.
 """
 
 import asyncio
 import json
-import logging
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -159,8 +158,3 @@ def error_of(reply: Any) -> tuple[str, str]:
 def printable(text: str, limit: int = 300) -> str:
     """Text from the network, fit for a terminal and a log line."""
     return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()
-
-
-def quiet_pubnub() -> None:
-    """The library logs every failed request as an error; the loss is logged once, by whoever owns it."""
-    logging.getLogger("pubnub").setLevel(logging.CRITICAL + 1)

@@ -1,13 +1,15 @@
-"""What the agent is on the network, kept over restarts: control messages go to this very instance (W5)."""
+"""The agent's identity on the network, kept over restarts: control messages go to one instance (W5)."""
 
 import json
-import os
 import re
 import uuid
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import structlog
+
+from device_agent.store.files import set_aside, write_atomically
 
 log = structlog.get_logger("identity")
 
@@ -35,7 +37,7 @@ class Identity:
 
 
 class IdentityFile:
-    """One small file, mode 0600, replaced as a whole; a damaged one is set aside and begun anew."""
+    """One small file, mode 0600, replaced as a whole. A damaged one is set aside and a new identity made."""
 
     def __init__(self, path: Path, agent_name: str) -> None:
         self._path = path
@@ -44,45 +46,40 @@ class IdentityFile:
         self.save()
 
     def _load(self, agent_name: str) -> Identity:
-        known = {item.name: item.type for item in fields(Identity)}
-        stored: dict[str, object] = {}
-        try:
-            loaded = json.loads(self._path.read_text(encoding="utf-8"))
-            if isinstance(loaded, dict):
-                stored = {key: value for key, value in loaded.items() if key in known}
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError) as error:
-            aside = self._path.with_suffix(".damaged")
-            log.warning("identity_set_aside", file=str(self._path), aside=str(aside), error=str(error))
-            try:
-                self._path.replace(aside)
-            except OSError:
-                log.warning("identity_not_moved", file=str(self._path))
-        defaults = Identity()
-        clean = {
-            key: value for key, value in stored.items() if isinstance(value, type(getattr(defaults, key)))
+        stored = self._read()
+        defaults = asdict(Identity())
+        fits = {
+            name: stored[name]
+            for name, default in defaults.items()
+            if isinstance(stored.get(name), type(default))
         }
-        identity = Identity(**clean)
-        if identity.agent_name != agent_name or not re.fullmatch(
-            r"AG-\w+-[0-9a-f-]{36}", identity.instance_id
-        ):
+        identity = Identity(**fits)
+        good_id = re.fullmatch(r"AG-\w+-[0-9a-f-]{36}", identity.instance_id)
+        if identity.agent_name != agent_name or not good_id:
             identity = Identity(agent_name=agent_name, instance_id=f"AG-{agent_name}-{uuid.uuid4()}")
         return identity
 
+    def _read(self) -> dict[str, Any]:
+        try:
+            loaded = json.loads(self._path.read_text(encoding="utf-8"))
+            return loaded if isinstance(loaded, dict) else {}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            log.warning("identity_unreadable", file=str(self._path), error=str(error))
+        try:
+            log.warning("identity_set_aside", aside=str(set_aside(self._path)))
+        except OSError as error:
+            log.warning("identity_not_moved", file=str(self._path), error=str(error))
+        return {}
+
     def save(self) -> None:
-        """Write if anything changed. A full or read-only disk is reported and does not stop the agent."""
+        """Write if anything changed. A full or read-only disk is logged and does not stop the agent."""
         text = json.dumps(asdict(self.identity), indent=1)
         if text == self._saved:
             return
-        temporary = self._path.with_suffix(".new")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
+            write_atomically(self._path, text.encode())
             self._saved = text
         except OSError as error:
             log.warning("identity_not_saved", file=str(self._path), error=str(error))
