@@ -4,8 +4,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from device_agent.config.models import NetworkConfig
 from device_agent.config.secret import VARIABLE, api_key
 from device_agent.errors import ConfigError, Rejected
+from device_agent.store.files import write_atomically
 
 SCHEMA_VERSION = 2
 KEY_MAX = 512
@@ -23,7 +23,7 @@ _NEVER = "0001-01-01"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """One login. `expires_at` is RFC 3339, empty for never."""
+    """One login. `expires_at` is an RFC 3339 time, empty for never."""
 
     api_key: str = field(repr=False)
     org_id: str = ""
@@ -39,7 +39,7 @@ def credentials_path(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def load(path: Path) -> Credentials | None:
-    """The stored login, None without one. Raises ConfigError where the file cannot serve."""
+    """The stored login, None without one. Raises ConfigError if the file cannot be used."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -63,7 +63,7 @@ def _checked(path: Path, body: Any) -> Credentials:
         raise ConfigError(f"{path} is from an older version: run `device-agent login` again")
     if version > SCHEMA_VERSION:
         raise ConfigError(f"{path} is from a newer version (schema {version}): upgrade device-agent")
-    texts = {name: body.get(name) or "" for name in ("api_key", "org_id", "org_name", "key_id", "expires_at")}
+    texts = {each.name: body.get(each.name) or "" for each in fields(Credentials)}
     if not all(isinstance(text, str) for text in texts.values()) or not is_key(texts["api_key"]):
         raise ConfigError(f"{path} is damaged: run `device-agent login` again")
     if texts["expires_at"].startswith(_NEVER):
@@ -72,26 +72,12 @@ def _checked(path: Path, body: Any) -> Credentials:
 
 
 def save(path: Path, login: Credentials) -> None:
-    """Replace the file as a whole, 0600 in a folder of 0700. Raises OSError."""
+    """Replace the file as a whole, mode 0600 in a folder of mode 0700. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    body: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "api_key": login.api_key}
-    body |= {
-        name: value
-        for name in ("org_id", "org_name", "key_id", "expires_at")
-        if (value := getattr(login, name))
-    }
-    fresh = path.with_suffix(f".{os.getpid()}.new")
-    try:
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(body, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        with suppress(OSError):
-            fresh.unlink()
-        raise
+    members = {name: value for name, value in asdict(login).items() if value}
+    write_atomically(
+        path, f"{json.dumps({'schema_version': SCHEMA_VERSION, **members}, indent=2)}\n".encode()
+    )
 
 
 def is_key(text: str) -> bool:
@@ -102,10 +88,10 @@ def is_key(text: str) -> bool:
 def key_and_source(
     network: NetworkConfig, environ: Mapping[str, str] = os.environ
 ) -> tuple[str, str, Credentials | None]:
-    """The key for a person's commands, where it is from, and the login if it is from there.
+    """The API key for account commands, its source in words, and the login if the key comes from it.
 
-    $BLOCKS_API_KEY, else the login, else the file that the daemon has it from.
-    Raises Rejected `not_allowed` where there is none, or where the login is over.
+    It is $BLOCKS_API_KEY, else that of the login, else that of the daemon (`network.api_key_file`).
+    Raises Rejected `not_allowed` if there is none, or if the login has expired.
     """
     if environ.get(VARIABLE, "").strip():
         return api_key(network, environ={VARIABLE: environ[VARIABLE]}), f"${VARIABLE}", None
@@ -126,7 +112,7 @@ def key_and_source(
 
 
 def expired(expires_at: str) -> bool:
-    """Whether an RFC 3339 instant is over; one that cannot be read is for the service to judge."""
+    """Whether an RFC 3339 time is past; false for one that cannot be read, which the network then checks."""
     try:
         at = datetime.fromisoformat(expires_at)
     except ValueError:

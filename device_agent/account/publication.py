@@ -1,4 +1,4 @@
-"""What is published: the card with its listing and prices, and how it differs from what is there."""
+"""What is published: the card with its listing and prices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from device_agent.errors import AgentError
 
 @dataclass(frozen=True, slots=True)
 class ListingLimits:
-    """Bounds of prices in US dollars and of free units; the defaults are the documented ones."""
+    """Bounds of prices (US dollars), free tasks and free minutes; the defaults are the documented ones."""
 
     task_min: Decimal = Decimal("0.0001")
     task_max: Decimal = Decimal("25.00")
@@ -23,7 +23,7 @@ class ListingLimits:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Who may find the agent and what it costs: US dollars for each task, each minute of a pipe."""
+    """Who may find the agent, and its price in US dollars: for each task, for each minute of a pipe."""
 
     listing: str
     billing_mode: str
@@ -35,15 +35,15 @@ class Terms:
 
 
 def faults(terms: Terms, task_kinds: Sequence[str], limits: ListingLimits) -> list[str]:
-    """Everything that is wrong with the terms, one sentence each."""
+    """One sentence for each fault of the terms; empty if they can be published."""
     wrong: list[str] = []
-    told = (
+    stated = (
         ("--price-per-task", "request", terms.price_per_task, limits.task_min, limits.task_max),
         ("--price-per-minute", "pipe", terms.price_per_minute, limits.minute_min, limits.minute_max),
         ("--free-tasks", "request", terms.free_tasks, 0, limits.free_tasks_max),
         ("--free-minutes", "pipe", terms.free_minutes, 0, limits.free_minutes_max),
     )
-    for option, kind, value, low, high in told:
+    for option, kind, value, low, high in stated:
         if value is None:
             continue
         if terms.billing_mode == "free":
@@ -63,7 +63,7 @@ def faults(terms: Terms, task_kinds: Sequence[str], limits: ListingLimits) -> li
 
 
 def by_kind(value: Any, task_kinds: Sequence[str], option: str) -> tuple[Any, Any]:
-    """One value as (for tasks, for minutes), for an agent that serves one kind of task alone."""
+    """One value as (for tasks, for minutes). Raises AgentError for an agent that serves both kinds."""
     if value is None:
         return None, None
     if len(task_kinds) > 1:
@@ -76,17 +76,17 @@ def by_kind(value: Any, task_kinds: Sequence[str], option: str) -> tuple[Any, An
 
 
 def body(card: Mapping[str, Any], terms: Terms) -> dict[str, Any]:
-    """The request of the vendor's command line, without what tells the client."""
-    made: dict[str, Any] = {
+    """The body of the publish request, without the members that name the client (`Account.publish`)."""
+    request: dict[str, Any] = {
         "agentName": card["identity"]["agentName"],
         "card": card,
         "listing": terms.listing,
         "billingMode": terms.billing_mode,
     }
     if terms.billing_mode == "free":
-        return made
-    made["tcAcceptedAt"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return request
+    request["tcAcceptedAt"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     prices = {"pricePerTask": terms.price_per_task, "pricePerMinute": terms.price_per_minute}
-    made |= {name: format(price, "f") for name, price in prices.items() if price is not None}
+    request |= {name: format(price, "f") for name, price in prices.items() if price is not None}
     free = {"freeTasksPerConsumer": terms.free_tasks, "freeMinutesPerConsumer": terms.free_minutes}
-    return made | {name: count for name, count in free.items() if count is not None}
+    return request | {name: count for name, count in free.items() if count is not None}

@@ -1,4 +1,4 @@
-"""The network's account API: one object for the few requests of one command."""
+"""The network's account API."""
 
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -22,7 +22,7 @@ AGENTS = "/api/v1/registry/agents"
 
 
 class Account:
-    """Raises Rejected `not_allowed` where the key is refused, AgentError with one sentence else."""
+    """The requests of one command. Raises Rejected `not_allowed` if the key is refused, else AgentError."""
 
     def __init__(self, api: Api, api_key: str, dashboard_url: str) -> None:
         self._api = api
@@ -30,17 +30,17 @@ class Account:
         self.dashboard_url = dashboard_url
 
     async def context(self) -> dict[str, str | int]:
-        """`orgId`, `orgName`, `agentCount` of the key's organisation, as far as the service tells."""
+        """`orgId`, `orgName` and `agentCount` of the key's organisation, as far as the answer has them."""
         reply = await self._ask("GET", "/api/v1/registry/publish-context")
-        found: dict[str, str | int] = {
+        members: dict[str, str | int] = {
             name: printable(reply[name]) for name in ("orgId", "orgName") if isinstance(reply.get(name), str)
         }
         if isinstance(reply.get("agentCount"), int):
-            found["agentCount"] = reply["agentCount"]
-        return found
+            members["agentCount"] = reply["agentCount"]
+        return members
 
     async def limits(self) -> ListingLimits:
-        """The bounds of prices; the documented ones where the service does not tell them."""
+        """The bounds of prices; the documented ones if the network does not answer."""
         try:
             reply = await self._api.request("GET", "/api/v1/pricing/limits", limit_s=LIMITS_LIMIT_S)
             return ListingLimits(
@@ -55,31 +55,31 @@ class Account:
             return ListingLimits()
 
     async def agent(self, name: str) -> dict[str, Any] | None:
-        """The registry's entry of an agent; None where there is none that this key may see."""
+        """The registry's entry of an agent; None if there is none that this key may see."""
         try:
             reply = await self._ask("GET", f"{AGENTS}?agentName={quote(name)}")
         except Missing:
             return None
-        found = reply.get("agent")
-        if not isinstance(found, dict):
+        entry = reply.get("agent")
+        if not isinstance(entry, dict):
             raise AgentError(f"the registry's entry of {name} has a bad form: try again later")
-        return found
+        return entry
 
     async def publish(self, body: Mapping[str, Any]) -> str:
-        """Publish or publish again; the agent's page."""
-        whole = {
+        """Publish an agent or its changes; returns the address of its page."""
+        request = {
             **body,
             "cliVersion": f"device-agent/{__version__}",
             "protocolVersions": [PROTOCOL_VERSION],
             "preferredProtocolVersion": PROTOCOL_VERSION,
         }
-        reply = await self._ask("POST", AGENTS, whole)
+        reply = await self._ask("POST", AGENTS, request)
         agent = reply.get("agent")
         url = reply.get("agentUrl") or (agent.get("url") if isinstance(agent, dict) else None)
         return _web(url) or self.page(str(body["agentName"]))
 
     async def unpublish(self, name: str) -> None:
-        """Delete an agent. Done only if the answer says so of this very agent."""
+        """Delete an agent. Raises AgentError unless the answer confirms it for this agent."""
         try:
             reply = await self._ask("DELETE", f"{AGENTS}?agentName={quote(name)}")
         except Missing:
@@ -88,20 +88,20 @@ class Account:
             raise AgentError(f"the network did not say that {name} is deleted: look at {self.page(name)}")
 
     async def invite(self, name: str, whom: Mapping[str, str]) -> dict[str, Any]:
-        """Invite `{"email"}` or `{"targetOrgSlug"}`: `inviteUrl` and `notified` where they are told."""
+        """Invite `{"email"}` or `{"targetOrgSlug"}`; returns `inviteUrl` and `notified` if there are any."""
         try:
             reply = await self._ask("POST", f"/api/v1/agents/{quote(name)}/invitations", dict(whom))
         except Missing:
             raise AgentError(f"there is no agent {name} of this organisation: publish it first") from None
-        told: dict[str, Any] = {}
+        answer: dict[str, Any] = {}
         if url := _web(reply.get("inviteUrl")):
-            told["inviteUrl"] = url
+            answer["inviteUrl"] = url
         if isinstance(reply.get("notified"), int):
-            told["notified"] = reply["notified"]
-        return told
+            answer["notified"] = reply["notified"]
+        return answer
 
     async def access(self, name: str) -> dict[str, list[dict[str, str]]]:
-        """Who has access (`grants`) and who was asked (`invitations`), in texts that a terminal may show."""
+        """`grants` (who has access) and `invitations` (who was invited), with texts fit for a terminal."""
         reply: dict[str, Any] = {}
         try:
             for what in ("invitations", "grants"):
@@ -109,16 +109,17 @@ class Account:
         except Missing:
             raise AgentError(f"there is no agent {name} of this organisation") from None
         invited = [
-            {"id": _text(one, "id"), "who": _text(one, "email", "scope"), "until": _text(one, "expiresAt")}
-            for one in _objects(reply.get("invitations"))
+            {"id": _text(item, "id"), "who": _text(item, "email", "scope"), "until": _text(item, "expiresAt")}
+            for item in _objects(reply.get("invitations"))
         ]
         granted = [
             {
-                "id": _text(one, "id"),
-                "who": _text(one.get("granteeUser"), "email", "name") or _text(one.get("granteeOrg"), "name"),
-                "since": _text(one, "createdAt"),
+                "id": _text(item, "id"),
+                "who": _text(item.get("granteeUser"), "email", "name")
+                or _text(item.get("granteeOrg"), "name"),
+                "since": _text(item, "createdAt"),
             }
-            for one in _objects(reply.get("grants"))
+            for item in _objects(reply.get("grants"))
         ]
         return {"grants": granted, "invitations": invited}
 
@@ -144,7 +145,7 @@ class Account:
                 raise Rejected("not_allowed", text) from error
             if error.status == 403:
                 raise Rejected("not_allowed", str(error)) from error
-            raise AgentError(_told(error)) from error
+            raise AgentError(_sentence(error)) from error
         except Unreachable as error:
             raise AgentError(f"{error}: is there a network, and is {self._api.base_url} right?") from error
 
@@ -153,7 +154,7 @@ class Missing(AgentError):
     """HTTP 404."""
 
 
-def _told(error: Refused) -> str:
+def _sentence(error: Refused) -> str:
     if error.code == "BillingModeInvalid":
         return (
             f"{error}; an agent that has a price stays paid: publish with --billing-mode paid and its prices"
@@ -163,7 +164,7 @@ def _told(error: Refused) -> str:
 
 @asynccontextmanager
 async def account(network: NetworkConfig, api_key: str) -> AsyncIterator[Account]:
-    """An account that is ready to be asked. Raises AgentError where the network has no address for it."""
+    """An account with its connections. Raises AgentError if the network has no address for it."""
     http = Http(Connectivity(SystemClock()))
     try:
         document = await _document(http, network)
@@ -193,13 +194,13 @@ def _dashboard(document: Mapping[str, Any], base_url: str) -> str:
     Unverified: the member `dashboard.baseUrl` of the config document; without it the API's origin serves.
     """
     own = document.get("dashboard")
-    told = _web(own.get("baseUrl")) if isinstance(own, dict) else ""
+    documented = _web(own.get("baseUrl")) if isinstance(own, dict) else ""
     named = os.environ.get("BLOCKS_APP_BASE_URL") or os.environ.get("BLOCKS_DASHBOARD_URL")
-    return (named or told or base_url).rstrip("/")
+    return (named or documented or base_url).rstrip("/")
 
 
 def _web(url: Any) -> str:
-    """An address of the web, fit for a terminal; else empty."""
+    """An http or https address that a terminal may show; else empty."""
     if isinstance(url, str) and url.startswith(("https://", "http://")) and url == printable(url, 2000):
         return url
     return ""
@@ -223,11 +224,11 @@ def _count(reply: Mapping[str, Any], name: str) -> int:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _text(value: Any, *names: str) -> str:
-    """The first of these members that is a text, without control characters."""
+    """The first of these members that is a text, fit for a terminal."""
     members = value if isinstance(value, dict) else {}
-    found = next((members[name] for name in names if isinstance(members.get(name), str)), "")
-    return printable(found)[:200]
+    text = next((members[name] for name in names if isinstance(members.get(name), str)), "")
+    return printable(text, 200)
