@@ -11,31 +11,28 @@ from device_agent import __version__
 from device_agent.background import BackgroundTasks
 from device_agent.card.compare import CardWatch
 from device_agent.clock import Clock
-from device_agent.commands.executor import CommandExecutor
+from device_agent.commands.control_side import build_control
 from device_agent.config import Config
 from device_agent.devices.clock_chip import ClockChip
-from device_agent.devices.device import Device
-from device_agent.devices.dispatcher import Dispatcher
 from device_agent.devices.hardware import HandleFactory, Hardware
 from device_agent.history.history_service import HistoryService
 from device_agent.network.blocks.joiner import JoinSettings
 from device_agent.network.blocks.network import BlocksNetwork
-from device_agent.operate.control_handlers import ControlHandlers
+from device_agent.operate.control_handlers import ControlHandlers, DiskUse
 from device_agent.operate.control_socket import ControlSocket
 from device_agent.operate.reload import Reloader
 from device_agent.operate.systemd import Notifier
-from device_agent.safety.emergency_stop import EmergencyStop
-from device_agent.safety.guard_client import GuardClient
-from device_agent.safety.safe_states import SafeStates
-from device_agent.safety.stop_latch import StopLatch
+from device_agent.records import ReadingSubscriber
 from device_agent.store.history.history_recorder import HistoryRecorder
 from device_agent.store.journal.journal import Journal, cut_off
 from device_agent.store.outbox.outbox import Outbox
 from device_agent.store.store_thread import StoreThread
 from device_agent.tasks.manager import TaskManager
 from device_agent.tasks.services import Services
+from device_agent.tasks.stream_subscriptions import StreamSubscriptions
 
 if TYPE_CHECKING:
+    from device_agent.delegation.delegation_rule import DelegationRule
     from device_agent.delegation.delegations import Delegations
 
 log = structlog.get_logger("agent")
@@ -77,79 +74,72 @@ class Agent:
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._open_stores(config)
-        self._dispatcher = Dispatcher(clock, self._history.add if self._history is not None else None)
-        self._latch = StopLatch(config.state.directory / "emergency_stop")
-        self._make_hardware(config, make_handle)
-        self._guard = self._make_guard(config, log_style)
+        rules: dict[str, DelegationRule] = {}
+        self._control = control = build_control(
+            config, self._journal, clock, log_style=log_style, delegation_actions=rules
+        )
+        self._clock_chip = ClockChip(control.context)
         title = config.agent.display_name or config.agent.name
-        self._history_service = HistoryService(title, self._history, self._devices, clock)
+        self._history_service = HistoryService(title, self._history, control.devices, clock)
+        self._streams = StreamSubscriptions(clock)
         services = Services(
-            devices=self._devices,
-            dispatcher=self._dispatcher,
-            executor=self._executor,
-            safe_states=self._safe_states,
+            devices=control.devices,
+            subscriptions=self._streams,
+            executor=control.executor,
+            safe_states=control.safe_states,
             outbox=self._outbox,
             journal=self._journal,
             history_service=self._history_service,
             clock=clock,
         )
         self._tasks = TaskManager(services)
-        self._reloader = Reloader(config, self._hardware, self._safe_states, self._executor, self._tasks)
-        self._network = BlocksNetwork(
-            self._settings(api_key),
-            self._tasks,
-            clock,
-            config.state.directory,
-            need_proof_s=self._need_proof_s,
-            on_card=CardWatch(lambda: self._executor.config).published,
+        self._network = self._make_network(config, api_key)
+        self._delegations = (
+            self._make_delegations(config, sessions_key, rules) if config.delegations else None
         )
-        self._delegations = self._make_desk(config, sessions_key) if config.delegations else None
+        self._hardware = self._make_hardware(make_handle)
+        self._reloader = Reloader(control, self._hardware, self._tasks)
         self._socket = self._make_socket(config)
 
-    def _make_guard(self, config: Config, log_style: str) -> GuardClient:
-        return GuardClient(
-            self._devices,
-            self._safe_states,
-            self._executor.leases,
-            self._journal,
+    def _make_network(self, config: Config, api_key: str) -> BlocksNetwork:
+        executor = self._control.executor
+        return BlocksNetwork(
+            self._settings(api_key),
+            self._tasks,
             self._clock,
-            folder=config.state.runtime_directory,
-            timeout_s=config.safety.guard_timeout_s,
-            log_style=log_style,
+            config.state.directory,
+            need_proof_s=self._need_proof_s,
+            on_card=CardWatch(lambda: executor.config).published,
         )
 
-    def _make_desk(self, config: Config, key: str) -> "Delegations":
-        # Who delegates nothing does not pay for it.
+    def _make_hardware(self, make_handle: HandleFactory) -> Hardware:
+        # In this order, after the emergency stop and the conditions: record, react, report.
+        subscribers: list[ReadingSubscriber | None] = [self._history, self._delegations, self._streams]
+        return self._control.make_hardware(
+            make_handle,
+            clock_chip=self._clock_chip,
+            subscribers=[one for one in subscribers if one is not None],
+        )
+
+    def _make_delegations(
+        self, config: Config, key: str, rules: "dict[str, DelegationRule]"
+    ) -> "Delegations":
+        # Loaded only if the configuration has delegations.
         from device_agent.delegation.delegations import Delegations
 
         return Delegations(
             config,
             key,
-            self._devices,
-            self._dispatcher,
-            self._executor,
+            self._control.devices,
+            self._streams,
+            self._control.executor,
             self._history_service,
             self._journal,
             self._store,
             self._clock,
             self._network.http.session,
+            rules,
         )
-
-    def _make_hardware(self, config: Config, make_handle: HandleFactory) -> None:
-        self._devices: dict[str, Device] = {}
-        self._safe_states = SafeStates(self._devices, self._journal, self._clock, self._latch.check)
-        self._emergency_stop = EmergencyStop(
-            config.safety, self._latch, self._devices, self._safe_states, self._journal, self._clock
-        )
-        self._timekeeper = ClockChip(self._devices, self._journal, self._clock)
-        sink = self._timekeeper.tap(self._emergency_stop.tap(self._safe_states.tap(self._dispatcher)))
-        self._hardware = Hardware(config, make_handle, sink, self._clock, self._devices)
-        for device in self._devices.values():
-            self._safe_states.adopt(device)
-        self._executor = CommandExecutor(
-            config, self._devices, self._safe_states, self._journal, self._clock, self._latch
-        )
-        self._executor.press = self._emergency_stop.press
 
     def _open_stores(self, config: Config) -> None:
         self._store = StoreThread()
@@ -170,22 +160,23 @@ class Agent:
         self._history = _history(config, self._store, self._clock)
 
     def _make_socket(self, config: Config) -> ControlSocket:
-        owner = ControlHandlers(
-            config,
-            self._devices,
-            self._executor,
-            self._safe_states,
+        history, delegations = self._history, self._delegations
+        handlers = ControlHandlers(
+            self._control,
             self._tasks,
             self._network,
-            self._outbox,
-            self._journal,
-            self._guard,
             self._history_service,
-            self._emergency_stop,
-            self._hardware,
-            self._delegations.status if self._delegations is not None else list,
+            figures={
+                "outbox": self._outbox.figures,
+                "disk": DiskUse().figures,
+                "history": (lambda: None) if history is None else history.figures,
+                "guard": self._control.guard.status,
+                "emergency_stop": self._control.emergency_stop.status,
+                "buses": self._hardware.figures,
+                "delegations": list if delegations is None else delegations.status,
+            },
         )
-        return ControlSocket(config.state.runtime_directory / "control.sock", owner.handlers())
+        return ControlSocket(config.state.runtime_directory / "control.sock", handlers.handlers())
 
     def _settings(self, api_key: str) -> JoinSettings:
         network, agent = self._config.network, self._config.agent
@@ -219,19 +210,18 @@ class Agent:
         self._network.membership.try_again()
         async with self._reloading:
             if await self._reloader.reload():
-                await self._guard.follow(self._devices)
+                await self._control.guard.follow()
 
     async def run(self) -> int:
         """Until `stop`; returns the exit code. Raises AgentError where another daemon has all this."""
         # Before the stores: its journal and its crash log are not ours to put in order.
         self._socket.check_alone()
         await self._journal.open()
-        self._latch.load()
-        await self._safe_states.recall()
+        await self._control.recall()
         await self._settle_unfinished()
         await self._outbox.load()
         await self._tasks.load()
-        await self._guard.start()
+        await self._control.guard.start()
         if self._delegations is not None:
             await self._delegations.start()
         self._hardware.start()
@@ -243,7 +233,7 @@ class Agent:
         self._background.run_forever("watch", self._watch)
         if (watchdog_s := self._notifier.watchdog_s) is not None:
             self._background.run_forever("watchdog", lambda: self._feed(watchdog_s))
-        self._background.run_forever("clock", self._timekeeper.run)
+        self._background.run_forever("clock", self._clock_chip.run)
         self._background.spawn("ready", self._say_ready())
         try:
             await self._stopping.wait()
@@ -256,7 +246,7 @@ class Agent:
         for caller, id_, what in await self._journal.unfinished_commands():
             self._journal.finish_command(caller, cut_off(id_), self._clock.now_ms())
             device = str(what.get("device", ""))
-            self._safe_states.mark_unknown(device)
+            self._control.safe_states.mark_unknown(device)
             self._journal.actuation(
                 self._clock.now_ms(), "device-agent", device, "unfinished command", "unknown"
             )
@@ -277,19 +267,23 @@ class Agent:
             "READY=1\nSTATUS=" + ("joined" if self._network.membership.joined else "sampling")
         )
         log.info(
-            "ready", version=__version__, joined=self._network.membership.joined, devices=len(self._devices)
+            "ready",
+            version=__version__,
+            joined=self._network.membership.joined,
+            devices=len(self._control.devices),
         )
 
     async def _watch(self) -> None:
         """Link loss while actuators run, and buses that hang for good. Waits for nobody."""
+        safe_states = self._control.safe_states
         while True:
             await asyncio.sleep(WATCH_S)
             silent_s = self._network.connectivity.silent_s()
             for name, grace_s in self._tasks.graces().items():
                 if silent_s > grace_s:
-                    self._safe_states.spawn_safe(name, f"no link for {grace_s:g} s")
+                    safe_states.spawn_safe(name, f"no link for {grace_s:g} s")
             for name, limit_s in self._tasks.silences().items():
-                self._safe_states.spawn_safe(name, f"its caller has said nothing for {limit_s:g} s")
+                safe_states.spawn_safe(name, f"its caller has said nothing for {limit_s:g} s")
             for name, supervisor in self._hardware.supervisors.items():
                 if supervisor.stuck_too_long():
                     log.critical("bus_stuck", bus=name, why="only a new process can use it again")
@@ -312,8 +306,9 @@ class Agent:
         """Hardware first, politeness last."""
         self._notifier.tell("STOPPING=1")
         log.info("stopping", exit_code=self._exit_code)
-        self._safe_states.stopping = True
-        made_safe = await self._safe_states.all_safe("stop", SAFE_LIMIT_S)
+        control = self._control
+        control.safe_states.refuse_from_now_on()
+        made_safe = await control.safe_states.all_safe("stop", SAFE_LIMIT_S)
         for name, safe in made_safe.items():
             if not safe:
                 log.error("not_made_safe_at_stop", device=name)
@@ -324,10 +319,9 @@ class Agent:
         network.cancel()
         await self._bounded("network", asyncio.wait([network]), LEAVE_LIMIT_S)
         await self._bounded("socket", self._socket.close(), 1.0)
-        await self._guard.bye(made_safe)
-        await self._emergency_stop.close()
-        await self._timekeeper.close()
-        await self._safe_states.close()
+        await control.guard.bye(made_safe)
+        await self._clock_chip.close()
+        await control.close()
         await self._background.close()
         await self._hardware.close()
         await self._bounded("journal", self._close_store(), STORE_LIMIT_S)

@@ -251,3 +251,19 @@ def same_value(read: Value, wanted: Value) -> bool:
     if is_number(read) and is_number(wanted):
         return abs(read - wanted) <= 1e-3 * max(1.0, abs(wanted))
     return read == wanted
+
+
+class ReadingSubscriber:
+    """Receives what devices report; a subclass overrides what it needs.
+
+    All are plain calls on the event loop: they return at once and do not raise.
+    """
+
+    def on_reading(self, reading: Reading) -> None:
+        """A new reading, or (`silence="began"`) the last one, which has just become stale."""
+
+    def on_status(self, status: Status) -> None:
+        """A device is online, was lost, or is lost for another reason than before."""
+
+    def on_bytes(self, device: str, data: bytes) -> None:
+        """A chunk from a device that is a stream of bytes."""

@@ -117,9 +117,11 @@ class _Job:
 class Bus:
     """Owner of one handle. States: closed → open → faulted → open. All methods belong to the event loop."""
 
-    def __init__(self, name: str, handle: Handle) -> None:
+    def __init__(self, name: str, handle: Handle, timeout_s: float = 2.0) -> None:
+        """`timeout_s` bounds one call of a driver."""
         self.name = name
         self.handle = handle
+        self.timeout_s = timeout_s
         self.state = BusState.CLOSED
         self.faults = 0
         self.last_error = ""

@@ -110,7 +110,7 @@ def _read(config: Config, device: str) -> Any:
     try:
         return ask_daemon(config, {"op": "read", "device": device})
     except Unavailable:
-        from device_agent.operate.standalone_read import read_directly
+        from device_agent.operate.standalone_control import read_directly
 
         _without_log()
         return read_directly(config, device)

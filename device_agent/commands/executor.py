@@ -5,12 +5,11 @@ here: sessions, requests, the command line.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
 
-from device_agent.clock import Clock
 from device_agent.commands import delegation_action
 from device_agent.commands.authorization import (
     Actor,
@@ -24,6 +23,7 @@ from device_agent.commands.authorization import (
 )
 from device_agent.commands.plan import CommandPlan, Outcome, Send, action_of, check_files, describe
 from device_agent.config import Config
+from device_agent.devices.context import Context
 from device_agent.devices.device import Device
 from device_agent.errors import (
     AgentError,
@@ -40,10 +40,9 @@ from device_agent.errors import (
 from device_agent.messages.acks import Ack, AckState
 from device_agent.messages.commands import Command, Set, Stop, checked_args, checked_values
 from device_agent.records import SEND_FILE, File, Step, Value, same_value
+from device_agent.safety.emergency_stop import EmergencyStop
 from device_agent.safety.leases import Leases
 from device_agent.safety.safe_states import SafeStates
-from device_agent.safety.stop_latch import StopLatch
-from device_agent.store.journal.journal import Journal
 
 log = structlog.get_logger("command")
 
@@ -57,24 +56,25 @@ class CommandExecutor:
     def __init__(
         self,
         config: Config,
-        devices: Mapping[str, Device],
+        context: Context,
         safe_states: SafeStates,
-        journal: Journal,
-        clock: Clock,
-        latch: StopLatch,
+        emergency_stop: EmergencyStop,
+        questions: Mapping[str, delegation_action.DelegationAction],
     ) -> None:
+        """`questions` are filled later: by name; the right to drive one is the right to ask it."""
         self.config = config
-        self.latch = latch
-        self._devices = devices
-        self._safe_states = safe_states
-        self._journal = journal
-        self._clock = clock
+        self.questions = questions
         self.leases = Leases(config.safety.lease_idle_s)
+        self._devices = context.devices
+        self._safe_states = safe_states
+        self._emergency_stop = emergency_stop
+        self._journal = context.journal
+        self._clock = context.clock
         self._ended: dict[str, None] = {}
-        self.press: Callable[[str], Awaitable[Mapping[str, bool]]]
-        """The emergency stop, which is wired last."""
-        self.questions: Mapping[str, delegation_action.DelegationAction] = {}
-        """By name; the right to drive one is the right to ask it."""
+
+    def take(self, config: Config) -> None:
+        """A new configuration: its access rules hold from the next command on."""
+        self.config = config
 
     async def execute(
         self,
@@ -174,7 +174,7 @@ class CommandExecutor:
         if not any(may(self.config.access, "drive", actor, name) for name in self._devices):
             fault = Fault("not_allowed", "the owner's access rules do not let you drive anything")
             return Ack(command.id, AckState.REJECTED, error=fault)
-        if all((await self.press(actor.label)).values()):
+        if all((await self._emergency_stop.press(actor.label)).values()):
             return Ack(command.id)
         fault = Fault("internal", "latched, but not everything is known to be safe yet")
         return Ack(command.id, AckState.UNKNOWN, error=fault)

@@ -14,13 +14,13 @@ from device_agent.delegation.prompt_builder import PromptBuilder
 from device_agent.delegation.rate_limit import RateLimit
 from device_agent.delegation.state_file import StateFile
 from device_agent.devices.device import Device
-from device_agent.devices.dispatcher import Dispatcher
 from device_agent.history.history_service import HistoryService
 from device_agent.messages import events
 from device_agent.network.sessions_api import SessionsApi
-from device_agent.records import Reading, Status
+from device_agent.records import Reading, ReadingSubscriber, Status
 from device_agent.store.journal.journal import Journal
 from device_agent.store.store_thread import StoreThread
+from device_agent.tasks.stream_subscriptions import StreamSubscriptions
 
 if TYPE_CHECKING:
     import aiohttp
@@ -28,25 +28,27 @@ if TYPE_CHECKING:
 TICK_S = 1.0
 
 
-class Delegations:
-    """Owns the rules. Implements `device.Sink` for the dispatcher's listeners."""
+class Delegations(ReadingSubscriber):
+    """Owns the rules, which are triggered by what devices report."""
 
     def __init__(
         self,
         config: Config,
         key: str,
         devices: dict[str, Device],
-        dispatcher: Dispatcher,
+        subscriptions: StreamSubscriptions,
         executor: CommandExecutor,
         history_service: HistoryService,
         journal: Journal,
         thread: StoreThread,
         clock: Clock,
         pool: "Callable[[], aiohttp.ClientSession]",
+        rules: dict[str, DelegationRule],
     ) -> None:
-        self.rules: dict[str, DelegationRule] = {}
+        """`rules` are filled by `start`."""
+        self.rules = rules
         self._config = config
-        self._dispatcher = dispatcher
+        self._subscriptions = subscriptions
         self._executor = executor
         self._journal = journal
         self._clock = clock
@@ -75,9 +77,7 @@ class Delegations:
                 self._announce,
             )
             if last := self._book.rules[name].last:
-                self._remember(name, last)
-        self._executor.questions = self.rules
-        self._dispatcher.listeners.append(self)
+                self._subscriptions.remember(name, _event(last))
         for name, one in self.rules.items():
             self._background.run_forever(f"rule {name}", one.run)
         self._background.run_forever("tick", self._tick)
@@ -93,7 +93,7 @@ class Delegations:
             for rule in self.rules.values():
                 rule.tick()
 
-    # -- device.Sink ----------------------------------------
+    # -- what devices report ----------------------------------------
 
     def on_reading(self, reading: Reading) -> None:
         for rule in self.rules.values():
@@ -103,21 +103,16 @@ class Delegations:
         for rule in self.rules.values():
             rule.told(status)
 
-    def on_bytes(self, device: str, data: bytes) -> None:
-        """No rule listens to bytes."""
-
     # -- out ----------------------------------------
 
     def _announce(self, name: str, members: dict[str, Any]) -> None:
-        draft = self._remember(name, members)
-        self._dispatcher.announce(name, draft)
-
-    def _remember(self, name: str, members: dict[str, Any]) -> events.EventDraft:
-        """The newest event of each is what a new caller gets first, as with readings."""
-        rest = {key: value for key, value in members.items() if key != "at"}
-        draft = self._dispatcher.announced[name] = events.control(int(members["at"]), "delegation", rest)
-        return draft
+        self._subscriptions.announce(name, _event(members))
 
     def status(self) -> list[dict[str, Any]]:
         """For the owner."""
         return [rule.status() for rule in self.rules.values()]
+
+
+def _event(members: dict[str, Any]) -> events.EventDraft:
+    rest = {key: value for key, value in members.items() if key != "at"}
+    return events.control(int(members["at"]), "delegation", rest)

@@ -1,4 +1,4 @@
-"""What stands by an actuator while it is opened, driven and closed. By default nobody does."""
+"""What may be done beside a driver when an actuator is opened, driven and closed; by default nothing."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from device_agent.driver import Driver
 
 
 class ActuatorHooks:
-    """The hooks of `Device`; `safety.guard_client` fills them."""
+    """Given to every `Device`, which calls them for actuators only; `safety.guard_client` implements them."""
 
     def handle(self, handle: Handle) -> Handle:
         """What the driver is given as its bus."""

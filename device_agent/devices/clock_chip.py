@@ -5,16 +5,14 @@ from the start of the machine, and its chain is never rewritten.
 """
 
 import asyncio
-from collections.abc import Mapping
 
 import structlog
 
 from device_agent.background import BackgroundTasks
-from device_agent.clock import Clock
-from device_agent.devices.device import Device, ReadingSink
+from device_agent.devices.context import Context
+from device_agent.devices.device import Device
 from device_agent.errors import BusError, DriverError
-from device_agent.records import Reading, Status
-from device_agent.store.journal.journal import Journal
+from device_agent.records import Reading, ReadingSubscriber
 
 log = structlog.get_logger("clock")
 
@@ -24,22 +22,17 @@ WRONG_BY_S = 2.0
 SET_AGAIN_S = 600.0
 
 
-class ClockChip:
-    """Hears what clock chips say (`tap`), and keeps them right (`run`)."""
+class ClockChip(ReadingSubscriber):
+    """Learns the time from clock chips, and sets those that are wrong once the time is known."""
 
-    def __init__(self, devices: Mapping[str, Device], journal: Journal, clock: Clock) -> None:
-        self._devices = devices
-        self._journal = journal
-        self._clock = clock
+    def __init__(self, context: Context) -> None:
+        self._devices = context.devices
+        self._journal = context.journal
+        self._clock = context.clock
         self._background = BackgroundTasks("clock")
         self._tried_s: dict[str, float] = {}
 
-    def tap(self, sink: ReadingSink) -> ReadingSink:
-        """The sink with an ear for the time."""
-        return _Tap(sink, self)
-
-    def heard(self, reading: Reading) -> None:
-        """Learn the time from a clock chip's reading."""
+    def on_reading(self, reading: Reading) -> None:
         device = self._devices.get(reading.device)
         if device is None or not device.driver_class.serves_as_clock:
             return
@@ -86,19 +79,3 @@ class ClockChip:
 
     async def close(self) -> None:
         await self._background.close()
-
-
-class _Tap:
-    def __init__(self, sink: ReadingSink, clock_chip: ClockChip) -> None:
-        self._sink = sink
-        self._clock_chip = clock_chip
-
-    def on_reading(self, reading: Reading) -> None:
-        self._clock_chip.heard(reading)
-        self._sink.on_reading(reading)
-
-    def on_status(self, status: Status) -> None:
-        self._sink.on_status(status)
-
-    def on_bytes(self, device: str, data: bytes) -> None:
-        self._sink.on_bytes(device, data)

@@ -7,7 +7,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -28,7 +28,18 @@ from device_agent.errors import (
     DriverError,
     NoAnswer,
 )
-from device_agent.records import DeviceState, File, Flagged, Point, Reading, Status, Step, Value, Values
+from device_agent.records import (
+    DeviceState,
+    File,
+    Flagged,
+    Point,
+    Reading,
+    ReadingSubscriber,
+    Status,
+    Step,
+    Value,
+    Values,
+)
 
 log = structlog.get_logger("device")
 
@@ -49,16 +60,6 @@ FASTEST_S = 0.05
 NOT_OPENED = "not opened yet"
 
 
-class ReadingSink(Protocol):
-    """Where a device's news go; plain calls on the event loop that return at once."""
-
-    def on_reading(self, reading: Reading) -> None: ...
-
-    def on_status(self, status: Status) -> None: ...
-
-    def on_bytes(self, device: str, data: bytes) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class WriteResult:
     """What became of a write: read back values where the hardware can be asked."""
@@ -76,9 +77,8 @@ class Device:
         config: DriverConfig,
         bus: Bus,
         clock: Clock,
-        sink: ReadingSink,
-        *,
-        timeout_s: float = 2.0,
+        subscriber: ReadingSubscriber,
+        hooks: ActuatorHooks | None = None,
     ) -> None:
         self.name = name
         self.driver_class = driver_class
@@ -91,13 +91,10 @@ class Device:
         self._builder = ReadingBuilder(name, driver_class, config, clock)
         self.points: dict[str, Point] = self._builder.points
         self.losses = 0
-        self.on_lost: Callable[[Device], None] | None = None
-        self.on_back: Callable[[Device], None] | None = None
-        self.hooks = ActuatorHooks()
         self.watchers = Watchers()
         self._clock = clock
-        self._sink = sink
-        self._timeout_s = timeout_s
+        self._subscriber = subscriber
+        self._hooks = hooks if hooks is not None and self.is_actuator else ActuatorHooks()
         self._driver: Driver[Any, Any] | None = None
         self._said = False
         self._demands: dict[str, float] = {}
@@ -151,13 +148,13 @@ class Device:
         """Open, work, close, wait, again, until cancelled."""
         delay_s = REOPEN_FIRST_S
         # One driver for the life of the device: what it counted survives an unplugged cable.
-        driver = self.driver_class(self.config, self.hooks.handle(self.bus.handle))
+        driver = self.driver_class(self.config, self._hooks.handle(self.bus.handle))
         while True:
             await self.bus.until(BusState.OPEN)
             self.bus.users += 1
             try:
-                made = await self.bus.run(lambda: self.hooks.open(self.name, driver), OPEN_TIMEOUT_S)
-                self.hooks.opened(self.name, made)
+                made = await self.bus.run(lambda: self._hooks.open(self.name, driver), OPEN_TIMEOUT_S)
+                self._hooks.opened(self.name, made)
                 self._driver = driver
                 self._builder.staleness.begin(self._clock.monotonic_s())
                 if not isinstance(driver, Sensor | Listener):
@@ -175,7 +172,7 @@ class Device:
                 self._driver = None
                 try:
                     await self._close(driver)
-                    await self.hooks.closed(self.name)
+                    await self._hooks.closed(self.name)
                 finally:
                     self.bus.let_go()
             if await self._wait_on_bus(self._rng.uniform(0.5, 1.0) * delay_s):
@@ -231,9 +228,7 @@ class Device:
             self.state, self.reason, self.detail = DeviceState.ONLINE, "", ""
             log.info("device_online", device=self.name)
             self._said = True
-            if self.on_back is not None:
-                self.on_back(self)
-            self._sink.on_status(Status(self.name, self._clock.now_ms(), DeviceState.ONLINE))
+            self._subscriber.on_status(Status(self.name, self._clock.now_ms(), DeviceState.ONLINE))
 
     def _lost(self, error: BaseException, reason: str) -> None:
         was_online, before = self.online, self.reason
@@ -254,12 +249,12 @@ class Device:
             self._said = True
             self.losses += was_online
             log.warning("device_lost", device=self.name, reason=reason, error=str(error))
-            self._sink.on_status(Status(self.name, self._clock.now_ms(), self.state, reason, str(error)))
-        if was_online and self.on_lost is not None:
-            self.on_lost(self)
+            self._subscriber.on_status(
+                Status(self.name, self._clock.now_ms(), self.state, reason, str(error))
+            )
 
     async def _listen(self, driver: Listener[Any, Any]) -> None:
-        await Listening(driver, self, self._builder, self._clock, self._demand_changed).run(self._sink)
+        await Listening(driver, self, self._builder, self._clock, self._demand_changed).run(self._subscriber)
 
     # -- asked ----------------------------------------
 
@@ -304,9 +299,9 @@ class Device:
         # One question at a time: another trigger in between would spoil the first one's answer.
         async with self._asking:
             if driver.settle_s > 0:
-                await self.bus.run(driver.trigger, self._timeout_s, turn_s=TURN_LIMIT_S)
+                await self.bus.run(driver.trigger, self.bus.timeout_s, turn_s=TURN_LIMIT_S)
                 await asyncio.sleep(driver.settle_s)
-            values = await self.bus.run(driver.read, self._timeout_s, turn_s=TURN_LIMIT_S)
+            values = await self.bus.run(driver.read, self.bus.timeout_s, turn_s=TURN_LIMIT_S)
         self.bus.well()
         self.now_online()
         return self._builder.measured(values, self._clock.monotonic_s())
@@ -314,7 +309,7 @@ class Device:
     def emit(self, reading: Reading) -> None:
         """This is the device's newest reading."""
         self.latest = reading
-        self._sink.on_reading(reading)
+        self._subscriber.on_reading(reading)
 
     # -- questions and commands ----------------------------------------
 
@@ -346,11 +341,11 @@ class Device:
             raise DriverError(f"device {self.name} has nothing to set")
 
         def job() -> Values:
-            self.hooks.check(self.name)
+            self._hooks.check(self.name)
             may_begin()
             return driver.write(values)
 
-        read_back = await self.bus.run(job, self._timeout_s)
+        read_back = await self.bus.run(job, self.bus.timeout_s)
         plain = {k: v.value if isinstance(v, Flagged) else v for k, v in (read_back or {}).items()}
         self._note_written(driver, {**values, **plain})
         return WriteResult(plain)
@@ -362,25 +357,25 @@ class Device:
         driver = self._need()
 
         def job() -> list[Step] | File:
-            self.hooks.check(self.name)
+            self._hooks.check(self.name)
             may_begin()
             given = driver.do(action, args) or ()
             return given if isinstance(given, File) else list(given)
 
-        return await self.bus.run(job, self._timeout_s)
+        return await self.bus.run(job, self.bus.timeout_s)
 
     async def safe(self) -> None:
         """Every actuator point to its safe value, now. Raises BusError, DriverError."""
         driver = self._driver
         if not isinstance(driver, Actuator):
             return
-        await self.bus.run(driver.safe, self._timeout_s)
+        await self.bus.run(driver.safe, self.bus.timeout_s)
         self._note_written(driver, self.safe_values)
 
     async def send_bytes(self, data: bytes) -> None:
         """Pass bytes to the device's bytes side. Raises BusError, DriverError."""
         driver = self._need()
-        await self.bus.run(lambda: driver.write_bytes(data), self._timeout_s)
+        await self.bus.run(lambda: driver.write_bytes(data), self.bus.timeout_s)
 
     def _note_written(self, driver: Driver[Any, Any], values: Mapping[str, Value]) -> None:
         """Callers see what a command changed at once, not at the next period."""

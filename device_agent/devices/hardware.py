@@ -11,9 +11,11 @@ from device_agent.bus.config import BusConfig
 from device_agent.bus.core import Bus, Handle
 from device_agent.clock import Clock
 from device_agent.config import Config
+from device_agent.devices.actuator_hooks import ActuatorHooks
 from device_agent.devices.bus_recovery import PowerPin, RecoveryPolicy
 from device_agent.devices.bus_supervisor import BusSupervisor
-from device_agent.devices.device import Device, ReadingSink
+from device_agent.devices.device import Device
+from device_agent.records import ReadingSubscriber
 
 log = structlog.get_logger("hardware")
 
@@ -39,15 +41,17 @@ class Hardware:
         self,
         config: Config,
         make_handle: HandleFactory,
-        sink: ReadingSink,
+        subscriber: ReadingSubscriber,
         clock: Clock,
         devices: dict[str, Device],
+        hooks: ActuatorHooks | None = None,
     ) -> None:
         self.devices = devices
         self.supervisors: dict[str, BusSupervisor] = {}
         self._config = config
         self._make_handle = make_handle
-        self._sink = sink
+        self._subscriber = subscriber
+        self._hooks = hooks
         self._clock = clock
         self._background: dict[str, BackgroundTasks] = {}
         self._power: dict[str, PowerPin] = {}
@@ -61,7 +65,7 @@ class Hardware:
         if name in self.supervisors:
             return
         options = config.buses[name]
-        bus = Bus(name, self._make_handle(name, options))
+        bus = Bus(name, self._make_handle(name, options), options.timeout_s)
         pins = {
             pins: self._pins(getattr(options, pins).bus, config)
             for pins in ("clear", "power")
@@ -91,14 +95,11 @@ class Hardware:
         if options.bus is None:
             # It has a thread of its own all the same, for it may block.
             handle = self._make_handle(name, None)
-            supervisor = self.supervisors[_own(name)] = BusSupervisor(Bus(name, handle), self._clock)
-            timeout_s = config.drivers[name].call_limit_s
+            bus = Bus(name, handle, config.drivers[name].call_limit_s)
+            self.supervisors[_own(name)] = BusSupervisor(bus, self._clock)
         else:
-            supervisor = self.supervisors[options.bus]
-            timeout_s = config.buses[options.bus].timeout_s
-        return Device(
-            name, config.drivers[name], options, supervisor.bus, self._clock, self._sink, timeout_s=timeout_s
-        )
+            bus = self.supervisors[options.bus].bus
+        return Device(name, config.drivers[name], options, bus, self._clock, self._subscriber, self._hooks)
 
     # -- life ----------------------------------------
 

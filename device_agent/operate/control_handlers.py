@@ -7,12 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from device_agent import __version__
+from device_agent.commands.control_side import ControlSide
 from device_agent.commands.delegation_action import describe_delegation
-from device_agent.commands.executor import CommandExecutor
-from device_agent.config import Config
 from device_agent.devices.description import describe
-from device_agent.devices.device import Device
-from device_agent.devices.hardware import Hardware
 from device_agent.errors import Rejected
 from device_agent.history.history_service import HistoryService
 from device_agent.messages.commands import sentence
@@ -21,11 +18,6 @@ from device_agent.messages.requests import HistoryRequest
 from device_agent.network.blocks.network import BlocksNetwork
 from device_agent.operate.control_socket import Handler
 from device_agent.operate.local_handlers import LocalHandlers
-from device_agent.safety.emergency_stop import EmergencyStop
-from device_agent.safety.guard_client import GuardClient
-from device_agent.safety.safe_states import SafeStates
-from device_agent.store.journal.journal import Journal
-from device_agent.store.outbox.outbox import Outbox
 from device_agent.store.store_thread import written_bytes
 from device_agent.tasks.manager import TaskManager
 
@@ -35,35 +27,36 @@ HISTORY_LIMIT_S = 50.0
 DAY_S = 86_400
 
 
+class DiskUse:
+    """What this process has written to disks, all of it, and what a day of that amounts to."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+
+    def figures(self) -> dict[str, int]:
+        written, since_s = written_bytes("self"), time.monotonic() - self._began_s
+        a_day = round(written / max(since_s, 1.0) * DAY_S)
+        return {"written_bytes": written, "since_s": round(since_s), "written_bytes_a_day": a_day}
+
+
 class ControlHandlers(LocalHandlers):
-    """Handlers by op."""
+    """Handlers by op, of the running daemon."""
 
     def __init__(
         self,
-        config: Config,
-        devices: Mapping[str, Device],
-        executor: CommandExecutor,
-        safe_states: SafeStates,
+        control: ControlSide,
         tasks: TaskManager,
         network: BlocksNetwork,
-        outbox: Outbox,
-        journal: Journal,
-        guard: GuardClient,
         history_service: HistoryService,
-        stop: EmergencyStop,
-        hardware: Hardware,
-        delegations: Callable[[], list[dict[str, Any]]] = list,
+        figures: Mapping[str, Callable[[], Any]],
     ) -> None:
-        super().__init__(devices, executor, safe_states, journal, stop)
-        self._config = config
+        """`figures` are further members of `status`."""
+        super().__init__(control)
+        self._agent_name = control.config.agent.name
         self._tasks = tasks
         self._network = network
-        self._outbox = outbox
-        self._guard = guard
         self._history_service = history_service
-        self._hardware = hardware
-        self._delegations = delegations
-        self._begun_s = time.monotonic()
+        self._figures = figures
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -87,9 +80,8 @@ class ControlHandlers(LocalHandlers):
             if name in self._safe_states.limits:
                 entry["at_safe"] = not self._safe_states.limits[name].away
             devices.append(entry)
-        history = self._history_service.history
         return {
-            "agent": self._config.agent.name,
+            "agent": self._agent_name,
             "version": __version__,
             "instance": identity.instance_id,
             "link": {
@@ -109,21 +101,9 @@ class ControlHandlers(LocalHandlers):
                 for task_id, session in self._tasks.sessions.items()
             ],
             "requests": len(self._tasks.requests),
-            "outbox": self._outbox.figures(),
-            "disk": self._disk(),
-            "history": None if history is None else history.figures(),
-            "guard": self._guard.status(),
-            "emergency_stop": self._stop.status(),
-            "buses": self._hardware.figures(),
-            "delegations": self._delegations(),
+            **{name: figures() for name, figures in self._figures.items()},
             "devices": devices,
         }
-
-    def _disk(self) -> dict[str, int]:
-        """What this process has written to disks, all of it, and what a day of that amounts to."""
-        written, since_s = written_bytes("self"), time.monotonic() - self._begun_s
-        a_day = round(written / max(since_s, 1.0) * DAY_S)
-        return {"written_bytes": written, "since_s": round(since_s), "written_bytes_a_day": a_day}
 
     async def describe(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         devices = [describe(device) for device in self._devices.values()]

@@ -1,4 +1,4 @@
-"""The owner's hands on the devices: read, drive, make safe, stop; through the control socket."""
+"""What the owner may do through the control socket, also without a daemon: read, drive, make safe, stop."""
 
 import time
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from device_agent.commands.authorization import LOCAL, Actor
-from device_agent.commands.executor import CommandExecutor
+from device_agent.commands.control_side import ControlSide
 from device_agent.devices.device import Device
 from device_agent.errors import Rejected
 from device_agent.messages.commands import parse
@@ -14,30 +14,20 @@ from device_agent.messages.events import reading_members
 from device_agent.network import Caller
 from device_agent.operate.control_socket import Handler
 from device_agent.records import File
-from device_agent.safety.emergency_stop import EmergencyStop
-from device_agent.safety.safe_states import SafeStates
-from device_agent.store.journal.journal import Journal
 
 SAFE_LIMIT_S = 5.0
 OWNER = Actor(LOCAL, "the owner, on the device", Caller())
 
 
 class LocalHandlers:
-    """Handlers by op. The owner needs no access rule; leases and limits bind him as anybody."""
+    """Handlers by op. The owner needs no access rule; leases and limits hold for the owner as for anybody."""
 
-    def __init__(
-        self,
-        devices: Mapping[str, Device],
-        executor: CommandExecutor,
-        safe_states: SafeStates,
-        journal: Journal,
-        stop: EmergencyStop,
-    ) -> None:
-        self._devices = devices
-        self._executor = executor
-        self._safe_states = safe_states
-        self._journal = journal
-        self._stop = stop
+    def __init__(self, control: ControlSide) -> None:
+        self._devices = control.devices
+        self._executor = control.executor
+        self._safe_states = control.safe_states
+        self._journal = control.context.journal
+        self._stop = control.emergency_stop
 
     def handlers(self) -> dict[str, Handler]:
         return {

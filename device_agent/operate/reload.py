@@ -2,11 +2,10 @@
 
 import structlog
 
-from device_agent.commands.executor import CommandExecutor
-from device_agent.config import Config, load
+from device_agent.commands.control_side import ControlSide
+from device_agent.config import load
 from device_agent.devices.hardware import Hardware
 from device_agent.errors import ConfigError
-from device_agent.safety.safe_states import SafeStates
 from device_agent.tasks.manager import TaskManager
 
 log = structlog.get_logger("reload")
@@ -27,18 +26,11 @@ AT_START = (
 class Reloader:
     """Applies a changed file to the parts that follow it."""
 
-    def __init__(
-        self,
-        config: Config,
-        hardware: Hardware,
-        safe_states: SafeStates,
-        executor: CommandExecutor,
-        tasks: TaskManager,
-    ) -> None:
-        self._config = config
+    def __init__(self, control: ControlSide, hardware: Hardware, tasks: TaskManager) -> None:
+        self._config = control.config
         self._hardware = hardware
-        self._safe_states = safe_states
-        self._executor = executor
+        self._safe_states = control.safe_states
+        self._executor = control.executor
         self._tasks = tasks
 
     async def reload(self) -> bool:
@@ -64,7 +56,7 @@ class Reloader:
         for name in change.removed:
             self._safe_states.forget(name)
         self._safe_states.watch()
-        self._executor.config = config
+        self._executor.take(config)
         self._tasks.replace_devices(gone=gone, fresh=fresh)
         await self._tasks.judge_again()
         self._config = config

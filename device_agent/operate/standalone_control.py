@@ -1,4 +1,4 @@
-"""`set`, `do` and `safe` where no daemon runs: a process that stays until everything is safe again.
+"""`read`, `set`, `do` and `safe` where no daemon runs; who drives stays until everything is safe again.
 
 What was moved has somebody who watches it, whoever that is. So the command holds what it set, under the same
 limits, latch, Journal and guard as the daemon's, and answers at the daemon's socket meanwhile; when it ends,
@@ -12,22 +12,19 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from device_agent.bus.core import BusState
+from device_agent.bus.core import Bus, BusState
 from device_agent.bus.factory import make_handle
 from device_agent.clock import SystemClock
-from device_agent.commands.executor import CommandExecutor
+from device_agent.commands.control_side import build_control
 from device_agent.config import Config
-from device_agent.devices.device import NOT_OPENED, Device, ReadingSink
-from device_agent.devices.hardware import HandleFactory, Hardware
+from device_agent.devices.device import NOT_OPENED, Device
+from device_agent.devices.hardware import HandleFactory
 from device_agent.driver import Actuator
 from device_agent.errors import NoAnswer, Rejected
+from device_agent.messages.events import reading_members
 from device_agent.operate.control_socket import ControlSocket
 from device_agent.operate.local_handlers import LocalHandlers
-from device_agent.records import Reading, Status
-from device_agent.safety.emergency_stop import EmergencyStop
-from device_agent.safety.guard_client import GuardClient
-from device_agent.safety.safe_states import SafeStates
-from device_agent.safety.stop_latch import StopLatch
+from device_agent.records import Reading, ReadingSubscriber, Status
 from device_agent.store.journal.journal import Journal
 from device_agent.store.store_thread import StoreThread
 
@@ -35,17 +32,11 @@ from device_agent.store.store_thread import StoreThread
 ONLINE_LIMIT_S = 10.0
 SAFE_LIMIT_S = 5.0
 GUARD_LIMIT_S = 2.0
+# A sensor is opened and read within this, beside the limit of one call.
+ANSWER_LIMIT_S = 10.0
 LOOK_S = 0.05
 
 Ack = dict[str, Any]
-
-
-class _Unheard:
-    def on_reading(self, reading: Reading) -> None: ...
-
-    def on_status(self, status: Status) -> None: ...
-
-    def on_bytes(self, device: str, data: bytes) -> None: ...
 
 
 class StandaloneControl:
@@ -58,34 +49,15 @@ class StandaloneControl:
         buses = {name: bus for name, bus in config.buses.items() if name in used}
         config = replace(config, devices=devices, buses=buses)
         clock, state = SystemClock(), config.state
-        self._names = names
-        self._devices: dict[str, Device] = {}
         self._store = StoreThread()
         path = state.directory / "journal.db"
         self._journal = Journal(path, self._store, clock.now_ms, state.runtime_directory)
-        self._latch = StopLatch(state.directory / "emergency_stop")
-        self.safe_states = SafeStates(self._devices, self._journal, clock, self._latch.check)
-        self._stop = EmergencyStop(
-            config.safety, self._latch, self._devices, self.safe_states, self._journal, clock
-        )
-        sink: ReadingSink = self._stop.tap(self.safe_states.tap(_Unheard()))
-        self._hardware = Hardware(config, make, sink, clock, self._devices)
-        for device in self._devices.values():
-            self.safe_states.adopt(device)
-        executor = CommandExecutor(config, self._devices, self.safe_states, self._journal, clock, self._latch)
-        executor.press = self._stop.press
-        self._guard = GuardClient(
-            self._devices,
-            self.safe_states,
-            executor.leases,
-            self._journal,
-            clock,
-            folder=state.runtime_directory,
-            timeout_s=config.safety.guard_timeout_s,
-            log_style="quiet",
-        )
-        self.hands = LocalHandlers(self._devices, executor, self.safe_states, self._journal, self._stop)
-        self._socket = ControlSocket(state.runtime_directory / "control.sock", self.hands.handlers())
+        self._control = build_control(config, self._journal, clock)
+        self._hardware = self._control.make_hardware(make)
+        self._devices = self._control.devices
+        self.safe_states = self._control.safe_states
+        self.handlers = LocalHandlers(self._control)
+        self._socket = ControlSocket(state.runtime_directory / "control.sock", self.handlers.handlers())
         self._config = config
 
     async def __aenter__(self) -> "StandaloneControl":
@@ -100,9 +72,8 @@ class StandaloneControl:
             ) from error
         try:
             await self._journal.open()
-            self._latch.load()
-            await self.safe_states.recall()
-            await self._guard.start()
+            await self._control.recall()
+            await self._control.guard.start()
             self._hardware.start()
             await self._online()
         except BaseException:
@@ -140,13 +111,12 @@ class StandaloneControl:
                 return
 
     async def _end(self) -> None:
-        self.safe_states.stopping = True
+        self.safe_states.refuse_from_now_on()
         made_safe = await self.safe_states.all_safe("the command ended", SAFE_LIMIT_S)
-        await self._guard.bye(made_safe)
-        await self._guard.until_gone(GUARD_LIMIT_S)
+        await self._control.guard.bye(made_safe)
+        await self._control.guard.until_gone(GUARD_LIMIT_S)
         await self._socket.close()
-        await self._stop.close()
-        await self.safe_states.close()
+        await self._control.close()
         await self._hardware.close()
         await self._journal.close()
         await self._store.close()
@@ -164,21 +134,19 @@ def drive_directly(
     Raises Rejected, NoAnswer, AgentError where a daemon runs.
     """
     name = str(question["device"])
-    if name not in config.devices:
-        known = ", ".join(config.devices) or "none"
-        raise Rejected("unknown_device", f"there is no device {name!r}; there are: {known}")
+    _check_known(config, name)
 
     async def drive() -> Ack:
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, ended.set)
-        async with StandaloneControl(config, {name}, make) as bench:
-            bench.need(name)
-            ack: Ack = await bench.hands.command(question)
-            if ack["state"] == "done" and bench.safe_states.away(bench.safe_states.limits):
+        async with StandaloneControl(config, {name}, make) as control:
+            control.need(name)
+            ack: Ack = await control.handlers.command(question)
+            if ack["state"] == "done" and control.safe_states.away(control.safe_states.limits):
                 held(ack)
-                await bench.until_safe(ended)
+                await control.until_safe(ended)
             return ack
 
     return asyncio.run(drive())
@@ -189,8 +157,8 @@ def safe_directly(config: Config, make: HandleFactory = make_handle) -> dict[str
     names = {name for name, driver in config.drivers.items() if issubclass(driver, Actuator)}
 
     async def make_safe() -> dict[str, bool]:
-        async with StandaloneControl(config, names, make) as bench:
-            return await bench.safe_states.all_safe("asked by the owner", SAFE_LIMIT_S)
+        async with StandaloneControl(config, names, make) as control:
+            return await control.safe_states.all_safe("asked by the owner", SAFE_LIMIT_S)
 
     return asyncio.run(make_safe()) if names else {}
 
@@ -204,3 +172,59 @@ def _with_their_rules(config: Config, names: set[str]) -> set[str]:
     conditions = {other for name in names for other in getattr(config.devices[name], "only_while", {})}
     stop = [name for name in (config.safety.stop_device,) if name is not None]
     return {*names, *partners, *conditions, *stop}
+
+
+def _check_known(config: Config, name: str) -> None:
+    if name not in config.devices:
+        known = ", ".join(config.devices) or "none"
+        raise Rejected("unknown_device", f"there is no device {name!r}; there are: {known}")
+
+
+# -- read ----------------------------------------
+
+
+class _DeviceNews(ReadingSubscriber):
+    """`changed` is set whenever the device reports anything."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+
+    def on_reading(self, reading: Reading) -> None:
+        self.changed.set()
+
+    def on_status(self, status: Status) -> None:
+        self.changed.set()
+
+
+def read_directly(config: Config, name: str) -> dict[str, Any]:
+    """The reading. Raises Rejected, BusError, DriverError."""
+    _check_known(config, name)
+    return asyncio.run(_answer(config, name))
+
+
+async def _answer(config: Config, name: str) -> dict[str, Any]:
+    options = config.devices[name]
+    handle = make_handle(options.bus or name, None if options.bus is None else config.buses[options.bus])
+    limit_s = (
+        config.drivers[name].call_limit_s if options.bus is None else config.buses[options.bus].timeout_s
+    )
+    bus = Bus(options.bus or name, handle, limit_s)
+    subscriber = _DeviceNews()
+    device = Device(name, config.drivers[name], options, bus, SystemClock(), subscriber)
+    await bus.open()
+    running = asyncio.ensure_future(device.run())
+    try:
+        async with asyncio.timeout(ANSWER_LIMIT_S + limit_s):
+            while not device.online:
+                await subscriber.changed.wait()
+                subscriber.changed.clear()
+                if not device.online and device.reason:
+                    raise NoAnswer(f"device {name}: {device.detail}")
+            return reading_members(await device.read_now())
+    except TimeoutError:
+        raise NoAnswer(f"device {name} said nothing within {ANSWER_LIMIT_S:g} s") from None
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await bus.close()
+        bus.stop()

@@ -4,12 +4,12 @@ Judged by the newest reading of the other device, before anything moves and when
 cannot be read does not hold.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from device_agent.devices.device import Device, ReadingSink
+from device_agent.devices.device import Device
 from device_agent.driver import Within
 from device_agent.errors import Interlocked
-from device_agent.records import Flag, Reading, Status, Value
+from device_agent.records import Flag, Value
 
 
 class Conditions:
@@ -42,25 +42,6 @@ class Conditions:
         if value is None or device.latest.flags.get(point) is Flag.STALE:
             return "cannot be read now"
         return "" if _holds(value, wanted) else f"is {_words(value)}"
-
-
-class Tap:
-    """A sink with an ear for what others depend on: `heard` gets the name of each device that has news."""
-
-    def __init__(self, sink: ReadingSink, heard: Callable[[str], None]) -> None:
-        self._sink = sink
-        self._heard = heard
-
-    def on_reading(self, reading: Reading) -> None:
-        self._heard(reading.device)
-        self._sink.on_reading(reading)
-
-    def on_status(self, status: Status) -> None:
-        self._heard(status.device)
-        self._sink.on_status(status)
-
-    def on_bytes(self, device: str, data: bytes) -> None:
-        self._sink.on_bytes(device, data)
 
 
 def _holds(value: Value, wanted: Value | Within) -> bool:

@@ -5,53 +5,144 @@ device is not there, everything is safe and nothing moves, without a latch.
 """
 
 import asyncio
+import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from device_agent.background import BackgroundTasks
-from device_agent.clock import Clock
 from device_agent.config.models import SafetyConfig
-from device_agent.devices.device import Device, ReadingSink
+from device_agent.devices.context import Context
+from device_agent.devices.device import Device
 from device_agent.errors import Rejected
-from device_agent.records import Flag, Reading, Status
+from device_agent.records import Flag, Reading, ReadingSubscriber, Status
 from device_agent.safety.safe_states import SafeStates
-from device_agent.safety.stop_latch import StopLatch
-from device_agent.store.journal.journal import Journal
 
 log = structlog.get_logger("emergency_stop")
 
 # How long a question waits for the answer which actuators are safe; they are tried on after it.
 SAFE_LIMIT_S = 5.0
+# The latch's file is well below a sector: it is written whole or not at all.
+LATCH_BYTES = 256
 
 
-class EmergencyStop:
-    """`tap` the devices' sink, so that the line is seen before anybody else hears of it."""
+class StopLine:
+    """The point of a device that says whether the stop's button is pressed; there may be none."""
 
-    def __init__(
-        self,
-        config: SafetyConfig,
-        latch: StopLatch,
-        devices: Mapping[str, Device],
-        safe_states: SafeStates,
-        journal: Journal,
-        clock: Clock,
-    ) -> None:
-        self._config = config
-        self._latch = latch
+    def __init__(self, config: SafetyConfig, devices: Mapping[str, Device]) -> None:
+        self.device = config.stop_device
+        self._point = config.stop_point
+        self._active = config.stop_active
         self._devices = devices
+
+    def is_active(self, reading: Reading) -> bool:
+        return reading.values.get(self._point) is self._active
+
+    def is_active_now(self) -> bool:
+        """By the newest reading."""
+        device = self._devices.get(self.device or "")
+        return device is not None and device.latest is not None and self.is_active(device.latest)
+
+    def why_unreadable(self) -> str:
+        """Why nobody knows now whether it is pressed; "" if that is known, or if there is no line."""
+        if self.device is None:
+            return ""
+        device = self._devices.get(self.device)
+        if device is None or not device.online or device.latest is None:
+            return (
+                f"the emergency stop's line cannot be read ({self.device} is not there), so nothing may move"
+            )
+        return self.why_unclear(device.latest)
+
+    def why_unclear(self, reading: Reading) -> str:
+        """Why this reading of the line tells nothing; "" if it does."""
+        if reading.values.get(self._point) is None:
+            return f"the emergency stop's line cannot be read ({reading.device}.{self._point} is null)"
+        if reading.flags.get(self._point) is Flag.STALE:
+            return f"the emergency stop's line cannot be read ({reading.device}.{self._point} is stale)"
+        return ""
+
+
+class StopLatch:
+    """Whether the stop is set. `check` may be called on any thread.
+
+    It is in a file that always exists and is written in place: a full disk cannot keep it from being
+    set. A damaged file counts as set.
+    """
+
+    def __init__(self, path: Path, line: StopLine | None = None) -> None:
+        """While `line` cannot be read, `check` refuses as well."""
+        self._path = path
+        self._line = line
+        self._set: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<StopLatch {'free' if self._set is None else 'set by ' + self._set['who']}>"
+
+    def load(self) -> None:
+        """Find out what the last process left. Raises OSError where the file cannot be made."""
+        if not self._path.exists():
+            self.save()
+            return
+        try:
+            self._set = json.loads(self._path.read_bytes())["set"]
+        except (ValueError, KeyError, TypeError):
+            self._set = {"who": "a damaged file", "at_ms": None}
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """`{"who", "at_ms"}` while it is set."""
+        return self._set
+
+    def set(self, who: str, at_ms: int) -> None:
+        """In force at once; `save` makes it last."""
+        self._set = {"who": who.encode()[:100].decode(errors="ignore"), "at_ms": at_ms}
+
+    def clear(self) -> None:
+        self._set = None
+
+    def save(self) -> None:
+        """Blocks until it is on the disk. Raises OSError."""
+        data = json.dumps({"set": self._set}, ensure_ascii=False).encode().ljust(LATCH_BYTES)
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.pwrite(file, data, 0)
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    def check(self) -> None:
+        """Raises Rejected `not_allowed` with a sentence while nothing may move."""
+        if self._set is not None:
+            raise Rejected(
+                "not_allowed",
+                f"the emergency stop was pressed ({self._set['who']}): everything is safe and stays so until "
+                "somebody releases it at the device with `device-agent release`",
+            )
+        if self._line is not None and (reason := self._line.why_unreadable()):
+            raise Rejected("not_allowed", reason)
+
+
+class EmergencyStop(ReadingSubscriber):
+    """Sets and releases the latch, and makes everything safe; as a subscriber it watches the line."""
+
+    def __init__(self, context: Context, latch: StopLatch, line: StopLine, safe_states: SafeStates) -> None:
+        self._latch = latch
+        self._line = line
+        self._devices = context.devices
         self._safe_states = safe_states
-        self._journal = journal
-        self._clock = clock
+        self._journal = context.journal
+        self._clock = context.clock
         self._background = BackgroundTasks("emergency_stop")
-        latch.barred = self._barred
 
     def status(self) -> dict[str, Any]:
         """For the owner."""
         state = self._latch.state
-        told = {"latched": state is not None, **(state or {})}
-        return {**told, "barred": reason} if (reason := self._barred()) else told
+        status = {"latched": state is not None, **(state or {})}
+        return {**status, "barred": reason} if (reason := self._line.why_unreadable()) else status
 
     async def press(self, who: str) -> dict[str, bool]:
         """Latch, make everything safe at once; which actuators are known to be safe now."""
@@ -69,11 +160,11 @@ class EmergencyStop:
         return safe
 
     async def release(self, who: str) -> None:
-        """Commands are obeyed again. Raises Rejected while the line is active, OSError from the disk."""
-        if self._pressed():
+        """Commands are obeyed again. Raises Rejected while the line is active, or if the disk fails."""
+        if self._line.is_active_now():
             raise Rejected(
                 "not_allowed",
-                f"the emergency stop's line ({self._config.stop_device}) is still active; release it first",
+                f"the emergency stop's line ({self._line.device}) is still active; release it first",
             )
         before = self._latch.state
         self._latch.clear()
@@ -94,64 +185,19 @@ class EmergencyStop:
 
     # -- the line ----------------------------------------
 
-    def tap(self, sink: ReadingSink) -> ReadingSink:
-        """The sink with an ear for the line; unchanged where there is none."""
-        return sink if self._config.stop_device is None else _Tap(sink, self)
-
-    def heard(self, reading: Reading) -> None:
-        if reading.device != self._config.stop_device:
+    def on_reading(self, reading: Reading) -> None:
+        if reading.device != self._line.device:
             return
-        if self._latch.state is None and self._is_active(reading):
+        if self._latch.state is None and self._line.is_active(reading):
             self._background.spawn("press", self.press(f"the line of {reading.device}"))
-        elif why := self._unreadable(reading):
+        elif why := self._line.why_unclear(reading):
             for name in self._safe_states.away(self._safe_states.limits):
                 self._safe_states.spawn_safe(name, why)
 
-    def lost(self, status: Status) -> None:
-        if status.device == self._config.stop_device and not self._devices[status.device].online:
+    def on_status(self, status: Status) -> None:
+        if status.device == self._line.device and not self._devices[status.device].online:
             why = f"the emergency stop's line is {status.state}"
             self._background.spawn("lost", self._safe_states.all_safe(why, SAFE_LIMIT_S))
 
-    def _is_active(self, reading: Reading) -> bool:
-        return reading.values.get(self._config.stop_point) is self._config.stop_active
-
-    def _pressed(self) -> bool:
-        device = self._devices.get(self._config.stop_device or "")
-        return device is not None and device.latest is not None and self._is_active(device.latest)
-
-    def _barred(self) -> str:
-        name = self._config.stop_device
-        if name is None:
-            return ""
-        device = self._devices.get(name)
-        if device is None or not device.online or device.latest is None:
-            return f"the emergency stop's line cannot be read ({name} is not there), so nothing may move"
-        return self._unreadable(device.latest)
-
-    def _unreadable(self, reading: Reading) -> str:
-        point = self._config.stop_point
-        if reading.values.get(point) is None:
-            return f"the emergency stop's line cannot be read ({reading.device}.{point} is null)"
-        if reading.flags.get(point) is Flag.STALE:
-            return f"the emergency stop's line cannot be read ({reading.device}.{point} is stale)"
-        return ""
-
     async def close(self) -> None:
         await self._background.close()
-
-
-class _Tap:
-    def __init__(self, sink: ReadingSink, stop: EmergencyStop) -> None:
-        self._sink = sink
-        self._stop = stop
-
-    def on_reading(self, reading: Reading) -> None:
-        self._stop.heard(reading)
-        self._sink.on_reading(reading)
-
-    def on_status(self, status: Status) -> None:
-        self._stop.lost(status)
-        self._sink.on_status(status)
-
-    def on_bytes(self, device: str, data: bytes) -> None:
-        self._sink.on_bytes(device, data)

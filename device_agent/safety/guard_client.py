@@ -5,8 +5,10 @@ driven, and everything is made safe first.
 """
 
 import asyncio
+import math
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,8 @@ import structlog
 
 from device_agent.background import BackgroundTasks
 from device_agent.bus.recipe import Recipe
-from device_agent.clock import Clock
 from device_agent.devices.actuator_hooks import ActuatorHooks
-from device_agent.devices.device import Device
+from device_agent.devices.context import Context
 from device_agent.driver import Driver
 from device_agent.errors import Rejected
 from device_agent.guard import PROTOCOL
@@ -24,7 +25,6 @@ from device_agent.safety.guard_connection import GuardConnection, GuardGone, Mes
 from device_agent.safety.leases import Leases
 from device_agent.safety.safe_recorder import open_and_record, recorded
 from device_agent.safety.safe_states import SafeStates
-from device_agent.store.journal.journal import Journal
 
 log = structlog.get_logger("guard")
 
@@ -40,29 +40,30 @@ KEEP_MAX_BYTES = 100_000
 RULE_MAX = 500
 
 
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    folder: Path
+    """Where its socket is, or will be made."""
+    timeout_s: float
+    """After so long without a beat the guard acts (`guard_timeout_s`)."""
+    log_style: str
+
+
 class GuardClient(ActuatorHooks):
-    """Stands by every actuator. `start` before any device is opened, `bye` when all are safe at the end."""
+    """Hands the guard each actuator's way to safe, and beats. `start` it before any device is opened, and
+    call `bye` when all are safe at the end."""
 
     def __init__(
-        self,
-        devices: Mapping[str, Device],
-        safe_states: SafeStates,
-        leases: Leases,
-        journal: Journal,
-        clock: Clock,
-        *,
-        folder: Path,
-        timeout_s: float,
-        log_style: str,
+        self, context: Context, safe_states: SafeStates, leases: Leases, settings: GuardSettings
     ) -> None:
-        self._devices = {name: device for name, device in devices.items() if device.is_actuator}
+        self._devices = context.devices
         self._safe_states = safe_states
         self._leases = leases
-        self._journal = journal
-        self._clock = clock
-        self._folder = folder
-        self._timeout_s = timeout_s
-        self._log_style = log_style
+        self._journal = context.journal
+        self._clock = context.clock
+        self._settings = settings
+        self._timeout_s = settings.timeout_s
+        self._guarded: set[str] = set()
         self._background = BackgroundTasks("guard")
         self._link: GuardConnection | None = None
         self._broken = asyncio.Event()
@@ -71,35 +72,34 @@ class GuardClient(ActuatorHooks):
         self._held: set[str] = set()
         """Devices whose lines the guard may hold although nobody has them open here."""
         self._acks: dict[str, asyncio.Future[None]] = {}
-        self._beat_s = clock.monotonic_s()
+        self._beat_s = math.inf  # before `start` nothing can have stood still
         self._beats = self._beats_answered = 0
         self._unknown: set[str] = set()
         self._recovery = 0
         self._started = self._stopped = False
         self.restarts = 0
         self.takeovers = 0
-        for device in self._devices.values():
-            device.hooks = self
 
     # -- life -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Find or begin a guard. Where that fails it is said, and tried again; the daemon goes on."""
         self._beat_s = self._clock.monotonic_s()
-        if not self._devices:
+        self._guarded = self._actuators()
+        if not self._guarded:
             return
         self._started = True
         await self._connect()
         self._background.run_forever("link", self._keep_link)
         self._background.run_forever("pulse", self._pulse)
 
-    async def follow(self, devices: Mapping[str, Device]) -> None:
-        """The configuration changed: stand by these actuators from now on."""
-        before = set(self._devices)
-        self._devices = {name: device for name, device in devices.items() if device.is_actuator}
-        for device in self._devices.values():
-            device.hooks = self
-        for name in before - set(self._devices):
+    def _actuators(self) -> set[str]:
+        return {name for name, device in self._devices.items() if device.is_actuator}
+
+    async def follow(self) -> None:
+        """The configuration changed, and with it the actuators."""
+        before, self._guarded = self._guarded, self._actuators()
+        for name in before - self._guarded:
             # Its line may be another device's now.
             self._held.discard(name)
             self._send({"op": "forget", "device": name})
@@ -111,7 +111,7 @@ class GuardClient(ActuatorHooks):
         self._stopped = True
         await self._background.close()
         if self._link is not None:
-            away = self._safe_states.away(list(self._devices))
+            away = self._safe_states.away(self._guarded)
             safe = [name for name, done in made_safe.items() if done and name not in away]
             self._send({"op": "bye", "safe": safe})
             self._part("the daemon ends")
@@ -155,10 +155,10 @@ class GuardClient(ActuatorHooks):
             "op": "hello",
             "protocol": PROTOCOL,
             "timeout_s": self._timeout_s,
-            "devices": list(self._devices),
+            "devices": sorted(self._guarded),
         }
         try:
-            link, welcome = await find_or_start(self._folder, hello, self._log_style)
+            link, welcome = await find_or_start(self._settings.folder, hello, self._settings.log_style)
         except (GuardGone, OSError) as error:
             if str(error) != said:
                 log.error("no_guard", why=str(error), meaning="actuators stay as they are if the daemon dies")
@@ -274,13 +274,13 @@ class GuardClient(ActuatorHooks):
         """The guard has acted, or may have: leases end, and nothing is driven before it is safe."""
         self.takeovers += 1
         self._recovery += 1
-        self._unknown = set(self._devices)
+        self._unknown = set(self._guarded)
         self._beat_s = self._clock.monotonic_s()
         self._leases.clear()
         log.critical("actuators_unknown", why=why)
         # From here on it is our work again, and a hang in the middle of it the guard's.
         self._send({"op": "back"})
-        for name in self._devices:
+        for name in self._guarded:
             self._background.spawn(f"safe {name}", self._make_safe(name, self._recovery, why))
 
     async def _make_safe(self, name: str, recovery: int, why: str) -> None:

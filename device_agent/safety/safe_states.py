@@ -10,13 +10,12 @@ from typing import Any
 import structlog
 
 from device_agent.background import BackgroundTasks
-from device_agent.clock import Clock
-from device_agent.devices.device import Device, ReadingSink, WriteResult
+from device_agent.devices.context import Context
+from device_agent.devices.device import Device, WriteResult
 from device_agent.errors import AgentError, Interlocked, Rejected
-from device_agent.records import Step, Value
-from device_agent.safety.conditions import Conditions, Tap
+from device_agent.records import DeviceState, Reading, ReadingSubscriber, Status, Step, Value
+from device_agent.safety.conditions import Conditions
 from device_agent.safety.limits import Interlocks, Limits
-from device_agent.store.journal.journal import Journal
 from device_agent.store.journal.safe_transitions import SafeTransition
 
 log = structlog.get_logger("safety")
@@ -27,19 +26,16 @@ AGAIN_S = 0.2
 LEAVE_LIMIT_S = 5.0
 
 
-class SafeStates:
+class SafeStates(ReadingSubscriber):
     """Owns the limits, the timers and the unfinished plans of all actuators."""
 
-    def __init__(
-        self, devices: Mapping[str, Device], journal: Journal, clock: Clock, may_move: Callable[[], None]
-    ) -> None:
+    def __init__(self, context: Context, may_move: Callable[[], None]) -> None:
         """`may_move` raises Rejected while nothing may move (the emergency stop)."""
-        self._devices = devices
-        self._journal = journal
-        self._clock = clock
+        self._devices = context.devices
+        self._journal = context.journal
+        self._clock = context.clock
         self._obey_stop = may_move
-        self.stopping = False
-        """Set before the last safe state: nothing that still waits may move anything after it."""
+        self._stopping = False
         self._background = BackgroundTasks("safety")
         self._driven_by: dict[str, str] = {}
         self._being_made_safe: set[str] = set()
@@ -48,11 +44,9 @@ class SafeStates:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._plans: dict[str, asyncio.Task[Any]] = {}
         self._interlocks = Interlocks()
-        self._conditions = Conditions(devices)
+        self._conditions = Conditions(context.devices)
         self._left: dict[str, Limits] = {}
         self.limits: dict[str, Limits] = {}
-        for device in devices.values():
-            self.adopt(device)
 
     # -- devices ----------------------------------------
 
@@ -61,8 +55,6 @@ class SafeStates:
         name = device.name
         self._leaving.discard(name)
         self._turns[name] = asyncio.Lock()
-        device.on_lost = self._on_lost
-        device.on_back = self._on_back
         before = self._left.pop(name, None)
         self._interlocks.forget(name)
         if device.is_actuator:
@@ -108,8 +100,12 @@ class SafeStates:
         self._obey_stop()
         if device in self._leaving:
             raise Rejected("device_offline", f"the configuration of {device} changes now: it stays safe")
-        if self.stopping:
+        if self._stopping:
             raise Rejected("device_offline", "the agent is stopping: everything is safe and stays so")
+
+    def refuse_from_now_on(self) -> None:
+        """Call it before the last safe state: nothing that still waits may move anything after it."""
+        self._stopping = True
 
     def turn(self, device: str) -> asyncio.Lock:
         """Commands of one device go one after the other."""
@@ -157,9 +153,22 @@ class SafeStates:
             self._journal.note_transitions(self._clock.boot, transitions)
             self._arm(device)
 
-    def tap(self, sink: ReadingSink) -> ReadingSink:
-        """The devices' sink, so that a condition that ends is seen before anybody else hears of it."""
-        return Tap(sink, lambda name: self.watch(self._conditions.depend_on(name)))
+    # -- what devices report ----------------------------------------
+
+    def on_reading(self, reading: Reading) -> None:
+        """Those that may be away only while this device says what it said until now."""
+        self.watch(self._conditions.depend_on(reading.device))
+
+    def on_status(self, status: Status) -> None:
+        """A lost actuator counts as what it was until it is opened again, which makes it safe."""
+        name = status.device
+        if status.state is DeviceState.ONLINE:
+            if name in self.limits:
+                self.applied(name, self._devices[name].safe_values)
+        else:
+            self._stop_plan(name)
+            self._driven_by.pop(name, None)
+        self.watch(self._conditions.depend_on(name))
 
     def watch(self, names: Iterable[str] | None = None) -> None:
         """Those of these (of all without names) that are away although a condition does not hold: safe."""
@@ -294,14 +303,6 @@ class SafeStates:
 
     def _too_long(self, name: str) -> None:
         self.spawn_safe(name, "max_on_s")
-
-    def _on_lost(self, device: Device) -> None:
-        """Until a lost actuator is opened again, which makes it safe, it counts as what it was."""
-        self._stop_plan(device.name)
-        self._driven_by.pop(device.name, None)
-
-    def _on_back(self, device: Device) -> None:
-        self.applied(device.name, device.safe_values)
 
     async def close(self) -> None:
         for timer in self._timers.values():

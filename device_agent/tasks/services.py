@@ -7,11 +7,11 @@ from device_agent.clock import Clock
 from device_agent.commands.executor import CommandExecutor
 from device_agent.config import Config
 from device_agent.devices.device import Device
-from device_agent.devices.dispatcher import Dispatcher
 from device_agent.history.history_service import HistoryService
 from device_agent.safety.safe_states import SafeStates
 from device_agent.store.journal.journal import Journal
 from device_agent.store.outbox.outbox import Outbox
+from device_agent.tasks.stream_subscriptions import StreamSubscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Services:
     """One for all tasks of a process. `devices` changes with a reload; the other parts stay."""
 
     devices: Mapping[str, Device]
-    dispatcher: Dispatcher
+    subscriptions: StreamSubscriptions
     executor: CommandExecutor
     safe_states: SafeStates
     outbox: Outbox

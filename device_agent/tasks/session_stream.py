@@ -43,7 +43,7 @@ class SessionStream:
         self._outgoing: Subscription | ByteSubscription | None = None
         self._queue = queue
         self._session = session
-        self._dispatcher = services.dispatcher
+        self._subscriptions = services.subscriptions
         self._clock = services.clock
         self._collecting = False
         self._input = StreamInput(
@@ -51,10 +51,10 @@ class SessionStream:
         )
         if queue is not None and scope.spec.format == "events":
             self._outgoing = self.subscription = Subscription(
-                scope, queue, services.dispatcher, services.clock
+                scope, queue, services.subscriptions, services.clock
             )
         elif queue is not None:
-            self._outgoing = ByteSubscription(scope, queue, services.dispatcher)
+            self._outgoing = ByteSubscription(scope, queue, services.subscriptions)
 
     def __repr__(self) -> str:
         spec = self.scope.spec
@@ -90,8 +90,8 @@ class SessionStream:
             self._input.start(stream)
         if self.subscription is not None and not announced:
             self.subscription.begin(streams=streams, until_ms=until_ms)
-            for name in sorted(self.scope.delegations & self._dispatcher.announced.keys()):
-                self.subscription.send(self._dispatcher.announced[name])
+            for draft in self._subscriptions.newest(self.scope.delegations):
+                self.subscription.send(draft)
 
     def collect(self) -> None:
         """Queue what the devices say from now on. A session that goes on after a restart does so at once:

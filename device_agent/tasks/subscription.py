@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from device_agent.clock import Clock
 from device_agent.devices.device import Device
-from device_agent.devices.dispatcher import Dispatcher
 from device_agent.messages import events
 from device_agent.messages.commands import Pause, Rate, Resume, Select, SessionWord
 from device_agent.messages.events import EventDraft
@@ -12,17 +11,20 @@ from device_agent.records import Reading
 from device_agent.store.outbox.channel_queue import ChannelQueue
 from device_agent.tasks.report_filter import ReportFilter
 from device_agent.tasks.stream_scope import StreamScope
+from device_agent.tasks.stream_subscriptions import StreamSubscriptions
 
 
 class Subscription:
     """Puts the events of a stream into its queue: readings as far as they are wanted, statuses, answers."""
 
-    def __init__(self, scope: StreamScope, queue: ChannelQueue, dispatcher: Dispatcher, clock: Clock) -> None:
+    def __init__(
+        self, scope: StreamScope, queue: ChannelQueue, subscriptions: StreamSubscriptions, clock: Clock
+    ) -> None:
         self.devices = scope.devices
         self.delegations = scope.delegations
         """Those whose events its callers may see."""
         self._queue = queue
-        self._dispatcher = dispatcher
+        self._subscriptions = subscriptions
         self._clock = clock
         self._paused = False
         self._who = f"{scope.spec.name}/{scope.spec.stream_id}"
@@ -35,11 +37,11 @@ class Subscription:
 
     def start(self) -> None:
         """Take what the devices say from now on."""
-        self._dispatcher.add(self)
+        self._subscriptions.add(self)
 
     def stop(self) -> None:
         """Take nothing more, and withdraw what it asked of the devices."""
-        self._dispatcher.remove(self)
+        self._subscriptions.remove(self)
         for device in self.devices.values():
             device.demand(self._who, None)
 
@@ -114,29 +116,29 @@ class Subscription:
 class ByteSubscription:
     """Puts the bytes of a stream's devices into its queue; a device listens only while this is started."""
 
-    def __init__(self, scope: StreamScope, queue: ChannelQueue, dispatcher: Dispatcher) -> None:
+    def __init__(self, scope: StreamScope, queue: ChannelQueue, subscriptions: StreamSubscriptions) -> None:
         self._devices = scope.devices
         self._queue = queue
-        self._dispatcher = dispatcher
+        self._subscriptions = subscriptions
         self._started = False
 
     def start(self) -> None:
         self._started = True
         for name, device in self._devices.items():
-            self._dispatcher.add_bytes(name, self._queue)
+            self._subscriptions.add_bytes(name, self._queue)
             device.watchers.add(self._queue.channel)
 
     def stop(self) -> None:
         self._started = False
         for name, device in self._devices.items():
-            self._dispatcher.remove_bytes(name, self._queue)
+            self._subscriptions.remove_bytes(name, self._queue)
             device.watchers.remove(self._queue.channel)
 
     def replace(self, name: str, before: Device, device: Device | None) -> None:
         """The configuration changed: another device, or none, has this name."""
         before.watchers.remove(self._queue.channel)
         if device is None:
-            self._dispatcher.remove_bytes(name, self._queue)
+            self._subscriptions.remove_bytes(name, self._queue)
         elif self._started:
             device.watchers.add(self._queue.channel)
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.devices.context import Context
 from device_agent.errors import Rejected
-from device_agent.safety.guard_client import GuardClient
+from device_agent.safety.guard_client import GuardClient, GuardSettings
 from device_agent.safety.leases import Leases
 from device_agent.safety.safe_states import SafeStates
 from device_agent.store.journal.journal import Journal
@@ -17,16 +18,9 @@ async def test_a_gap_and_a_goodbye_refuse_every_command(tmp_path: Path) -> None:
     clock, thread = SteppedClock(), StoreThread()
     journal = Journal(tmp_path / "journal.db", thread)
     await journal.open()
-    guard = GuardClient(
-        {},
-        SafeStates({}, journal, clock, lambda: None),
-        Leases(60),
-        journal,
-        clock,
-        folder=tmp_path,
-        timeout_s=1.0,
-        log_style="text",
-    )
+    context = Context({}, journal, clock)
+    safe_states = SafeStates(context, lambda: None)
+    guard = GuardClient(context, safe_states, Leases(60), GuardSettings(tmp_path, 1.0, "text"))
     await guard.start()
     guard.check("valve")
     clock.step(0.9)

@@ -9,11 +9,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from device_agent.bus.core import Bus
 from device_agent.commands.authorization import LOCAL, Actor
-from device_agent.commands.executor import CommandExecutor
+from device_agent.commands.control_side import build_control
 from device_agent.config import load
-from device_agent.devices.device import Device
 from device_agent.driver import (
     Action,
     Actuator,
@@ -30,9 +28,6 @@ from device_agent.errors import DriverError
 from device_agent.messages.acks import Ack
 from device_agent.messages.commands import Do, Set
 from device_agent.network import Caller, TaskKind
-from device_agent.safety.emergency_stop import EmergencyStop
-from device_agent.safety.safe_states import SafeStates
-from device_agent.safety.stop_latch import StopLatch
 from device_agent.store.journal.journal import Journal
 from device_agent.store.store_thread import StoreThread
 from device_agent.testing.clock import SteppedClock
@@ -142,55 +137,34 @@ class Ground:
         Relay.faults = []
         Button.pressed = Fan.broken = False
         path = folder / "agent.toml"
-        path.write_text(CONFIG + more)
+        path.write_text(f'{CONFIG}\n[state]\ndirectory = "{folder}"\n{more}')
         self.config = load(path, load_driver=DRIVERS.__getitem__)
         self.clock = SteppedClock()
         self.store = StoreThread()
         self.journal = Journal(folder / "journal.db", self.store)
-        self.latch = StopLatch(folder / "emergency_stop")
-        self.devices: dict[str, Device] = {}
-        self.safe_states = SafeStates(self.devices, self.journal, self.clock, self.latch.check)
-        self.stop = EmergencyStop(
-            self.config.safety, self.latch, self.devices, self.safe_states, self.journal, self.clock
+        self.delegation_actions: dict[str, Any] = {}
+        control = build_control(
+            self.config, self.journal, self.clock, delegation_actions=self.delegation_actions
         )
-        sink = self.stop.tap(self.safe_states.tap(self))
-        self._buses = {name: Bus(name, NoBus()) for name in self.config.devices}
-        for name, options in self.config.devices.items():
-            self.devices[name] = Device(
-                name, self.config.drivers[name], options, self._buses[name], self.clock, sink
-            )
-            self.safe_states.adopt(self.devices[name])
-        self.executor = CommandExecutor(
-            self.config, self.devices, self.safe_states, self.journal, self.clock, self.latch
+        self.control, self.latch, self.devices = control, control.latch, control.devices
+        self.safe_states, self.stop, self.executor = (
+            control.safe_states,
+            control.emergency_stop,
+            control.executor,
         )
-        self._background: list[asyncio.Task[Any]] = []
-
-    def on_reading(self, reading: Any) -> None: ...
-
-    def on_status(self, status: Any) -> None: ...
-
-    def on_bytes(self, device: str, data: bytes) -> None: ...
+        self._hardware = control.make_hardware(lambda name, config: NoBus())
 
     async def __aenter__(self) -> "Ground":
         await self.journal.open()
-        self.latch.load()
-        await self.safe_states.recall()
-        for bus in self._buses.values():
-            await bus.open()
-        self._background = [asyncio.ensure_future(device.run()) for device in self.devices.values()]
+        await self.control.recall()
+        self._hardware.start()
         await until(lambda: all(device.online for device in self.devices.values()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         Relay.hold.set()
-        await self.stop.close()
-        await self.safe_states.close()
-        for life in self._background:
-            life.cancel()
-        await asyncio.wait(self._background)
-        for bus in self._buses.values():
-            await bus.close()
-            bus.stop()
+        await self.control.close()
+        await self._hardware.close()
         await self.journal.close()
         await self.store.close()
 

@@ -176,7 +176,7 @@ class Broken:
 async def test_what_nobody_expected_is_not_called_done(tmp_path: Path) -> None:
     """Neither to who asked, nor to who asks again, nor in the Journal."""
     async with Ground(tmp_path) as ground:
-        ground.executor.questions = {"expert": Broken()}
+        ground.delegation_actions["expert"] = Broken()
         word = Do(kind="do", id="q1", device="expert", action="ask", args={})
         for repeated in (False, True):
             ack = await ground.executor.execute(word, OWNER, age_ms=0.0)

@@ -8,7 +8,7 @@ from safety_world import ALICE, BOB, LIMIT_S, OWNER, Button, Ground, Relay, acto
 
 from device_agent.errors import Rejected
 from device_agent.network import Caller
-from device_agent.safety.stop_latch import StopLatch
+from device_agent.safety.emergency_stop import StopLatch
 
 RULES = """
 [access]

@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from device_agent.driver import ActuatorConfig
 from device_agent.errors import Interlocked, Rejected
-from device_agent.records import DeviceState, Reading, Status
-from device_agent.safety.conditions import Conditions, Tap
+from device_agent.records import Reading
+from device_agent.safety.conditions import Conditions
 from device_agent.safety.leases import Leases
 from device_agent.safety.limits import HOUR_S, Interlocks, Limits
 from device_agent.store.journal import safe_transitions
@@ -36,16 +36,6 @@ class Known:
     config: ActuatorConfig
     online: bool = True
     latest: Reading | None = None
-
-
-class Unheard:
-    """The sink behind the conditions' ear."""
-
-    def on_reading(self, reading: Reading) -> None: ...
-
-    def on_status(self, status: Status) -> None: ...
-
-    def on_bytes(self, device: str, data: bytes) -> None: ...
 
 
 @dataclass
@@ -106,7 +96,6 @@ class Machine(RuleBasedStateMachine):
         self.known = {name: Known(ActuatorConfig(safe=False, only_while=wanted[name])) for name in GROUPS}
         self.known[LID] = Known(ActuatorConfig(safe=False))
         self.conditions = Conditions(self.known)  # type: ignore[arg-type]
-        self.ear = Tap(Unheard(), lambda name: self._watch(self.conditions.depend_on(name)))
         # Nothing is known of the lid until it is read.
         self.closed = None
 
@@ -217,12 +206,12 @@ class Machine(RuleBasedStateMachine):
         lid = self.known[LID]
         self.closed, lid.online = closed, True
         lid.latest = Reading(LID, 0, {"closed": closed})
-        self.ear.on_reading(lid.latest)
+        self._watch(self.conditions.depend_on(LID))
 
     @rule()
     def lid_is_lost(self) -> None:
         self.closed, self.known[LID].online = None, False
-        self.ear.on_status(Status(LID, 0, DeviceState.OFFLINE, "unplugged"))
+        self._watch(self.conditions.depend_on(LID))
 
     @rule(name=DEVICES)
     def device_is_lost(self, name: str) -> None:

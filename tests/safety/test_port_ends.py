@@ -8,13 +8,13 @@ from typing import Any
 from safety_world import ALICE, Ground, Relay, actor, until
 
 from device_agent.config.models import StreamConfig
-from device_agent.devices.dispatcher import Dispatcher
 from device_agent.messages.events import EventDraft
 from device_agent.network import Inbound, StartTask, StreamSpec
 from device_agent.records import Reading
 from device_agent.tasks.services import Services
 from device_agent.tasks.session_stream import SessionStream, SharedSessionStreams
 from device_agent.tasks.stream_scope import StreamScope
+from device_agent.tasks.stream_subscriptions import StreamSubscriptions
 
 SPEC = StreamSpec("orders", "t1-1", "inbound", "events", "dedicated")
 
@@ -35,10 +35,10 @@ class Session:
 def stream_of(
     ground: Ground, spec: StreamSpec, config: StreamConfig, devices: Any, **more: Any
 ) -> SessionStream:
-    """A stream with these devices; `more` is its queue and its dispatcher."""
+    """A stream with these devices; `more` is its queue and its subscriptions."""
     services = Services(
         devices=ground.devices,
-        dispatcher=more.get("dispatcher") or Dispatcher(ground.clock),
+        subscriptions=more.get("subscriptions") or StreamSubscriptions(ground.clock),
         executor=ground.executor,
         safe_states=ground.safe_states,
         outbox=None,  # type: ignore[arg-type]
@@ -146,21 +146,21 @@ class Kept:
 async def test_a_session_that_ends_without_a_network_leaves_the_others_their_readings(tmp_path: Path) -> None:
     """Two sessions wait for the network to open their shared stream again; the time of one is over."""
     async with Ground(tmp_path) as ground:
-        dispatcher, queue, shared = Dispatcher(ground.clock), Kept(), SharedSessionStreams()
+        subscriptions, queue, shared = StreamSubscriptions(ground.clock), Kept(), SharedSessionStreams()
         spec = StreamSpec("telemetry", "telemetry", "outbound", "events", "shared")
         config = StreamConfig(direction="outbound", affinity="shared", devices=["up"])
 
         def make() -> SessionStream:
             up: Any = {"up": ground.devices["up"]}
-            return stream_of(ground, spec, config, up, queue=queue, dispatcher=dispatcher)
+            return stream_of(ground, spec, config, up, queue=queue, subscriptions=subscriptions)
 
         stream = shared.get("telemetry", "t1", make)
         assert shared.get("telemetry", "t2", make) is stream
         stream.collect()
         await stream.detach("t1", end=True)
-        dispatcher.on_reading(Reading("up", 0, {"on": True}))
+        subscriptions.on_reading(Reading("up", 0, {"on": True}))
         assert len(queue.kept) == 1
         await stream.detach("t2", end=True)
-        dispatcher.on_reading(Reading("up", 0, {"on": False}, monotonic_s=100.0))
+        subscriptions.on_reading(Reading("up", 0, {"on": False}, monotonic_s=100.0))
         assert len(queue.kept) == 1
         assert shared.get("telemetry", "t3", make) is not stream, "its devices may be others by now"

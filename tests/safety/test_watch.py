@@ -43,7 +43,7 @@ async def test_a_slow_card_delays_no_safe_state(tmp_path: Path, monkeypatch: pyt
     systemd, gate, seen = Systemd(), threading.Event(), []
     agent = Agent(load(path), "bk_x", SystemClock(), lambda *_: NoBus(simulated=True), systemd)  # type: ignore[arg-type]
     monkeypatch.setattr(agent._tasks, "graces", lambda: {"valve": -1.0})
-    monkeypatch.setattr(agent._safe_states, "spawn_safe", lambda name, why: seen.append(name))
+    monkeypatch.setattr(agent._control.safe_states, "spawn_safe", lambda name, why: seen.append(name))
     running = asyncio.ensure_future(agent.run())
     try:
         async with asyncio.timeout(LIMIT_S):

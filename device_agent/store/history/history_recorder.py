@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from device_agent.clock import Clock
-from device_agent.records import Reading
+from device_agent.records import Reading, ReadingSubscriber
 from device_agent.store.history.history_block import HistoryBlock, Sealed, block_of, folded, seal
 from device_agent.store.history.history_file import DAY_MS, FAST_MS, FRAME_MS, HistoryFile
 from device_agent.store.store_thread import StoreThread
@@ -35,7 +35,7 @@ UNWRITTEN_MAX = 7200
 STEPS_AT_ONCE = 40
 
 
-class HistoryRecorder:
+class HistoryRecorder(ReadingSubscriber):
     """`add`, `flush`, `figures` and `close` belong to the event loop, `_…_here` to the store thread."""
 
     def __init__(
@@ -61,6 +61,10 @@ class HistoryRecorder:
         self._began_s = clock.monotonic_s()
 
     # -- on the loop ----------------------------------------
+
+    def on_reading(self, reading: Reading) -> None:
+        if reading.silence != "began":
+            self.add(reading)
 
     def add(self, reading: Reading) -> None:
         """Take one reading."""
