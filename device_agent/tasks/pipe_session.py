@@ -214,15 +214,8 @@ class PipeSession:
 
     async def _attach(self, name: str, stream: SessionStream, chosen: list[str]) -> None:
         """Open a stream, unless the session ends first: its time runs out without a network too."""
-        opening = asyncio.ensure_future(
-            stream.attach(
-                self.link,
-                self.actor,
-                announced=name in self._saved.announced,
-                streams=chosen,
-                until_ms=self.start.expires_at_ms,
-            )
-        )
+        announced = name in self._saved.announced
+        opening = asyncio.ensure_future(stream.attach(self.link, self.actor, chosen, announced=announced))
         try:
             await self._until_ended(opening)
             if opening.done():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 from device_agent.commands.authorization import Actor, check_read, may
@@ -190,12 +191,7 @@ class RequestTask:
             dry_run=request.dry_run,
         )
         with self._progress.during(f"setting {request.device}"):
-            if command.dry_run:
-                return _acknowledged(request.op, self._executor.preview(command, self.actor))
-            ack = await self._executor.execute(
-                command, self.actor, age_ms=await self._age_ms(), for_s=request.for_s
-            )
-        return _acknowledged(request.op, ack)
+            return await self._command(command, for_s=request.for_s)
 
     async def _do(self, request: DoRequest, file: Part | None) -> TaskResult:
         command = Do(
@@ -211,18 +207,24 @@ class RequestTask:
             # A file may take long to come; what waits for it has a limit of its own.
             command = command.model_copy(update={"ttl_ms": self._config.agent.max_running_s * 1000})
             send = await self._fetch(command, file)
+        with self._progress.during(f"{request.action} of {request.device}"):
+            return await self._command(command, send=send)
+
+    async def _command(
+        self, command: Set | Do, *, for_s: float | None = None, send: Send | None = None
+    ) -> TaskResult:
         files: list[ResultFile] = []
 
-        def take(made: File) -> None:
-            files.append(ResultFile(FILE_ID, made.name, made.mime_type, made.data))
+        def take(file: File) -> None:
+            files.append(ResultFile(FILE_ID, file.name, file.mime_type, file.data))
 
-        with self._progress.during(f"{request.action} of {request.device}"):
-            if command.dry_run:
-                return _acknowledged(request.op, self._executor.preview(command, self.actor))
+        if command.dry_run:
+            ack = self._executor.preview(command, self.actor)
+        else:
             ack = await self._executor.execute(
-                command, self.actor, age_ms=await self._age_ms(), take=take, send=send
+                command, self.actor, age_ms=await self._age_ms(), for_s=for_s, take=take, send=send
             )
-        return _acknowledged(request.op, ack, files)
+        return _acknowledged(command.kind, ack, files)
 
     async def _fetch(self, command: Do, file: Part) -> Send:
         """Fetch the caller's file, if the command would be carried out now; returns what sends it."""
@@ -258,5 +260,5 @@ class RequestTask:
         return None if server_ms is None or sent_ms is None else max(0.0, server_ms - sent_ms)
 
 
-def _acknowledged(op: str, ack: Ack, files: list[ResultFile] | None = None) -> TaskResult:
-    return TaskResult(op, ack.state.value, {"ack": ack.members()}, ack.error, files or [])
+def _acknowledged(op: str, ack: Ack, files: Sequence[ResultFile] = ()) -> TaskResult:
+    return TaskResult(op, ack.state.value, {"ack": ack.members()}, ack.error, [*files])

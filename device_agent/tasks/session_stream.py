@@ -70,13 +70,10 @@ class SessionStream:
         attachment = self.attached.get(task_id)
         return 0.0 if attachment is None else attachment.last_inbound_s
 
-    async def attach(
-        self, link: TaskLink, actor: Actor, *, announced: bool, streams: Sequence[str], until_ms: int | None
-    ) -> None:
+    async def attach(self, link: TaskLink, actor: Actor, streams: Sequence[str], *, announced: bool) -> None:
         """Open the stream for a session, and begin it unless the caller knows it already (`announced`).
 
-        `streams` are all streams of the session, `until_ms` is when it ends by the network's clock; both for
-        the first event. Raises Refused when the network will not have it.
+        `streams` are all of the session, for the first event. Raises Refused when the network refuses.
         """
         task_id = link.start.task_id
         try:
@@ -89,7 +86,7 @@ class SessionStream:
         if first and self.scope.config.inward:
             self._input.start(stream)
         if self.subscription is not None and not announced:
-            self.subscription.begin(streams=streams, until_ms=until_ms)
+            self.subscription.begin(streams, link.start.expires_at_ms)
             for draft in self._subscriptions.newest(self.scope.delegations):
                 self.subscription.send(draft)
 

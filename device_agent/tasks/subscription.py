@@ -66,8 +66,9 @@ class Subscription:
         """Any other event; nothing holds it back."""
         self._queue.append(draft)
 
-    def begin(self, *, streams: Sequence[str], until_ms: int | None) -> None:
-        """One `control` event about the session, then the present state of each selected device."""
+    def begin(self, streams: Sequence[str], until_ms: int | None) -> None:
+        """One `control` event about a session with these streams, which ends at `until_ms` by the network's
+        clock, then the present state of each selected device."""
         about = {
             "devices": sorted(self._selected),
             "streams": list(streams),

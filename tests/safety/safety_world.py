@@ -30,6 +30,7 @@ from device_agent.messages.commands import Do, Set
 from device_agent.network import Caller, TaskKind
 from device_agent.store.journal.journal import Journal
 from device_agent.store.store_thread import StoreThread
+from device_agent.tasks.stream_subscriptions import StreamSubscriptions
 from device_agent.testing.clock import SteppedClock
 
 LIMIT_S = 10.0
@@ -152,7 +153,8 @@ class Ground:
             control.emergency_stop,
             control.executor,
         )
-        self._hardware = control.make_hardware(lambda name, config: NoBus())
+        self.subscriptions = StreamSubscriptions(self.clock)
+        self._hardware = control.make_hardware(lambda name, config: NoBus(), subscribers=[self.subscriptions])
 
     async def __aenter__(self) -> "Ground":
         await self.journal.open()

@@ -85,7 +85,7 @@ async def test_a_command_whose_session_has_ended_drives_nothing(tmp_path: Path) 
         config = StreamConfig(direction="inbound", devices=["up"])
         up = {"up": ground.devices["up"]}
         stream = stream_of(ground, SPEC, config, up)
-        await stream.attach(wire, actor(ALICE), announced=False, streams=["orders"], until_ms=None)
+        await stream.attach(wire, actor(ALICE), ["orders"], announced=False)
         wire.send("first")
         await until(lambda: Relay.told)
         moved = len(Relay.told)
@@ -122,7 +122,7 @@ async def test_a_fault_or_a_reload_makes_no_stream_deaf(tmp_path: Path) -> None:
         up: Any = {"up": ear}
         stream = stream_of(ground, spec, config, up)
         ear.reload = lambda: stream.replace("up", up["up"])
-        await stream.attach(wire, actor(ALICE), announced=False, streams=["console"], until_ms=None)
+        await stream.attach(wire, actor(ALICE), ["console"], announced=False)
         for word in (b"bug", b"reload", b"after"):
             wire.send_bytes(word)
         await until(lambda: ear.heard[-1:] == [b"after"])
