@@ -126,20 +126,23 @@ class Agent:
     ) -> "Delegations":
         # Loaded only if the configuration has delegations.
         from device_agent.delegation.delegations import Delegations
+        from device_agent.delegation.prompt_builder import PromptBuilder
+        from device_agent.delegation.rate_limit import RateLimit
+        from device_agent.delegation.services import DelegationServices
+        from device_agent.delegation.state_file import StateFile
+        from device_agent.network.sessions_api import SessionsApi
 
-        return Delegations(
-            config,
-            key,
-            self._control.devices,
-            self._streams,
+        title = config.agent.display_name or config.agent.name
+        services = DelegationServices(
+            SessionsApi(config.delegation.base_url, key, self._network.http.session),
+            RateLimit(config.delegation.poll_s, self._clock),
+            PromptBuilder(title, self._control.devices, self._history_service, self._clock),
+            StateFile(config.state.directory / "delegations.json", self._store),
             self._control.executor,
-            self._history_service,
             self._journal,
-            self._store,
             self._clock,
-            self._network.http.session,
-            rules,
         )
+        return Delegations(config.delegations, services, self._streams, rules)
 
     def _open_stores(self, config: Config) -> None:
         self._store = StoreThread()

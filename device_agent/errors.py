@@ -144,12 +144,8 @@ class StoreError(AgentError):
     """A store on disk failed."""
 
 
-class NotNoted(StoreError):
-    """A command cannot be noted anywhere that outlives the process: nobody would know that it was done."""
-
-
-class StoreDamaged(StoreError):
-    """A store could not be read; it was set aside under the name in the message and a new one begun."""
+class NotRecorded(StoreError):
+    """A command could not be recorded where it survives the process, so it was not carried out."""
 
 
 # --- network: the supervisor's policy decides when to try again ---------------------------------------------

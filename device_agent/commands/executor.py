@@ -34,7 +34,7 @@ from device_agent.errors import (
     DriverError,
     Fault,
     Interlocked,
-    NotNoted,
+    NotRecorded,
     Rejected,
 )
 from device_agent.messages.acks import Ack, AckState
@@ -140,7 +140,7 @@ class CommandExecutor:
                 what, now_ms = command.model_dump(), self._clock.now_ms()
                 try:
                     await self._journal.begin_command(key, command.id, what, now_ms)
-                except NotNoted as error:
+                except NotRecorded as error:
                     # Making safe twice is no harm, and not at all would be one.
                     if not (plan.makes_safe or plan.read_only):
                         outcome.fail(AckState.FAILED, "internal", str(error))

@@ -1,4 +1,4 @@
-"""Questions to a Blocks AI agent: rules that ask, sessions that answer, and the little that an answer may do.
+"""Delegations: questions to a Blocks AI agent, and the commands that its answer may choose.
 
-Loaded only where the configuration has a [delegations] table.
+Loaded only if the configuration has delegations.
 """

@@ -1,7 +1,7 @@
-"""An answer is untrusted text. It is shown, and one form of it may name a command of the owner's list.
+"""Answers are untrusted text: they are shown, and may choose one command of the owner's list.
 
-The form: the last thing in the answer is a JSON object with the one member `command`, a name of the list or
-"none", alone on a line or in a fenced block. Anything else is only text.
+An answer chooses if it ends with a JSON object with the one member `command`, a name of the list or "none",
+alone on a line or in a fenced block. Anything else is only text.
 """
 
 import json
@@ -20,19 +20,19 @@ _LAST_OBJECT = re.compile(r"\n(?:```(?:json)?[ \t]*\n)?[ \t]*(\{[^{}]{1,300}\})[
 
 
 class Choice(NamedTuple):
-    """What an answer asks for. `command` is a name of the list, or empty; `unclear` says what is wrong."""
+    """`command` is a name of the list, or empty; `unclear` says why an answer chooses nothing."""
 
     command: str = ""
     unclear: str = ""
 
 
 def choice(answer: str, commands: Collection[str]) -> Choice:
-    """The one command that an answer names, by the form and from the list."""
+    """The command that an answer chooses from the list."""
     found = _LAST_OBJECT.search(f"\n{answer}"[-TAIL:])
     if found is None:
         return Choice(unclear="the answer does not end with the JSON object that was asked for")
     try:
-        named: Any = json.loads(found[1], object_pairs_hook=_once)
+        named: Any = json.loads(found[1], object_pairs_hook=_unique)
     except ValueError:
         return Choice(unclear="the answer ends with something that is not the JSON object asked for")
     if not isinstance(named, dict) or set(named) != {"command"} or not isinstance(named["command"], str):
@@ -45,17 +45,17 @@ def choice(answer: str, commands: Collection[str]) -> Choice:
     return Choice(name)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) != len(pairs):
         raise ValueError("a member is there twice")
     return dict(pairs)
 
 
 def form(commands: Mapping[str, AllowedCommand]) -> str:
-    """What the AI agent is told about the commands."""
+    """The part of a question that lists the commands and the form of the answer."""
     lines = ["You can have the device do one of these, and nothing else:"]
     for name, command in commands.items():
-        lines.append(f"- {name}: {command.description or _told(command)}")
+        lines.append(f"- {name}: {command.description or _description(command)}")
     lines += [
         f'End your answer with one line, {{"command": "…"}}, with one of these names, or "{NONE}".',
         "Only that line is looked at. The device checks it against its own limits before anything moves.",
@@ -63,7 +63,7 @@ def form(commands: Mapping[str, AllowedCommand]) -> str:
     return "\n".join(lines)
 
 
-def _told(command: AllowedCommand) -> str:
+def _description(command: AllowedCommand) -> str:
     if command.action:
         return f"{command.action} of {command.device}"
     values = ", ".join(f"{name} = {json.dumps(value)}" for name, value in command.values.items())

@@ -1,4 +1,4 @@
-"""The text of a question: the owner's words, filled in, and the readings that go with them."""
+"""The text of a question: the owner's template, filled in, and the readings that go with it."""
 
 import json
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from device_agent.history.history_service import HistoryService
 from device_agent.messages.requests import HistoryRequest
 from device_agent.records import Reading, Value
 
-# About so many rows of the record for each device, whatever the time asked for.
+# About so many rows of history for each device, whatever the span.
 ROWS = 60
-RECORD_MAX_BYTES = 24_000
-RECORD_LIMIT_S = 60.0
+HISTORY_MAX_BYTES = 24_000
+HISTORY_LIMIT_S = 60.0
 TEXT_MAX = 200
 
 
 class PromptBuilder:
-    """Writes what is asked. `title` is the agent's name for people."""
+    """`title` is the agent's name for people."""
 
     def __init__(
         self, title: str, devices: Mapping[str, Device], history_service: HistoryService, clock: Clock
@@ -33,14 +33,14 @@ class PromptBuilder:
 
     async def question(self, rule: Delegation, asked: str) -> str:
         """The first message of a session. `asked` is what a caller's `do` brought along."""
-        parts = [self.filled(rule.message, asked)]
+        parts = [self.fill(rule.message, asked)]
         if rule.readings is not None:
-            parts.append(await self._attached(rule.readings))
+            parts.append(await self._readings(rule.readings))
         if rule.commands:
             parts.append(form(rule.commands))
         return "\n\n".join(parts)
 
-    def filled(self, template: str, asked: str = "") -> str:
+    def fill(self, template: str, asked: str = "") -> str:
         """A template with its placeholders filled in."""
         return PLACEHOLDER.sub(lambda match: self._value(match[1], asked), template)
 
@@ -66,37 +66,37 @@ class PromptBuilder:
             return "an unknown time (the clock is not set)"
         return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    async def _attached(self, wanted: Attached) -> str:
+    async def _readings(self, wanted: Attached) -> str:
         present = [self._present(name) for name in wanted.devices if name in self._devices]
         parts = [
             "Present readings, as JSON:",
-            "\n".join(json.dumps(one, ensure_ascii=False) for one in present),
+            "\n".join(json.dumps(device, ensure_ascii=False) for device in present),
         ]
         if wanted.last_s is not None:
-            parts += [f"The record of the last {wanted.last_s:g} s, as CSV:", await self._record(wanted)]
+            parts += [f"The record of the last {wanted.last_s:g} s, as CSV:", await self._history(wanted)]
         return "\n".join(parts)
 
     def _present(self, name: str) -> dict[str, object]:
         device = self._devices[name]
-        told: dict[str, object] = {"device": name, "state": str(device.state)}
+        present: dict[str, object] = {"device": name, "state": str(device.state)}
         if device.online and device.latest is not None:
             reading: Reading = device.latest
-            told["values"] = {
+            present["values"] = {
                 point: clean(value, TEXT_MAX) if isinstance(value, str) else value
                 for point, value in reading.values.items()
             }
-            told["age_s"] = round(max(0.0, self._clock.monotonic_s() - reading.monotonic_s), 1)
+            present["age_s"] = round(max(0.0, self._clock.monotonic_s() - reading.monotonic_s), 1)
             if reading.flags:
-                told["flags"] = {point: str(flag) for point, flag in reading.flags.items()}
-            told["units"] = {point.name: str(point.unit) for point in device.points.values() if point.unit}
-        return told
+                present["flags"] = {point: str(flag) for point, flag in reading.flags.items()}
+            present["units"] = {point.name: str(point.unit) for point in device.points.values() if point.unit}
+        return present
 
-    async def _record(self, wanted: Attached) -> str:
-        """Never keeps a question from being asked."""
+    async def _history(self, wanted: Attached) -> str:
+        """As CSV, or why there is none: a missing history does not keep a question from being asked."""
         assert wanted.last_s is not None
         names = [name for name in wanted.devices if name in self._devices]
         now_ms = self._clock.now_ms()
-        question = HistoryRequest.model_validate(
+        request = HistoryRequest.model_validate(
             {
                 "op": "history",
                 "devices": names,
@@ -107,15 +107,15 @@ class PromptBuilder:
             }
         )
         try:
-            answer = await self._history_service.answer(question, names.__contains__, limit_s=RECORD_LIMIT_S)
+            answer = await self._history_service.answer(request, names.__contains__, limit_s=HISTORY_LIMIT_S)
         except (Rejected, AgentError) as error:
             return f"(there is no record: {error})"
         assert isinstance(answer.data, bytes)
         text = answer.data.decode("utf-8", "replace")
-        if len(answer.data) <= RECORD_MAX_BYTES:
+        if len(answer.data) <= HISTORY_MAX_BYTES:
             return text.strip()
         head, _, rest = text.partition("\n")
-        newest = rest.encode()[-RECORD_MAX_BYTES:].decode("utf-8", "ignore").partition("\n")[2]
+        newest = rest.encode()[-HISTORY_MAX_BYTES:].decode("utf-8", "ignore").partition("\n")[2]
         return f"{head}\n{newest.strip()}\n(the older part is left out)"
 
 

@@ -1,4 +1,4 @@
-"""How often the service is asked: within its rate limit over all delegations, politely when it is away."""
+"""How often the service is asked: within its rate limit, and less often while it fails."""
 
 import asyncio
 import random
@@ -8,7 +8,7 @@ from device_agent.clock import Clock
 from device_agent.errors import NetworkError
 from device_agent.network.sessions_api import NotNow
 
-# The service allows 100 requests a minute for a key, which others may use as well.
+# The service allows 100 requests a minute for a key, which others may use too.
 REQUESTS_A_MINUTE = 50
 MINUTE_S = 60.0
 RETRY_MAX_S = 300.0
@@ -27,7 +27,7 @@ class RateLimit:
         self._not_before_s = 0.0
         self._queue = asyncio.Lock()
 
-    async def turn(self) -> None:
+    async def acquire(self) -> None:
         """Returns when one more request may go out, and counts it."""
         async with self._queue:
             await asyncio.sleep(self._wait_s())
@@ -41,12 +41,12 @@ class RateLimit:
         return max(self._not_before_s - now_s, MINUTE_S - (now_s - self._times[0]) if full else 0.0)
 
     def poll_after_s(self, polls: int) -> float:
-        """How long to wait before the next look at a session that has been looked at so often in vain."""
+        """How long to wait for an answer after so many polls that found none."""
         ceiling_s = max(self.poll_s, POLL_MAX_S)
         return min(ceiling_s, self.poll_s * POLL_GROWTH ** min(polls, 20)) * self._rng.uniform(0.8, 1.0)
 
     def retry_after_s(self, error: NetworkError, tries: int) -> float:
-        """Full jitter under a doubling ceiling; a wait that the service names holds for everybody."""
+        """Full jitter under a doubling ceiling; a wait that the service names holds for all delegations."""
         ceiling_s = min(RETRY_MAX_S, self.poll_s * 2.0 ** min(tries, 10))
         wait_s = max(1.0, self._rng.uniform(0, ceiling_s))
         if isinstance(error, NotNow) and error.retry_after_s is not None:

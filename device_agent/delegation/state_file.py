@@ -1,9 +1,8 @@
-"""What delegations must know after a crash or a reboot: one small file, replaced as a whole.
+"""What delegations must know after a crash or a reboot: one small JSON file, replaced as a whole.
 
-A damaged file is set aside and reported, and a new one begun: the start never fails.
+A damaged file is set aside and logged, and a new one begun: the start never fails.
 """
 
-import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import structlog
 from pydantic import BaseModel, Field, ValidationError
 
 from device_agent.delegation.timestamps import Stamp
+from device_agent.store.files import write_atomically
 from device_agent.store.store_thread import StoreThread
 
 log = structlog.get_logger("delegation")
@@ -22,23 +22,25 @@ FILE_MAX_BYTES = 8_000_000
 
 
 class Exchange(BaseModel):
-    """One question with what follows in its session. `phase` is of the present `turn`."""
+    """One question and what follows in its session. `phase` is of the present `turn`; `open`: only the end
+    of the condition is still to be told.
+    """
 
     id: str
     cause: str
     conditional: bool
-    """Whether a condition asked, which must still hold when an answer is to move something."""
+    """Whether a condition asked; it must still hold when a command of the answer is carried out."""
     do: str = ""
     """The id of the `do` that asked, if one did."""
     asked_at_ms: int
     turn: Turn = "question"
     phase: Phase = "waiting"
     began: Stamp
-    """Of the turn."""
+    """When the turn began."""
     message: str = ""
-    """What is to be said; empty once the service has it."""
+    """The text to send; empty once the service has it."""
     sends: int = 0
-    """How often it went out with an unknown fate."""
+    """How often it was sent without knowing whether the service received it."""
     session: str = ""
     page: str = ""
     final_message: str = ""
@@ -52,27 +54,27 @@ class Exchange(BaseModel):
 
 
 class RuleState(BaseModel):
-    """One rule between processes."""
+    """What is stored of one delegation."""
 
     active: bool = False
     served: bool = False
-    """Whether this time that the condition holds has been asked about."""
+    """Whether it was asked about since the condition began to hold."""
     asks: list[Stamp] = Field(default_factory=list)
     day: str = ""
     """The local date of the last question by the time of day."""
     turn_of: Stamp | None = None
-    """When `every_s` last began."""
+    """When the present period of `every_s` began."""
     exchange: Exchange | None = None
     last: dict[str, Any] = Field(default_factory=dict)
     """The newest event, with `at`."""
 
 
-class _Pages(BaseModel):
+class _Contents(BaseModel):
     rules: dict[str, RuleState] = Field(default_factory=dict)
 
 
 class StateFile:
-    """`rules` is what the file holds and will hold; the event loop alone touches it."""
+    """`rules` is what the file holds, or will hold after `save`. Belongs to the event loop."""
 
     def __init__(self, path: Path, thread: StoreThread) -> None:
         self.rules: dict[str, RuleState] = {}
@@ -91,24 +93,24 @@ class StateFile:
                 self._path.replace(aside)
             except OSError as why:
                 log.error("delegations_not_set_aside", file=str(self._path), error=str(why))
-            found = _Pages()
+            found = _Contents()
         self.rules = {name: found.rules.get(name) or RuleState() for name in names}
 
-    def _read(self) -> _Pages:
+    def _read(self) -> _Contents:
         try:
             with self._path.open("rb") as file:
                 data = file.read(FILE_MAX_BYTES + 1)
         except FileNotFoundError:
-            return _Pages()
+            return _Contents()
         if len(data) > FILE_MAX_BYTES:
             raise ValueError(f"the file is larger than {FILE_MAX_BYTES} bytes")
-        return _Pages.model_validate_json(data)
+        return _Contents.model_validate_json(data)
 
     async def save(self) -> bool:
-        """Durable when it returns True. A full or broken disk is counted and said."""
-        data = _Pages(rules=self.rules).model_dump_json().encode()
+        """Whether it is on the disk now; a full or broken disk is counted and logged."""
+        data = _Contents(rules=self.rules).model_dump_json().encode()
         try:
-            await self._thread.run(lambda: _replace(self._path, data))
+            await self._thread.run(lambda: write_atomically(self._path, data))
         except (OSError, TimeoutError) as error:
             self.failures += 1
             if self.failures == 1 or self.failures % 100 == 0:
@@ -118,22 +120,3 @@ class StateFile:
             return False
         self.failures = 0
         return True
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Whole or not at all, whatever happens in between."""
-    fresh = path.with_suffix(".new")
-    file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(file, view) :]
-        os.fsync(file)
-    finally:
-        os.close(file)
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -1,7 +1,7 @@
-"""Instants that mean something after a reboot, and what follows from them: ages, waits, the time of day.
+"""Instants that stay valid across a reboot, their ages, and the waits that follow from them.
 
-Within one start of the machine the monotonic clock counts. Across a reboot the wall clock does where it was
-set at both instants; else an instant is taken as the moment of this boot, the latest that it can have been.
+Within one boot the monotonic clock counts. Across a reboot the wall clock does, if it was set at both
+instants; otherwise an instant is taken as the time of this boot, the latest that it can have been.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from device_agent.clock import Clock
 from device_agent.config.delegation import Delegation
 
 DAY_S = 86_400.0
-# A board that was off at the time of day asks when it comes back, if that is soon.
+# A board that was off at the time of day still asks when it starts within this.
 LATE_S = 3600.0
 
 

@@ -1,11 +1,11 @@
-"""Whether what a rule waits for holds: a threshold with hysteresis, a value, a state; for long enough.
+"""Whether a condition holds: a threshold with hysteresis, a value or a device state, for long enough.
 
-Plain calls with monotonic seconds. A value that cannot be believed proves nothing: it neither starts nor ends
-what holds, and it breaks the time for which something must have held.
+Times are monotonic seconds. A missing value neither starts nor ends the condition, but it breaks the time
+for which it must have held.
 """
 
 from device_agent.config.delegation import When
-from device_agent.records import DeviceState, Value
+from device_agent.records import DeviceState, Value, is_number
 
 
 class TriggerState:
@@ -30,7 +30,7 @@ class TriggerState:
             self._since_s = None
 
     def tick(self, now_s: float) -> None:
-        """Time went by without news."""
+        """Time passed without a reading."""
         if self._since_s is not None and not self.active and now_s - self._since_s >= self._when.for_s:
             self.active = True
 
@@ -44,14 +44,14 @@ class TriggerState:
         self.tick(now_s)
 
     def _judge(self, value: Value) -> tuple[bool, bool]:
-        """Whether it holds, whether it is over; between the thresholds neither."""
+        """(holds, over); between the thresholds neither."""
         when = self._when
         if value is None:
             return False, False
         if when.equals is not None:
             same = type(value) is type(when.equals) and value == when.equals
             return same, not same
-        if isinstance(value, (bool, str)):
+        if not is_number(value):
             return False, False
         if when.above is not None:
             back = when.above if when.below_again is None else when.below_again

@@ -1,1 +1,1 @@
-"""What must outlive the process: the outbox towards callers and the journal of what was asked and done."""
+"""What must outlive the process: the outbox, the Journal and the history."""

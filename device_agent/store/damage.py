@@ -1,4 +1,4 @@
-"""A store that is damaged: told from a disk that is full or gone, put aside, what is whole of it saved."""
+"""Damaged SQLite files: told apart from disks that are full or gone, and read as far as they can be."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
@@ -6,8 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-# What SQLite says of a file that is no store of ours or is damaged. Full, locked, read-only and failing disks
-# say something else, and a new file would not cure them.
+# SQLite's codes for a file that is damaged or not one of ours. Full, locked, read-only and failing disks have
+# other codes, and a new file would not help there.
 _DAMAGE = frozenset(
     {
         sqlite3.SQLITE_ERROR,
@@ -19,20 +19,20 @@ _DAMAGE = frozenset(
         sqlite3.SQLITE_NOTADB,
     }
 )
-# A damaged page hides its rows; the search goes on behind it, in growing steps, so many times.
+# A damaged page hides its rows; reading goes on behind it, in growing steps, at most so often.
 SKIPS_MAX = 200
 
 
 class Damaged(sqlite3.DatabaseError):
-    """Found by our own checks."""
+    """Damage that our own checks found."""
 
 
 class WrongVersion(Damaged):
-    """A store that another version of this program made."""
+    """The file is of another version of this program."""
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether a new file would cure this."""
+    """Whether a new file would help."""
     if isinstance(error, Damaged | UnicodeDecodeError):
         return True
     code = getattr(error, "sqlite_errorcode", None)
@@ -40,9 +40,10 @@ def is_damage(error: BaseException) -> bool:
 
 
 def readable(aside: Path, tables: Iterable[tuple[str, str]]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """What can still be read: (table, row) of each table, given with its columns, the first of them its key.
+    """The rows that can still be read, as (table, row).
 
-    A table without an integer key is read as far as it goes.
+    `tables` are pairs of a name and its columns, the key first. Behind a damaged page reading goes on only
+    where the key is an integer.
     """
     try:
         db = sqlite3.connect(f"{aside.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)

@@ -1,4 +1,4 @@
-"""Small files that are whole or not there: replaced in one step, and put aside when they are damaged."""
+"""Files that are replaced in one step, and set aside when they are damaged."""
 
 import contextlib
 import os
@@ -37,7 +37,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file, and the logs that SQLite keeps beside it; its new path. Raises OSError."""
+    """Rename a damaged file, and the logs that SQLite keeps beside it.
+
+    Returns the new path, `<path>.damaged-<epoch ms>`. Raises OSError.
+    """
     aside = Path(f"{path}.damaged-{time.time_ns() // 1_000_000}")
     for suffix in SQLITE_PARTS:
         part = Path(f"{path}{suffix}")

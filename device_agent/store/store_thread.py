@@ -1,4 +1,4 @@
-"""The one thread that touches the stores on disk."""
+"""The one thread that reads and writes the stores on disk."""
 
 import asyncio
 import queue
@@ -9,22 +9,22 @@ from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
-# A card that takes longer than this for one commit is as good as dead; the caller decides what that means.
+# A card that takes longer than this for one commit is broken; the caller decides what to do.
 STORE_LIMIT_S = 30.0
 
 
 def written_bytes(who: Literal["thread-self", "self"] = "thread-self") -> int:
-    """What the calling thread, or the process, has caused to be written to disks; 0 if nobody counts."""
+    """Bytes that the calling thread, or the process, has written to disks, as the kernel counts them."""
     try:
-        told = Path(f"/proc/{who}/io").read_bytes()
+        counters = Path(f"/proc/{who}/io").read_bytes()
     except OSError:
         return 0
-    _, _, rest = told.partition(b"\nwrite_bytes: ")
+    _, _, rest = counters.partition(b"\nwrite_bytes: ")
     return int(rest.split(b"\n", 1)[0] or 0)
 
 
 class StoreThread:
-    """Runs jobs in order. A job is never dropped: what was handed over is written."""
+    """Runs jobs in order. No job is dropped, also when its caller has stopped waiting."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Any, Any] | None] = queue.SimpleQueue()
@@ -32,9 +32,9 @@ class StoreThread:
         self._thread.start()
 
     async def run(self, fn: Callable[[], T], limit_s: float | None = STORE_LIMIT_S) -> T:
-        """Run `fn` on the store thread. Raises TimeoutError after `limit_s`; the job still runs.
+        """Run `fn` on the store thread and return its result, or raise what it raises.
 
-        None waits as long as it takes, for who must know whether it was done and holds no one up meanwhile.
+        Raises TimeoutError after `limit_s` seconds, and the job still runs; None waits without a limit.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -43,7 +43,7 @@ class StoreThread:
             return await future
 
     def later(self, fn: Callable[[], Any]) -> None:
-        """Run `fn` some time; its failure is the job's own affair."""
+        """Run `fn` after the jobs before it, without waiting; what it raises is dropped."""
         self._jobs.put((fn, None, None))
 
     async def close(self) -> None:

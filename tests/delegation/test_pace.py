@@ -20,7 +20,7 @@ async def test_never_more_requests_than_the_limit() -> None:
     pace = RateLimit(15, clock)
     async with asyncio.timeout(5):
         for _ in range(REQUESTS_A_MINUTE):
-            await pace.turn()
+            await pace.acquire()
             clock.step(0.1)
     assert pace._wait_s() == pytest.approx(60 - 0.1 * REQUESTS_A_MINUTE)
     clock.step(60)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from device_agent.errors import NotNoted
+from device_agent.errors import NotRecorded
 from device_agent.messages.acks import Ack
 from device_agent.store.journal import command_fallback
 from device_agent.store.journal.journal import Journal
@@ -135,7 +135,7 @@ async def test_where_no_note_can_be_taken_at_all_a_command_is_refused(machine: M
     await do(journal, "before")
     await machine.disk_takes(journal, nothing=True)
     machine.memory.rmdir()
-    with pytest.raises(NotNoted, match="nothing moved"):
+    with pytest.raises(NotRecorded, match="nothing moved"):
         await begin(journal, "refused")
     machine.memory.mkdir()
     await do(journal, "taken")
@@ -152,7 +152,7 @@ async def test_a_start_that_cannot_read_what_was_done_carries_out_nothing(
     monkeypatch.setattr(tempfile, "tempdir", str(machine.memory))
     journal = await machine.start()
     machine.memory.mkdir()
-    with pytest.raises(NotNoted):
+    with pytest.raises(NotRecorded):
         await begin(journal, "before")
 
 

@@ -1,6 +1,6 @@
-"""What the Journal's disk refused about commands: kept in the runtime directory until the disk takes it.
+"""Command rows that the Journal's disk refused, kept in the runtime directory until the disk takes them.
 
-So that a command is not carried out twice when the disk is full and the process dies as well.
+So no command is carried out twice if the disk is full and the process dies as well.
 """
 
 from collections import OrderedDict
@@ -16,12 +16,12 @@ log = structlog.get_logger("journal")
 
 # Some thousand plain commands; beyond it the oldest go, as they do in the Journal.
 KEEP_BYTES = 1_000_000
-# An id is an id, also after the machine was started anew.
+# The rows are valid after a reboot too.
 _ANY_BOOT = ""
 
 
-class FallbackRow(NamedTuple):
-    """As in the Journal's table of commands; `ack` is None while it is not answered."""
+class CommandRow(NamedTuple):
+    """A row of the Journal's table of commands; `what` and `ack` are msgpack, `ack` may be None."""
 
     caller: str
     id: str
@@ -43,11 +43,11 @@ class CommandFallback:
 
     def __init__(self, path: Path) -> None:
         self._log = CrashLog(path, _ANY_BOOT)
-        self._rows: OrderedDict[tuple[str, str], FallbackRow] = OrderedDict()
+        self._rows: OrderedDict[tuple[str, str], CommandRow] = OrderedDict()
         self._size_bytes = 0
         self._begun = False
 
-    def __iter__(self) -> Iterator[FallbackRow]:
+    def __iter__(self) -> Iterator[CommandRow]:
         return iter(self._rows.values())
 
     def __len__(self) -> int:
@@ -56,27 +56,27 @@ class CommandFallback:
     def load(self) -> None:
         """What an earlier process left."""
         for record in self._log.read() or ():
-            self._put(FallbackRow(*record))
+            self._put(CommandRow(*record))
         if self._rows:
             log.info("journal_fallback_found", commands=len(self._rows))
 
-    def add(self, row: FallbackRow) -> bool:
-        """Whether it is now safe from the death of this process."""
+    def add(self, row: CommandRow) -> bool:
+        """Keep a row; whether it survives the end of this process."""
         self._put(row)
         if self._begun and not self._log.grown:
             return self._log.write(list(row))
-        noted = self._log.begin([list(row) for row in self])
-        self._begun = self._begun or noted
-        return noted
+        written = self._log.begin([list(row) for row in self])
+        self._begun = self._begun or written
+        return written
 
     def end(self) -> None:
-        """All of it is on the disk."""
+        """The disk has taken all rows."""
         self._rows.clear()
         self._size_bytes = 0
         self._begun = False
         self._log.end()
 
-    def _put(self, row: FallbackRow) -> None:
+    def _put(self, row: CommandRow) -> None:
         old = self._rows.pop(row.key, None)
         if old is not None:
             self._size_bytes -= old.cost_bytes

@@ -1,9 +1,9 @@
-"""The actuations of the Journal, chained: each row's hash covers its content and the hash of the row before.
+"""The actuations of the Journal, as a hash chain: each row's hash covers its content and the hash before it.
 
-A row that was changed, removed or slipped in later does not fit. The chain is kept with its ends: `anchor`
-is the last row that gave way to the bound, `head` the newest. Who may write the file can forge the whole
-chain; only a head that was noted elsewhere (the daemon logs it, `device-agent journal --verify` prints it)
-shows that.
+So a row that was changed, removed or inserted later is found. The ends of the chain are stored too: `anchor`
+is the last row that was deleted for age, `head` the newest. Somebody who may write the file can forge the
+whole chain; only a head that was copied elsewhere (the daemon logs it, `device-agent journal --verify`
+prints it) reveals that (docs/safety.md).
 """
 
 import hashlib
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS chain(place TEXT PRIMARY KEY, n INTEGER NOT NULL, has
 COLUMNS = ("at_ms", "who", "device", "what", "result", "rule")
 BEGIN = bytes(32)
 ROWS_MAX = 100_000
-# Rows are given up in blocks, so that a full Journal does not delete with every row.
+# Rows are deleted in blocks, so that a full Journal does not delete with every row.
 TRIM_ROWS = 1000
 # While the disk takes nothing, this many rows wait in memory.
 WAITING_MAX = 2000
@@ -39,20 +39,23 @@ def link(before: bytes, n: int, row: Row) -> bytes:
 
 
 class HashChain:
-    """Writes. All methods belong to the store's thread."""
+    """The writing side. All methods belong to the store thread."""
 
     def __init__(self) -> None:
         self._waiting: deque[Row] = deque()
         self._lost = 0
 
     def prepare(self, db: sqlite3.Connection) -> tuple[int, bytes]:
-        """Make the tables, chain rows of an older version; the head: number and hash of the newest row."""
+        """Create the tables and hash the rows of an older version.
+
+        Returns the head: number and hash of the newest row.
+        """
         db.executescript(SCHEMA)
         if "hash" not in [column[1] for column in db.execute("PRAGMA table_info(actuation)")]:
-            self._take_over(db)
+            self._hash_old_rows(db)
         return _end(db, "head")
 
-    def _take_over(self, db: sqlite3.Connection) -> None:
+    def _hash_old_rows(self, db: sqlite3.Connection) -> None:
         rows = db.execute(f"SELECT n, {', '.join(COLUMNS)} FROM actuation ORDER BY n").fetchall()
         with db:
             db.execute("BEGIN")
@@ -66,7 +69,7 @@ class HashChain:
                 _note(db, "head", rows[-1][0], before)
 
     def append(self, db: sqlite3.Connection, row: Row) -> None:
-        """Add a row. What the disk does not take (sqlite3.Error) waits and goes in with the next one."""
+        """Add a row. Raises sqlite3.Error; the row is then written with the next one."""
         self._waiting.append(row)
         if len(self._waiting) > WAITING_MAX:
             self._waiting.popleft()
@@ -74,7 +77,7 @@ class HashChain:
         self.flush(db)
 
     def flush(self, db: sqlite3.Connection) -> None:
-        """Write what waits, in one step. Raises sqlite3.Error; then all of it still waits."""
+        """Write all waiting rows in one transaction. Raises sqlite3.Error; then all of them still wait."""
         if not self._waiting:
             return
         rows = list(self._waiting)
@@ -82,7 +85,7 @@ class HashChain:
             rows.insert(0, (rows[0][0], "device-agent", "", f"{self._lost} rows lost", "failed", "disk"))
         with db:
             n, before = _end(db, "head")
-            # A row that somebody slipped in behind the head must not stop us: `verify` finds it.
+            # A row that somebody inserted behind the head must not stop the agent: `verify` finds it.
             n = max(n, db.execute("SELECT coalesce(max(n), 0) FROM actuation").fetchone()[0])
             for row in rows:
                 n, before = n + 1, link(before, n + 1, row)
@@ -116,17 +119,17 @@ def _note(db: sqlite3.Connection, place: str, n: int, hash_: bytes) -> None:
     db.execute("INSERT OR REPLACE INTO chain VALUES(?, ?, ?)", (place, n, hash_))
 
 
-# -- for people ---------------------------------------------------------------------------------------------
+# -- the reading side ----------------------------------------
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """Follow the chain of a Journal's file, which may be in use; raises OSError, sqlite3.Error.
+    """Check the chain of a Journal file, which may be in use. Raises OSError, sqlite3.Error.
 
     `{"ok", "rows", "first", "last", "head": <hex>}`, and where it does not fit `fault: {n, why}` with the
     first such row.
     """
     with closing(_reading(path)) as db:
-        db.execute("BEGIN")  # one moment of a file that goes on being written
+        db.execute("BEGIN")  # a snapshot: the daemon may be writing
         anchor, before = _end(db, "anchor")
         head, head_hash = _end(db, "head")
         fault: dict[str, Any] | None = None
@@ -148,7 +151,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def newest(path: Path, limit: int) -> list[dict[str, Any]]:
-    """The newest rows of a Journal's file, oldest first."""
+    """The newest rows of a Journal file, oldest first."""
     with closing(_reading(path)) as db:
         return select(db, limit)
 

@@ -1,8 +1,8 @@
-"""The Journal: tasks, commands and actuations, so that nothing is done twice and everything can be told.
+"""The Journal: tasks, commands and actuations, so that nothing is done twice and everything is on record.
 
 One SQLite file (mode 0600: it holds tasks' write tokens), WAL, synchronous=FULL. A damaged one is set aside,
-reported, and a new one begun: the start never fails. What a full disk refuses about commands lies in the
-runtime directory meanwhile (`store.fallback`), so that none is carried out twice.
+logged, and a new one begun: the start never fails. Commands that a full disk refuses are kept in the runtime
+directory meanwhile (`command_fallback`), so that none is carried out twice.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ import msgpack
 import structlog
 
 from device_agent.clock import EARLIEST_TRUE_MS, SystemClock, undated
-from device_agent.errors import Fault, NotNoted
+from device_agent.errors import Fault, NotRecorded
 from device_agent.messages.acks import Ack, AckState
 from device_agent.network import Caller, Part, StartTask
 from device_agent.store.damage import Damaged, is_damage
 from device_agent.store.files import set_aside
 from device_agent.store.journal import hash_chain, safe_transitions
-from device_agent.store.journal.command_fallback import CommandFallback, FallbackRow
+from device_agent.store.journal.command_fallback import CommandFallback, CommandRow
 from device_agent.store.journal.safe_transitions import SafeTransition
 from device_agent.store.store_thread import StoreThread
 
@@ -53,7 +53,7 @@ TRIM_EVERY = 1000
 
 
 class Journal:
-    """Memory answers, the file remembers. All methods belong to the event loop."""
+    """Answers from memory, and writes on the store thread. All methods belong to the event loop."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Journal:
         now_ms: Callable[[], int] | None = None,
         runtime_folder: Path | None = None,
     ) -> None:
-        """`now_ms`: of the runtime's clock (`device_agent.clock`), by which what is old is forgotten.
+        """`now_ms`: the runtime's clock (`device_agent.clock`), by which old rows are deleted.
 
         `runtime_folder` takes what the disk refuses; without it, the file's own folder.
         """
@@ -97,15 +97,15 @@ class Journal:
                 log.error("journal_set_aside", file=str(self._path), aside=self.set_aside, error=str(error))
                 self._db = self._connect(self._path)
             else:
-                self._db = self._elsewhere(error)
+                self._db = self._open_copy(error)
         self._fallback.load()
         for row in self._fallback:
             if row.ack is not None or row.key not in self._commands:
                 self._commands[row.key] = _ack(row.ack)
         self._job(self._catch_up)
 
-    def _elsewhere(self, error: BaseException) -> sqlite3.Connection:
-        """A disk that takes nothing: what it says is read; what comes is noted in a copy until the end."""
+    def _open_copy(self, error: BaseException) -> sqlite3.Connection:
+        """For a disk that cannot be written: work on a copy until the process ends."""
         self.failures += 1
         for parent in (tempfile.gettempdir(), self._runtime_folder):
             try:
@@ -158,7 +158,7 @@ class Journal:
         if undated(now_ms):
             return  # everything would be old, or nothing
         with db:
-            # What was noted before the time was known is as old as now at most.
+            # Rows from before the clock was set are taken as new.
             db.execute("UPDATE command SET at_ms = ? WHERE at_ms < ?", (now_ms, EARLIEST_TRUE_MS))
             db.execute("UPDATE task SET ended_ms = ? WHERE ended_ms < ?", (now_ms, EARLIEST_TRUE_MS))
             for table, column, keep_ms, most in (
@@ -166,7 +166,7 @@ class Journal:
                 ("command", "at_ms", DAY_MS, COMMANDS_MAX),
             ):
                 last = db.execute(f"SELECT ifnull(max(rowid), 0) FROM {table}").fetchone()[0]
-                # The newest stay whatever the clock says, for that may have jumped; and none stays for ever.
+                # The newest stay whatever the clock says, for it may have jumped; and none stays for ever.
                 old = f"({column} < ? OR rowid <= ?) AND rowid <= ?"
                 db.execute(
                     f"DELETE FROM {table} WHERE {column} NOT NULL AND {old}",
@@ -174,7 +174,7 @@ class Journal:
                 )
 
     def _count(self) -> None:
-        """An agent that is not restarted for years trims its tables all the same."""
+        """Delete old rows now and then, also in an agent that is not restarted for years."""
         self._begun += 1
         if self._begun % TRIM_EVERY == 0:
             self._thread.later(lambda: self._job(self._trim))
@@ -207,7 +207,7 @@ class Journal:
         self._thread.later(lambda: self._job(lambda _: self._execute(sql, parameters)))
 
     def _job(self, write: Callable[[sqlite3.Connection], object]) -> None:
-        """Write on the store's thread; what fails is reported, for nobody waits for it."""
+        """Write on the store thread; a failure is logged and counted, for nobody waits for it."""
         try:
             assert self._db is not None
             write(self._db)
@@ -220,7 +220,7 @@ class Journal:
             log.error("journal_not_written", file=str(self._path), error=str(error), failures=self.failures)
 
     async def flushed(self) -> None:
-        """Returns when all that was noted is on the disk (or its failure was counted)."""
+        """Returns when all that was written before is on the disk, or its failure was counted."""
         try:
             await self._thread.run(lambda: None)
         except TimeoutError as error:
@@ -282,25 +282,25 @@ class Journal:
         return self._commands[key] or cut_off(id_)
 
     async def begin_command(self, caller: str, id_: str, what: Mapping[str, Any], now_ms: int) -> None:
-        """Durable before anything moves. Raises NotNoted."""
-        row = FallbackRow(caller, id_, now_ms, msgpack.packb(dict(what)), None)
+        """Record a command; durable on return, before anything moves. Raises NotRecorded."""
+        row = CommandRow(caller, id_, now_ms, msgpack.packb(dict(what)), None)
         try:
-            noted = await self._thread.run(lambda: self._note(_BEGUN, row))
+            recorded = await self._thread.run(lambda: self._write_command(_BEGUN, row))
         except TimeoutError as error:
             self._failed(error)
-            noted = False
-        if not noted:
-            raise NotNoted(
+            recorded = False
+        if not recorded:
+            raise NotRecorded(
                 "nothing moved: neither the state directory nor the runtime directory takes a note of this "
                 "command, and nobody would know later that it was done; make room on the device's disk"
             )
 
-    def _note(self, sql: str, row: FallbackRow) -> bool:
-        """On the disk, or else where the death of the process does not reach. On the store's thread."""
+    def _write_command(self, sql: str, row: CommandRow) -> bool:
+        """Write to the disk, or else to the fallback; whether the row survives the process."""
         written = False
         try:
             self._execute(sql, row)
-            written = self._in_place
+            written = self._durable
         except sqlite3.Error as error:
             self._failed(error)
         if written:
@@ -310,27 +310,27 @@ class Journal:
         return self._fallback.add(small) and not self._blind
 
     @property
-    def _in_place(self) -> bool:
-        """Whether what is written is there for the next process."""
+    def _durable(self) -> bool:
+        """Whether the next process will read what is written."""
         return self._copy is None and not self._blind
 
     def _catch_up(self, db: sqlite3.Connection) -> None:
-        """What the disk refused before; a copy is told it as well, and ends with this process."""
+        """Write the rows that the disk refused before; a copy gets them too, but ends with this process."""
         if self._fallback:
             with db:
                 db.executemany(_ANSWERED, self._fallback)
-            if self._in_place:
+            if self._durable:
                 self._fallback.end()
 
     def finish_command(self, caller: str, ack: Ack, now_ms: int) -> None:
-        """The answer; remembered for a day, a refusal as well."""
+        """Store the answer, also a refusal, for a day."""
         key = (caller, ack.id)
         self._commands[key] = ack
         waiting = self._waiting.pop(key, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(ack)
-        row = FallbackRow(caller, ack.id, now_ms, msgpack.packb({}), msgpack.packb(ack.members()))
-        self._thread.later(lambda: self._note(_ANSWERED, row))
+        row = CommandRow(caller, ack.id, now_ms, msgpack.packb({}), msgpack.packb(ack.members()))
+        self._thread.later(lambda: self._write_command(_ANSWERED, row))
 
     async def unfinished_commands(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Commands that began in an earlier process and were never answered: (caller, id, what)."""
@@ -349,7 +349,7 @@ class Journal:
     # -- actuations ----------------------------------------
 
     def actuation(self, at_ms: int, who: str, device: str, what: str, result: str, rule: str = "") -> None:
-        """Who did what when with which result, for people. While the disk is full it waits in memory."""
+        """Record who did what, when, with which result. Rows wait in memory while the disk is full."""
         row = (at_ms, who, device, what, result, rule)
         self._thread.later(lambda: self._job(lambda db: self._chain.append(db, row)))
 

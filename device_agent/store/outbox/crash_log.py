@@ -1,7 +1,7 @@
-"""What is not yet on the card, in the runtime directory: memory that outlives the process, not a power cut.
+"""A log of what is not on disk yet, in the runtime directory: it survives the process, but not a power cut.
 
-A stream of msgpack records, each with its length and checksum and written with one system call, so that a
-killed process loses nothing. It is begun anew with a snapshot after every commit, and when it has grown.
+Records are msgpack, each after its length and CRC-32 (little-endian) and written with one system call, so
+that a killed process loses nothing. A snapshot replaces the log after every commit, and when it has grown.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ log = structlog.get_logger("outbox")
 
 ROTATE_BYTES = 1_000_000
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-_HEAD = struct.Struct("<II")
+_HEADER = struct.Struct("<II")
 
 
 class CrashLog:
-    """Records are lists; the first member is the kind, the second the channel."""
+    """A file of records (lists). The first one names the boot in which the log was written."""
 
     def __init__(self, path: Path, boot: str) -> None:
         self._path = path
@@ -34,9 +34,9 @@ class CrashLog:
         self.failures = 0
 
     def read(self) -> list[list[Any]] | None:
-        """The records of a process that died in this boot; None if there is no such log.
+        """What a killed process wrote in this boot; None if there is no such log.
 
-        A record that was cut off by the death of the process ends the list.
+        An incomplete or damaged record ends the list.
         """
         try:
             data = self._path.read_bytes()
@@ -48,7 +48,7 @@ class CrashLog:
         return records[1:]
 
     def begin(self, snapshot: Iterable[list[Any]]) -> bool:
-        """Start anew with what is true now; the old log is replaced in one step. Whether that was done."""
+        """Replace the log, in one step, by these records; False if the file system refused."""
         temporary = self._path.with_suffix(".new")
         data = b"".join(map(_packed, (["boot", self._boot], *snapshot)))
         descriptor = -1
@@ -57,7 +57,7 @@ class CrashLog:
             _write(descriptor, data)
             temporary.replace(self._path)
         except OSError as error:
-            # The old log goes on: it tells more than need be, and nothing wrong.
+            # The old log goes on: it holds more than needed, and nothing wrong.
             if descriptor >= 0:
                 os.close(descriptor)
             with contextlib.suppress(OSError):
@@ -70,7 +70,7 @@ class CrashLog:
         return True
 
     def write(self, record: list[Any]) -> bool:
-        """Add one record; whether it is in the log now."""
+        """Append one record; False if there is no log or the file system refused."""
         if self._descriptor < 0:
             return False
         data = _packed(record)
@@ -79,7 +79,7 @@ class CrashLog:
             self._size_bytes += len(data)
             return True
         except OSError as error:
-            # Half a record would hide all that follow it.
+            # An incomplete record would hide all that follow it.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size_bytes)
             self._failed(error)
@@ -87,7 +87,7 @@ class CrashLog:
 
     @property
     def grown(self) -> bool:
-        """Whether it is time to begin anew."""
+        """Whether it is time to replace the log by a snapshot."""
         return self._size_bytes > ROTATE_BYTES + 2 * self._begun_bytes
 
     def _failed(self, error: OSError) -> None:
@@ -96,7 +96,7 @@ class CrashLog:
             log.error("crash_log_not_written", file=str(self._path), error=str(error), failures=self.failures)
 
     def end(self) -> None:
-        """An orderly end: everything is on the card, nothing needs to be told."""
+        """Delete the log: everything is on disk."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -106,21 +106,21 @@ class CrashLog:
 
 def _packed(record: list[Any]) -> bytes:
     data: bytes = msgpack.packb(record)
-    return _HEAD.pack(len(data), zlib.crc32(data)) + data
+    return _HEADER.pack(len(data), zlib.crc32(data)) + data
 
 
 def _write(descriptor: int, data: bytes) -> None:
     if os.write(descriptor, data) != len(data):
-        raise OSError("no room for a whole record")
+        raise OSError("no space for a whole record")
 
 
 def _records(data: bytes) -> Iterator[list[Any]]:
     at = 0
-    while at + _HEAD.size <= len(data):
-        size, checksum = _HEAD.unpack_from(data, at)
-        body = data[at + _HEAD.size : at + _HEAD.size + size]
+    while at + _HEADER.size <= len(data):
+        size, checksum = _HEADER.unpack_from(data, at)
+        body = data[at + _HEADER.size : at + _HEADER.size + size]
         if len(body) < size or zlib.crc32(body) != checksum:
             log.warning("crash_log_cut", at_byte=at, bytes=len(data))
             return
         yield msgpack.unpackb(body)
-        at += _HEAD.size + size
+        at += _HEADER.size + size
