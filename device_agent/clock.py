@@ -1,8 +1,8 @@
 """Time, passed in and never patched: the wall clock for stamps, the monotonic clock for every duration.
 
-A board without a battery starts in 1970, or at its last shutdown, until somebody tells it the time. Until
-then `now_ms` counts from the start of the machine: such stamps are all on one line, are told at once from
-true ones, and become true by one addition when the time is known.
+A board without a battery starts in 1970, or at its last shutdown, until it gets the time. Until then
+`now_ms` counts from the start of the machine: such stamps are recognised by their size, and one addition
+makes them true when the time is known.
 """
 
 import contextlib
@@ -11,36 +11,36 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-# The day this release was made: a wall clock before it cannot be right, and no machine runs for so long.
+# A wall clock before this release cannot be right, and no machine has been up for so long.
 EARLIEST_TRUE_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
-# How often the machine is asked whether its clock is set: until it is, and then.
-LOOK_S = 1.0
-LOOK_SET_S = 10.0
-# A wall clock that differs by more from what was learned has been set by somebody who knows less.
+# How often it is checked whether the machine's clock is set: until it is, and then.
+CHECK_S = 1.0
+CHECK_SET_S = 10.0
+# A wall clock that differs by more from what was learned was set wrongly.
 AGREES_MS = 2_000
-# What is learned again and differs by less is the noise of a round trip; a clock chip tells whole seconds.
+# Differences below this are the noise of a round trip; a clock chip has whole seconds.
 NOISE_MS = 100
 NOISE_CHIP_MS = 1_000
-# Who knows the time, best last. A lesser one is heard when the better one has been silent for an hour.
+# Sources of the time, best last. A lesser one counts when the better one has been silent for an hour.
 SOURCES = ("earlier", "device", "network")
 SILENT_S = 3600.0
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
 def undated(at_ms: float) -> bool:
-    """Whether a stamp counts from the start of the machine, because nobody knew the time."""
+    """Whether a stamp counts from the start of the machine, because the time was not known."""
     return at_ms < EARLIEST_TRUE_MS
 
 
 class Clock(Protocol):
-    """What the runtime asks of time."""
+    """What the runtime needs to know about time."""
 
     boot: str
     """Short identity of this start of the machine; new at each boot."""
 
     @property
     def source(self) -> str:
-        """Who tells the time: `system`, `network`, `device`, `earlier` (in this boot), or empty: nobody."""
+        """Where the time comes from: `system`, `network`, `device`, `earlier` (in this boot), or ""."""
 
     def now_ms(self) -> int:
         """Epoch milliseconds when the time is known; before that, milliseconds since the machine started."""
@@ -55,11 +55,11 @@ class Clock(Protocol):
         """What to add to an undated stamp of this boot; None while the time is not known."""
 
     def learn(self, epoch_ms: float, at_s: float, source: str) -> None:
-        """Somebody else (`SOURCES`) says that it was `epoch_ms` when the monotonic clock stood at `at_s`."""
+        """A source (one of `SOURCES`) reports `epoch_ms` for the instant `at_s` of the monotonic clock."""
 
 
 class SystemClock:
-    """The machine's own clocks, and what others say where the machine's wall clock cannot be believed."""
+    """The machine's own clocks, and what other sources report while its wall clock is not reliable."""
 
     def __init__(self, memory: Path | None = None) -> None:
         """`memory`: a file that outlives the process and not the boot, for what was learned."""
@@ -69,7 +69,7 @@ class SystemClock:
         self._learned_from = SOURCES[0]
         self._learned_s = 0.0
         self._saved_ms: float | None = None
-        self._looked_s = float("-inf")
+        self._checked_s = float("-inf")
         self._trusted = False
         self._recall()
 
@@ -84,7 +84,7 @@ class SystemClock:
     def _machine_knows(self) -> bool | None:
         return machine_knows()
 
-    # -- what the runtime asks ----------------------------------------
+    # -- the clock ----------------------------------------
 
     def now_ms(self) -> int:
         return round(self.monotonic_s() * 1000) + (self.offset_ms() or 0)
@@ -95,9 +95,9 @@ class SystemClock:
     def offset_ms(self) -> int | None:
         now_s = self.monotonic_s()
         system_ms = self._wall_ms() - now_s * 1000
-        if self._believes(now_s, system_ms):
+        if self._wall_clock_counts(now_s, system_ms):
             if self._learned_from == SOURCES[0]:
-                # Should the wall clock jump to where it cannot be right, this is what it said before.
+                # Kept for the case that the wall clock jumps to where it cannot be right.
                 self._keep(system_ms, now_s, SOURCES[0])
             return round(system_ms)
         return None if self._learned_ms is None else round(self._learned_ms)
@@ -105,7 +105,7 @@ class SystemClock:
     @property
     def source(self) -> str:
         now_s = self.monotonic_s()
-        if self._believes(now_s, self._wall_ms() - now_s * 1000):
+        if self._wall_clock_counts(now_s, self._wall_ms() - now_s * 1000):
             return "system"
         return "" if self._learned_ms is None else self._learned_from
 
@@ -123,16 +123,16 @@ class SystemClock:
             return
         self._keep(learned_ms, at_s, source)
 
-    # -- whom to believe ----------------------------------------
+    # -- which source counts ----------------------------------------
 
-    def _believes(self, now_s: float, system_ms: float) -> bool:
+    def _wall_clock_counts(self, now_s: float, system_ms: float) -> bool:
         """Whether the wall clock is right: the machine knows, or it agrees with what was learned."""
         if undated(system_ms + now_s * 1000):
             return False
-        if now_s - self._looked_s >= (LOOK_SET_S if self._trusted else LOOK_S):
-            self._looked_s = now_s
+        if now_s - self._checked_s >= (CHECK_SET_S if self._trusted else CHECK_S):
+            self._checked_s = now_s
             knows = self._machine_knows()
-            # Told by a time service it needs no witness; running on by itself it gives way to the network.
+            # A time service is enough; a clock that runs on by itself gives way to the network.
             self._trusted = knows is True or (knows is None and self._learned_from != SOURCES[-1])
         return self._trusted or (
             self._learned_ms is not None and abs(system_ms - self._learned_ms) < AGREES_MS
@@ -140,7 +140,7 @@ class SystemClock:
 
     def _keep(self, learned_ms: float, at_s: float, source: str) -> None:
         if source != self._learned_from:
-            self._looked_s = float("-inf")
+            self._checked_s = float("-inf")
         self._learned_ms, self._learned_from, self._learned_s = learned_ms, source, at_s
         if self._saved_ms is None or abs(learned_ms - self._saved_ms) > NOISE_MS:
             self._saved_ms = learned_ms
@@ -148,7 +148,7 @@ class SystemClock:
 
     def _remember(self) -> None:
         if self._memory is not None:
-            with contextlib.suppress(OSError):  # a full disk: the next process asks again
+            with contextlib.suppress(OSError):  # a full disk: the next process learns it again
                 self._memory.write_text(json.dumps({"boot": self.boot, "offset_ms": self._learned_ms}))
 
     def _recall(self) -> None:
@@ -171,16 +171,16 @@ def machine_knows(root: Path = Path("/")) -> bool | None:
         with contextlib.suppress(OSError):
             if rtc.read_text(encoding="ascii").strip() == "1":
                 return None  # the kernel took the time from it at the start
-    # What has a device tree and no such clock is a board; a PC has a battery, a container a host.
+    # With a device tree and no such clock it is a board; a PC has a battery, a container its host.
     return False if (root / "proc/device-tree").exists() else None
 
 
 def _synchronized() -> bool:
-    """The kernel's own word (`adjtimex`, which needs no right to be asked; a sandbox may forbid it)."""
+    """What the kernel says (`adjtimex`, which needs no privilege to read; a sandbox may forbid it)."""
     import ctypes
 
     try:
-        # Only the answer counts; the room is for the largest form the structure has anywhere.
+        # Only the return value counts; the buffer fits the largest form of the structure.
         return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(1024))) not in (-1, TIME_ERROR)
     except (AttributeError, OSError):
         return False

@@ -1,9 +1,8 @@
-"""The whole contract of a driver, for this package's own and for third parties.
+"""The contract of a driver, for the bundled ones and for third parties.
 
-A driver knows one kind of chip and nothing of time, network or threads. It is synchronous and runs whole
-on its bus's thread. Three shapes, freely combined: a `Sensor` is asked, a `Listener` is told, an `Actuator`
-obeys.
-Name the class in the entry point group `device_agent.drivers`.
+A driver knows one kind of chip and nothing of time, network or threads. It is synchronous and runs on the
+thread of its bus. Three base classes, freely combined: a `Sensor` is read, a `Listener` receives what comes
+by itself, an `Actuator` is set. Name the class in the entry point group `device_agent.drivers`.
 """
 
 import time
@@ -92,7 +91,7 @@ class DriverConfig(BaseModel):
     )
     stale_after_s: Limit | dict[str, Limit] | None = Field(
         None,
-        description="A device that speaks by itself: a point it has not said for so long is flagged `stale`; "
+        description="A device that sends by itself: a point it has not sent for so long is flagged `stale`; "
         "0 for never.",
     )
     frozen_after_s: Limit | dict[str, Limit] | None = Field(
@@ -143,7 +142,7 @@ class Driver(Generic[C, B]):
     simulator: ClassVar[Callable[..., Any] | None] = None
     """From the configuration to a simulated chip; see `device_agent.testing`."""
     example: ClassVar[str] = ""
-    """Lines of TOML that complete a device, for `drivers describe`; what has a default is left out."""
+    """Lines of TOML that complete a device, for `drivers describe`; options with defaults are left out."""
     default_every_s: ClassVar[float | None] = 10.0
     serves_as_clock: ClassVar[bool] = False
     """Whether its point `time` (epoch seconds) may be the runtime's clock, which `set_time` sets."""
@@ -155,10 +154,10 @@ class Driver(Generic[C, B]):
     call_limit_s: ClassVar[float] = 2.0
     """How long one call of a driver without a bus may take; on a bus the limit is the bus's."""
     obeys_any_write: ClassVar[bool] = False
-    """Whether any byte written to the chip is a command, even the number of a register (PCF8574): then `scan`
+    """Whether any byte written to the chip is a command, even the number of a register (PCF8574): `scan` then
     writes nothing at the addresses that it may have."""
     pulses: ClassVar[Literal["", "share", "position"]] = ""
-    """What the pulses of its GPIO line mean, where it has any: how much, or where to."""
+    """What the pulses of its GPIO line mean, where it has any: a share of power, or a position."""
     settle_s: float = 0.0
     """Seconds between `trigger` and `read`, waited off the bus. At most 50 ms may be slept inside a call."""
 
@@ -193,21 +192,21 @@ class Driver(Generic[C, B]):
 
     @classmethod
     def identify(cls, bus: B, place: Any) -> str:
-        """What is at a place (I2C: an address that answers; 1-Wire: a sensor's id), asked by `scan`.
+        """What is at a place (I2C: an address that answers; 1-Wire: a sensor's id); called by `scan`.
 
-        Returns the chip and how one knows, such as "BME280, chip id 0x60"; "" where it cannot be told. Raises
-        WrongChip for another one. Changes nothing: whatever else may sit there gets the same bytes.
+        Returns the chip and the evidence, such as "BME280, chip id 0x60"; "" where it cannot be identified.
+        Raises WrongChip for another chip. Changes nothing: any other chip there gets the same bytes.
         """
         return ""
 
     @classmethod
     def takes_bytes(cls) -> bool:
-        """Whether its bytes side goes inwards too."""
+        """Whether bytes can be sent to the device as well."""
         return cls.bytes_side and cls.write_bytes is not Driver.write_bytes
 
     @classmethod
     def all_actions(cls) -> tuple[Action, ...]:
-        """What callers may ask for: its own, and what comes with a bytes side."""
+        """All actions that callers may request: its own, and `send_file` of a bytes side."""
         return (*cls.actions, *((SEND_FILE,) if cls.takes_bytes() else ()))
 
     def open(self) -> None:
@@ -229,7 +228,7 @@ class Driver(Generic[C, B]):
 
 
 class Sensor(Driver[C, B]):
-    """Is asked."""
+    """Is read, at its period and on request."""
 
     def trigger(self) -> None:
         """Start a conversion that takes longer than 50 ms; `settle_s` later `read` fetches it."""
@@ -240,7 +239,7 @@ class Sensor(Driver[C, B]):
 
 
 class Listener(Driver[C, B]):
-    """Is told. `feed` runs on the event loop: it is pure, quick, and touches no bus."""
+    """Receives what comes by itself. `feed` runs on the event loop: it is pure, quick, and touches no bus."""
 
     default_every_s: ClassVar[float | None] = None
     default_stale_after_s: ClassVar[float | None] = None
@@ -255,12 +254,12 @@ class Listener(Driver[C, B]):
         raise NotImplementedError
 
     def present(self, monotonic_s: float) -> Values | None:
-        """The present reading when asked in between; None where nothing is known yet."""
+        """The present reading for a request in between; None where nothing is known yet."""
         return None
 
 
 class Actuator(Driver[C, B]):
-    """Obeys. `open` sets the safe value in the same step as the direction."""
+    """Is set. `open` sets the safe value in the same step as the direction."""
 
     @classmethod
     def safe_of(cls, config: Any) -> dict[str, Value]:

@@ -1,6 +1,6 @@
-"""One root, branches named by who acts next.
+"""All exceptions of the package: one root, and branches by who can act on them.
 
-Every message says what, where, which value, and what to do; a traceback reaches nobody but the log.
+Every message says what, where, which value, and what to do. A traceback goes to the log only.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class ConfigError(AgentError):
 
 
 class BusError(AgentError, OSError):
-    """Something on a bus went wrong; `reason` is the word for a device's `status` event."""
+    """Something on a bus failed; `reason` is the one of a device's `status` event (docs/events.md)."""
 
     reason = "bus_fault"
 
@@ -90,12 +90,12 @@ class ChipReset(DriverError):
 
 
 class BadReading(DriverError, ValueError):
-    """A checksum, frame or range was wrong: nothing in this answer may be believed."""
+    """A checksum, frame or range was wrong: nothing in this answer can be used."""
 
     reason = "checksum"
 
 
-# --- commands: the caller is told ---------------------------------------------------------------------
+# --- commands: the caller gets an answer -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Rejected(AgentError):
 
 
 class Interlocked(Rejected):
-    """Another device forbids it. The message names it, which not every caller may hear."""
+    """Another device forbids it. The message names it, which is not for every caller."""
 
     def __init__(self, message: str, other: str) -> None:
         super().__init__("interlocked", message)
@@ -152,7 +152,7 @@ class NotRecorded(StoreError):
 
 
 class NetworkError(AgentError):
-    """Speaking to the network failed."""
+    """Communication with the network failed."""
 
 
 class Unreachable(NetworkError):
@@ -160,7 +160,7 @@ class Unreachable(NetworkError):
 
 
 class Refused(NetworkError):
-    """An answer that refuses (4xx, 5xx): back off up to 60 s. `status` is HTTP's, `code` its word."""
+    """An answer that refuses (4xx, 5xx): back off up to 60 s. `status` is HTTP's, `code` the service's."""
 
     def __init__(self, message: str, status: int = 0, code: str = "") -> None:
         super().__init__(message)
@@ -169,9 +169,9 @@ class Refused(NetworkError):
 
 
 class TokenRefused(Refused):
-    """HTTP 403 (or 401 of the API): this token does not serve; renew or replace it.
+    """HTTP 403 (or 401 of the API): this token is not accepted; renew or replace it.
 
-    `body` is the parsed answer, which a server function uses to say something.
+    `body` is the parsed answer: stream setup is answered in it (docs/protocol.md#stream-setup).
     """
 
     body: object = None

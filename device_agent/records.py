@@ -1,4 +1,4 @@
-"""The words of the runtime as data: points, units, values, flags, readings, statuses."""
+"""Data types of the runtime: points, units, values, flags, actions, readings, statuses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -76,7 +76,7 @@ class Unit(StrEnum):
 
 
 class Flag(StrEnum):
-    """Why a value is missing or doubtful (design section 4a)."""
+    """Why a value is missing or doubtful (docs/events.md#events)."""
 
     STALE = "stale"
     FROZEN = "frozen"
@@ -138,8 +138,8 @@ class Argument:
 @dataclass(frozen=True, slots=True)
 class Action:
     """Something a device does that is more than setting a point. `moves`: it drives an actuator, so the
-    lease, the limits and the right to drive apply. `gives` is the MIME type of the file that comes of it: who
-    asks gets it as an artifact, and where nothing moves the right to read is enough."""
+    lease, the limits and the right to drive apply. `gives` is the MIME type of the file that it makes: the
+    caller gets it as an artifact, and where nothing moves the right to read is enough."""
 
     name: str
     arguments: tuple[Argument, ...] = ()
@@ -161,7 +161,7 @@ SEND_FILE = Action(
 
 @dataclass(frozen=True, slots=True)
 class Flagged:
-    """A value with a doubt. `value` is None where nothing may be believed."""
+    """A value with a flag. `value` is None where nothing usable was measured."""
 
     value: Value
     flag: Flag
@@ -181,7 +181,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """What an action gives: a picture, a log."""
+    """What an action makes: a picture, a log."""
 
     name: str
     mime_type: str
@@ -199,14 +199,14 @@ class Reading:
     monotonic_s: float = 0.0
     clock_set: bool = True
     at_once: bool = False
-    """A command made it: it goes out now, not at the device's next turn."""
+    """A command caused it: it is sent now, whatever period a subscription has."""
     silence: Literal["", "began", "ended"] = ""
-    """A point became stale (nothing was measured: it is told again, with the flag), or is so no more."""
+    """A point became stale (nothing was measured: the values are repeated with the flag), or is no longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A device came, went or failed: `reason` is one of design section 4a's words."""
+    """A device came, went or failed: `reason` is one of docs/events.md#events."""
 
     device: str
     at_ms: int
@@ -238,16 +238,16 @@ DISPLAY_UNITS = {
     "[pH]": "pH",
     "dB[mW]": "dBm",
 }
-"""UCUM's spelling to what people write; a unit that is not here is written as it is."""
+"""UCUM codes to what people write; other units are written as they are."""
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether this is a number; to Python a bool is one, to nobody else."""
+    """Whether this is a number; a bool is none, although Python counts it as an int."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def same_value(read: Value, wanted: Value) -> bool:
-    """Equal, or equal within what a converter's steps can hold."""
+    """Equal; numbers within a part in a thousand, since converters have steps."""
     if is_number(read) and is_number(wanted):
         return abs(read - wanted) <= 1e-3 * max(1.0, abs(wanted))
     return read == wanted

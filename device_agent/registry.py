@@ -1,6 +1,6 @@
 """Installed drivers by name, through the entry point group `device_agent.drivers`.
 
-Listing imports nothing; loading imports one driver's module alone, so that a broken package fails by itself.
+Listing imports nothing; loading imports one driver's module, so that a broken package affects no other.
 """
 
 import difflib
@@ -21,7 +21,7 @@ def names() -> list[str]:
 
 
 def origin(name: str) -> str:
-    """The distribution that brings a driver, such as "device-agent 0.1.0"; "" where nobody knows."""
+    """The distribution that provides a driver, such as "device-agent 0.1.0"; "" if unknown."""
     for entry in entry_points(group=GROUP, name=name):
         return _package(entry)
     return ""

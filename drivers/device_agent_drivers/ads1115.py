@@ -27,7 +27,7 @@ CONVERSION, CONFIG = 0x00, 0x01
 # Section 8.1.3, config register
 IDLE = START = 1 << 15
 SINGLE_SHOT = 1 << 8
-# The comparator is off, so its polarity has no effect; set, it tells our setting from the power-on one.
+# The comparator is off, so its polarity has no effect; set, it shows that the setting is ours.
 OURS = 1 << 3
 COMPARATOR_OFF = 0b11
 
@@ -110,7 +110,7 @@ class Ads1115(Sensor[Ads1115Config, I2cBus]):
         return SimulatedAds1115(config)
 
     def open(self) -> None:
-        # There is no id register: a chip that keeps a setting of this form is taken for the right one.
+        # There is no id register: a chip that keeps such a setting is taken for the right chip.
         address, wanted = self.config.address, self._setting(self.config.channels[0])
         self.bus.write_u16(address, CONFIG, wanted)
         found = self.bus.read_u16(address, CONFIG)

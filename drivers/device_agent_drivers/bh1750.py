@@ -109,7 +109,7 @@ class Bh1750(Sensor[Bh1750Config, I2cBus]):
         return {"illuminance": lux}
 
     def _start(self, setting: Setting) -> None:
-        # A chip that lost power has forgotten its MTreg, so it is told each time
+        # A chip that lost power has lost its MTreg, so it is written each time
         self._send(POWER_ON)
         self._send(MTREG_HIGH | setting.mtreg >> 5)
         self._send(MTREG_LOW | setting.mtreg & 0x1F)
@@ -123,7 +123,7 @@ class Bh1750(Sensor[Bh1750Config, I2cBus]):
 
 
 def settings_of(config: Bh1750Config) -> list[Setting]:
-    """What may be chosen from, the finest first; one where all is configured."""
+    """The settings to choose from, the finest first; one where all is configured."""
     times = [config.measurement_time] if config.measurement_time else [MTREG_MAX, MTREG_DEFAULT, MTREG_MIN]
     modes = ["high2", "high"] if config.mode == "auto" else [config.mode]
     settings = [Setting(*MODES[mode], mtreg) for mode in modes for mtreg in times]

@@ -127,7 +127,7 @@ class BoschSensor(Sensor[C, I2cBus]):
         self.bus.write_u8(self.config.address, CTRL_MEAS, self._ctrl_meas | FORCED)
 
     def _check_configured(self) -> int:
-        """Returns the status register. A brown-out clears the two behind it, so they tell of it."""
+        """Returns the status register. A brown-out clears the two registers behind it, which shows it."""
         status, meas, config = self.bus.read(self.config.address, STATUS, 3)
         self._check_settings(
             {"ctrl_meas": (meas & 0xFC, self._ctrl_meas), "config": (config & 0b11100, self._config)}

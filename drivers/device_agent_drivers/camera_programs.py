@@ -175,18 +175,18 @@ def still_of(program: Program, settle_s: float) -> bytes:
 
 
 def told(errors: bytes) -> str:
-    """The end of what a program said, on one line."""
+    """The end of a program's output, on one line."""
     return " ".join(errors[-TELLING_BYTES:].decode("utf-8", "replace").split()) or "it said nothing"
 
 
 class Cutter:
-    """Cuts a stream of JPEG pictures into whole ones; what is none is passed over."""
+    """Splits a stream into whole JPEG pictures; other bytes are skipped."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes, *, whole: bool = False) -> list[bytes]:
-        """The pictures that became complete. `whole`: this is one, which may hold a small one in itself."""
+        """The pictures that became complete. `whole`: `data` is one, perhaps with a thumbnail inside."""
         rest = self._rest + data
         pictures = []
         while (begin := rest.find(JPEG_BEGIN)) >= 0:

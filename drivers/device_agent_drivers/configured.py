@@ -104,7 +104,7 @@ PointName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)]
 
 
 class ConfiguredPoints(ActuatorConfig):
-    """A device whose points stand in the configuration; it moves something if one of them can be written."""
+    """A device whose points are declared in the configuration; it is an actuator if one can be written."""
 
     points: Mapping[PointName, PointOptions] = Field(
         min_length=1, max_length=64, description="The device's points by name."

@@ -93,7 +93,7 @@ class Ds18b20(Sensor[Ds18b20Config, OneWireBus]):
         value = self._converted()
         if value != POWER_ON_C:
             return {"temperature": value}
-        # Either it is as hot as that, or the sensor lost its power and has not converted: once more tells.
+        # Either it is as hot as that, or the sensor lost power and has not converted: a second try decides.
         try:
             return {"temperature": self._converted()}
         except (BadReading, NoAnswer):

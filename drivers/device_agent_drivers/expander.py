@@ -58,7 +58,7 @@ C = TypeVar("C", bound=ExpanderConfig)
 
 
 class Expander(Sensor[C, I2cBus], Actuator[C, I2cBus]):
-    """`_latch` holds the level that each pin was last told, outputs in it at their safe values at first."""
+    """`_latch` holds the level last set of each pin; outputs begin with their safe values."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

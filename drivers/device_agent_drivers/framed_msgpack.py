@@ -1,4 +1,4 @@
-"""A microcontroller that speaks in frames: COBS or SLIP, with a CRC-16, and a msgpack map in each.
+"""A microcontroller that sends frames: COBS or SLIP, with a CRC-16, and a msgpack map in each.
 
     far end → host   {"temperature": 21.5, "lamp": false}     whenever it likes, any of its points
     host → far end   {"lamp": true}                           what is to be set
@@ -116,7 +116,7 @@ class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsg
     # -- out ----------------------------------------------------------------------------------------------
 
     def write(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """All in one frame. The far end says by itself what became of it; here it is not known yet."""
+        """All in one frame. The far end reports the new values later; here they are not known yet."""
         points = self.config.points
         wire = {n: v if isinstance(v, bool) else points[n].to_wire(v) for n, v in values.items()}
         frame = encoded(wire, self._framing)
@@ -124,7 +124,7 @@ class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsg
             raise DriverError(
                 f"{', '.join(values)}: a frame of {len(frame)} bytes is above `max_frame_bytes`"
             )
-        self.bus.write(self._framing.end + frame)  # ends whatever the far end has heard until now
+        self.bus.write(self._framing.end + frame)  # ends whatever the far end has received until now
         self._sent |= values
         return {}
 

@@ -59,7 +59,7 @@ def uncobs(frame: bytes) -> bytes:
 
 
 def slip(data: bytes) -> bytes:
-    """SLIP (RFC 1055): what would end the frame, or escapes, goes out as two bytes."""
+    """SLIP (RFC 1055): end and escape bytes inside the frame are sent as two bytes."""
     for plain, code in SLIP_CODES.items():
         data = data.replace(plain, code)
     return data

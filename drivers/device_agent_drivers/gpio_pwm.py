@@ -43,13 +43,13 @@ class GpioPwmConfig(ActuatorConfig):
         return self
 
     def safe_values(self) -> dict[str, Value]:
-        """A single value is the duty's; the frequency is the configured one unless a table names it."""
+        """A single value is the duty; the frequency is the configured one unless a table has it."""
         safe = self.safe if isinstance(self.safe, dict) else {"duty": self.safe}
         return {"duty": safe.get("duty"), "frequency": safe.get("frequency", self.frequency_hz)}
 
 
 class GpioPwm(Sensor[GpioPwmConfig, GpioBus], Actuator[GpioPwmConfig, GpioBus]):
-    """Claimed at its safe duty. Asked now and then, since a channel that is gone says nothing by itself."""
+    """Claimed at its safe duty. Polled, since a channel that is gone does not report it."""
 
     example = "line = 18\nsafe = 0"
     pulses = "share"

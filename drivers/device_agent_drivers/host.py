@@ -12,7 +12,7 @@ from pydantic import Field
 
 from device_agent.driver import DriverConfig, Flag, Flagged, NoBus, Point, Sensor, Unit, Value
 
-# The Pi's firmware word, bits as in its documentation of get_throttled: those that hold now.
+# The Pi firmware's status, bits as documented for get_throttled: those for the present.
 UNDER_VOLTAGE = 1 << 0
 FREQUENCY_CAPPED = 1 << 1
 THROTTLED = 1 << 2

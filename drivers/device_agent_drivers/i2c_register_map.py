@@ -17,7 +17,7 @@ TEXT_OPTIONS = frozenset(("decimal", "true", "false", "path"))
 class RegisterPoint(PointOptions):
     """A point in a register: its value is the register's, masked, times `scale`, plus `offset`."""
 
-    # `register` itself is a method of every model's class; the configuration says it all the same
+    # `register` is a method of every model's class, but the configuration key has that name
     model_config = ConfigDict(populate_by_name=True)
 
     register_: int = Field(alias="register", ge=0, le=0xFFFF, description="Address of its first byte.")

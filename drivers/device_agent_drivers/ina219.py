@@ -74,7 +74,7 @@ class Ina219(PowerMonitor[Ina219Config]):
 
     @classmethod
     def identify(cls, bus: I2cBus, place: int) -> str:
-        """There is no id, and a reset is not ours to give here: only a void bit tells others."""
+        """There is no id, and `scan` must not reset the chip: only a bit that is always 0 excludes others."""
         found = bus.read_u16(place, CONFIG)
         if found & VOID or found in OTHERS:
             raise WrongChip(f"config register {found:#06x} at {place:#04x}: this is no INA219")
@@ -82,7 +82,7 @@ class Ina219(PowerMonitor[Ina219Config]):
 
     def open(self) -> None:
         address = self.config.address
-        # There is no id register: what the config register holds after a reset tells the family.
+        # There is no id register: the config register's value after a reset identifies the family.
         self.bus.write_u16(address, CONFIG, RESET)
         found = self.bus.read_u16(address, CONFIG)
         if found != POWER_ON:

@@ -36,7 +36,7 @@ class ModbusException(DriverError):
 
 
 class Master:
-    """Asks one unit. `echo`: the adapter hears its own sending."""
+    """Asks one unit. `echo`: the adapter receives its own sending."""
 
     def __init__(
         self,

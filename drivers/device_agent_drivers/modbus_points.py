@@ -1,4 +1,4 @@
-"""Points in Modbus registers: how each is declared, how its words become a value and back, what joins.
+"""Points in Modbus registers: their declaration, how registers become a value and back, how reads are joined.
 
 Addresses count from 0, as on the wire: a manual's register 40001 is `kind = "holding"`, `address = 0`.
 """
@@ -109,7 +109,7 @@ class ModbusPoint(BaseModel):
     # -- words and values ----------------------------------------
 
     def decode(self, data: bytes, order: WordOrder) -> Value | Flagged:
-        """The value of its registers. A meter's NaN is no number but its way to say nothing."""
+        """The value of its registers. A meter sends NaN for a value that it does not have."""
         raw = struct.unpack(FORMATS[self.type], _ordered(data, self.word_order or order))[0]
         if self.nothing is not None and raw == self.nothing:
             return NO_ANSWER
@@ -122,7 +122,7 @@ class ModbusPoint(BaseModel):
         return float(f"{raw * self.scale + self.offset:.12g}")
 
     def encode(self, value: Value, order: WordOrder) -> bytes:
-        """Its registers for this value. Raises DriverError for one that they cannot hold."""
+        """Its registers for this value. Raises DriverError for a value that they cannot hold."""
         number = float(value) if isinstance(value, int | float) else math.nan
         raw = (number - self.offset) / self.scale
         try:
@@ -135,7 +135,7 @@ class ModbusPoint(BaseModel):
 
 
 def _ordered(data: bytes, order: WordOrder) -> bytes:
-    """Words with the low one first, turned round; bytes within a word are always high first."""
+    """Reverses words whose low one comes first; bytes within a word are always high first."""
     if order == "big":
         return data
     return b"".join(data[at : at + 2] for at in range(len(data) - 2, -2, -2))
@@ -143,7 +143,7 @@ def _ordered(data: bytes, order: WordOrder) -> bytes:
 
 @dataclass(slots=True)
 class Block:
-    """Neighbours that are read in one go."""
+    """Adjacent registers that are read in one request."""
 
     function: int
     address: int

@@ -1,4 +1,4 @@
-"""Any device that speaks Modbus RTU: an energy meter, a drive, a relay board; registers by configuration."""
+"""Any device with Modbus RTU: an energy meter, a drive, a relay board; registers by configuration."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -69,7 +69,7 @@ class ModbusRtuConfig(ActuatorConfig):
 
 
 class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, SerialBus]):
-    """A read is tried twice, a write once: one that was not acknowledged may have happened."""
+    """A read is tried twice, a write once: an unacknowledged write may have happened."""
 
     example = 'points.voltage = { kind = "input", address = 0, type = "float32", unit = "V" }'
 
@@ -115,7 +115,7 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
     # -- reading ------------------------------------------------------------------------------------------
 
     def read(self) -> dict[str, Value | Flagged]:
-        """What one block refuses or garbles is null; a unit that is silent is not asked for the rest."""
+        """Points of a block that was refused or damaged are null; after silence nothing more is requested."""
         values: dict[str, Value | Flagged] = dict.fromkeys(self.config.points, NO_ANSWER)
         failed: NoAnswer | BadReading | None = None
         got_one = False
@@ -172,7 +172,7 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
             self._master.gap_s = self.config.gap_s
 
     def _send(self, values: Mapping[str, Value]) -> None:
-        """Raises BusTimeout where the unit's word is missing, ModbusException where it refused."""
+        """Raises BusTimeout if the unit did not answer, ModbusException if it refused."""
         points, order = self.config.points, self.config.word_order
         data = {
             name: b"" if points[name].is_bit else points[name].encode(v, order) for name, v in values.items()

@@ -1,4 +1,4 @@
-"""A device that speaks MQTT to a local broker: a Zigbee or Wi-Fi sensor, a smart plug, another program.
+"""A device that publishes to a local MQTT broker: a Zigbee or Wi-Fi sensor, a smart plug, another program.
 
 Each point has a topic; its value is the payload, or what stands at `path` in a JSON payload.
 """
@@ -141,7 +141,7 @@ class MqttTopic(Listener[MqttTopicConfig, MqttBus], Actuator[MqttTopicConfig, Mq
         return [values]
 
     def _raw(self, message: MqttMessage, names: list[str] | tuple[str, ...]) -> dict[str, Any]:
-        """What the payload says of the points with this topic; empty for what is no such payload."""
+        """The values of the points with this topic; empty for a payload that cannot be parsed."""
         try:
             text = message.payload.decode("utf-8")
         except UnicodeDecodeError:
@@ -155,7 +155,7 @@ class MqttTopic(Listener[MqttTopicConfig, MqttBus], Actuator[MqttTopicConfig, Mq
         return self._sent.get(name, NOT_READY) if value is MISSING else _stale(value)
 
     def present(self, monotonic_s: float) -> dict[str, Value | Flagged] | None:
-        """The last value of each point; whether it is too old is the device's to say."""
+        """The last value of each point; the device decides whether it is stale."""
         known = {**self._sent, **self._last}
         return {name: known.get(name, NOT_READY) for name in self._parsers} if known else None
 

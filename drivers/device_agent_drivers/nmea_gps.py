@@ -1,4 +1,4 @@
-"""A satellite receiver that speaks NMEA 0183 on a serial line: RMC and GGA, of whatever constellation.
+"""A satellite receiver with NMEA 0183 on a serial line: RMC and GGA sentences, of any constellation.
 
 One reading for each instant that the receiver names, once both sentences are there. A position counts only
 where every sentence calls it valid: receivers go on sending the last one in a tunnel. The two sentences are
@@ -23,7 +23,7 @@ from device_agent.driver import (
 )
 
 KNOT_M_S = 1852 / 3600
-# 2026: receivers whose week counter has run over (1024 weeks) tell a time before this driver was written.
+# 2026: receivers whose week counter has run over (1024 weeks) send a time before this driver was written.
 EARLIEST_S = 1_767_225_600
 # 82 by the standard; receivers with long fields go beyond. The rest of a line that has not ended is kept.
 SENTENCE_MAX_BYTES = 128
@@ -44,7 +44,7 @@ class NmeaGpsConfig(DriverConfig):
 
 
 class NmeaGps(Listener[NmeaGpsConfig, SerialBus]):
-    default_stale_after_s = 10.0  # receivers speak every second unless told otherwise
+    default_stale_after_s = 10.0  # receivers send every second unless configured otherwise
     points = (
         Point("latitude", Unit.DEGREE, low=-90, high=90, description="North is positive."),
         Point("longitude", Unit.DEGREE, low=-180, high=180, description="East is positive."),
@@ -174,7 +174,7 @@ def epoch_s(date: str, time: str) -> float | Flagged:
     if day is None or clock is None:
         return NOT_READY
     month, of_month = int(day[2]), int(day[1])
-    # The system began in 1980. Receivers whose week counter has run over do say such years.
+    # The system began in 1980. Receivers whose week counter has run over do send such years.
     year = int(day[3]) + (1900 if int(day[3]) >= 80 else 2000)
     hour, minute, second = int(clock[1]), int(clock[2]), float(clock[3])
     if not (1 <= month <= 12 and 1 <= of_month <= calendar.monthrange(year, month)[1]):

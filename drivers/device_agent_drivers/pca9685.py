@@ -151,7 +151,7 @@ safe = 0
         return self._got(values)
 
     def _put(self, duties: Mapping[str, float]) -> None:
-        """Neighbours in one transfer: they change together, at its end."""
+        """Adjacent channels in one transfer: they change together, at its end."""
         numbers = {int(name.removeprefix("ch")): duty for name, duty in duties.items()}
         run: list[int] = []
         for number in sorted(numbers):

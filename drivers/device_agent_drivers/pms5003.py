@@ -11,7 +11,7 @@ from device_agent.driver import DriverConfig, Listener, Point, SerialBus, Unit, 
 START = b"\x42\x4d"
 DATA_BYTES = 28  # 13 words and the checksum
 REPLY_BYTES = 4  # to a command: its code, its argument, the checksum
-# Appendix II: it may have been left asleep, or silent until asked.
+# Appendix II: it may be asleep, or in passive mode.
 WAKE_UP, SPEAK_BY_ITSELF = bytes((0xE4, 0, 1)), bytes((0xE1, 0, 1))
 
 # Appendix I, in the order of the frame
@@ -38,7 +38,7 @@ def _point(name: str) -> Point:
 class Pms5003(Listener[Pms5003Config, SerialBus]):
     """Told of each frame."""
 
-    default_stale_after_s = 10.0  # it speaks at least every 2.3 s
+    default_stale_after_s = 10.0  # it sends at least every 2.3 s
     points = tuple(
         _point(name) for name in sorted(NAMES[:6], key=lambda name: "cf1" in name) + list(NAMES[6:])
     )

@@ -51,7 +51,7 @@ class PowerMonitorConfig(DriverConfig):
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The calibration register and what one bit of the current and power registers then stands for."""
+    """The calibration register, and what one bit of the current and power registers then means."""
 
     register: int
     current_lsb_a: float

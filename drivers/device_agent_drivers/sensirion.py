@@ -1,4 +1,4 @@
-"""What Sensirion's humidity sensors share: words with checksums, and a result that is given only once."""
+"""What Sensirion's humidity sensors share: words with checksums, and a result that can be read once."""
 
 import time
 from typing import Any, ClassVar, TypeVar
@@ -106,7 +106,7 @@ class SensirionSensor(Sensor[C, I2cBus]):
 
 
 def answer_of(bus: I2cBus, address: int, command: bytes, size: int) -> list[int | None]:
-    """The words that answer a command which changes nothing, for who only wants to know who is there."""
+    """The answer to a command that changes nothing, to identify the chip."""
     bus.transfer(address, command)
     time.sleep(COMMAND_S)
     return words_of(bus.transfer(address, b"", size))

@@ -1,4 +1,4 @@
-"""Any instrument that speaks in lines of text: a scale, a flow meter, a microcontroller's printout.
+"""Any instrument that sends lines of text: a scale, a flow meter, a microcontroller's printout.
 
 A line is a pattern with named groups, comma-separated columns or a JSON object. What is no such line is
 counted and passed over, never fatal: serial lines begin in the middle, and wires pick up noise.
@@ -196,7 +196,7 @@ points.weight = { unit = "kg" }
         return self._sent.get(name, NOT_READY)
 
     def present(self, monotonic_s: float) -> dict[str, Value | Flagged] | None:
-        """The last value of each point; whether it is too old is the device's to say."""
+        """The last value of each point; the device decides whether it is stale."""
         known = {**self._sent, **self._last}
         if not known:
             return None

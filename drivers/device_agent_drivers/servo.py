@@ -63,7 +63,7 @@ class ServoConfig(ActuatorConfig):
 
 
 class Servo(Sensor[ServoConfig, GpioBus], Actuator[ServoConfig, GpioBus]):
-    """`angle` is what the servo is told; where its arm is, it does not say."""
+    """`angle` is what the servo was set to; the position of its arm cannot be read."""
 
     example = "line = 18\nsafe = 0"
     pulses = "position"

@@ -74,7 +74,7 @@ class Ssd1306(Sensor[Ssd1306Config, I2cBus], Actuator[Ssd1306Config, I2cBus]):
     def open(self) -> None:
         self._command(DISPLAY_OFF)
         self._show(str(type(self).safe_of(self.config)["text"]))
-        # Some modules do not let the chip answer; those cannot tell either when it went off
+        # Some modules do not connect the chip's acknowledge: then a display that went off is not noticed
         self._tells = not self._status() & STATUS_OFF
 
     def read(self) -> dict[str, Value]:

@@ -47,7 +47,7 @@ class Tmp117Config(DriverConfig):
 
 
 class Tmp117(Sensor[Tmp117Config, I2cBus]):
-    """Waits once after `open` for the first conversion; from then on the latest one is there at once."""
+    """Waits once after `open` for the first conversion; from then on the latest one is available at once."""
 
     points = (Point("temperature", Unit.CELSIUS, low=-55, high=150, description="Of the chip."),)
 

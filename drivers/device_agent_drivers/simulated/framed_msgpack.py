@@ -1,4 +1,4 @@
-"""The far end of `framed-msgpack`: a microcontroller that says all its points once a second, and when set."""
+"""The far end of `framed-msgpack`: a microcontroller that sends its points each second."""
 
 from typing import TYPE_CHECKING, Any
 

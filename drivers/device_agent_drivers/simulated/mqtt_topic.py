@@ -39,7 +39,7 @@ class SimulatedTopics(MqttChip):
             if options.path is None:
                 return str(wire)
             if isinstance(value, bool) and options.true is None:
-                wire = value  # JSON has words of its own
+                wire = value  # JSON has its own spelling
             *parents, last = options.path.split(".")
             place = document
             for step in parents:

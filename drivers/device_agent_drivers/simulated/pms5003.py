@@ -1,4 +1,4 @@
-"""A PMS5003 by its manual: speaks by itself or when asked, answers commands, can be sent to sleep."""
+"""A PMS5003 by its manual: sends by itself or on request, answers commands, can sleep."""
 
 from device_agent.testing.chips import Physical, SerialChip
 from device_agent_drivers.pms5003 import NAMES

@@ -1,4 +1,4 @@
-"""What simulated Sensirion chips share: an answer waits until its time and is given once, else a NACK."""
+"""What simulated Sensirion chips share: an answer is ready after its time and readable once, else a NACK."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ class SimulatedSensirion(I2cChip):
         return self._give(read_size) if read_size else b""
 
     def command(self, code: bytes) -> None:
-        """Carry out one command. Raises Nack for one that the chip does not know."""
+        """Carry out one command. Raises Nack for an unknown command."""
         raise Nack
 
     def answer(self, data: bytes, after_s: float) -> None:

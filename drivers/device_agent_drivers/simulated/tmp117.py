@@ -33,7 +33,7 @@ class SimulatedTmp117(RegisterChip):
 
     def reset(self) -> None:
         super().reset()
-        self._due_s = None  # the first conversion begins when somebody looks: the clock is not there yet
+        self._due_s = None  # the first conversion begins with the first access: the clock is not there yet
 
     def transfer(self, write: bytes, read_size: int) -> bytes:
         self._convert()

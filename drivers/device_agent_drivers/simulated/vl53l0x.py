@@ -21,7 +21,7 @@ class SimulatedVl53l0x(RegisterChip):
 
     def __init__(self, address: int = 0x29) -> None:
         self.range_status: int | None = None
-        """What the chip says of its ranges; None: what is true."""
+        """What the chip reports of its ranges; None: the truth."""
         self._boot_s = 0.0
         self._begin_life()
         super().__init__(
@@ -113,7 +113,7 @@ class SimulatedVl53l0x(RegisterChip):
         self.put(RESULT, bytes((status << 3 | 1,)) + bytes(9) + millimetres.to_bytes(2, "big"))
 
     def _prepared(self) -> bool:
-        """Tuned, five reference SPADs on, both calibrations done, stop variable given back."""
+        """Tuned, five reference SPADs on, both calibrations done, stop variable restored."""
         tuned = (self[0x46], self[0x50], self[0x70], self[0x18E]) == (0x25, 0x06, 0x04, 0x01)
         spads = sum(byte.bit_count() for byte in self.get(SPADS, 6)) == SPAD_COUNT
         return tuned and spads and self._calibrated == {0x01, 0x02} and self._may_range
