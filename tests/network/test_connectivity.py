@@ -1,0 +1,161 @@
+"""Whether the network answers, its clock, and the waits between tries."""
+
+import asyncio
+import random
+
+import pytest
+
+from device_agent.errors import Refused, Unreachable
+from device_agent.network import connectivity as module
+from device_agent.network.connectivity import (
+    REFUSED_MAX_S,
+    TIME_SAMPLE_MAX_AGE_S,
+    UNREACHABLE_MAX_S,
+    Connectivity,
+    NetworkBackoff,
+)
+from device_agent.testing.clock import SteppedClock
+
+UNREACHABLE = Unreachable("no answer")
+REFUSED = Refused("overloaded", 503)
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.fixture
+def down(clock: SteppedClock) -> Connectivity:
+    return Connectivity(clock)
+
+
+def test_it_is_down_until_the_first_answer(down: Connectivity, clock: SteppedClock):
+    assert (down.up, down.silent_s()) == (False, float("inf"))
+    down.answered()
+    clock.step(3)
+    assert (down.up, down.silent_s(), down.losses) == (True, 3, 0)
+
+
+def test_a_loss_counts_once_until_the_next_answer(connectivity: Connectivity):
+    connectivity.lost()
+    connectivity.lost()
+    assert (connectivity.up, connectivity.losses) == (False, 1)
+    connectivity.answered()
+    connectivity.lost()
+    assert connectivity.losses == 2
+
+
+def test_the_representation_tells_the_state(connectivity: Connectivity, clock: SteppedClock):
+    clock.step(2)
+    assert repr(connectivity) == "<Connectivity up, silent for 2.0 s>"
+
+
+# -- requests across a loss ---------------------------------------------------------------------------------
+
+
+async def test_a_request_ends_when_the_link_was_lost_and_is_back(connectivity: Connectivity):
+    request = asyncio.ensure_future(connectivity.unless_back(forever()))
+    await asyncio.sleep(0)
+    connectivity.lost()
+    await asyncio.sleep(0.01)
+    assert not request.done()
+    connectivity.answered()
+    assert await asyncio.wait_for(request, 5) is None
+
+
+async def test_a_request_is_not_disturbed_by_answers_to_others(connectivity: Connectivity):
+    request = asyncio.ensure_future(connectivity.unless_back(asyncio.sleep(0.02, "answer")))
+    await asyncio.sleep(0)
+    connectivity.answered()
+    assert await asyncio.wait_for(request, 5) == "answer"
+
+
+async def test_the_failure_of_a_request_is_raised(connectivity: Connectivity):
+    async def fails() -> None:
+        raise REFUSED
+
+    with pytest.raises(Refused):
+        await connectivity.unless_back(fails())
+
+
+# -- clock --------------------------------------------------------------------------------------------------
+
+
+async def test_the_first_sample_makes_the_time_known(down: Connectivity, clock: SteppedClock):
+    assert down.server_ms() is None
+    assert not down.time_is_fresh
+    down.time_sample(5_000_000.0, 999.0, 1000.0)
+    await asyncio.wait_for(down.time_known.wait(), 1)
+    assert down.server_ms() == 5_000_500.0, "it was taken in the middle of the round trip"
+    assert down.time_is_fresh
+
+
+def test_a_sample_with_a_longer_round_trip_is_ignored(down: Connectivity):
+    down.time_sample(5_000_000.0, 999.9, 1000.0)
+    down.time_sample(9_000_000.0, 999.0, 1000.0)
+    assert down.server_ms() == pytest.approx(5_000_050.0)
+
+
+def test_a_better_sample_and_any_after_ten_minutes_are_taken(down: Connectivity, clock: SteppedClock):
+    down.time_sample(5_000_000.0, 999.0, 1000.0)
+    down.time_sample(6_000_000.0, 1000.0, 1000.0)
+    assert down.server_ms() == 6_000_000.0
+    clock.step(TIME_SAMPLE_MAX_AGE_S + 1)
+    assert not down.time_is_fresh
+    now_s = clock.monotonic_s()
+    down.time_sample(8_000_000.0, now_s - 2, now_s)
+    assert down.server_ms() == 8_001_000.0
+
+
+# -- waits --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "most_s"),
+    [(UNREACHABLE, UNREACHABLE_MAX_S), (REFUSED, REFUSED_MAX_S), (RuntimeError(), UNREACHABLE_MAX_S)],
+)
+def test_waits_grow_up_to_a_limit_that_depends_on_the_failure(
+    connectivity: Connectivity, monkeypatch: pytest.MonkeyPatch, error: BaseException, most_s: float
+):
+    monkeypatch.setattr(module, "FIRST_DELAY_S", 0.5)
+
+    class Most(random.Random):
+        def random(self) -> float:
+            return 0.0  # the whole wait
+
+    backoff = NetworkBackoff(connectivity, Most())
+    waits = [backoff.delay_s(error) for _ in range(12)]
+    assert waits[:3] == [0.5, 1.0, 2.0]
+    assert waits[-1] == most_s
+    backoff.reset()
+    assert backoff.delay_s(error) == 0.5
+
+
+@pytest.fixture
+def long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.NetworkBackoff, "delay_s", lambda self, error: 3600.0)
+
+
+async def test_a_wait_after_an_outage_ends_when_the_link_is_back(
+    connectivity: Connectivity, long_waits: None
+):
+    connectivity.lost()
+    wait = asyncio.ensure_future(NetworkBackoff(connectivity).wait(UNREACHABLE))
+    await asyncio.sleep(0.01)
+    assert not wait.done()
+    connectivity.answered()
+    await asyncio.wait_for(wait, 5)
+
+
+async def test_a_wait_after_a_refusal_does_not_end_with_the_link_but_with_the_hint(
+    connectivity: Connectivity, long_waits: None
+):
+    hint = asyncio.Event()
+    wait = asyncio.ensure_future(NetworkBackoff(connectivity).wait(REFUSED, hint))
+    connectivity.lost()
+    await asyncio.sleep(0.01)
+    connectivity.answered()
+    await asyncio.sleep(0.01)
+    assert not wait.done()
+    hint.set()
+    await asyncio.wait_for(wait, 5)
