@@ -1,25 +1,20 @@
-"""What is made of the record: axes, text without a font, CSV, refusals, and a delivery that fails."""
+"""What is made of the record: axes, text without a font, CSV and refusals."""
 
 import csv
 import io
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from device_agent.errors import Refused, Rejected
+from device_agent.errors import Rejected
 from device_agent.history.axis import number_text, round_step_s, time_ticks, value_ticks
 from device_agent.history.history_service import in_child, instant_ms
 from device_agent.history.letters import plain
 from device_agent.history.query import Query
-from device_agent.network import Caller, Part, StartTask
 from device_agent.store.history.history_block import HistoryBlock, seal
 from device_agent.store.history.history_file import HistoryFile
-from device_agent.store.journal.journal import Journal
-from device_agent.store.store_thread import StoreThread
-from device_agent.tasks.result_delivery import ResultDelivery, ResultFile, TaskResult
 
 T0 = 1_780_000_000_000 // 3_600_000 * 3_600_000
 
@@ -150,100 +145,3 @@ def test_times_are_round_and_few(span_s: int) -> None:
 
 def test_without_a_font_the_units_are_spelled() -> None:
     assert plain("21 °C, 3 µg/m³, 5 Ω, Gewächshaus – 7") == "21 °C, 3 ug/m3, 5 Ohm, Gewachshaus  7"
-
-
-# -- delivery -----------------------------------------------------------------------------------------------
-
-
-class RefusingLink:
-    """A caller whose network takes results, but no large file."""
-
-    def __init__(self, *, early: bool) -> None:
-        part = Part("request", "application/json", '{"op":"history"}')
-        self.start = StartTask("t1", "request", Caller("org", "user"), "org", (part,))
-        self.results: list[dict[str, Any]] = []
-        self._early = early
-
-    async def artifact(
-        self,
-        data: bytes,
-        mime_type: str,
-        *,
-        output_id: str,
-        file_name: str = "",
-        before: Callable[[], Awaitable[None]] | None = None,
-        progress: Callable[[str, float], None] | None = None,
-    ) -> None:
-        if output_id == "result":
-            self.results.append(json.loads(data))
-            return
-        if not self._early and before is not None:
-            await before()
-        raise Refused("file upload: HTTP 413", 413)
-
-
-@pytest.mark.parametrize("early", [True, False])
-async def test_what_could_not_be_delivered_is_not_completed(early: bool, tmp_path: Path) -> None:
-    thread = StoreThread()
-    journal = Journal(tmp_path / "journal.db", thread)
-    await journal.open()
-    link = RefusingLink(early=early)
-    result = TaskResult(
-        "history", "done", files=[ResultFile("history", "history.csv", "text/csv", b"x" * 20_000)]
-    )
-    refused = False
-    try:
-        await ResultDelivery(tmp_path / "requests", journal).send(link, result, lambda message, share: None)  # type: ignore[arg-type]
-    except Refused:
-        refused = True
-    assert refused is not early
-    assert [result["state"] for result in link.results] == ["failed" if early else "done"]
-    assert result.delivered
-    await journal.close()
-    await thread.close()
-
-
-class TakingLink(RefusingLink):
-    """A caller whose network takes everything, and remembers the sizes of files."""
-
-    def __init__(self) -> None:
-        super().__init__(early=False)
-        self.files: list[int] = []
-
-    async def artifact(self, data: Any, mime_type: str, *, output_id: str, **options: Any) -> None:
-        if output_id == "result":
-            self.results.append(json.loads(data))
-            return
-        await options["before"]()
-        self.files.append(data.stat().st_size if isinstance(data, Path) else len(data))
-
-
-@pytest.mark.parametrize("left_bytes", [0, 19_999, None])
-async def test_a_file_that_a_power_cut_damaged_is_not_delivered_as_whole(
-    left_bytes: int | None, tmp_path: Path
-) -> None:
-    """The Journal knows of the file, and the card has half of it, or nothing."""
-    thread = StoreThread()
-    journal = Journal(tmp_path / "journal.db", thread)
-    await journal.open()
-    deliveries = ResultDelivery(tmp_path / "requests", journal)
-    result = TaskResult(
-        "history", "done", files=[ResultFile("history", "history.csv", "text/csv", b"x" * 20_000)]
-    )
-    with pytest.raises(Refused):
-        await deliveries.send(RefusingLink(early=False), result, lambda message, share: None)  # type: ignore[arg-type]
-    result.delivered = False
-    path = result.files[0].data
-    assert isinstance(path, Path)
-    kept = TaskResult.from_journal(result.to_journal())
-    assert kept is not None
-    if left_bytes is None:
-        path.unlink()
-    else:
-        path.write_bytes(b"x" * left_bytes)
-    link = TakingLink()
-    await deliveries.send(link, kept, lambda message, share: None)  # type: ignore[arg-type]
-    assert [result["state"] for result in link.results] == ["failed"]
-    assert link.files == []
-    await journal.close()
-    await thread.close()

@@ -41,10 +41,13 @@ class FakeStream:
     @property
     def items(self) -> list[bytes]:
         """All that came out so far."""
+        self._take_all()
+        return self._items
+
+    def _take_all(self) -> None:
         while self._source is not None and (message := self._source.next_message(1_000_000)) is not None:
             self._items += message.items
             self._source.ack(message)
-        return self._items
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -59,6 +62,7 @@ class FakeStream:
             yield item
 
     async def close(self, *, end: bool) -> None:
+        self._take_all()  # what waits goes out before a stream is closed
         self.closed = "ended" if end else "closed"
         self._inbound.put_nowait(None)
 
