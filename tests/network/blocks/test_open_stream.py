@@ -1,0 +1,248 @@
+"""Open streams: reading, the end, and one channel for all tasks of a shared stream."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fake_pubsub import TOKEN_REFUSED, UNREACHABLE, FakePubSub, batch, delivery
+
+from device_agent.background import BackgroundTasks
+from device_agent.network import Format, OutgoingMessage, StreamSpec
+from device_agent.network.blocks import open_stream as module
+from device_agent.network.blocks.messages import encode
+from device_agent.network.blocks.open_stream import FROM_CACHE, FROM_NOW, OpenStream
+from device_agent.network.blocks.shared_streams import SharedStreams
+from device_agent.network.blocks.stream_channel import StreamChannel
+from device_agent.network.connectivity import Connectivity
+from device_agent.testing.clock import SteppedClock
+
+SHARED = StreamSpec("telemetry", "s1", "outbound", "events", "shared")
+
+
+class Tokens:
+    """Notes what is asked of the setup function."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def first(self, spec: StreamSpec, *, announced: bool) -> str:
+        self.asked.append("announced" if announced else "first")
+        await asyncio.sleep(0)
+        return "token"
+
+    async def ask(self, spec: StreamSpec, phase: str) -> str:
+        self.asked.append(phase)
+        return ""
+
+    async def renew(self, spec: StreamSpec) -> str:
+        self.asked.append("renew")
+        return "new"
+
+
+class Closed:
+    """A `MessageSource` with nothing left."""
+
+    pending_bytes = 0
+    closed = True
+    next_number = 8
+
+    async def until_ready(self) -> None: ...
+
+    def next_message(self, limit_bytes: int) -> None: ...
+
+    def ack(self, message: OutgoingMessage) -> None: ...
+
+
+class Open(Closed):
+    """A `MessageSource` that waits for ever."""
+
+    closed = False
+
+    async def until_ready(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+def client() -> FakePubSub:
+    return FakePubSub("writer", "old")
+
+
+@pytest.fixture
+def tokens() -> Tokens:
+    return Tokens()
+
+
+@pytest.fixture
+async def background() -> AsyncIterator[BackgroundTasks]:
+    made = BackgroundTasks("test")
+    yield made
+    await made.close()
+    assert not made.failures
+
+
+@pytest.fixture(autouse=True)
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SUBSCRIBE_GRACE_S", 0.0)
+
+
+def opened(client: FakePubSub, tokens: Tokens, background: BackgroundTasks, spec: StreamSpec) -> OpenStream:
+    clock = SteppedClock()
+    connectivity = Connectivity(clock)
+    connectivity.answered()
+    channel = StreamChannel(spec, "greenhouse", client, tokens)  # type: ignore[arg-type]
+    return OpenStream(channel, connectivity, clock, background)
+
+
+@pytest.fixture
+def stream(client: FakePubSub, tokens: Tokens, background: BackgroundTasks) -> OpenStream:
+    spec = StreamSpec("console", "s1", "bidirectional", "events", "dedicated")
+    return opened(client, tokens, background, spec)
+
+
+def events(number: int, *items: Any) -> list[Any]:
+    encoded = encode("s1", "events", OutgoingMessage(number, tuple(json.dumps(i).encode() for i in items), 1))
+    return [delivery(json.loads(text), number, sender="caller") for text in encoded]
+
+
+async def take(stream: OpenStream, count: int) -> list[Any]:
+    items = []
+    async with asyncio.timeout(10):
+        async for inbound in stream.inbound():
+            items.append((inbound.item, inbound.sender))
+            if len(items) == count:
+                return items
+    raise AssertionError(f"the stream ended after {items}")
+
+
+# -- reading ------------------------------------------------------------------------------------------------
+
+
+async def test_what_callers_send_comes_in_order_and_not_what_we_send(stream: OpenStream, client: FakePubSub):
+    stream.start(None, 12.0, resumed=False)
+    client.batches.put_nowait(batch(5, *events(2, "c"), *events(1, "a", "b")))
+    assert await take(stream, 3) == [("a", "caller"), ("b", "caller"), ("c", "caller")]
+    await client.until(lambda: len(client.polls) == 2)
+    assert client.polls == [(FROM_CACHE, "meta.sender != 'writer'"), ("5", "meta.sender != 'writer'")]
+    await stream.close(end=False)
+
+
+@pytest.mark.parametrize(
+    ("format_", "resumed", "position"),
+    [
+        ("events", False, FROM_CACHE),
+        ("events", True, FROM_CACHE),
+        ("bytes", False, FROM_CACHE),
+        ("bytes", True, FROM_NOW),
+    ],
+)
+async def test_bytes_that_an_earlier_process_read_are_not_read_again(
+    client: FakePubSub,
+    tokens: Tokens,
+    background: BackgroundTasks,
+    format_: Format,
+    resumed: bool,
+    position: str,
+):
+    stream = opened(client, tokens, background, StreamSpec("c", "s1", "inbound", format_, "dedicated"))
+    stream.start(None, 12.0, resumed=resumed)
+    await client.until(lambda: client.polls)
+    assert client.polls[0] == (position, "")
+    await stream.close(end=False)
+
+
+async def test_malformed_messages_and_outages_cost_nothing_else(stream: OpenStream, client: FakePubSub):
+    stream.start(None, 12.0, resumed=False)
+    client.batches.put_nowait(UNREACHABLE)
+    client.batches.put_nowait(batch(5, delivery("no stream message"), *events(1, "a")))
+    assert await take(stream, 1) == [("a", "caller")]
+    await stream.close(end=False)
+
+
+async def test_a_refused_token_is_renewed(stream: OpenStream, client: FakePubSub, tokens: Tokens):
+    stream.start(None, 12.0, resumed=False)
+    client.batches.put_nowait(TOKEN_REFUSED)
+    client.batches.put_nowait(batch(5, *events(1, "a")))
+    await take(stream, 1)
+    assert (tokens.asked, client.token) == (["renew"], "new")
+    await stream.close(end=False)
+
+
+# -- the end ------------------------------------------------------------------------------------------------
+
+
+async def test_closing_ends_the_inbound_side(stream: OpenStream, client: FakePubSub):
+    stream.start(None, 12.0, resumed=False)
+    reading = asyncio.create_task(take(stream, 1))
+    await client.until(lambda: client.polls)
+    await stream.close(end=False)
+    with pytest.raises(AssertionError, match="ended after"):
+        await asyncio.wait_for(reading, 10)
+
+
+async def test_the_end_is_published_when_the_source_is_empty(stream: OpenStream, client: FakePubSub):
+    stream.start(Closed(), 12.0, resumed=False)
+    await stream.close(end=True)
+    (published,) = [json.loads(body) for _, body in client.published]
+    assert (published["type"], published["seq"]) == ("stream_end", 8)
+
+
+async def test_without_an_end_nothing_is_published(stream: OpenStream, client: FakePubSub):
+    stream.start(Closed(), 12.0, resumed=False)
+    await client.until(lambda: client.polls)
+    await stream.close(end=False)
+    assert client.published == []
+
+
+async def test_closing_does_not_wait_long_for_what_cannot_be_sent(
+    stream: OpenStream, client: FakePubSub, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "END_LIMIT_S", 0.05)
+    stream.start(Open(), 12.0, resumed=False)
+    await client.until(lambda: client.polls)
+    await asyncio.wait_for(stream.close(end=True), 10)
+    assert client.published == []
+
+
+# -- shared -------------------------------------------------------------------------------------------------
+
+
+async def test_a_shared_stream_is_opened_once_and_closed_by_the_last_task(
+    client: FakePubSub, background: BackgroundTasks
+):
+    streams = SharedStreams()
+    first, second = Tokens(), Tokens()
+    stream = opened(client, first, background, SHARED)
+    stream.start(Open(), 12.0, resumed=False)
+    await asyncio.sleep(0)
+    starts: list[str] = []
+
+    def start(token: str) -> OpenStream:
+        starts.append(token)
+        return stream
+
+    one, two = await asyncio.gather(
+        streams.attach(SHARED, "t1", first, start, announced=False),  # type: ignore[arg-type]
+        streams.attach(SHARED, "t2", second, start, announced=False),  # type: ignore[arg-type]
+    )
+    assert (starts, first.asked, second.asked) == (["token"], ["first"], ["activate"])
+    assert repr(streams) == "<SharedStreams {'telemetry': 2}>"
+
+    await one.close(end=True)
+    await stream.channel.renew_token()
+    assert second.asked == ["activate", "renew"], "the task that is left renews the token"
+    await two.close(end=True)
+    await two.close(end=True)
+    assert repr(streams) == "<SharedStreams {}>"
+    assert client.published == [], "other instances may go on writing"
+
+
+async def test_a_task_of_an_earlier_process_attaches_without_an_announcement(
+    client: FakePubSub, background: BackgroundTasks
+):
+    streams, tokens, other = SharedStreams(), Tokens(), Tokens()
+    stream = opened(client, tokens, background, SHARED)
+    await streams.attach(SHARED, "t1", tokens, lambda token: stream, announced=True)  # type: ignore[arg-type]
+    await streams.attach(SHARED, "t2", other, lambda token: stream, announced=True)  # type: ignore[arg-type]
+    assert (tokens.asked, other.asked) == (["announced"], [])
