@@ -8,15 +8,11 @@ from typing import Any
 
 import pytest
 
-from device_agent.bus import rebind
-from device_agent.bus.clear import clear_i2c
-from device_agent.bus.gpio import GpioBus
-from device_agent.bus.rebind import Rebinder
 from device_agent.clock import SystemClock
 from device_agent.config import load
 from device_agent.devices import bus_supervisor
 from device_agent.devices.hardware import Hardware
-from device_agent.errors import BusError, BusGone, BusTimeout, ConfigError
+from device_agent.errors import BusError, BusGone, BusTimeout
 from device_agent.records import Reading, Status
 from device_agent.testing.board import Board, open_handle
 from device_agent.testing.board.handles import SimulatedI2c
@@ -266,112 +262,3 @@ async def test_one_chip_that_times_out_does_not_fault_the_bus(rig: Any) -> None:
         assert at.said("climate") == [("online", "")]
         del handle.transfer
         await at.all_online()
-
-
-# -- the steps themselves ----------------------------------------------------------------------------------
-
-
-class HeldLines(GpioBus):
-    """SCL (3) and SDA (2) with a chip on them that lets go of SDA after so many pulses."""
-
-    def __init__(self, pulses: int, *, clock_held: bool = False) -> None:
-        self.left = pulses
-        self.driven: dict[int | str, bool] = {}
-        self.clock_held = clock_held
-        self.history: list[tuple[int | str, bool]] = []
-
-    def input(self, line: int | str, **options: Any) -> Any:
-        return _Line(self, line)
-
-    def output(self, line: int | str, *, active: bool, **options: Any) -> Any:
-        assert options == {"drive": "open-drain"}, "nobody may drive an I2C line high"
-        made = _Line(self, line)
-        made.write(active)
-        return made
-
-
-class _Line:
-    def __init__(self, bus: HeldLines, line: int | str) -> None:
-        self._bus, self._line = bus, line
-
-    def write(self, active: bool) -> None:
-        bus = self._bus
-        if self._line == 3 and active and not bus.driven.get(3, True):
-            bus.left -= 1
-        bus.driven[self._line] = active
-        bus.history.append((self._line, active))
-
-    def read(self) -> bool:
-        bus = self._bus
-        held = bus.clock_held if self._line == 3 else bus.left > 0
-        return bus.driven.get(self._line, True) and not held
-
-    def close(self) -> None:
-        self._bus.driven.pop(self._line, None)
-
-
-def no_sleep(_: float) -> None:
-    """A fake has no time."""
-
-
-@pytest.mark.parametrize("pulses", [0, 1, 5, 9])
-def test_a_chip_is_clocked_free_with_as_many_pulses_as_it_takes(pulses: int) -> None:
-    lines = HeldLines(pulses)
-    assert clear_i2c(lines, 3, 2, no_sleep) == pulses
-    assert lines.history[-2:] == [(2, False), (2, True)], "SDA rises while SCL is high: a stop"
-    assert lines.history.count((3, False)) == pulses
-    assert not lines.driven, "all lines given back"
-
-
-@pytest.mark.parametrize(
-    ("lines", "words"),
-    [
-        (HeldLines(99), r"SDA \(line 2\) is held low after 9 clock pulses"),
-        (HeldLines(0, clock_held=True), r"SCL \(line 3\) is held low"),
-    ],
-)
-def test_lines_that_stay_low_are_said(lines: HeldLines, words: str) -> None:
-    with pytest.raises(BusError, match=words):
-        clear_i2c(lines, 3, 2, no_sleep)
-    assert not lines.driven
-
-
-def test_a_driver_is_taken_off_and_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rebind, "DEVICES", tmp_path / "devices")
-    driver = tmp_path / "drivers" / "i2c-bcm2835"
-    driver.mkdir(parents=True)
-    (driver / "unbind").touch()
-    (driver / "bind").touch()
-    adapter = tmp_path / "devices" / "platform" / "fe804000.i2c" / "i2c-1"
-    adapter.mkdir(parents=True)
-    (adapter.parent / "driver").symlink_to(driver)
-    node = tmp_path / "i2c-1"
-    node.touch()
-    rebinder = Rebinder("i2c1")
-    rebinder.attach(str(node))
-    assert not (driver / "bind").read_text(), "what was not taken off is not put back"
-    rebinder.detach(str(node), adapter)
-    assert (driver / "unbind").read_text() == "fe804000.i2c"
-    rebinder.attach(str(node))
-    assert (driver / "bind").read_text() == "fe804000.i2c"
-    with pytest.raises(BusGone, match="no USB device that could enumerate anew"):
-        rebinder.detach(str(node), adapter, usb=True)
-
-
-@pytest.mark.parametrize(
-    ("recovery", "words"),
-    [
-        ('power = { bus = "pin", line = 22 }', 'buses.i2c1.power.bus = "pin" is not declared: add'),
-        ('power = { bus = "i2c2", line = 22 }', 'buses.i2c1.power.bus = "i2c2" is of kind "i2c": name one'),
-        (
-            'power = { bus = "pins", line = 3 }\nclear = { bus = "pins", scl = "GPIO3", sda = 2 }',
-            "buses.i2c1.power.line and buses.i2c1.clear.scl both use line 3 of bus pins",
-        ),
-    ],
-)
-def test_the_lines_are_checked(tmp_path: Path, recovery: str, words: str) -> None:
-    path = tmp_path / "agent.toml"
-    path.write_text(CONFIG.format(recovery=recovery))
-    with pytest.raises(ConfigError) as caught:
-        load(path)
-    assert any(words in problem for problem in caught.value.problems), caught.value.problems

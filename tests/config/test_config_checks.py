@@ -354,3 +354,23 @@ def test_warnings(load_text, text, warning):
 def test_a_configuration_without_a_fault_has_no_warning(load_text):
     text = '[agent]\nname = "a"\ntask_kinds = ["pipe"]\n' + THERMO + stream("x", '["t"]', affinity='"shared"')
     assert load_text(text).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("recovery", "words"),
+    [
+        ('power = { bus = "pin", line = 22 }', 'buses.i2c1.power.bus = "pin" is not declared: add'),
+        ('power = { bus = "i2c2", line = 22 }', 'buses.i2c1.power.bus = "i2c2" is of kind "i2c": name one'),
+        (
+            'power = { bus = "pins", line = 3 }\nclear = { bus = "pins", scl = "GPIO3", sda = 2 }',
+            "buses.i2c1.power.line and buses.i2c1.clear.scl both use line 3 of bus pins",
+        ),
+    ],
+)
+def test_the_lines_of_a_bus_recovery_are_checked(problems, recovery: str, words: str) -> None:
+    found = problems(
+        f'[buses.i2c1]\nkind = "i2c"\ndevice = "/dev/i2c-1"\n{recovery}\n'
+        '[buses.i2c2]\nkind = "i2c"\ndevice = "/dev/i2c-2"\n'
+        '[buses.pins]\nkind = "gpio"\nchip = "pinctrl-bcm2835"\n'
+    )
+    assert any(words in problem for problem in found), found
