@@ -22,7 +22,7 @@ from device_agent.cli.show import clean, clock_time, unit_text, value_text
 from device_agent.config import Config, load
 from device_agent.errors import AgentError, Rejected, StoreError
 from device_agent.history.axis import round_step_s
-from device_agent.history.say import disabled, no_pillow, too_much, unreadable
+from device_agent.history.error_texts import disabled, no_pillow, too_much, unreadable
 
 DAY_MS = 86_400_000
 # A table is for reading: about two screens, unless another step is asked for.

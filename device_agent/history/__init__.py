@@ -1,1 +1,1 @@
-"""History for those who ask: rows of a span as JSON, CSV or a picture, made in a process of their own."""
+"""Answers about the history: rows of a time span as JSON, CSV or a picture, made in a child process."""

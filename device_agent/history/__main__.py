@@ -1,6 +1,6 @@
 """The child that answers one query: JSON on standard input; a line of JSON and the bytes on standard output.
 
-A process of its own, so that a large answer or a picture slows no event, and its memory is given back.
+A process of its own, so that a large answer or a picture delays no event and its memory is freed.
 """
 
 import contextlib
@@ -11,16 +11,16 @@ import sys
 from pathlib import Path
 
 from device_agent.errors import Fault
+from device_agent.history.error_texts import no_pillow, too_much, unreadable
 from device_agent.history.export import export
 from device_agent.history.query import Query, TooMuch
-from device_agent.history.say import no_pillow, too_much, unreadable
 
-# Actuators and streams come first.
+# Actuators and streams have priority.
 NICENESS = 10
 
 
 def main() -> int:
-    # The sandbox of the service forbids it; then the kernel shares the processor evenly.
+    # The sandbox of the systemd service forbids it.
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
     query = Query.from_wire(json.load(sys.stdin))

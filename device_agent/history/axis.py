@@ -1,4 +1,4 @@
-"""Where the lines of a chart's axes go: round numbers, round times."""
+"""Ticks of a chart's axes, at round numbers and round times."""
 
 import math
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ TIME_STEPS_S = (
 
 
 def round_step_s(span_s: float, rows: int) -> int:
-    """The shortest round time step with which a span has at most so many rows."""
+    """The shortest round time step that divides a span into at most so many rows."""
     return next((step for step in TIME_STEPS_S if span_s / step <= rows), TIME_STEPS_S[-1])
 
 
@@ -32,7 +32,7 @@ def value_ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def time_ticks(from_ms: int, to_ms: int, count: int = 8) -> list[tuple[int, str]]:
-    """Round local times with their labels; the first of a day tells the day."""
+    """Round local times (epoch ms) with their labels; the first of a day has the date."""
     step_s = round_step_s((to_ms - from_ms) / 1000, count)
     start = datetime.fromtimestamp(from_ms / 1000)
     midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -1,4 +1,4 @@
-"""Rows of the record as JSON or CSV."""
+"""Rows of the history as JSON or CSV."""
 
 import csv
 import heapq
@@ -14,8 +14,6 @@ from device_agent.records import Value
 from device_agent.store.history.history_block import HistoryRow
 from device_agent.store.history.history_file import HistoryReader
 
-MIME_TYPES = {"json": "application/json", "csv": "text/csv", "png": "image/png"}
-
 _ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
@@ -23,10 +21,10 @@ def export(query: Query) -> Export:
     """The answer to a query. Raises TooMuch, sqlite3.Error, and ImportError for a picture without Pillow."""
     with HistoryReader(Path(query.path)) as reader:
         if query.format == "png":
-            # Only who asks for a picture pays for the library that draws it.
-            from device_agent.history.picture import picture
+            # Pillow is optional, and loaded only for a picture.
+            from device_agent.history.chart import draw_chart
 
-            return picture(reader, query)
+            return draw_chart(reader, query)
         return _json(reader, query) if query.format == "json" else _csv(reader, query)
 
 
@@ -40,7 +38,7 @@ def _at(row: HistoryRow) -> int:
 
 
 def as_object(row: HistoryRow) -> dict[str, Any]:
-    """A row as a reading of design section 5; `thinned` as in section 4 where it stands for several."""
+    """A row as a member of `readings`; `thinned` as in events if it is a step (docs/events.md)."""
     members: dict[str, Any] = {"device": row.device, "at": row.at_ms, "values": row.values}
     if row.flags:
         members["flags"] = row.flags

@@ -1,4 +1,4 @@
-"""A caller's or the owner's request about history, checked, and answered by a child process."""
+"""Requests about the history: checked here, and answered by a child process."""
 
 import asyncio
 import json
@@ -16,8 +16,8 @@ from device_agent.clock import Clock
 from device_agent.commands.authorization import check_read
 from device_agent.devices.device import Device
 from device_agent.errors import AgentError, Fault, Rejected
+from device_agent.history.error_texts import can_draw, disabled, no_pillow
 from device_agent.history.query import LIMIT_BYTES, Export, Query
-from device_agent.history.say import can_draw, disabled, no_pillow
 from device_agent.messages.requests import HistoryRequest
 from device_agent.store.history.history_recorder import HistoryRecorder
 
@@ -29,13 +29,13 @@ DEFAULT_SPAN_MS = 86_400_000
 LAST_MS = 253_402_300_799_000
 # A board with one slow core needs a minute for the largest answer.
 ANSWER_LIMIT_S = 300.0
-# What the child has no business with.
-KEPT_BACK = ("BLOCKS_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_")
+# Variables that the child does not get.
+WITHHELD = ("BLOCKS_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_")
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryAnswer:
-    """The members of `result`, and the readings as they are to be delivered: bytes, or in a file."""
+    """The members of `result`, and the readings to deliver: bytes, or the file that has them."""
 
     result: dict[str, Any]
     data: bytes | Path
@@ -44,7 +44,7 @@ class HistoryAnswer:
 
 
 class HistoryService:
-    """Answers one request at a time. `history` is None where the configuration switched it off."""
+    """Answers one request at a time. `history` is None if the configuration disables it."""
 
     def __init__(
         self, title: str, history: HistoryRecorder | None, devices: Mapping[str, Device], clock: Clock
@@ -53,7 +53,7 @@ class HistoryService:
         self._title = title
         self._devices = devices
         self._clock = clock
-        self._turn = asyncio.Lock()
+        self._answering = asyncio.Lock()
 
     async def answer(
         self,
@@ -64,21 +64,22 @@ class HistoryService:
         limit_s: float = ANSWER_LIMIT_S,
         out: Path | None = None,
     ) -> HistoryAnswer:
-        """With `out` the readings are in that file.
+        """The readings are in the file `out`, if there is one.
 
-        Raises Rejected with a sentence that says which field and why, AgentError where it cannot be.
+        `limit_bytes` is of the answer, `limit_s` of the work. Raises Rejected with the field and the reason,
+        AgentError if the history cannot be read.
         """
         if self.history is None:
             raise Rejected("invalid_value", f"op: {disabled()}")
         if request.format == "png" and not can_draw():
             raise Rejected("invalid_value", f"format: {no_pillow()}")
         query = self._query(request, may_read, limit_bytes)
-        # Otherwise many questions at once would be many processes on a small board.
-        async with self._turn:
+        # One at a time: many processes would be too much for a small board.
+        async with self._answering:
             await self.history.flush()
             if not self.history.path.exists():
                 raise AgentError("the history has not been begun: its disk is full or broken, see the log")
-            export = await in_child(replace(query, out=str(out or "")), limit_s)
+            export = await run_child(replace(query, out=str(out or "")), limit_s)
         result = {"count": export.count, "from": query.from_ms, "to": query.to_ms}
         return HistoryAnswer(result, out or export.data, MIME_TYPES[query.format], f"history.{query.format}")
 
@@ -127,10 +128,10 @@ def instant_ms(value: int | str, name: str) -> int:
     return number
 
 
-async def in_child(query: Query, limit_s: float) -> Export:
-    """The answer, made by a process of its own. Raises Rejected with its sentence, AgentError if it dies."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(KEPT_BACK)}
-    # -P: the working directory is no place to import from.
+async def run_child(query: Query, limit_s: float) -> Export:
+    """The answer of a child process. Raises Rejected with its reason, AgentError if it fails."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(WITHHELD)}
+    # -P: nothing is imported from the working directory.
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "device_agent.history"),
         stdin=asyncio.subprocess.PIPE,
@@ -151,8 +152,8 @@ async def in_child(query: Query, limit_s: float) -> Export:
     if child.returncode != 0 or not head:
         log.error("history_child_died", code=child.returncode, said=err.decode("utf-8", "replace")[-2000:])
         raise AgentError("the history could not be read: its process died, see the agent's log")
-    told = json.loads(head)
-    if "error" in told:
-        fault = Fault.from_members(told["error"])
+    head_members = json.loads(head)
+    if "error" in head_members:
+        fault = Fault.from_members(head_members["error"])
         raise Rejected(fault.code, fault.message)
-    return Export(body, told["count"])
+    return Export(body, head_members["count"])

@@ -1,14 +1,14 @@
-"""A question about the record, as the daemon, its child and the command line pass it on."""
+"""A query of the history, as the daemon, its child and the command line exchange it."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from device_agent.store.history.history_block import Folder, HistoryRow, clip, rows_of
+from device_agent.store.history.history_block import Aggregator, HistoryRow, clip, rows_of
 from device_agent.store.history.history_file import HistoryReader
 
 LIMIT_BYTES = 25_000_000
-"""More than this is refused: on a board with 512 MB the child holds it in memory while it is made."""
+"""The largest answer: on a board with 512 MB the child holds it in memory while it is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Query:
     """The file to write the answer to; standard output where it is empty."""
 
     def to_wire(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """As a JSON object."""
         return asdict(self)
 
     @classmethod
@@ -39,7 +39,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What came of it: the very bytes to deliver, and how many rows (of a picture: values) they hold."""
+    """The bytes to deliver, and how many rows (of a picture: values) they hold."""
 
     data: bytes
     count: int
@@ -50,18 +50,18 @@ class TooMuch(Exception):
 
 
 def rows(reader: HistoryReader, query: Query, device: str) -> Iterator[HistoryRow]:
-    """The rows of one device in time order. What age has thinned to longer steps than asked for stays so."""
-    folder = Folder(device, query.every_ms) if query.every_ms else None
+    """The rows of one device in time order. Rows that are stored in longer steps than asked for stay so."""
+    aggregator = Aggregator(device, query.every_ms) if query.every_ms else None
     for block in reader.blocks(device, query.from_ms, query.to_ms):
         part = clip(block, query.from_ms, query.to_ms)
         if part is None:
             continue
-        fits = folder is not None and part.step_ms <= query.every_ms
-        if folder is not None and (done := folder.take(part.at[0] if fits else None)) is not None:
+        fits = aggregator is not None and part.step_ms <= query.every_ms
+        if aggregator is not None and (done := aggregator.take(part.at[0] if fits else None)) is not None:
             yield from rows_of(done)
-        if folder is not None and fits:
-            folder.add(part)
+        if aggregator is not None and fits:
+            aggregator.add(part)
         else:
             yield from rows_of(part)
-    if folder is not None and (rest := folder.take()) is not None:
+    if aggregator is not None and (rest := aggregator.take()) is not None:
         yield from rows_of(rest)

@@ -10,10 +10,10 @@ import pytest
 
 from device_agent.errors import Rejected
 from device_agent.history.axis import number_text, round_step_s, time_ticks, value_ticks
-from device_agent.history.history_service import in_child, instant_ms
-from device_agent.history.letters import plain
+from device_agent.history.chart_text import plain
+from device_agent.history.history_service import instant_ms, run_child
 from device_agent.history.query import Query
-from device_agent.store.history.history_block import HistoryBlock, seal
+from device_agent.store.history.history_block import HistoryBlock, pack
 from device_agent.store.history.history_file import HistoryFile
 
 T0 = 1_780_000_000_000 // 3_600_000 * 3_600_000
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
         "climate", 0, ("temperature",), at, [[21.5] * 99 + [None]], flags={99: {"temperature": "no_answer"}}
     )
     meter = HistoryBlock("meter", 0, ("on", "label"), at[:3], [[True, False, True], ["a,b", 'say "c"', "=d"]])
-    file.append(map(seal, (old, new, meter)))
+    file.append(map(pack, (old, new, meter)))
     file.close()
     return tmp_path / "h.db"
 
@@ -44,7 +44,7 @@ def query(path: Path, **options: Any) -> Query:
 
 
 async def test_csv_has_a_column_for_everything(path: Path) -> None:
-    export = await in_child(query(path, format="csv"), 30)
+    export = await run_child(query(path, format="csv"), 30)
     rows = list(csv.DictReader(io.StringIO(export.data.decode())))
     assert len(rows) == export.count == 105
     assert rows[0]["time"].endswith(":58:00.000Z")
@@ -60,7 +60,7 @@ async def test_csv_has_a_column_for_everything(path: Path) -> None:
 
 
 async def test_json_keeps_nulls_flags_and_longer_steps(path: Path) -> None:
-    export = await in_child(query(path, devices=("climate",), every_ms=10_000), 30)
+    export = await run_child(query(path, devices=("climate",), every_ms=10_000), 30)
     readings = json.loads(export.data)["readings"]
     assert readings[0]["thinned"] == {
         "count": 60,
@@ -70,7 +70,7 @@ async def test_json_keeps_nulls_flags_and_longer_steps(path: Path) -> None:
         "maximum": {"temperature": 21},
     }
     assert [r["thinned"]["count"] for r in readings] == [60, 60, *[10] * 10]
-    whole = json.loads((await in_child(query(path, devices=("climate",)), 30)).data)["readings"]
+    whole = json.loads((await run_child(query(path, devices=("climate",)), 30)).data)["readings"]
     assert whole[-1] == {
         "device": "climate",
         "at": T0 + 99_000,
@@ -81,7 +81,7 @@ async def test_json_keeps_nulls_flags_and_longer_steps(path: Path) -> None:
 
 async def test_a_picture_of_booleans_texts_and_nothing(path: Path) -> None:
     for devices in (("climate", "meter"), ("meter",), ("nobody",)):
-        export = await in_child(query(path, devices=devices, format="png"), 30)
+        export = await run_child(query(path, devices=devices, format="png"), 30)
         assert export.data.startswith(b"\x89PNG")
     assert export.count == 0
 
@@ -89,12 +89,12 @@ async def test_a_picture_of_booleans_texts_and_nothing(path: Path) -> None:
 async def test_too_much_is_refused_with_a_remedy(path: Path) -> None:
     for form in ("json", "csv", "png"):
         with pytest.raises(Rejected, match="ask for fewer devices, a shorter time"):
-            await in_child(query(path, format=form, limit_bytes=1000), 30)
+            await run_child(query(path, format=form, limit_bytes=1000), 30)
 
 
 async def test_a_file_that_is_gone_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="cannot be read"):
-        await in_child(query(tmp_path / "nothing.db"), 30)
+        await run_child(query(tmp_path / "nothing.db"), 30)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from world import LIMIT_S, World, question, result, until
 
-from device_agent.store.history.history_block import HistoryBlock, seal
+from device_agent.store.history.history_block import HistoryBlock, pack
 from device_agent.store.history.history_file import HistoryFile
 from device_agent.testing.network import NetworkThread
 
@@ -38,7 +38,7 @@ def fill(path: Path, now_ms: int) -> None:
             [1013.25] * 360,
             [45 + hour % 7] * 360,
         ]
-        file.append([seal(HistoryBlock("climate", 0, ("temperature", "pressure", "humidity"), at, columns))])
+        file.append([pack(HistoryBlock("climate", 0, ("temperature", "pressure", "humidity"), at, columns))])
     file.close()
 
 

@@ -11,7 +11,7 @@ from world import AGENT, CONFIG, LIMIT_S, World, question, result, stream, until
 
 from device_agent.messages.requests import PROGRESS_STREAM
 from device_agent.network.blocks.wire import stream_channel
-from device_agent.store.history.history_block import HistoryBlock, seal
+from device_agent.store.history.history_block import HistoryBlock, pack
 from device_agent.store.history.history_file import HistoryFile
 from device_agent.testing.network import NetworkThread
 
@@ -55,7 +55,7 @@ def fill(path: Path) -> None:
     first_ms = time.time_ns() // 1_000_000 - 7_200_000
     at = [first_ms + 1000 * n for n in range(7000)]
     file.append(
-        [seal(HistoryBlock("climate", 0, ("temperature",), at, [[20 + n % 60 / 10 for n in range(7000)]]))]
+        [pack(HistoryBlock("climate", 0, ("temperature",), at, [[20 + n % 60 / 10 for n in range(7000)]]))]
     )
     file.close()
 

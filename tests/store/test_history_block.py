@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from device_agent.records import Flag, Reading
 from device_agent.store.history.history_block import (
     HistoryBlock,
+    aggregate,
     block_of,
     clip,
     decode,
     encode,
-    folded,
     rows_of,
 )
 
@@ -72,11 +72,11 @@ def test_flags_stay_with_their_row() -> None:
 @given(st.lists(st.tuples(st.integers(0, 100_000), st.floats(-1e6, 1e6)), min_size=1, max_size=80))
 def test_folding_twice_is_folding_once(pairs: list[tuple[int, float]]) -> None:
     taken = [Reading("d", at, {"a": value}) for at, value in sorted(pairs)]
-    once = folded("d", 9000, [block_of(taken)])
-    fine = folded("d", 1000, [block_of(taken)])
+    once = aggregate("d", 9000, [block_of(taken)])
+    fine = aggregate("d", 1000, [block_of(taken)])
     assert once is not None
     assert fine is not None
-    twice = folded("d", 9000, [fine])
+    twice = aggregate("d", 9000, [fine])
     assert twice is not None
     assert (once.at, once.counts, once.low, once.high) == (twice.at, twice.counts, twice.low, twice.high)
     assert once.values[0] == pytest.approx(twice.values[0], abs=1e-5)
@@ -88,7 +88,7 @@ def test_folding_twice_is_folding_once(pairs: list[tuple[int, float]]) -> None:
 
 def test_a_boolean_becomes_its_share_and_a_text_its_last() -> None:
     values = [(True, "a"), (False, "b"), (False, None), (None, "d")]
-    block = folded(
+    block = aggregate(
         "d", 60_000, [block_of([Reading("d", n, {"on": v, "say": s}) for n, (v, s) in enumerate(values)])]
     )
     assert block is not None
@@ -99,10 +99,10 @@ def test_a_boolean_becomes_its_share_and_a_text_its_last() -> None:
 
 def test_points_that_come_and_go_are_folded_by_name() -> None:
     blocks = [block_of([Reading("d", 1, {"a": 1.0})]), block_of([Reading("d", 2, {"b": 4.0, "a": 3.0})])]
-    block = folded("d", 1000, blocks)
+    block = aggregate("d", 1000, blocks)
     assert block is not None
     assert next(iter(rows_of(block))).values == {"a": 2.0, "b": 4.0}
-    assert folded("d", 1000, []) is None
+    assert aggregate("d", 1000, []) is None
 
 
 def test_damage_is_a_value_error() -> None:

@@ -1,4 +1,4 @@
-"""A block of history: readings of one device, a column for each point, small on the card.
+"""A block of history: readings of one device, stored by columns.
 
 Measured with three points at 1 Hz, in blocks of a minute: 4.1 bytes a reading where values have two decimals
 and 10.6 where the sixth one is noise; a row for each reading takes 37 as msgpack and 65 to 77 as JSON.
@@ -48,7 +48,7 @@ class HistoryBlock:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """One row as a reader wants it; `count` 1 is a reading as it was measured, without `low` and `high`."""
+    """One row for a reader; with `step_ms` 0 a reading as it was measured, without `low` and `high`."""
 
     device: str
     at_ms: int
@@ -98,12 +98,12 @@ def clip(block: HistoryBlock, from_ms: int, to_ms: int) -> HistoryBlock | None:
     return HistoryBlock(block.device, block.step_ms, block.points, at, values, counts, low, high, flags)
 
 
-# -- bytes ---------------------------------------------------------------------------------------------------
+# -- bytes ----------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
-    """A block as a row of the file: small enough to wait in memory for a disk that is full."""
+class PackedBlock:
+    """A block as a row of the file; compressed, it may wait in memory while the disk is full."""
 
     device: str
     step_ms: int
@@ -112,10 +112,10 @@ class Sealed:
     data: bytes
 
 
-def seal(block: HistoryBlock) -> Sealed:
-    """Raises ValueError where something in it cannot be written."""
+def pack(block: HistoryBlock) -> PackedBlock:
+    """Compress a block. Raises ValueError if a value in it cannot be written."""
     try:
-        return Sealed(block.device, block.step_ms, block.at[0], block.readings, encode(block))
+        return PackedBlock(block.device, block.step_ms, block.at[0], block.readings, encode(block))
     except (OverflowError, TypeError) as error:
         raise ValueError(f"a block of {block.device} cannot be written: {error}") from error
 
@@ -131,7 +131,7 @@ def encode(block: HistoryBlock) -> bytes:
 
 
 def decode(device: str, step_ms: int, data: bytes) -> HistoryBlock:
-    """Raises ValueError where the bytes are damaged."""
+    """Raises ValueError if the bytes are damaged."""
     try:
         body = msgpack.unpackb(zlib.decompress(data), strict_map_key=False)
         return HistoryBlock(
@@ -154,7 +154,7 @@ def _pack(columns: Iterable[Column]) -> list[Any]:
 
 
 def _packed(column: Column) -> Any:
-    """Whole numbers of the last decimal in use, as differences; as it is where that would lose anything."""
+    """Differences of integers scaled by the decimals in use; unchanged where that would lose anything."""
     if all(type(v) in (int, float) and -SCALED_MAX < v < SCALED_MAX for v in column):
         for decimals in range(DECIMALS + 1):
             scale = 10**decimals
@@ -178,12 +178,12 @@ def _differences(numbers: Sequence[int]) -> list[int]:
     return [*numbers[:1], *(b - a for a, b in pairwise(numbers))]
 
 
-# -- thinning ------------------------------------------------------------------------------------------------
+# -- aggregation ----------------------------------------
 
 
 @dataclass(slots=True)
 class _Sum:
-    """What the readings of one point in one step amount to."""
+    """Aggregates the readings of one point in one step."""
 
     weight: int = 0
     total: float = 0.0
@@ -218,8 +218,8 @@ def _times(value: float, count: int) -> float:
     return value * count
 
 
-class Folder:
-    """Makes one row of all that falls into a step. Steps begin at whole multiples of `step_ms` since 1970."""
+class Aggregator:
+    """Makes one row of all readings in a step. Steps begin at whole multiples of `step_ms` since 1970."""
 
     def __init__(self, device: str, step_ms: int) -> None:
         self._device = device
@@ -227,7 +227,7 @@ class Folder:
         self._steps: dict[int, tuple[list[int], dict[str, _Sum]]] = {}
 
     def add(self, block: HistoryBlock) -> None:
-        """A block of readings, or of steps that are not longer than this folder's."""
+        """Add a block of readings, or of steps that are not longer than this aggregator's."""
         numbers = [at_ms // self._step_ms for at_ms in block.at]
         counts = block.counts if block.step_ms else [1] * len(numbers)
         for number, group in groupby(range(len(numbers)), numbers.__getitem__):
@@ -241,7 +241,7 @@ class Folder:
                 sums.setdefault(point, _Sum()).add(values, counts[part], low, high)
 
     def take(self, before_ms: int | None = None) -> HistoryBlock | None:
-        """The steps that end before an instant (all without one) as a block, and forget them."""
+        """Take out the steps that end before an instant (without one, all) as a block."""
         limit = None if before_ms is None else before_ms // self._step_ms
         numbers = sorted(n for n in self._steps if limit is None or n < limit)
         if not numbers:
@@ -253,15 +253,15 @@ class Folder:
         nothing = _Sum()
         for point in points:
             column = [sums.get(point, nothing) for _, sums in steps]
-            block.values.append([one.mean for one in column])
-            block.low.append([one.low for one in column])
-            block.high.append([one.high for one in column])
+            block.values.append([point_sum.mean for point_sum in column])
+            block.low.append([point_sum.low for point_sum in column])
+            block.high.append([point_sum.high for point_sum in column])
         return block
 
 
-def folded(device: str, step_ms: int, blocks: Iterable[HistoryBlock]) -> HistoryBlock | None:
-    """All of these blocks as one of this step."""
-    folder = Folder(device, step_ms)
+def aggregate(device: str, step_ms: int, blocks: Iterable[HistoryBlock]) -> HistoryBlock | None:
+    """These blocks as one with this step; None without any row."""
+    aggregator = Aggregator(device, step_ms)
     for block in blocks:
-        folder.add(block)
-    return folder.take()
+        aggregator.add(block)
+    return aggregator.take()

@@ -1,7 +1,7 @@
-"""The history on disk: one SQLite file of blocks, written on the store thread, read by whoever may.
+"""The history on disk: one SQLite file of blocks, written on the store thread and read by any process.
 
 Full resolution for a day, then one row a minute for a week, then one a quarter of an hour, as long as
-`keep_ms` and `max_bytes` allow. Under pressure of `max_bytes` resolution goes first, then the oldest.
+`keep_ms` and `max_bytes` allow. At `max_bytes` resolution is reduced first, then the oldest is deleted.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from device_agent.store.history.history_block import HistoryBlock, Sealed, decode, folded, seal
+from device_agent.store.history.history_block import HistoryBlock, PackedBlock, aggregate, decode, pack
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS device(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -31,9 +31,9 @@ QUARTER_MS = 900_000
 FRAME_MS = {0: HOUR_MS, FAST_MS: HOUR_MS, MINUTE_MS: HOUR_MS, QUARTER_MS: DAY_MS}
 FULL_AGE_MS = DAY_MS
 MINUTES_AGE_MS = 7 * DAY_MS
-# Under pressure the newest hour stays as it is as long as there is anything else to take.
-PRESSED_AGE_MS = HOUR_MS
-# A checkpoint writes each page of the log once more, so it comes seldom; a page written twice is then one.
+# At `max_bytes` the newest hour keeps its resolution as long as there is anything else to reduce.
+SHRINK_AGE_MS = HOUR_MS
+# A checkpoint writes each page of the log once more: the rarer it is, the more pages it writes only once.
 WAL_MAX_BYTES = 1_000_000
 DELETE_AT_ONCE = 256
 
@@ -53,7 +53,7 @@ class HistoryFile:
         self._limit_bytes = max_bytes - 2 * self._wal_max_bytes
         self._wal_bytes = 0
         self.written_bytes = 0
-        """At most so many bytes went to the disk: the log, and its pages again at each checkpoint."""
+        """An upper bound of what went to the disk: the log, and its pages again at each checkpoint."""
         self._open()
 
     def _open(self) -> None:
@@ -76,8 +76,8 @@ class HistoryFile:
 
     # -- writing ----------------------------------------
 
-    def append(self, blocks: Iterable[Sealed]) -> None:
-        """One transaction, on the disk when it returns."""
+    def append(self, blocks: Iterable[PackedBlock]) -> None:
+        """Write blocks in one transaction; durable on return."""
         self._begin()
         try:
             for block in blocks:
@@ -87,7 +87,7 @@ class HistoryFile:
             self._rollback()
             raise
 
-    def _insert(self, block: Sealed) -> None:
+    def _insert(self, block: PackedBlock) -> None:
         number = self._devices.get(block.device)
         if number is None:
             cursor = self._db.execute("INSERT INTO device(name) VALUES(?)", (block.device,))
@@ -133,17 +133,17 @@ class HistoryFile:
     def thin(self, now_ms: int) -> bool:
         """One small step towards what age and size allow; False when there is nothing to do."""
         return (
-            self._fold((0, FAST_MS), MINUTE_MS, now_ms - FULL_AGE_MS)
-            or self._fold((MINUTE_MS,), QUARTER_MS, now_ms - MINUTES_AGE_MS)
+            self._aggregate((0, FAST_MS), MINUTE_MS, now_ms - FULL_AGE_MS)
+            or self._aggregate((MINUTE_MS,), QUARTER_MS, now_ms - MINUTES_AGE_MS)
             or self._expire(now_ms - self._keep_ms)
-            or (self.used_bytes > self._limit_bytes and self._press(now_ms))
+            or (self.used_bytes > self._limit_bytes and self._shrink(now_ms))
         )
 
-    def _press(self, now_ms: int) -> bool:
-        """The size is reached: coarser first, then the oldest goes, by the order in which it was written."""
-        if self._fold((0, FAST_MS), MINUTE_MS, now_ms - PRESSED_AGE_MS):
+    def _shrink(self, now_ms: int) -> bool:
+        """One step when the size is reached: a coarser resolution, else delete what was written first."""
+        if self._aggregate((0, FAST_MS), MINUTE_MS, now_ms - SHRINK_AGE_MS):
             return True
-        if self._fold((MINUTE_MS,), QUARTER_MS, now_ms - DAY_MS):
+        if self._aggregate((MINUTE_MS,), QUARTER_MS, now_ms - DAY_MS):
             return True
         for step_ms in (QUARTER_MS, MINUTE_MS, FAST_MS, 0):
             sql = "SELECT n FROM block WHERE step_ms = ? ORDER BY n LIMIT ?"
@@ -153,8 +153,8 @@ class HistoryFile:
                 return True
         return False
 
-    def _fold(self, steps: tuple[int, ...], into_ms: int, before_ms: int) -> bool:
-        """The oldest frame of one device before an instant, in a coarser step."""
+    def _aggregate(self, steps: tuple[int, ...], into_ms: int, before_ms: int) -> bool:
+        """Rewrite the oldest frame of one device before an instant in a coarser step."""
         marks = ",".join("?" * len(steps))
         oldest = self._db.execute(
             f"SELECT from_ms, device FROM block WHERE step_ms IN ({marks}) AND from_ms < ?"
@@ -172,7 +172,7 @@ class HistoryFile:
             (*steps, begin_ms, begin_ms + frame_ms, device),
         ).fetchall()
         name = next(name for name, number in self._devices.items() if number == device)
-        self._replace([n for n, _, _ in rows], folded(name, into_ms, _readable(name, rows)))
+        self._replace([n for n, _, _ in rows], aggregate(name, into_ms, _readable(name, rows)))
         return True
 
     def _expire(self, before_ms: int) -> bool:
@@ -189,7 +189,7 @@ class HistoryFile:
         try:
             self._db.executemany("DELETE FROM block WHERE n = ?", [(n,) for n in numbers])
             if block is not None:
-                self._insert(seal(block))
+                self._insert(pack(block))
             self._commit()
         except BaseException:
             self._rollback()
@@ -209,7 +209,7 @@ class HistoryReader:
     """The reading side, in any process: `with HistoryReader(path) as reader`. Raises sqlite3.Error."""
 
     def __init__(self, path: Path) -> None:
-        # A path may hold what means something in an address.
+        # As a URI, since a path may contain characters such as ? or #.
         self._db = _connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         self._db.execute("PRAGMA busy_timeout = 5000")
 
@@ -220,7 +220,7 @@ class HistoryReader:
         self._db.close()
 
     def blocks(self, device: str, from_ms: int, to_ms: int) -> Iterator[HistoryBlock]:
-        """The blocks of a device that may hold something of this span, in time order."""
+        """The blocks of a device that may overlap this span, in time order."""
         row = self._db.execute("SELECT id FROM device WHERE name = ?", (device,)).fetchone()
         if row is None:
             return

@@ -1,12 +1,11 @@
-"""The recorder of history: keeps a minute of readings in memory and writes it at once.
+"""Records readings: collects a minute of them in memory and writes it in one transaction.
 
-A power cut costs that minute; readings of this record are a convenience, the outbox carries what must arrive.
-What comes faster than `FAST_ROWS` in a minute is recorded as mean, minimum and maximum of each second.
+A power cut costs that minute; what callers must receive is in the outbox. A device with more than `FAST_ROWS`
+readings a minute is recorded as mean, minimum and maximum of each second.
 """
 
 import asyncio
 import sqlite3
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -18,7 +17,8 @@ import structlog
 
 from device_agent.clock import Clock
 from device_agent.records import Reading, ReadingSubscriber
-from device_agent.store.history.history_block import HistoryBlock, Sealed, block_of, folded, seal
+from device_agent.store.files import set_aside
+from device_agent.store.history.history_block import HistoryBlock, PackedBlock, aggregate, block_of, pack
 from device_agent.store.history.history_file import DAY_MS, FAST_MS, FRAME_MS, HistoryFile
 from device_agent.store.store_thread import StoreThread
 
@@ -27,11 +27,11 @@ log = structlog.get_logger("history")
 COMMIT_S = 60.0
 HOUR_S, DAY_S = 3600, 86_400
 FAST_ROWS = 600
-# So many readings from before the clock was set wait for it; a board that gets no time has no history.
+# So many readings from before the clock was set wait for it; a board whose clock is never set has no history.
 UNDATED_MAX = 5000
-# While the disk takes nothing, so many blocks wait: half a day of ten devices.
+# So many blocks wait while the disk takes nothing: half a day of ten devices.
 UNWRITTEN_MAX = 7200
-# Thinning goes in small steps, so that a command's journal entry never waits behind an hour of it.
+# Thinning goes in small steps, so that a command's row in the Journal never waits long behind it.
 STEPS_AT_ONCE = 40
 
 
@@ -54,7 +54,7 @@ class HistoryRecorder(ReadingSubscriber):
         self._waiting: dict[str, list[Reading]] = {}
         self._undated: deque[Reading] = deque()
         self._fast: dict[str, list[HistoryBlock]] = {}
-        self._unwritten: deque[Sealed] = deque()
+        self._unwritten: deque[PackedBlock] = deque()
         self._file: HistoryFile | None = None
         self._used_bytes = 0
         self._written_before = 0
@@ -79,7 +79,7 @@ class HistoryRecorder(ReadingSubscriber):
         waiting.append(reading)
         if len(waiting) >= FAST_ROWS:
             del self._waiting[reading.device]
-            self._thread.later(lambda: self._fold_here(waiting))
+            self._thread.later(lambda: self._aggregate_here(waiting))
 
     async def run(self) -> None:
         """Until cancelled; `close` writes the rest."""
@@ -95,7 +95,7 @@ class HistoryRecorder(ReadingSubscriber):
         return await self._thread.run(self._thin_here)
 
     async def flush(self) -> None:
-        """All that was taken is on the disk, or waits because the disk does not take it."""
+        """Write all readings; what the disk does not take waits."""
         if self._undated and self._clock.is_set():
             self._date()
         waiting, self._waiting = self._waiting, {}
@@ -126,14 +126,14 @@ class HistoryRecorder(ReadingSubscriber):
         }
 
     def _per_day(self, written_bytes: int) -> int:
-        """At the pace since the start; the first hour counts as one, so that a start is no flood."""
+        """At the rate since the start; the first hour counts as a whole one, to bound the first figures."""
         return round(written_bytes * DAY_S / max(HOUR_S, self._clock.monotonic_s() - self._began_s))
 
     # -- on the store thread ----------------------------------------
 
-    def _fold_here(self, readings: list[Reading]) -> None:
+    def _aggregate_here(self, readings: list[Reading]) -> None:
         for block in _blocks(readings):
-            self._fast.setdefault(block.device, []).append(_one(block.device, [block]))
+            self._fast.setdefault(block.device, []).append(_aggregated(block.device, [block]))
 
     def _write_here(self, waiting: dict[str, list[Reading]]) -> None:
         fast, self._fast = self._fast, {}
@@ -142,25 +142,25 @@ class HistoryRecorder(ReadingSubscriber):
             if device in fast:
                 fast[device] += blocks
             else:
-                self._seal_here(blocks)
+                self._pack_here(blocks)
         for device, blocks in fast.items():
-            self._seal_here(_one(device, list(group)) for _, group in groupby(blocks, _frame))
+            self._pack_here(_aggregated(device, list(group)) for _, group in groupby(blocks, _frame))
         while len(self._unwritten) > UNWRITTEN_MAX:
             self.lost += self._unwritten.popleft().readings
         if self._unwritten and self._tried(lambda file: file.append(list(self._unwritten))):
             self._unwritten.clear()
 
-    def _seal_here(self, blocks: Iterable[HistoryBlock]) -> None:
+    def _pack_here(self, blocks: Iterable[HistoryBlock]) -> None:
         for block in blocks:
             try:
-                self._unwritten.append(seal(block))
+                self._unwritten.append(pack(block))
             except ValueError as error:
-                # What a driver sent that no file can hold must not keep the rest from it.
+                # A value that no file can hold must not keep the rest from being written.
                 self.lost += block.readings
                 log.warning("history_block_lost", error=str(error))
 
     def _thin_here(self) -> bool:
-        # A clock that is not set would find everything young, or everything old.
+        # By a clock that is not set everything would be too young, or too old.
         if self._file is None or not self._clock.is_set():
             return False
         more: list[bool] = []
@@ -168,7 +168,7 @@ class HistoryRecorder(ReadingSubscriber):
         return more == [True]
 
     def _tried(self, work: Any) -> bool:
-        """Do it on the file; whether it was done. A damaged one is set aside; the next try begins anew."""
+        """Do this on the file; whether it worked. A damaged file is set aside and begun anew."""
         try:
             if self._file is None:
                 self._file = HistoryFile(self.path, keep_ms=self._keep_ms, max_bytes=self._max_bytes)
@@ -184,22 +184,17 @@ class HistoryRecorder(ReadingSubscriber):
         if self.failures == 1 or self.failures % 60 == 0:
             log.error("history_not_written", file=str(self.path), error=str(error), failures=self.failures)
         self._close_here()
-        # Full, locked and unreadable disks are OperationalErrors; only damage is cured by a new file.
+        # Full, locked and unreadable disks are OperationalErrors; a new file helps only against damage.
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
             self._set_aside(error)
 
     def _set_aside(self, error: Exception) -> None:
-        aside = f"{self.path}.damaged-{int(time.time())}"
         try:
-            for suffix in ("", "-wal", "-shm"):
-                part = Path(f"{self.path}{suffix}")
-                if part.exists():
-                    part.replace(f"{aside}{suffix}")
+            self.set_aside = str(set_aside(self.path))
         except OSError as refusal:
             log.error("history_not_set_aside", file=str(self.path), error=str(refusal))
             return
-        self.set_aside = aside
-        log.error("history_set_aside", file=str(self.path), aside=aside, error=str(error))
+        log.error("history_set_aside", file=str(self.path), aside=self.set_aside, error=str(error))
 
     def _close_here(self) -> None:
         file, self._file = self._file, None
@@ -219,8 +214,8 @@ def _blocks(readings: list[Reading]) -> Iterator[HistoryBlock]:
         yield block_of(list(group))
 
 
-def _one(device: str, blocks: list[HistoryBlock]) -> HistoryBlock:
-    block = folded(device, FAST_MS, blocks)
+def _aggregated(device: str, blocks: list[HistoryBlock]) -> HistoryBlock:
+    block = aggregate(device, FAST_MS, blocks)
     assert block is not None
     return block
 

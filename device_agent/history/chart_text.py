@@ -1,4 +1,4 @@
-"""Text on a picture, with the best font at hand."""
+"""Text on a picture, in the best font that is installed."""
 
 import unicodedata
 from functools import cache
@@ -6,19 +6,19 @@ from typing import Any
 
 from PIL import ImageDraw, ImageFont
 
-# DejaVu comes with most systems and knows every unit. Pillow's own font, the last resort, knows ASCII.
+# DejaVu is on most systems and has every unit. Pillow's own font, the last resort, has ASCII.
 FONTS = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf", "FreeSans.ttf")
 _PLAIN = {"µ": "u", "Ω": "Ohm", "²": "2", "³": "3"}
 
 
-class Letters:
-    """Writes on one drawing."""
+class TextDrawer:
+    """Draws text on one picture."""
 
     def __init__(self, draw: ImageDraw.ImageDraw) -> None:
         self._draw = draw
 
     def text(self, at: tuple[float, float], text: str, size: int, colour: str, anchor: str) -> float:
-        """Write at a place (Pillow's anchors); returns the width."""
+        """Draw at a place, by Pillow's anchors; returns the width in pixels."""
         font, whole = _font(size)
         shown = text if whole else plain(text)
         self._draw.text(at, shown, fill=colour, font=font, anchor=anchor)
@@ -27,7 +27,7 @@ class Letters:
 
 @cache
 def _font(size: int) -> tuple[Any, bool]:
-    """A font, and whether it has more letters than ASCII's."""
+    """A font, and whether it has more characters than ASCII."""
     for name in FONTS:
         try:
             return ImageFont.truetype(name, size), True

@@ -1,4 +1,4 @@
-"""Why there is no answer, one sentence each."""
+"""Why there is no answer, one sentence each, for the daemon and for the command line."""
 
 import importlib.util
 
