@@ -3,9 +3,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-# Most tests wait for processes and sockets; more workers than cores only crowd them. Many drive real processes
-# against each other: one that a busy machine spoilt is tried again, twice at most, and the last line says how
-# many were.
+# Most tests wait for processes and sockets; more workers than cores only crowd them.
 JOBS   ?= 2
 RUN    := $(VENV)/bin/python -m
 GUARDS := $(addprefix tests/test_,layers.py sizes.py public_names.py lazy_imports.py no_paths.py)
@@ -34,7 +32,7 @@ demo: $(VENV)/installed
 	@$(RUN) device_agent demo
 
 test: $(VENV)/installed
-	$(RUN) pytest -n $(JOBS) --dist loadfile --reruns 2 --reruns-delay 1 -raR
+	$(RUN) pytest -n $(JOBS) --dist loadfile -ra
 
 check: lint guards test
 

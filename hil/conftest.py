@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import rig_file
-from callers import _collected, alice, caller, net
+from callers import alice, caller, net
 from rigs import Rig, SimulatedRig
 from scenery import Scene, stage
+from support.official_client import excuse_requests
 from world import World
 
 from device_agent.testing.network import NetworkThread
@@ -57,8 +58,4 @@ def begin(request: pytest.FixtureRequest, rig: Rig, alice: Any) -> Callable[...,
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What the official client does is not the scenarios' concern."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"))
-            item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
+    excuse_requests(items)

@@ -3,6 +3,9 @@
 import importlib.util
 import signal
 
+import pytest
+from support.official_client import excuse_requests
+
 # A shell that starts the tests in the background has them, and the programs they start, ignore SIGINT.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -14,3 +17,7 @@ if importlib.util.find_spec("hypothesis") is not None:
     # How long one example takes says how busy the machine is, not whether it is right.
     settings.register_profile("any-machine", deadline=None)
     settings.load_profile("any-machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    excuse_requests(items)

@@ -1,3 +1,3 @@
 """The network's side, as for journeys."""
 
-from callers import _collected, net
+from callers import net

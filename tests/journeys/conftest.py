@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from callers import _collected, alice, caller, net
+from callers import alice, caller, net
 from delegating import sessions, start
 from world import World
 

@@ -3,18 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 from test_outages import accept, accounted, heard, outage, refuse
 from world import CONFIG, LIMIT_S, Listening, World, pipe, stream, until
 
 from device_agent.testing.network import NetworkThread
 
 __all__ = ["heard", "outage"]  # fixtures
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 
 
 def test_replay_brings_again_what_was_sent_and_says_what_is_gone(outage: Any, heard: Listening) -> None:

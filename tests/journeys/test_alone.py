@@ -3,13 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from world import AGENT, LIMIT_S, World, pipe, send, start_of, stream, until
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 
 
 def test_at_capacity_is_refused_and_the_rest_goes_on(new_world: Callable[..., World], alice: Any) -> None:

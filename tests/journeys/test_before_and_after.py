@@ -9,11 +9,6 @@ from world import CONFIG, LIMIT_S, SLOWNESS, World, pipe, question, result, stre
 
 from device_agent.testing.network import NetworkThread
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 VALVE, SAFE, ON = 27, 1, 0  # the valve is active low
 SILENCE_S = 4.0 * SLOWNESS
 

@@ -9,14 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image
 from world import LIMIT_S, World, pipe, question, result, stream, until
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 
 MORE = """
 read = ["user:user_alice"]

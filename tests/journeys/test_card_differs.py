@@ -6,12 +6,9 @@ import subprocess
 import sys
 from typing import Any
 
-import pytest
 from world import LIMIT_S, World
 
 from device_agent.testing.network import NetworkThread
-
-pytestmark = pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning")
 
 
 def publish(world: World) -> dict[str, Any]:

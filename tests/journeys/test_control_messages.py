@@ -3,18 +3,12 @@
 import json
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from world import AGENT, LIMIT_S, World, pipe, question, result, send, start_of, stream, until
 
 from device_agent.errors import ProtocolFault
 from device_agent.network.blocks.wire import parse_control
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -10,10 +10,6 @@ from world import Daemon, Listening, until
 
 __all__ = ["heard", "outage"]  # fixtures
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 # A command takes about 150 steps here, and the readings that go on meanwhile some hundred in the same time.
 STEPS_MAX = 400
 COMMAND_STEPS = 50

@@ -12,11 +12,6 @@ from device_agent.card.agent_card import build
 from device_agent.config import load
 from device_agent.testing.sessions_api import FakeSessionsApi
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 
 def test_a_hot_greenhouse_asks_and_the_answer_opens_the_valve(
     start: Callable[..., World], sessions: FakeSessionsApi, alice: Any

@@ -5,17 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from delegating import HOT, KEY, NOTHING, OPEN, ended, heat, one, outcome, told
 from world import LIMIT_S, Daemon, World, pipe, stream, until
 
 from device_agent.testing.network import NetworkThread
 from device_agent.testing.sessions_api import FakeSessionsApi
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 
 
 def kill_and_start(world: World) -> Daemon:

@@ -13,8 +13,6 @@ from world import LIMIT_S, World, pipe, stream, until
 from device_agent.testing.network import NetworkThread
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted for this, which takes root"),
 ]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from world import AGENT, LIMIT_S, World, question, result, until
 
 from device_agent.clock import SystemClock
@@ -14,11 +13,6 @@ from device_agent.network.blocks.joiner import JoinSettings
 from device_agent.network.blocks.network import BlocksNetwork
 from device_agent.network.connectivity import TIME_SAMPLE_MAX_AGE_S
 from device_agent.testing.network import NetworkThread
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 
 
 def fault(world: World, kind: str, path: str, **options: Any) -> None:

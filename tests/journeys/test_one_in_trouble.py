@@ -8,11 +8,6 @@ from typing import Any
 import pytest
 from world import LIMIT_S, Listening, World, pipe, stream, until
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 EVERY_S = 0.1
 CONFIG = """
 [agent]

@@ -13,11 +13,6 @@ from world import AGENT, LIMIT_S, Listening, World, pipe, stream, until
 
 from device_agent.testing.network import NetworkThread
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 SEED = int(os.environ.get("DEVICE_AGENT_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 TRANSIENT = ("status", "reset", "reset_mid_body", "lose_ack", "duplicate", "delay", "reorder")
 

@@ -6,11 +6,6 @@ from typing import Any
 import pytest
 from world import LIMIT_S, World, pipe, stream, until
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 
 def test_readings_of_gpio_i2c_and_serial_are_typed(world: World, alice: Any) -> None:
     session = pipe(alice)

@@ -4,13 +4,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from world import CONFIG, LIMIT_S, World, pipe, stream, until
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 
 
 def test_reload_touches_only_what_changed(new_world: Callable[..., World], alice: Any) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from world import AGENT, CONFIG, LIMIT_S, World, question, result, stream, until
 
 from device_agent.messages.requests import PROGRESS_STREAM
@@ -14,11 +13,6 @@ from device_agent.network.blocks.wire import stream_channel
 from device_agent.store.history.history_block import HistoryBlock, pack
 from device_agent.store.history.history_file import HistoryFile
 from device_agent.testing.network import NetworkThread
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 
 
 def parts(body: Any, *more: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,11 +9,6 @@ import pytest
 from blocks_network import file_part
 from world import AGENT, LIMIT_S, World, result, until
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 SEND = {"op": "do", "device": "console", "action": "send_file"}
 
 

@@ -6,11 +6,6 @@ from typing import Any
 import pytest
 from world import AGENT, LIMIT_S, World, question, result, until
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 
 def test_read_answers_with_an_artifact(world: World, alice: Any) -> None:
     session = question(alice, {"op": "read", "devices": ["climate", "door"]})

@@ -13,11 +13,6 @@ from world import CONFIG, LIMIT_S, World, pipe, question, result, send, start_of
 from device_agent.cli import main
 from device_agent.testing.network import NetworkThread
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 VALVE, SAFE, ON = 27, 1, 0  # the valve is active low
 EXPANDER = """
 [devices.relays]

@@ -10,11 +10,6 @@ from world import CONFIG, LIMIT_S, World, pipe, question, result, stream, until
 
 from device_agent.testing.network import NetworkThread
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 
 def several(kinds: str, instances: int) -> str:
     """The usual configuration without shared streams, for so many devices."""

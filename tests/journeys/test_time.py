@@ -15,11 +15,6 @@ from world import CONFIG, LIMIT_S, Listening, World, pipe, stream, until
 from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.testing.network import NetworkThread
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 YEARS_S = 12 * 365 * 86_400.0
 MAX_ON_S, LEASE_IDLE_S = 3, 6
 RTC = """

@@ -20,10 +20,6 @@ from device_agent.network.connectivity import REFUSED_MAX_S, UNREACHABLE_MAX_S, 
 
 __all__ = ["heard", "outage"]  # fixtures
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 CONTROL = "/v2/subscribe/*.control/*"
 
 

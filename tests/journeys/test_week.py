@@ -18,11 +18,6 @@ from world import LIMIT_S, Listening, World, pipe, stream, until
 
 from device_agent.testing.network import NetworkThread
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 SOAK_S = 60 * float(os.environ.get("DEVICE_AGENT_SOAK_MIN", "25"))
 # What a process may grow by between the second quarter of the time and the last: caches fill, nothing else.
 GROWTH_MB = 2.0

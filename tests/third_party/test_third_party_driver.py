@@ -24,11 +24,6 @@ INSTALL_LIMIT_S = 120
 OURS = 'driver = "bme280"\nbus = "i2c1"\naddress = 0x76'
 THEIRS = 'driver = "acme-tmp117"\nbus = "i2c1"\naddress = 0x48'
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import gc
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from devnet_support import LIMIT_S, Provider, StartProvider, make_card
+from support.official_client import official_sockets
 
 from device_agent.testing.network import NetworkThread, Settings
 from device_agent.testing.network.sdk import sdk_environment
-
-
-def collect_sdk_remains() -> None:
-    """Collect the sockets that the official client leaves open here, where that is not taken for an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture(scope="module")
 def net() -> Iterator[NetworkThread]:
     """One network for the tests of a module; tasks start when their caller listens."""
     settings = Settings(safety_grace_s=1.0, hold_s=20.0, dispatch_when_watched_s=5.0)
-    with NetworkThread(settings=settings) as host, pytest.MonkeyPatch.context() as patch:
+    with (
+        official_sockets(),
+        NetworkThread(settings=settings) as host,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         for name, value in sdk_environment(host.net.cdm_url, host.net.pubnub_origin, "bk_alice").items():
             patch.setenv(name, value)
         yield host
-    collect_sdk_remains()
 
 
 @pytest.fixture(scope="module")
@@ -61,4 +57,4 @@ def client(net: NetworkThread) -> Iterator[Any]:
 
     with TaskClient.create(billing_mode="free", api_key="bk_alice") as found:
         yield found
-    collect_sdk_remains()
+    gc.collect()

@@ -10,19 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from device_agent.testing.network import NetworkThread
 from device_agent.testing.network.sdk import sdk_environment
 
 HANDLER = Path(__file__).with_name("devnet_handler.py")
 LIMIT_S = 15.0
-
-SDK_MARKS = [
-    pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning"),
-    # The official client leaves its sockets to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 
 STREAMS: dict[str, dict[str, Any]] = {
     "events": {"direction": "outbound", "format": "events", "schema": {}},

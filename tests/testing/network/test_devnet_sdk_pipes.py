@@ -6,11 +6,9 @@ import itertools
 from typing import Any
 
 import pytest
-from devnet_support import LIMIT_S, SDK_MARKS, Provider, StartProvider, ask
+from devnet_support import LIMIT_S, Provider, StartProvider, ask
 
 from device_agent.testing.network import NetworkThread
-
-pytestmark = SDK_MARKS
 
 
 def pipe(client: Any, provider: Provider, **request: Any) -> Any:

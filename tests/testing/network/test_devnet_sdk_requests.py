@@ -6,11 +6,9 @@ import threading
 from typing import Any
 
 import pytest
-from devnet_support import LIMIT_S, SDK_MARKS, Provider, StartProvider, ask, result
+from devnet_support import LIMIT_S, Provider, StartProvider, ask, result
 
 from device_agent.testing.network import NetworkThread
-
-pytestmark = SDK_MARKS
 
 
 def test_inline_artifact_comes_back(net: NetworkThread, worker: Provider, client: Any) -> None:
