@@ -74,16 +74,10 @@ def check_read(name: str, devices: Collection[str], may_read: Callable[[str], bo
         raise Rejected("unknown_device", f"devices: there is no device {name!r} here; there are: {known}")
 
 
-def check_drive(access: AccessConfig, actors: Iterable[Actor], device: str) -> None:
-    """Raises Rejected `not_allowed` unless all of them may drive the device."""
-    if not all(may(access, "drive", actor, device) for actor in actors):
-        raise Rejected("not_allowed", f"the owner's access rules do not let you drive {device}")
-
-
-def check_read_only(access: AccessConfig, actors: Iterable[Actor], device: str) -> None:
-    """Raises Rejected `not_allowed` unless all of them may read the device."""
-    if not all(may(access, "read", actor, device) for actor in actors):
-        raise Rejected("not_allowed", f"the owner's access rules do not let you read {device}")
+def check_right(access: AccessConfig, right: Right, actors: Iterable[Actor], device: str) -> None:
+    """Raises Rejected `not_allowed` unless all of them have this right on the device."""
+    if not all(may(access, right, actor, device) for actor in actors):
+        raise Rejected("not_allowed", f"the owner's access rules do not let you {right} {device}")
 
 
 def check_points(

@@ -15,6 +15,7 @@ from device_agent.devices.hardware import HandleFactory, Hardware
 from device_agent.records import ReadingSubscriber
 from device_agent.safety.emergency_stop import EmergencyStop, StopLatch, StopLine
 from device_agent.safety.guard_client import GuardClient, GuardSettings
+from device_agent.safety.permit import MotionPermit
 from device_agent.safety.safe_states import SafeStates
 from device_agent.store.journal.journal import Journal
 
@@ -26,6 +27,7 @@ class ControlSide:
     config: Config
     context: Context
     latch: StopLatch
+    permit: MotionPermit
     safe_states: SafeStates
     emergency_stop: EmergencyStop
     executor: CommandExecutor
@@ -79,11 +81,12 @@ def build_control(
     context = Context({}, journal, clock)
     line = StopLine(config.safety, context.devices)
     latch = StopLatch(config.state.directory / "emergency_stop", line)
-    safe_states = SafeStates(context, latch.check)
+    permit = MotionPermit(clock, latch.check, config.safety.guard_timeout_s)
+    safe_states = SafeStates(context, permit)
     emergency_stop = EmergencyStop(context, latch, line, safe_states)
     if delegation_actions is None:
         delegation_actions = {}
-    executor = CommandExecutor(config, context, safe_states, emergency_stop, delegation_actions)
+    executor = CommandExecutor(config, context, permit, safe_states, emergency_stop, delegation_actions)
     settings = GuardSettings(config.state.runtime_directory, config.safety.guard_timeout_s, log_style)
-    guard = GuardClient(context, safe_states, executor.leases, settings)
-    return ControlSide(config, context, latch, safe_states, emergency_stop, executor, guard)
+    guard = GuardClient(context, permit, safe_states, executor.leases, settings)
+    return ControlSide(config, context, latch, permit, safe_states, emergency_stop, executor, guard)

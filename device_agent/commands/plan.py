@@ -1,14 +1,15 @@
-"""A checked command, on its way through the executor, and what comes of it."""
+"""A command that is allowed, what it would do, and what comes of it."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from device_agent.commands.authorization import Actor
 from device_agent.devices.device import Device
 from device_agent.errors import Fault, Rejected
 from device_agent.messages.acks import Ack, AckState
 from device_agent.messages.commands import Command, Set
-from device_agent.records import SEND_FILE, Action, File, Value, same_value
+from device_agent.records import SEND_FILE, Action, Value, same_value
+from device_agent.safety.permit import Motion
 
 Send = Callable[[Device], Awaitable[None]]
 """Passes the file that came with a command to the device."""
@@ -16,7 +17,7 @@ Send = Callable[[Device], Awaitable[None]]
 
 @dataclass(slots=True)
 class Outcome:
-    """What a command came to, for the ack and the Journal."""
+    """What a command has come to so far."""
 
     state: AckState = AckState.DONE
     commanded: Mapping[str, Value] | None = None
@@ -33,17 +34,30 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class CommandPlan:
-    """A checked command: values to set, or an action to carry out."""
+    """Values to set, or an action to carry out."""
 
+    command: Command
     device: Device
-    actor: Actor
+    senders: tuple[Actor, ...]
+    """Who sent it, first; and who else may have, on a stream where nobody can tell."""
     rank: int
-    actors: tuple[Actor, ...]
-    values: dict[str, Value] | None
-    action: Action | None
-    args: dict[str, Value]
-    for_s: float | None
-    send: "Send | None" = None
+    motion: Motion
+    values: dict[str, Value] | None = None
+    action: Action | None = None
+    args: dict[str, Value] = field(default_factory=dict)
+    for_s: float | None = None
+    """A set goes back to safe after so long."""
+    send: Send | None = None
+
+    @property
+    def actor(self) -> Actor:
+        """The sender that the command is counted to: its lease, its row in the Journal."""
+        return self.senders[0]
+
+    @property
+    def commanded(self) -> Mapping[str, Value]:
+        """As the ack says it."""
+        return self.args if self.values is None else self.values
 
     @property
     def moves(self) -> bool:
@@ -57,10 +71,6 @@ class CommandPlan:
             name in safe and same_value(safe[name], value) for name, value in self.values.items()
         )
 
-    @property
-    def read_only(self) -> bool:
-        return self.action is not None and self.action.read_only
-
 
 def describe(command: Command) -> str:
     """What is wanted, for the Journal and the log."""
@@ -70,14 +80,17 @@ def describe(command: Command) -> str:
     return f"{command.action}({args})"
 
 
-def check_files(plan: CommandPlan, take: Callable[[File], None] | None) -> None:
-    """Raises Rejected for a file that nobody would get, one that is missing, and one too many."""
+def check_files(plan: CommandPlan, *, takes_file: bool) -> None:
+    """Raises Rejected `invalid_value` for a file that nobody would get, that is missing, or one too many.
+
+    `takes_file`: the caller can be given one.
+    """
     if plan.action is SEND_FILE and plan.send is None:
         raise Rejected("invalid_value", "send_file needs a file: ask by a request task with a part 'file'")
     if plan.action is not SEND_FILE and plan.send is not None:
         name = plan.action.name if plan.action is not None else "set"
         raise Rejected("invalid_value", f"file: {name} takes no file")
-    if plan.action is not None and plan.action.gives and take is None:
+    if plan.action is not None and plan.action.gives and not takes_file:
         raise Rejected(
             "invalid_value",
             f"{plan.action.name} gives a file, which no event can carry: ask for it in a request task",
@@ -85,6 +98,7 @@ def check_files(plan: CommandPlan, take: Callable[[File], None] | None) -> None:
 
 
 def action_of(device: Device, name: str) -> Action:
+    """Raises Rejected `invalid_value` for an action that there is not."""
     actions = {action.name: action for action in device.driver_class.all_actions()}
     if name not in actions:
         known = ", ".join(sorted(actions)) or "none"

@@ -20,8 +20,5 @@ class ActuatorHooks:
     def opened(self, device: str, made: Any) -> None:
         """On the event loop, before anybody can drive the device."""
 
-    def check(self, device: str) -> None:
-        """On the bus's thread, before anything moves. Raises Rejected."""
-
     async def closed(self, device: str) -> None:
         """On the event loop, after the driver was closed; its bus is not opened again before this returns."""

@@ -107,7 +107,7 @@ class ControlHandlers(LocalHandlers):
 
     async def describe(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         devices = [describe(device) for device in self._devices.values()]
-        return [*devices, *map(describe_delegation, self._executor.questions.values())]
+        return [*devices, *map(describe_delegation, self._executor.delegation_actions.values())]
 
     async def history(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """The history of design section 5; `data` holds the readings."""

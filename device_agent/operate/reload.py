@@ -55,7 +55,7 @@ class Reloader:
             self._safe_states.adopt(self._hardware.devices[name])
         for name in change.removed:
             self._safe_states.forget(name)
-        self._safe_states.watch()
+        self._safe_states.enforce_conditions()
         self._executor.take(config)
         self._tasks.replace_devices(gone=gone, fresh=fresh)
         await self._tasks.judge_again()

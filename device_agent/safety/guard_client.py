@@ -5,7 +5,6 @@ driven, and everything is made safe first.
 """
 
 import asyncio
-import math
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from device_agent.bus.recipe import Recipe
 from device_agent.devices.actuator_hooks import ActuatorHooks
 from device_agent.devices.context import Context
 from device_agent.driver import Driver
-from device_agent.errors import Rejected
 from device_agent.guard import PROTOCOL
 from device_agent.safety.guard_connection import GuardConnection, GuardGone, Message, find_or_start, release
 from device_agent.safety.leases import Leases
+from device_agent.safety.permit import MotionPermit
 from device_agent.safety.safe_recorder import open_and_record, recorded
 from device_agent.safety.safe_states import SafeStates
 
@@ -54,9 +53,15 @@ class GuardClient(ActuatorHooks):
     call `bye` when all are safe at the end."""
 
     def __init__(
-        self, context: Context, safe_states: SafeStates, leases: Leases, settings: GuardSettings
+        self,
+        context: Context,
+        permit: MotionPermit,
+        safe_states: SafeStates,
+        leases: Leases,
+        settings: GuardSettings,
     ) -> None:
         self._devices = context.devices
+        self._permit = permit
         self._safe_states = safe_states
         self._leases = leases
         self._journal = context.journal
@@ -72,9 +77,7 @@ class GuardClient(ActuatorHooks):
         self._held: set[str] = set()
         """Devices whose lines the guard may hold although nobody has them open here."""
         self._acks: dict[str, asyncio.Future[None]] = {}
-        self._beat_s = math.inf  # before `start` nothing can have stood still
         self._beats = self._beats_answered = 0
-        self._unknown: set[str] = set()
         self._recovery = 0
         self._started = self._stopped = False
         self.restarts = 0
@@ -84,7 +87,7 @@ class GuardClient(ActuatorHooks):
 
     async def start(self) -> None:
         """Find or begin a guard. Where that fails it is said, and tried again; the daemon goes on."""
-        self._beat_s = self._clock.monotonic_s()
+        self._permit.standstill.beat()
         self._guarded = self._actuators()
         if not self._guarded:
             return
@@ -109,6 +112,8 @@ class GuardClient(ActuatorHooks):
     async def bye(self, made_safe: Mapping[str, bool]) -> None:
         """The orderly end: what is not safe by now is the guard's to do. Nothing can be driven any more."""
         self._stopped = True
+        self._permit.stopping.begin()
+        self._permit.standstill.stop()
         await self._background.close()
         if self._link is not None:
             away = self._safe_states.away(self._guarded)
@@ -258,10 +263,10 @@ class GuardClient(ActuatorHooks):
         while True:
             await asyncio.sleep(self._timeout_s / BEATS)
             self._readable()  # a guard that took over has said so: that is one event with our own gap
-            gap_s = self._clock.monotonic_s() - self._beat_s
+            gap_s = self._permit.standstill.silent_s()
             if gap_s > self._timeout_s:
                 self._recover(f"the daemon stood still for {gap_s:.1f} s")
-            self._beat_s = self._clock.monotonic_s()
+            self._permit.standstill.beat()
             if self._link is not None:
                 self._beats += 1
                 self._send({"op": "beat", "n": self._beats})
@@ -274,8 +279,7 @@ class GuardClient(ActuatorHooks):
         """The guard has acted, or may have: leases end, and nothing is driven before it is safe."""
         self.takeovers += 1
         self._recovery += 1
-        self._unknown = set(self._guarded)
-        self._beat_s = self._clock.monotonic_s()
+        self._permit.standstill.begin(self._guarded)
         self._leases.clear()
         log.critical("actuators_unknown", why=why)
         # From here on it is our work again, and a hang in the middle of it the guard's.
@@ -286,7 +290,7 @@ class GuardClient(ActuatorHooks):
     async def _make_safe(self, name: str, recovery: int, why: str) -> None:
         await self._safe_states.make_safe(name, why)
         if recovery == self._recovery:
-            self._unknown.discard(name)
+            self._permit.standstill.end(name)
 
     # -- standing by ----------------------------------------------------------------------------------------
 
@@ -307,17 +311,6 @@ class GuardClient(ActuatorHooks):
     def opened(self, device: str, made: list[Recipe]) -> None:
         self._recipes[device] = made
         self._hand_over(device)
-
-    def check(self, device: str) -> None:
-        if self._stopped:
-            raise Rejected("device_offline", f"{device} is safe and stays so: the agent is stopping")
-        silent_s = self._clock.monotonic_s() - self._beat_s
-        if device in self._unknown or silent_s > self._timeout_s:
-            raise Rejected(
-                "too_soon",
-                f"the agent stood still and its guard took over: {device} is made safe first, ask again in a "
-                "second",
-            )
 
     async def closed(self, device: str) -> None:
         recipes = self._recipes.pop(device, [])

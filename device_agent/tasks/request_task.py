@@ -170,7 +170,7 @@ class RequestTask:
         access = self._config.access
         actions = [
             action
-            for name, action in self._executor.questions.items()
+            for name, action in self._executor.delegation_actions.items()
             if self._may_read(name) or may(access, "drive", self.actor, name)
         ]
         return [*devices, *map(describe_delegation, actions)]
