@@ -125,15 +125,15 @@ class StreamInput:
             return
         match command:
             case Stop():
-                self._background.spawn(f"stop {command.id}", self._stop(command, item))
+                self._background.spawn(f"stop {command.id}", self._stop(command, self._sender(item)[0]))
             case Set() | Do():
                 await self._room.acquire()
                 self._background.spawn(f"command {command.id}", self._command(command, item))
             case _:
                 self._session_command(command)
 
-    async def _stop(self, command: Stop, item: Inbound) -> None:
-        self._ack(await self._executor.stop(command, self._sender(item)[0]))
+    async def _stop(self, command: Stop, sender: Actor) -> None:
+        self._ack(await self._executor.stop(command, sender))
 
     async def _command(self, command: Set | Do, item: Inbound) -> None:
         try:
