@@ -54,7 +54,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code (design section 2). `argv` is without the program's name."""
+    """Run one command; returns its exit code (`common.Exit`). `argv` is without the program's name."""
     from device_agent.cli.common import run_command
 
     words = list(sys.argv[1:] if argv is None else argv)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser for these words: complete for the command they name, one line of help for all others."""
+    """The parser for these arguments: complete for the command they name, one line of help for all others."""
     from device_agent.cli.common import add_config_option
 
     root = argparse.ArgumentParser(prog="device-agent", description=DESCRIPTION, allow_abbrev=False)
@@ -102,7 +102,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _wanted(words: Sequence[str]) -> str:
-    """The command among the words: the first that is neither an option nor the value of `--config`."""
+    """The command among the arguments: the first that is neither an option nor the value of `--config`."""
     skip = False
     for word in words:
         if skip:

@@ -1,4 +1,4 @@
-"""`device-agent board`: run a simulated board, look at it, and change the world around it."""
+"""`device-agent board`: run a simulated board, show it, and change the world around it."""
 
 import argparse
 import os

@@ -8,13 +8,22 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from device_agent.cli.call_client import AgentCaller, Answer, hush, leave, read_key, sdk, use_local_network
 from device_agent.cli.call_sessions import drive, watch
-from device_agent.cli.common import Exit, named_values, parse_value, print_table, run_command, styled
+from device_agent.cli.common import (
+    Exit,
+    instant_ms,
+    named_values,
+    parse_value,
+    print_table,
+    run_command,
+    span_s,
+    styled,
+    write_out,
+)
 from device_agent.cli.show import (
     ack_text,
     clean,
@@ -29,7 +38,6 @@ from device_agent.errors import AgentError, Rejected
 
 ANSWER_LIMIT_S = 60.0
 DURATION_MAX_MIN = 43_200
-_SPANS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 Act = Callable[[AgentCaller, argparse.Namespace], int]
 
@@ -112,30 +120,6 @@ def _session_arguments(command: Callable[[str, Act, str], argparse.ArgumentParse
         parser.add_argument(
             "--duration", metavar="MIN", type=_minutes, help="length of the session (60; at most 43200)"
         )
-
-
-def span_s(text: str) -> float:
-    """Seconds from `90`, `90s`, `5m`, `24h` or `7d`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
-    if found is None or float(found[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time span such as 90, 5m or 24h")
-    return float(found[1]) * _SPANS_S[found[2] or "s"]
-
-
-def instant_ms(text: str) -> int:
-    """Epoch milliseconds from ISO 8601 (local time without an offset), epoch milliseconds, or an age."""
-    if re.fullmatch(r"\d+(\.\d+)?[smhd]", text):
-        return int((time.time() - span_s(text)) * 1000)
-    try:
-        return (
-            int(text)
-            if re.fullmatch(r"\d{9,15}", text)
-            else int(datetime.fromisoformat(text).timestamp() * 1000)
-        )
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no instant such as 2026-05-01T06:00, 24h or 1777608000000"
-        ) from None
 
 
 def _minutes(text: str) -> int:
@@ -276,12 +260,7 @@ def _history(caller: AgentCaller, args: argparse.Namespace) -> int:
 def _deliver(data: bytes, out: Path | None) -> None:
     """To the file; else to standard output, where a terminal gets no control characters."""
     if out is not None:
-        try:
-            out.write_bytes(data)
-        except OSError as error:
-            raise AgentError(
-                f"{out} cannot be written ({error.strerror}): name another file with --out"
-            ) from None
+        write_out(out, data)
         return
     if sys.stdout.isatty():
         for line in data.decode("utf-8", "replace").splitlines():

@@ -41,7 +41,7 @@ def sdk() -> Any:
 
 
 def hush(log: Path | None = None) -> None:
-    """What the SDK and its threads say goes into a file, or nowhere, but never across the terminal."""
+    """Log what the SDK and its threads write to a file, or drop it, but keep it off the terminal."""
     handler: logging.Handler = logging.NullHandler() if log is None else logging.FileHandler(log)
     logging.getLogger().addHandler(handler)
     logger = logging.getLogger("device_agent.sdk")
@@ -216,7 +216,7 @@ class AgentCaller:
         return card if isinstance(card, dict) else {}
 
     def units(self, limit_s: float) -> dict[str, dict[str, str]]:
-        """Units by device and point: from the card, else asked for; none where the agent tells neither."""
+        """Units by device and point: from the card, else asked for; empty where the agent states neither."""
         found = units_of_card(self.card())
         if found:
             return found
@@ -272,7 +272,7 @@ class AgentCaller:
     # -- sessions ----------------------------------------
 
     def open(self, request: Mapping[str, Any], minutes: int) -> "AgentSession":
-        """A pipe task of 1 to 43200 minutes; `request` as in design section 4, may be empty."""
+        """A pipe task of 1 to 43200 minutes; `request` (docs/events.md) may be empty."""
         parts = [_part(request)] if request else []
         with translated():
             session = self._client.send_message(
@@ -303,7 +303,7 @@ class AgentSession:
         self.close()
 
     def wait_open(self, limit_s: float) -> None:
-        """Until a stream is open. Raises Unavailable, or Rejected with the agent's reason."""
+        """Wait until a stream is open. Raises Unavailable, or Rejected with the agent's reason."""
         deadline_s = time.monotonic() + limit_s
         while not self._opened.wait(min(LOOK_AGAIN_S, limit_s)):
             if time.monotonic() > deadline_s:
@@ -425,12 +425,12 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
 
 
 def _within(limit_s: float, act: Any) -> None:
-    """Try a farewell; the SDK gives none of them a limit that a person would wait for."""
+    """Close something within a limit; the SDK has none that a person would wait for."""
 
     def quietly() -> None:
         with contextlib.suppress(AgentError), translated():
             act()
 
-    thread = threading.Thread(target=quietly, name="caller-farewell", daemon=True)
+    thread = threading.Thread(target=quietly, name="caller-close", daemon=True)
     thread.start()
     thread.join(limit_s)

@@ -187,7 +187,7 @@ DRIVE_MINUTES = 60
 # The agent's own limit for a command without a `ttl_ms`, and room for the way there and back.
 TTL_S = 5.0
 ACK_LIMIT_S = 15.0
-# How long the control event, which tells what a stream carries, may take after the stream itself.
+# How long the control event, which lists the devices of a stream, may take after the stream itself.
 CONTROL_LIMIT_S = 5.0
 
 
@@ -226,7 +226,7 @@ class CommandSender:
         self._ended: SessionEnd | None = None
 
     def settle(self) -> None:
-        """Until a stream that takes commands has said what it carries, or it has had its time."""
+        """Wait until a stream that takes commands has listed its devices, up to a limit."""
         deadline_s = time.monotonic() + CONTROL_LIMIT_S
         while time.monotonic() < deadline_s and self._ended is None:
             if any(name in self._carries for name in self._writable()):
@@ -253,7 +253,7 @@ class CommandSender:
                     self.send(line)
 
     def send(self, line: str) -> None:
-        """One command. What is no command is said, and counts as failed."""
+        """Send one command. What is not a command is reported, and counts as failed."""
         try:
             event = _event(line)
             stream = self._stream_for(event)
@@ -336,7 +336,7 @@ class CommandSender:
                 if event.get("ok") is not True:
                     self._failed("invalid_value")
             case "control":
-                pass  # words of a delegation: they are no answer to anything that was sent here
+                pass  # of a delegation: no answer to anything that was sent here
             case _ if not self._readings:
                 return
         print(dumps(event) if self._as_json else sentence(event, self._units), flush=True)

@@ -4,9 +4,12 @@ import argparse
 import json
 import logging
 import os
+import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,10 +23,11 @@ DEFAULT_CONFIG = Path("/etc/device-agent/agent.toml")
 CONFIG_VARIABLE = "DEVICE_AGENT_CONFIG"
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_SPANS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class Exit(IntEnum):
-    """Exit codes (design section 2), the last four as sysexits.h has them."""
+    """Exit codes; 69 to 78 as sysexits.h has them."""
 
     DONE = 0
     FAILED = 1
@@ -75,7 +79,7 @@ def run_command(command: Callable[[], int]) -> int:
     except AgentError as error:
         print_error(error)
         return exit_code(error)
-    except Exception as error:  # the life of the process; the traceback is the log's
+    except Exception as error:  # the process ends with it; the log has the traceback
         logging.getLogger("device_agent").debug("unexpected error", exc_info=True)
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
@@ -84,7 +88,7 @@ def run_command(command: Callable[[], int]) -> int:
 
 
 def exit_code(error: AgentError) -> Exit:
-    """The exit code that tells a script who has to act."""
+    """The exit code for a script: whether to retry, to edit the configuration, to change rights."""
     if isinstance(error, ConfigError):
         return Exit.CONFIG
     if isinstance(error, Unavailable):
@@ -132,7 +136,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def refused(question: str, *, yes: bool) -> Exit | None:
-    """None to go on; else the exit code: the person said no, or nobody is there to ask."""
+    """None to go on; else the exit code: the person refused, or there is no terminal to ask on."""
     if yes:
         return None
     if not sys.stdin.isatty():
@@ -161,7 +165,7 @@ def network_of(args: argparse.Namespace) -> "tuple[Config | None, NetworkConfig]
 
 
 def parse_value(text: str) -> Any:
-    """A JSON scalar, or else the text itself; on and off are the people's words for true and false."""
+    """A JSON scalar, or else the text itself; on and off stand for true and false."""
     words = {"on": True, "off": False}
     if text.lower() in words:
         return words[text.lower()]
@@ -173,7 +177,7 @@ def parse_value(text: str) -> Any:
 
 
 def named_values(words: Sequence[str]) -> dict[str, Any]:
-    """`NAME=VALUE` words as an object. Raises Rejected."""
+    """`NAME=VALUE` arguments as an object. Raises Rejected."""
     named = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -181,3 +185,37 @@ def named_values(words: Sequence[str]) -> dict[str, Any]:
             raise Rejected("invalid_value", f"{word!r} is not NAME=VALUE")
         named[name] = parse_value(value)
     return named
+
+
+def span_s(text: str) -> float:
+    """Seconds from `90`, `90s`, `5m`, `24h` or `7d`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if found is None or float(found[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time span such as 90, 5m or 24h")
+    return float(found[1]) * _SPANS_S[found[2] or "s"]
+
+
+def instant_ms(text: str) -> int:
+    """Epoch milliseconds from ISO 8601 (local time without an offset), epoch milliseconds, or an age."""
+    if re.fullmatch(r"\d+(\.\d+)?[smhd]", text):
+        return int((time.time() - span_s(text)) * 1000)
+    try:
+        return (
+            int(text)
+            if re.fullmatch(r"\d{9,15}", text)
+            else int(datetime.fromisoformat(text).timestamp() * 1000)
+        )
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no instant such as 2026-05-01T06:00, 24h or 1777608000000"
+        ) from None
+
+
+def write_out(path: Path, data: bytes) -> None:
+    """Write what --out names. Raises AgentError."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise AgentError(
+            f"{path} cannot be written ({error.strerror}): name another file with --out"
+        ) from None

@@ -98,6 +98,17 @@ def ask_daemon(config: Config, question: Mapping[str, Any]) -> Any:
     return answer["result"]
 
 
+def daemon_answers(config: Config) -> bool:
+    """Whether a daemon runs with this configuration, even if it does not speak to this user."""
+    try:
+        ask_daemon(config, {"op": "status"})
+    except Unavailable:
+        return False
+    except Rejected:
+        return True
+    return True
+
+
 def _without_log() -> None:
     """One question needs no log; what went wrong is in the answer."""
     import structlog

@@ -18,7 +18,7 @@ from device_agent.cli.live import Screen
 from device_agent.errors import AgentError
 
 FRAME_S = 0.1
-# A person may look first; then the valve moves by itself until they take over.
+# The valve moves on its own, after a first pause, until a person takes over.
 FIRST_MOVE_S, MOVE_EVERY_S = 2.5, 12.0
 # Without a terminal: the same story for everybody, in seconds after the first reading.
 STORY_S = 7.0

@@ -1,4 +1,4 @@
-"""The demo at work: what its caller sees, a world that moves by itself, and what a person does to both."""
+"""The running demo: what its caller sees, weather and door, and what a person does to them."""
 
 import math
 import secrets
@@ -42,7 +42,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that happened, for the log. `style` is a colour's name."""
+    """An entry of the log. `style` is a colour's name."""
 
     at_s: float
     text: str
@@ -50,7 +50,7 @@ class Note:
 
 
 class View:
-    """Takes the session's events; says what they mean through `on_note`."""
+    """Takes the session's events; reports what they mean through `on_note`."""
 
     def __init__(self, on_note: Callable[[Note], None] | None = None) -> None:
         self.traces = {(row.device, row.point): Trace() for row in ROWS}
@@ -62,7 +62,6 @@ class View:
         self.verified = 0
         self.ack_at_s = 0.0
         self.ack_ms = 0.0
-        self.ack_text = ""
         self.lost = 0
         self.sent: dict[str, tuple[float, bool]] = {}
         self._on_note = on_note
@@ -81,7 +80,7 @@ class View:
 
     @property
     def missing(self) -> int:
-        """Numbers between the first and the newest that have not come (yet)."""
+        """How many sequence numbers up to the newest have not arrived (yet)."""
         return self._last_seq - len(self._held) if self._held else 0
 
     # -- in ----------------------------------------
@@ -150,16 +149,15 @@ class View:
             if event.get("verified") is True:
                 trace = self.traces[VALVE, "on"]
                 trace.value, trace.at_s = mapping(event.get("applied")).get("on"), at_s
-            self.ack_text = f"{act} valve: done{seen}, {self.ack_ms:.0f} ms"
-            self.note(f"ack: {self.ack_text}", "green")
+            self.note(f"ack: {act} valve: done{seen}, {self.ack_ms:.0f} ms", "green")
         else:
             fault = mapping(event.get("error"))
-            self.ack_text = f"{act} valve: {event.get('state')} ({fault.get('message', 'no reason given')})"
-            self.note(f"ack: {self.ack_text}", "red")
+            why = fault.get("message", "no reason given")
+            self.note(f"ack: {act} valve: {event.get('state')} ({why})", "red")
 
 
 def number_text(row: TableRow, value: Any) -> str:
-    """A value of the table, in the words of the scene."""
+    """A value as the table shows it."""
     if value is None:
         return "-"
     if row.device == DOOR:
@@ -241,7 +239,7 @@ class Play:
         self._status_s = self._world_s = 0.0
 
     def step(self) -> None:
-        """Take what has come, move the world, look at the daemon and the pin. Raises AgentError."""
+        """Take new events, move the world, check daemon and pin. Raises AgentError."""
         while (item := self.session.get(0)) is not None:
             if isinstance(item, SessionEnd):
                 raise AgentError(f"the session has ended: {item.state} {item.reason}".rstrip())
@@ -267,10 +265,6 @@ class Play:
     # -- what the daemon says of itself ----------------------------------------
 
     @property
-    def link_up(self) -> bool:
-        return bool(self.status.get("link", {}).get("up", True))
-
-    @property
     def waiting(self) -> int:
         """Events that the daemon keeps until the link is back."""
         return int(self.status.get("outbox", {}).get("events", 0))
@@ -284,7 +278,7 @@ class Play:
 
     def toggle_valve(self) -> None:
         """A command from the caller; its ack comes as an event."""
-        # A command that is still under way counts as carried out: two quick keys are there and back.
+        # A command that is still under way counts as carried out: two quick keys open and close.
         under_way = [wanted for _, wanted in self.view.sent.values()]
         wanted = not (under_way[-1] if under_way else self.valve_open)
         id_ = secrets.token_hex(4)
@@ -317,7 +311,7 @@ class Play:
 
 
 class Starting:
-    """Brings everything up, with a word about each step. The caller loads while the processes start."""
+    """Starts everything and reports each step. The caller loads while the processes start."""
 
     def __init__(self, world: World, say: Callable[[str], None]) -> None:
         self._world = world

@@ -1,4 +1,4 @@
-"""The demo's picture: where the data flow, what the caller sees, what happened, which keys there are."""
+"""The demo's screen: data flow, the caller's values, the log, the keys."""
 
 import textwrap
 import time
@@ -33,7 +33,7 @@ def picture(play: Play, began_s: float, columns: int, rows: int) -> list[Line]:
     keys = _keys(play, columns)
     room = rows - len(keys)
     lines: list[Line] = []
-    # In a small terminal the less telling parts go first.
+    # In a small terminal the less important parts are left out first.
     shown: dict[int, list[Line]] = {}
     for rank, part in ((0, head), (3, table), (1, flow), (2, words)):
         if sum(len(one) for one in shown.values()) + len(part) <= room:
@@ -123,7 +123,7 @@ def _arrow(play: Play, number: int, now_s: float) -> Span:
 
 
 def explanation(play: Play, now_s: float) -> str:
-    """What is going on, in plain words; the most telling thing first."""
+    """A sentence on what is happening; the most important thing first."""
     view, world = play.view, play.world
     if world.cut:
         if view.trace(VALVE, "on").value and play.valve_open:

@@ -24,7 +24,7 @@ AGENT = "demo_greenhouse"
 KEY = "bk_demo"
 VALVE, DOOR, CLIMATE, TANK = "valve", "door", "climate", "tank"
 DOOR_LINE, VALVE_LINE = 17, 27
-# After this long without link the daemon closes the valve by itself.
+# After this long without link the daemon closes the valve on its own.
 LINK_GRACE_S = 10
 
 
@@ -164,7 +164,7 @@ class World:
             if self._board is not None:
                 self._board.close()
             if self._cut:
-                # A daemon that can take its leave ends at once.
+                # A daemon that can sign off ends at once.
                 with contextlib.suppress(AgentError):
                     self.restore_link()
 
@@ -179,7 +179,7 @@ class World:
 
     @property
     def log(self) -> Path:
-        """Where the caller's SDK may say what it likes."""
+        """The log of the caller's SDK."""
         return self._folder / "caller.log"
 
     def _configuration(self, *addresses: str) -> str:
@@ -221,10 +221,10 @@ class World:
         """Until the daemon is on the network. Raises AgentError."""
         self._wait(self._daemon, "daemon", lambda: bool((self.status() or {}).get("link", {}).get("joined")))
 
-    # -- looking ----------------------------------------
+    # -- queries ----------------------------------------
 
     def status(self) -> Mapping[str, Any] | None:
-        """The daemon's own account; None while it does not answer."""
+        """The daemon's status; None while it does not answer."""
         try:
             answer = ask(self._folder / "state" / "run" / "control.sock", {"op": "status"}, ANSWER_LIMIT_S)
         except OSError:
@@ -233,7 +233,7 @@ class World:
         return result if isinstance(result, dict) else None
 
     def valve_open(self) -> bool | None:
-        """What the pin itself says, whoever set it: the relay closes its contact at a low level."""
+        """The level of the pin, whoever set it: the relay closes its contact at a low level."""
         shown = self.board("show")
         for line in shown["buses"]["pins"]["lines"]:
             if line["line"] == VALVE_LINE and line["direction"] == "output":
@@ -241,7 +241,7 @@ class World:
         return None
 
     def board(self, op: str, *words: Any) -> Any:
-        """Change or look at the simulated board. Raises AgentError."""
+        """Change or query the simulated board. Raises AgentError."""
         if self._board is None:
             self._board = SocketLink(self.socket, STIMULUS)
         try:
@@ -251,14 +251,14 @@ class World:
         except (BusError, ValueError) as error:
             raise AgentError(str(error)) from error
 
-    # -- what a person may break ----------------------------------------
+    # -- faults ----------------------------------------
 
     @property
     def cut(self) -> bool:
         return self._cut
 
     def cut_link(self) -> None:
-        """From now on the daemon reaches nobody."""
+        """From now on the daemon does not reach the network."""
         self._call("refuse")
         self._cut = True
 

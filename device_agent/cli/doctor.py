@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from device_agent.cli.common import Exit, Unavailable, config_path, print_json, styled
-from device_agent.cli.control import ask_daemon
+from device_agent.cli.common import Exit, config_path, print_json, styled
+from device_agent.cli.control import daemon_answers
 from device_agent.clock import SystemClock
 from device_agent.config import Config, load
-from device_agent.discovery.system import System, User
-from device_agent.doctor.exam import examine, user_of_the_service
-from device_agent.doctor.finding import Finding, Patient
-from device_agent.doctor.service import reach
-from device_agent.errors import AgentError, ConfigError, Rejected
+from device_agent.discovery.system import System, SystemUser
+from device_agent.doctor.checks import examine
+from device_agent.doctor.finding import Finding, Target
+from device_agent.doctor.service import reach, user_of_the_service
+from device_agent.errors import AgentError, ConfigError
 
 MARKS = {
     "ok": ("ok", "green"),
@@ -47,17 +47,17 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     system = System()
     config, first = _config(args)
-    patient = Patient(
+    target = Target(
         system,
         _user(system, args.user),
         config,
         os.environ,
         None if args.offline else reach,
         SystemClock().now_ms,
-        config is not None and _daemon_runs(config),
+        config is not None and daemon_answers(config),
     )
     ask = _ask if sys.stdin.isatty() and sys.stdout.isatty() and not args.json else None
-    findings = [*first, *examine(patient, ask)]
+    findings = [*first, *examine(target, ask)]
     if args.json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -80,7 +80,7 @@ def _config(args: argparse.Namespace) -> tuple[Config | None, list[Finding]]:
                       for one in error.problems]  # fmt: skip
 
 
-def _user(system: System, named: str | None) -> User:
+def _user(system: System, named: str | None) -> SystemUser:
     if named is not None:
         user = system.user(named)
         if user is None:
@@ -88,7 +88,7 @@ def _user(system: System, named: str | None) -> User:
         return user
     own = os.environ.get("SUDO_USER") or _own_name()
     groups = frozenset(os.getgroups()) if "SUDO_USER" not in os.environ else frozenset[int]()
-    mine = User(own, os.geteuid(), groups)
+    mine = SystemUser(own, os.geteuid(), groups)
     return user_of_the_service(system) or (system.user(own) if "SUDO_USER" in os.environ else None) or mine
 
 
@@ -99,16 +99,6 @@ def _own_name() -> str:
         return str(os.geteuid())
 
 
-def _daemon_runs(config: Config) -> bool:
-    try:
-        ask_daemon(config, {"op": "status"})
-    except Unavailable:
-        return False
-    except Rejected:
-        return True
-    return True
-
-
 def _ask(question: str) -> bool | None:
     """Yes, no, or nothing for now."""
     print(f"{styled('?', 'yellow', 'bold')} {question} [y/n, Enter: later] ", end="", flush=True)
@@ -117,7 +107,7 @@ def _ask(question: str) -> bool | None:
 
 
 def show(findings: list[Finding], *, everything: bool) -> None:
-    """For people: what is wrong comes last, where the eye is."""
+    """For people: problems come last, next to the prompt."""
     order: Mapping[str, int] = {"ok": 0, "note": 1, "question": 2, "problem": 3}
     for finding in sorted(findings, key=lambda one: order[one.level]):
         if finding.level == "ok" and not everything:

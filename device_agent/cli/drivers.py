@@ -148,7 +148,7 @@ def _options(schema: Mapping[str, Any], *, needs_bus: bool) -> list[dict[str, An
 
 
 def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """A field of a JSON Schema in words: "integer 0..127", "number > 0", "a | b", "list of text"."""
+    """A field of a JSON Schema as text: "integer 0..127", "number > 0", "a | b", "list of text"."""
     if "$ref" in field:
         return _type(schema["$defs"][field["$ref"].rpartition("/")[2]], schema)
     if "anyOf" in field:

@@ -15,8 +15,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from device_agent.cli.call import instant_ms, span_s
-from device_agent.cli.common import Exit, Unavailable, config_path, print_table, styled
+from device_agent.cli.common import (
+    Exit,
+    Unavailable,
+    config_path,
+    instant_ms,
+    print_table,
+    span_s,
+    styled,
+    write_out,
+)
 from device_agent.cli.control import ask_daemon
 from device_agent.cli.show import clean, clock_time, unit_text, value_text
 from device_agent.config import Config, load
@@ -62,12 +70,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.out is None:
         sys.stdout.buffer.write(data)
     else:
-        try:
-            args.out.write_bytes(data)
-        except OSError as error:
-            raise AgentError(
-                f"{args.out} cannot be written ({error.strerror}): name another file with --out"
-            ) from None
+        write_out(args.out, data)
         print(f"{len(data)} bytes written to {args.out}")
     return Exit.DONE
 

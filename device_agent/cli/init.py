@@ -1,4 +1,4 @@
-"""`device-agent init`: a configuration, led through in a terminal, or from options and what `scan` finds."""
+"""`device-agent init`: makes a configuration from questions, or from options and what `scan` finds."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ from device_agent.cli.scan import find, host_name, lines, state_directory, write
 from device_agent.config import load
 from device_agent.config.models import AgentConfig
 from device_agent.discovery.compose import Answers, Proposal, compose, proposals
-from device_agent.discovery.found import Found
+from device_agent.discovery.results import ScanResult
 from device_agent.errors import AgentError
 
 CALLER = re.compile(r"(anyone|(org|user):[^\s:]\S*)")
@@ -115,10 +115,10 @@ def _described(devices: list[Proposal]) -> str:
     return f"Readings of {chips}." if chips else "Readings of this board."
 
 
-# -- led through it ---------------------------------------------------------------------------------------
+# -- questions --------------------------------------------------------------------------------------------
 
 
-def _led(answers: Answers, found: Found, devices: list[Proposal]) -> Answers:
+def _led(answers: Answers, found: ScanResult, devices: list[Proposal]) -> Answers:
     """Every question with its default; Enter takes it."""
     for line in lines(found):
         print(line)

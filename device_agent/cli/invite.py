@@ -68,7 +68,7 @@ def run_invite(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"agent": name, **whom, **told})
         return Exit.DONE
-    # Nobody was mailed: then the link is the invitation.
+    # No mail was sent: then the link is the invitation.
     mailed = "" if told.get("notified") == 0 else "; the network tells them"
     if args.link and "inviteUrl" not in told:
         raise AgentError(f"the network made no link for {name}: invite by --email or --org")

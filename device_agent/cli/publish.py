@@ -108,7 +108,7 @@ async def _publish(
         if not args.json:
             _show(config, made, terms, there, changes, source)
         done: dict[str, Any] = {"agent": config.agent.name, "new": there is None, "changes": changes}
-        # What a price was before is not told, so one that is given is always sent.
+        # The network does not tell the present price, so one that is configured is always sent.
         if args.dry_run or (not changes and terms.billing_mode == "free"):
             return _said(args, {**done, "published": False}, "" if args.dry_run else "nothing to publish")
         if (code := refused(f"Publish {config.agent.name}?", yes=args.yes)) is not None:

@@ -32,7 +32,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs until SIGTERM or SIGINT; returns the exit code of design section 2."""
+    """Runs until SIGTERM or SIGINT; returns one of `common.Exit`."""
     configure_log(args.log)
     path = config_path(args)
     config = load(path)

@@ -8,15 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from device_agent.cli.common import Exit, Unavailable, config_path, print_json, styled
-from device_agent.cli.control import ask_daemon
+from device_agent.cli.common import Exit, config_path, print_json, styled
+from device_agent.cli.control import daemon_answers
 from device_agent.config import Config, load
 from device_agent.discovery.compose import Answers, agent_name, compose
-from device_agent.discovery.found import Found, FoundChip
 from device_agent.discovery.i2c import Drivers
+from device_agent.discovery.results import DetectedChip, ScanResult
 from device_agent.discovery.scan import daemon_buses, installed, scan
 from device_agent.discovery.system import System
-from device_agent.errors import AgentError, ConfigError, Rejected
+from device_agent.errors import AgentError, ConfigError
 
 COLOURS = {"identified": "green", "candidate": "yellow", "unknown": "yellow", "kernel": "cyan"}
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-def find(args: argparse.Namespace, system: System | None = None) -> tuple[Found, Drivers]:
+def find(args: argparse.Namespace, system: System | None = None) -> tuple[ScanResult, Drivers]:
     """Everything that is there, without disturbing a daemon that runs."""
     drivers, notes = installed()
     config = running_daemon(args)
@@ -65,12 +65,9 @@ def running_daemon(args: argparse.Namespace) -> Config | None:
     """The configuration of a daemon that answers; None where none does."""
     try:
         config = load(config_path(args))
-        ask_daemon(config, {"op": "status"})
-    except (ConfigError, Unavailable):
+    except ConfigError:
         return None
-    except Rejected:
-        return config  # it runs, and does not speak to us
-    return config
+    return config if daemon_answers(config) else None
 
 
 def host_name() -> str:
@@ -103,7 +100,7 @@ def write(path: Path, text: str, force: bool) -> None:
 # -- showing ------------------------------------------------------------------------------------------------
 
 
-def lines(found: Found) -> Iterator[str]:
+def lines(found: ScanResult) -> Iterator[str]:
     """What was found, for people."""
     yield f"{styled('board', 'bold')}  {found.board or 'unknown'}"
     yield from _gpio(found)
@@ -132,7 +129,7 @@ def _head(what: str, more: str) -> str:
     return f"{styled(what, 'bold')}  {more}".rstrip()
 
 
-def _gpio(found: Found) -> Iterator[str]:
+def _gpio(found: ScanResult) -> Iterator[str]:
     for chip in found.gpio:
         if chip.note:
             yield _head(f"GPIO {chip.device}", chip.note)
@@ -144,7 +141,7 @@ def _gpio(found: Found) -> Iterator[str]:
                 yield f"  line {line.offset} {line.name}".rstrip() + f": held by {line.consumer}"
 
 
-def _chip(chip: FoundChip) -> Sequence[str]:
+def _chip(chip: DetectedChip) -> Sequence[str]:
     place = f"{chip.place:#04x}" if isinstance(chip.place, int) else chip.place
     state = styled(chip.state, COLOURS[chip.state])
     match chip.state:
@@ -157,7 +154,7 @@ def _chip(chip: FoundChip) -> Sequence[str]:
     return [f"{place}  {state}  {chip.what}"]
 
 
-def _serial(found: Found) -> Iterator[str]:
+def _serial(found: ScanResult) -> Iterator[str]:
     for port in found.serial:
         usb = ""
         if port.vid is not None and port.pid is not None:

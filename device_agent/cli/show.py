@@ -1,4 +1,4 @@
-"""How values, units and events of an agent look to people. What comes from the network is untrusted text."""
+"""Values, units and events of an agent as text for people. What comes from the network is untrusted."""
 
 import json
 import sys
@@ -160,7 +160,7 @@ def _control(event: Mapping[str, Any]) -> str:
 
 
 def _delegation(event: Mapping[str, Any]) -> str:
-    """A question to an AI agent: where it stands, what was said, what came of a command."""
+    """A delegation: its state, its answer or error, and the result of its command."""
     told = f"{clean(event.get('delegation'), 64)} {clean(event.get('state'), 20)}"
     said = event.get("answer") or mapping(event.get("error")).get("message") or event.get("cause") or ""
     told += f": {clean(said)}" if said else ""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from device_agent.discovery.found import Found, FoundChip, FoundPort
 from device_agent.discovery.i2c import Drivers
+from device_agent.discovery.results import DetectedChip, DetectedPort, ScanResult
 
 # The chip of a Raspberry Pi's header, by the labels it has had.
 HEADER = re.compile(r"pinctrl-(bcm2|rp1)")
@@ -16,7 +16,7 @@ HEADER = re.compile(r"pinctrl-(bcm2|rp1)")
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What only a person knows; the defaults are right for a private agent that nobody drives."""
+    """What only a person knows; the defaults make a private agent without drive access."""
 
     name: str
     display_name: str = ""
@@ -33,7 +33,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """One device that is surely there, with its bus."""
+    """A device that was identified, with its bus."""
 
     name: str
     driver: str
@@ -43,8 +43,8 @@ class Proposal:
     what: str = ""
 
 
-def proposals(found: Found, drivers: Drivers) -> list[Proposal]:
-    """The devices that need no decision: identified sensors, and the board itself."""
+def proposals(found: ScanResult, drivers: Drivers) -> list[Proposal]:
+    """The devices that need no decision: identified sensors, and the board."""
     names: set[str] = set()
     devices = []
     for bus in found.i2c:
@@ -63,7 +63,7 @@ def proposals(found: Found, drivers: Drivers) -> list[Proposal]:
     return devices
 
 
-def compose(found: Found, drivers: Drivers, answers: Answers) -> str:
+def compose(found: ScanResult, drivers: Drivers, answers: Answers) -> str:
     """The text of a configuration that passes `check`."""
     devices = [one for one in proposals(found, drivers) if answers.only is None or one.name in answers.only]
     used = {one.bus for one in devices}
@@ -79,7 +79,7 @@ def compose(found: Found, drivers: Drivers, answers: Answers) -> str:
 # -- parts ----------------------------------------------------------------------------------------------
 
 
-def _head(found: Found) -> str:
+def _head(found: ScanResult) -> str:
     board = f" on {_plain(found.board)}" if found.board else ""
     return (
         f"## Made by device-agent{board}. What stands behind a # waits for your decision: take the # away\n"
@@ -98,7 +98,7 @@ def _agent(answers: Answers) -> str:
     return "\n".join([*lines, "", "[state]", f"directory = {toml(answers.state_directory)}"])
 
 
-def _i2c_buses(found: Found, used: set[str]) -> list[str]:
+def _i2c_buses(found: ScanResult, used: set[str]) -> list[str]:
     return [
         f'[buses.{i2c_name(bus.device)}]            # {_plain(bus.adapter)}\nkind = "i2c"\n'
         f'device = "{bus.device}"'
@@ -140,7 +140,7 @@ def _access(answers: Answers) -> str:
 # -- what a person must decide -----------------------------------------------------------------------------
 
 
-def _undecided(found: Found, drivers: Drivers, used: set[str], taken: set[str]) -> list[str]:
+def _undecided(found: ScanResult, drivers: Drivers, used: set[str], taken: set[str]) -> list[str]:
     blocks: list[str] = []
     for bus in found.i2c:
         name = i2c_name(bus.device)
@@ -160,7 +160,7 @@ def _undecided(found: Found, drivers: Drivers, used: set[str], taken: set[str]) 
     return blocks
 
 
-def _chip(chip: FoundChip, bus: str, drivers: Drivers, taken: set[str]) -> Iterable[str]:
+def _chip(chip: DetectedChip, bus: str, drivers: Drivers, taken: set[str]) -> Iterable[str]:
     if chip.state == "identified" and _decisions(drivers, chip.driver, chip.place):
         yield _one_chip(chip, chip.driver, bus, drivers, taken, chip.what)
     elif chip.state == "candidate":
@@ -170,7 +170,7 @@ def _chip(chip: FoundChip, bus: str, drivers: Drivers, taken: set[str]) -> Itera
             yield _one_chip(chip, driver, bus, drivers, taken, why)
 
 
-def _one_chip(chip: FoundChip, driver: str, bus: str, drivers: Drivers, taken: set[str], why: str) -> str:
+def _one_chip(chip: DetectedChip, driver: str, bus: str, drivers: Drivers, taken: set[str], why: str) -> str:
     name = _free(driver, taken)
     lines = [f"# {why}", f"[devices.{name}]", f'driver = "{driver}"', f'bus = "{bus}"']
     lines.append(f"address = {chip.place:#04x}")
@@ -178,7 +178,7 @@ def _one_chip(chip: FoundChip, driver: str, bus: str, drivers: Drivers, taken: s
     return _commented(lines)
 
 
-def _port(port: FoundPort, number: int) -> Iterable[str]:
+def _port(port: DetectedPort, number: int) -> Iterable[str]:
     name = f"port{number}"
     if port.vid is not None and port.pid is not None:
         which = f", serial = {toml(port.serial)}" if port.serial else f', location = "{port.location}"'
@@ -193,7 +193,7 @@ def _port(port: FoundPort, number: int) -> Iterable[str]:
     yield _commented([*lines, f'bus = "{name}"'])
 
 
-def _pins(found: Found) -> list[str]:
+def _pins(found: ScanResult) -> list[str]:
     if not found.gpio:
         return []
     named = [chip for chip in found.gpio if chip.label]

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from device_agent.bus.i2c import I2cBus
-from device_agent.discovery.found import FoundChip, FoundI2c
+from device_agent.discovery.results import DetectedChip, DetectedI2c
 from device_agent.discovery.system import System
 from device_agent.driver import Driver
 from device_agent.errors import BusDenied, BusError, BusFaulted, BusGone, BusHeld, BusTimeout, DriverError
@@ -53,7 +53,7 @@ def _takes(driver: type[Driver[Any, Any]], address: int) -> bool:
     return True
 
 
-def buses(system: System, drivers: Drivers, busy: Mapping[str, str]) -> list[FoundI2c]:
+def buses(system: System, drivers: Drivers, busy: Mapping[str, str]) -> list[DetectedI2c]:
     """Every adapter with its chips. `busy` says by node who uses it."""
     i2c_drivers = {name: driver for name, driver in drivers.items() if driver.Bus.kind == "i2c"}
     places = {name: accepted(driver) for name, driver in i2c_drivers.items()}
@@ -62,9 +62,9 @@ def buses(system: System, drivers: Drivers, busy: Mapping[str, str]) -> list[Fou
         number = node.rpartition("-")[2]
         adapter = system.text(f"/sys/bus/i2c/devices/i2c-{number}/name")
         if NOT_OURS.search(adapter):
-            found.append(FoundI2c(node, adapter, note="belongs to a monitor or the mainboard: not asked"))
+            found.append(DetectedI2c(node, adapter, note="belongs to a monitor or the mainboard: not asked"))
         elif node in busy:
-            found.append(FoundI2c(node, adapter, note=f"in use by {busy[node]}: not asked"))
+            found.append(DetectedI2c(node, adapter, note=f"in use by {busy[node]}: not asked"))
         else:
             found.append(_bus(system, node, adapter, i2c_drivers, places))
     return found
@@ -72,18 +72,18 @@ def buses(system: System, drivers: Drivers, busy: Mapping[str, str]) -> list[Fou
 
 def _bus(
     system: System, node: str, adapter: str, drivers: Drivers, places: Mapping[str, frozenset[int]]
-) -> FoundI2c:
+) -> DetectedI2c:
     held = _kernel_drivers(system, node.rpartition("-")[2])
-    kernel = [FoundChip(address, "kernel", name, "held by this driver of the kernel")
+    kernel = [DetectedChip(address, "kernel", name, "held by this driver of the kernel")
               for address, name in held.items()]  # fmt: skip
     try:
         bus = system.open_i2c(node)
     except BusError as error:
-        return FoundI2c(node, adapter, chips=tuple(kernel), note=_cause(error))
+        return DetectedI2c(node, adapter, chips=tuple(kernel), note=_cause(error))
     try:
         chips, note = _chips(bus, held, drivers, places)
         together = sorted([*kernel, *chips], key=lambda chip: int(chip.place))
-        return FoundI2c(node, adapter, "i2c" if bus.plain else "smbus", tuple(together), note)
+        return DetectedI2c(node, adapter, "i2c" if bus.plain else "smbus", tuple(together), note)
     finally:
         bus.close()
 
@@ -99,7 +99,7 @@ def _kernel_drivers(system: System, number: str) -> dict[int, str]:
 
 def _chips(
     bus: I2cBus, held: Mapping[int, str], drivers: Drivers, places: Mapping[str, frozenset[int]]
-) -> tuple[list[FoundChip], str]:
+) -> tuple[list[DetectedChip], str]:
     chips = []
     for address in range(FIRST, LAST + 1):
         if address in held:
@@ -108,31 +108,33 @@ def _chips(
             if bus.present(address):
                 chips.append(chip_at(bus, address, drivers, places))
         except BusHeld:
-            chips.append(FoundChip(address, "kernel", "", "held by the kernel"))
+            chips.append(DetectedChip(address, "kernel", "", "held by the kernel"))
         except BusError as error:
             return chips, f"stopped at {address:#04x}: {_cause(error)}"
     return chips, ""
 
 
-def chip_at(bus: I2cBus, address: int, drivers: Drivers, places: Mapping[str, frozenset[int]]) -> FoundChip:
+def chip_at(
+    bus: I2cBus, address: int, drivers: Drivers, places: Mapping[str, frozenset[int]]
+) -> DetectedChip:
     """Which chip answers at the address. Raises what ends the search on this bus."""
     names = sorted(
         (name for name in drivers if address in places[name]), key=lambda name: (len(places[name]), name)
     )
     if touchy := [name for name in names if drivers[name].obeys_any_write]:
         why = f"{' and '.join(touchy)} would obey any byte: not asked"
-        return FoundChip(address, "candidate", what=why, candidates=tuple(names))
+        return DetectedChip(address, "candidate", what=why, candidates=tuple(names))
     left = []
     for name in names:
         answer = ask(drivers[name].identify, bus, address)
         if answer:
-            return FoundChip(address, "identified", name, answer)
+            return DetectedChip(address, "identified", name, answer)
         if answer is not None:
             left.append(name)
     if left:
-        return FoundChip(address, "candidate", candidates=tuple(left), what="has no identity to read")
+        return DetectedChip(address, "candidate", candidates=tuple(left), what="has no identity to read")
     ruled_out = f"is none of {', '.join(names)}" if names else "no driver for this address is installed"
-    return FoundChip(address, "unknown", what=ruled_out)
+    return DetectedChip(address, "unknown", what=ruled_out)
 
 
 def ask(identify: Callable[..., str], bus: Any, place: int | str) -> str | None:
@@ -149,7 +151,7 @@ def ask(identify: Callable[..., str], bus: Any, place: int | str) -> str | None:
         return ""
 
 
-def identified(drivers: Drivers, kind: str, bus: Any, places: Sequence[str]) -> list[FoundChip]:
+def identified(drivers: Drivers, kind: str, bus: Any, places: Sequence[str]) -> list[DetectedChip]:
     """The same for buses that list who is there, such as 1-Wire."""
     fitting = {name: driver for name, driver in drivers.items() if driver.Bus.kind == kind}
     chips = []
@@ -158,10 +160,10 @@ def identified(drivers: Drivers, kind: str, bus: Any, places: Sequence[str]) -> 
         sure = next(((name, answer) for name, answer in answers.items() if answer), None)
         left = tuple(name for name, answer in answers.items() if answer == "")
         if sure is not None:
-            chips.append(FoundChip(place, "identified", *sure))
+            chips.append(DetectedChip(place, "identified", *sure))
         else:
             state: Any = "candidate" if left else "unknown"
-            chips.append(FoundChip(place, state, candidates=left))
+            chips.append(DetectedChip(place, state, candidates=left))
     return chips
 
 

@@ -1,4 +1,4 @@
-"""The machine as `scan` and `doctor` see it: files below a root, a user, and what only a real kernel answers.
+"""The machine as `scan` and `doctor` read it: files below a root, users, and what only a kernel can answer.
 
 A test builds a tree of files and passes its folder as `root`; everything else has a default that is real.
 """
@@ -15,8 +15,8 @@ RUN_LIMIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class User:
-    """Who is going to use the devices."""
+class SystemUser:
+    """A user of the machine, with the ids of his groups."""
 
     name: str
     uid: int
@@ -119,13 +119,13 @@ class System:
         """The machine's groups by name."""
         return {name: gid for name, gid, _ in self._group_lines()}
 
-    def user(self, name: str) -> User | None:
+    def user(self, name: str) -> SystemUser | None:
         """A user of the machine with all his groups."""
         for line in self.text("/etc/passwd").splitlines():
             parts = line.split(":")
             if len(parts) >= 4 and parts[0] == name:
                 groups = {gid for _, gid, members in self._group_lines() if name in members}
-                return User(name, int(parts[2]), frozenset(groups | {int(parts[3])}))
+                return SystemUser(name, int(parts[2]), frozenset(groups | {int(parts[3])}))
         return None
 
     def _group_lines(self) -> Iterator[tuple[str, int, list[str]]]:
@@ -134,7 +134,7 @@ class System:
             if len(parts) >= 4 and parts[2].isdigit():
                 yield parts[0], int(parts[2]), parts[3].split(",")
 
-    def may_use(self, path: str, user: User) -> bool:
+    def may_use(self, path: str, user: SystemUser) -> bool:
         """Whether the user may read and write the node, by its owner, group and mode."""
         try:
             status = self.path(path).stat()

@@ -1,1 +1,1 @@
-"""What is missing on this machine, why it matters, and the command that mends it. Reads; changes nothing."""
+"""What is missing on this machine, why it matters, and the command that corrects it. Changes nothing."""

@@ -1,6 +1,6 @@
-"""What software cannot do for each actuator, by the kind of its bus: asked of a person, who alone can see it.
+"""What only wiring can do for an actuator's safety, by the kind of its bus: asked of a person.
 
-Answers are kept in the state directory, with what they were given for: a changed device is asked about anew.
+Answers are kept in the state directory under a hash of the question: after a change it is asked again.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from typing import Any
 
 from device_agent.config import Config
 from device_agent.doctor.finding import Finding, ok
+from device_agent.store.files import write_atomically
 
 FILE = "doctor.json"
 
@@ -21,7 +22,7 @@ Ask = Callable[[str], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SafetyQuestion:
     """`text` is answered with yes when all is well."""
 
     key: str
@@ -32,7 +33,7 @@ class Question:
     remedy: str
 
 
-def questions(config: Config) -> list[Question]:
+def questions(config: Config) -> list[SafetyQuestion]:
     """One for each device that has a safe state."""
     asked = []
     for device, options in config.devices.items():
@@ -51,7 +52,9 @@ def questions(config: Config) -> list[Question]:
         text, why, remedy = (part.format(place=place, values=values, level=level) for part in told)
         remedy = RESISTORS.get(level, remedy) if kind == "gpio" else remedy
         about = json.dumps([device, kind, options.bus, place, values, level, text], sort_keys=True)
-        asked.append(Question(hashlib.sha256(about.encode()).hexdigest()[:16], device, text, why, remedy))
+        asked.append(
+            SafetyQuestion(hashlib.sha256(about.encode()).hexdigest()[:16], device, text, why, remedy)
+        )
     return asked
 
 
@@ -97,7 +100,7 @@ _TOLD = {
 
 
 def check(config: Config, ask: Ask | None) -> Iterator[Finding]:
-    """A finding for each question. `ask` puts the ones that are open to a person; None: nobody is there."""
+    """A finding for each question. `ask` puts those without an answer to a person; None: no terminal."""
     path = config.state.directory / FILE
     answers = load(path)
     given = False
@@ -130,16 +133,14 @@ def load(path: Path) -> dict[str, bool]:
 
 
 def save(path: Path, answers: Mapping[str, bool]) -> bool:
-    """Whole or not at all; the state directory's owner owns it, so that `sudo` leaves nothing of root's."""
-    draft = path.with_suffix(".new")
+    """Replace the file as a whole; it gets the directory's owner, so that `sudo` leaves no file of root."""
+    data = json.dumps({"answers": dict(answers)}, indent=2) + "\n"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft.write_text(json.dumps({"answers": dict(answers)}, indent=2) + "\n", encoding="utf-8")
-        draft.chmod(0o600)
-        owner = path.parent.stat()
+        write_atomically(path, data.encode())
         if os.geteuid() == 0:
-            os.chown(draft, owner.st_uid, owner.st_gid)
-        draft.replace(path)
+            owner = path.parent.stat()
+            os.chown(path, owner.st_uid, owner.st_gid)
     except OSError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Whether each configured bus is there, may be used, and is used by nobody else."""
+"""Whether each configured bus exists, may be used, and is not used by another program."""
 
 import os
 import re
@@ -12,9 +12,9 @@ from device_agent.bus.config import (
     SerialBusConfig,
     SpiBusConfig,
 )
-from device_agent.discovery import others
-from device_agent.discovery.found import FoundPort
-from device_agent.doctor.finding import Finding, Patient, ok
+from device_agent.discovery.results import DetectedPort
+from device_agent.discovery.scan import board_model, gpio_chips, serial_ports
+from device_agent.doctor.finding import Finding, Target, ok
 
 CONFIG_TXT = ("/boot/firmware/config.txt", "/boot/config.txt")
 CMDLINE = ("/boot/firmware/cmdline.txt", "/boot/cmdline.txt")
@@ -34,68 +34,68 @@ ENABLE = {
 FAST_I2C_HZ, SLOW_I2C_HZ = 400_000, 10_000
 
 
-def config_txt(patient: Patient) -> str:
+def config_txt(target: Target) -> str:
     """The file of the board's firmware; where Raspberry Pi OS has it today if there is none."""
-    return next((path for path in CONFIG_TXT if patient.system.exists(path)), CONFIG_TXT[0])
+    return next((path for path in CONFIG_TXT if target.system.exists(path)), CONFIG_TXT[0])
 
 
-def is_pi(patient: Patient) -> bool:
-    return "Raspberry Pi" in others.board(patient.system)
+def is_pi(target: Target) -> bool:
+    return "Raspberry Pi" in board_model(target.system)
 
 
-def check(patient: Patient) -> Iterator[Finding]:
+def check(target: Target) -> Iterator[Finding]:
     """Every bus of the configuration; without one, what the machine has."""
-    busy = patient.system.holders()
-    if patient.config is not None:
-        for name, bus in patient.config.buses.items():
-            yield from _bus(patient, name, bus, busy)
+    busy = target.system.holders()
+    if target.config is not None:
+        for name, bus in target.config.buses.items():
+            yield from _bus(target, name, bus, busy)
     else:
         for kind, pattern in (("i2c", "/dev/i2c-*"), ("gpio", "/dev/gpiochip*"), ("spi", "/dev/spidev*")):
-            for node in patient.system.find(pattern):
-                yield _access(patient, kind, node, "")
-    yield from _i2c_speed(patient)
-    yield from _modem_manager(patient)
+            for node in target.system.find(pattern):
+                yield _access(target, kind, node, "")
+    yield from _i2c_speed(target)
+    yield from _modem_manager(target)
 
 
-def _bus(patient: Patient, name: str, bus: BusConfig, busy: dict[str, str]) -> Iterator[Finding]:
+def _bus(target: Target, name: str, bus: BusConfig, busy: dict[str, str]) -> Iterator[Finding]:
     where = f"buses.{name}"
     match bus:
         case I2cBusConfig():
-            yield _node(patient, "i2c", _adapter(patient, bus.device), bus.device, where)
+            yield _node(target, "i2c", _adapter(target, bus.device), bus.device, where)
         case SpiBusConfig():
-            yield _node(patient, "spi", bus.device, bus.device, where)
+            yield _node(target, "spi", bus.device, bus.device, where)
         case GpioBusConfig():
-            yield from _gpio(patient, name, bus)
+            yield from _gpio(target, name, bus)
         case SerialBusConfig():
-            yield from _serial(patient, bus, where, busy)
+            yield from _serial(target, bus, where, busy)
         case OneWireBusConfig():
-            if patient.system.exists(bus.directory):
+            if target.system.exists(bus.directory):
                 yield ok("1-Wire is there", where)
             else:
-                yield _missing(patient, "w1", bus.directory, where)
+                yield _missing(target, "w1", bus.directory, where)
 
 
-def _adapter(patient: Patient, device: str) -> str:
+def _adapter(target: Target, device: str) -> str:
     """The node of an adapter that is named by its name."""
     if device.startswith("/"):
         return device
-    for path in patient.system.find("/sys/bus/i2c/devices/i2c-*"):
-        if patient.system.text(f"{path}/name") == device:
+    for path in target.system.find("/sys/bus/i2c/devices/i2c-*"):
+        if target.system.text(f"{path}/name") == device:
             return f"/dev/{path.rpartition('/')[2]}"
     return ""
 
 
-def _node(patient: Patient, kind: str, node: str, wanted: str, where: str) -> Finding:
-    if not node or not patient.system.exists(node):
-        return _missing(patient, kind, wanted, where)
-    return _access(patient, kind, node, where)
+def _node(target: Target, kind: str, node: str, wanted: str, where: str) -> Finding:
+    if not node or not target.system.exists(node):
+        return _missing(target, kind, wanted, where)
+    return _access(target, kind, node, where)
 
 
-def _missing(patient: Patient, kind: str, wanted: str, where: str) -> Finding:
+def _missing(target: Target, kind: str, wanted: str, where: str) -> Finding:
     why = "its devices stay offline (absent)"
-    if kind in ENABLE and is_pi(patient):
+    if kind in ENABLE and is_pi(target):
         line, command = ENABLE[kind]
-        remedy = f"{command}; or write {line} into {config_txt(patient)}; then reboot"
+        remedy = f"{command}; or write {line} into {config_txt(target)}; then reboot"
     elif kind == "i2c":
         remedy = "sudo modprobe i2c-dev; echo i2c-dev | sudo tee /etc/modules-load.d/i2c-dev.conf"
     else:
@@ -103,16 +103,16 @@ def _missing(patient: Patient, kind: str, wanted: str, where: str) -> Finding:
     return Finding("problem", f"{wanted} is not there", where, why, remedy)
 
 
-def _access(patient: Patient, kind: str, node: str, where: str) -> Finding:
+def _access(target: Target, kind: str, node: str, where: str) -> Finding:
     """The exact group that is missing, or the rule that gives the node to one."""
-    system, user = patient.system, patient.user
+    system, user = target.system, target.user
     if system.may_use(node, user):
         return ok(f"user {user.name} may use {node}", where)
     why = f"user {user.name} cannot open it: its devices stay offline (permission)"
     group, rule = RULES[kind]
     present = system.group_of(node)
     what = f"user {user.name} may not use {node}, which belongs to group {present or '?'}"
-    if present == "root" or not _group_may(patient, node):
+    if present == "root" or not _group_may(target, node):
         prepare = "" if group in system.groups() else f"sudo groupadd --system {group}; "
         remedy = (
             f"{prepare}echo '{rule}' | sudo tee -a /etc/udev/rules.d/99-device-agent.rules; "
@@ -123,9 +123,9 @@ def _access(patient: Patient, kind: str, node: str, where: str) -> Finding:
     return Finding("problem", what, where, why, remedy)
 
 
-def _group_may(patient: Patient, node: str) -> bool:
+def _group_may(target: Target, node: str) -> bool:
     try:
-        return patient.system.path(node).stat().st_mode & 0o060 == 0o060
+        return target.system.path(node).stat().st_mode & 0o060 == 0o060
     except OSError:
         return False
 
@@ -133,17 +133,17 @@ def _group_may(patient: Patient, node: str) -> bool:
 # -- GPIO -------------------------------------------------------------------------------------------------
 
 
-def _gpio(patient: Patient, name: str, bus: GpioBusConfig) -> Iterator[Finding]:
+def _gpio(target: Target, name: str, bus: GpioBusConfig) -> Iterator[Finding]:
     where = f"buses.{name}"
-    nodes = patient.system.find("/dev/gpiochip*")
-    chips = others.gpio(patient.system)
+    nodes = target.system.find("/dev/gpiochip*")
+    chips = gpio_chips(target.system)
     chip = next((one for one in chips if bus.chip in (one.label, one.device)), None)
     if chip is None and bus.chip.startswith("/"):
-        chip = next((one for one in chips if one.device == patient.system.real(bus.chip)), None)
+        chip = next((one for one in chips if one.device == target.system.real(bus.chip)), None)
     if chip is None:
         refused = [one for one in chips if one.note]
         if refused and not bus.chip.startswith("/"):
-            yield from (_access(patient, "gpio", one.device, where) for one in refused)
+            yield from (_access(target, "gpio", one.device, where) for one in refused)
             return
         there = ", ".join(f"{one.label} ({one.device})" for one in chips) or "none"
         yield Finding(
@@ -156,14 +156,14 @@ def _gpio(patient: Patient, name: str, bus: GpioBusConfig) -> Iterator[Finding]:
             else "the kernel has no GPIO chip",
         )
         return
-    yield _access(patient, "gpio", chip.device, where)
-    if patient.daemon_runs or patient.config is None:
+    yield _access(target, "gpio", chip.device, where)
+    if target.daemon_runs or target.config is None:
         return  # what is held is held by it
     by_id: dict[str, str] = {}
     for line in chip.lines:
         by_id |= {str(line.offset): line.consumer, **({line.name: line.consumer} if line.name else {})}
-    for device, options in patient.config.devices.items():
-        for claim in patient.config.drivers[device].claims(options) if options.bus == name else ():
+    for device, options in target.config.devices.items():
+        for claim in target.config.drivers[device].claims(options) if options.bus == name else ():
             line_id = claim.removeprefix("line ")
             if claim.startswith("line ") and by_id.get(line_id):
                 yield Finding(
@@ -178,14 +178,14 @@ def _gpio(patient: Patient, name: str, bus: GpioBusConfig) -> Iterator[Finding]:
 # -- serial -----------------------------------------------------------------------------------------------
 
 
-def _serial(patient: Patient, bus: SerialBusConfig, where: str, busy: dict[str, str]) -> Iterator[Finding]:
-    ports = others.ports(patient.system, busy)
+def _serial(target: Target, bus: SerialBusConfig, where: str, busy: dict[str, str]) -> Iterator[Finding]:
+    ports = serial_ports(target.system, busy)
     if isinstance(bus.port, str):
-        node = patient.system.real(bus.port)
+        node = target.system.real(bus.port)
         found = [port for port in ports if port.device == node]
         wanted = bus.port
-        if not found and patient.system.exists(bus.port):
-            found = [FoundPort(node, holder=busy.get(node, ""))]
+        if not found and target.system.exists(bus.port):
+            found = [DetectedPort(node, holder=busy.get(node, ""))]
     else:
         wanted = f"USB {bus.port.vid:04x}:{bus.port.pid:04x}" + (
             f" serial {bus.port.serial}" if bus.port.serial else ""
@@ -200,7 +200,7 @@ def _serial(patient: Patient, bus: SerialBusConfig, where: str, busy: dict[str, 
     if not found:
         uart = isinstance(bus.port, str) and re.fullmatch(r"/dev/(serial\d|ttyAMA\d+|ttyS\d+)", bus.port)
         if uart:
-            yield _missing(patient, "serial", wanted, where)
+            yield _missing(target, "serial", wanted, where)
         else:
             remedy = "plug it in; device-agent scan shows what is there"
             yield Finding("problem", f"{wanted} is not there", where, "its device stays offline", remedy)
@@ -211,20 +211,20 @@ def _serial(patient: Patient, bus: SerialBusConfig, where: str, busy: dict[str, 
         yield Finding("problem", f"{wanted} are {several}", where, "the port is ambiguous", remedy)
         return
     (port,) = found
-    yield _access(patient, "serial", port.device, where)
-    if port.holder and not patient.daemon_runs:
+    yield _access(target, "serial", port.device, where)
+    if port.holder and not target.daemon_runs:
         why = "two readers of one port steal each other's bytes"
         yield Finding("problem", f"{port.device} is in use by {port.holder}", where, why, "stop that program")
-    yield from _console(patient, port.device, where)
+    yield from _console(target, port.device, where)
     if isinstance(bus.port, str) and re.fullmatch(r"/dev/tty(USB|ACM)\d+", bus.port):
         stable = f": write {port.stable}" if port.stable else ""
         why = "the number changes when adapters are plugged in another order"
         yield Finding("note", f"{bus.port} is no stable name", where, why, f"see device-agent scan{stable}")
 
 
-def _console(patient: Patient, node: str, where: str) -> Iterator[Finding]:
+def _console(target: Target, node: str, where: str) -> Iterator[Finding]:
     """Whether the kernel or a login prompt speaks on the port."""
-    system = patient.system
+    system = target.system
     cmdline = next((path for path in CMDLINE if system.exists(path)), "/proc/cmdline")
     for word in system.text(cmdline).split():
         if not word.startswith("console="):
@@ -246,10 +246,10 @@ def _console(patient: Patient, node: str, where: str) -> Iterator[Finding]:
             yield Finding("problem", f"a login prompt is on {node}", where, why, remedy)
 
 
-def _modem_manager(patient: Patient) -> Iterator[Finding]:
-    config = patient.config
+def _modem_manager(target: Target) -> Iterator[Finding]:
+    config = target.config
     usb = config is not None and any(isinstance(bus, SerialBusConfig) for bus in config.buses.values())
-    system = patient.system
+    system = target.system
     runs = any(system.text(path) == "ModemManager" for path in system.find("/proc/[0-9]*/comm"))
     if usb and runs:
         why = "it opens each new serial port and sends modem commands to whatever is there"
@@ -259,19 +259,19 @@ def _modem_manager(patient: Patient) -> Iterator[Finding]:
         yield Finding("problem", "ModemManager runs", "serial ports", why, remedy)
 
 
-def _i2c_speed(patient: Patient) -> Iterator[Finding]:
+def _i2c_speed(target: Target) -> Iterator[Finding]:
     """The clock of the header's I2C, as the device tree has it."""
-    if patient.config is None or not any(bus.kind == "i2c" for bus in patient.config.buses.values()):
+    if target.config is None or not any(bus.kind == "i2c" for bus in target.config.buses.values()):
         return
-    for path in patient.system.find("/sys/bus/i2c/devices/i2c-*/of_node/clock-frequency"):
+    for path in target.system.find("/sys/bus/i2c/devices/i2c-*/of_node/clock-frequency"):
         try:
-            hz = int.from_bytes(patient.system.path(path).read_bytes()[:4], "big")
+            hz = int.from_bytes(target.system.path(path).read_bytes()[:4], "big")
         except OSError:
             continue
         where = f"/dev/{path.split('/')[5]}"
         if hz > FAST_I2C_HZ or 0 < hz < SLOW_I2C_HZ:
             why = "chips here are specified for 100 or 400 kHz"
-            remedy = f"write dtparam=i2c_arm_baudrate=100000 into {config_txt(patient)}, then reboot"
+            remedy = f"write dtparam=i2c_arm_baudrate=100000 into {config_txt(target)}, then reboot"
             yield Finding("problem", f"its clock is {hz / 1000:g} kHz", where, why, remedy)
         else:
             yield ok(f"its clock is {hz / 1000:g} kHz", where)

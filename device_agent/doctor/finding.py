@@ -1,11 +1,11 @@
-"""One thing that `doctor` has to say, and what all checks are given."""
+"""A finding of `doctor`, and what is examined."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from device_agent.config import Config
-from device_agent.discovery.system import System, User
+from device_agent.discovery.system import System, SystemUser
 
 Level = Literal["ok", "note", "question", "problem"]
 
@@ -23,11 +23,11 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Target:
     """What is examined: a machine, the user that runs the daemon, the configuration if there is one."""
 
     system: System
-    user: User
+    user: SystemUser
     config: Config | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     reach: Callable[[str], str] | None = None

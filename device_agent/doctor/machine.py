@@ -7,8 +7,8 @@ from pathlib import Path
 
 from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.doctor.buses import config_txt, is_pi
-from device_agent.doctor.finding import Finding, Patient, ok
-from device_agent.doctor.units import UNIT, unit_text
+from device_agent.doctor.finding import Finding, Target, ok
+from device_agent.doctor.service import UNIT, unit_text
 
 UNDER_VOLTAGE, THROTTLED = 1 << 0, 1 << 2
 EVER = 16  # the same bits, shifted: since the start
@@ -19,21 +19,21 @@ CARD = re.compile(r"/dev/mmcblk\d")
 IN_MEMORY = ("tmpfs", "ramfs")
 
 
-def check(patient: Patient) -> Iterator[Finding]:
-    yield from _clock(patient)
-    yield from _state(patient)
-    yield from _supply(patient)
-    yield from _watchdog(patient)
-    entropy = patient.system.text("/proc/sys/kernel/random/entropy_avail")
+def check(target: Target) -> Iterator[Finding]:
+    yield from _clock(target)
+    yield from _state(target)
+    yield from _supply(target)
+    yield from _watchdog(target)
+    entropy = target.system.text("/proc/sys/kernel/random/entropy_avail")
     if entropy.isdigit() and int(entropy) < ENTROPY_MIN_BITS:
         why = "TLS and identities wait for random numbers at the start"
         remedy = "sudo apt install rng-tools-debian"
         yield Finding("problem", f"the kernel has {entropy} bits of entropy", "", why, remedy)
 
 
-def _clock(patient: Patient) -> Iterator[Finding]:
-    system = patient.system
-    if patient.now_ms() < EARLIEST_TRUE_MS:
+def _clock(target: Target) -> Iterator[Finding]:
+    system = target.system
+    if target.now_ms() < EARLIEST_TRUE_MS:
         why = "readings get wrong times, and TLS refuses every certificate"
         yield Finding(
             "problem", "the clock is not set", "", why, "sudo timedatectl set-ntp true; or add a DS3231"
@@ -46,19 +46,19 @@ def _clock(patient: Patient) -> Iterator[Finding]:
     else:
         why = "without it the clock drifts by seconds a day, and is wrong after a power cut"
         yield Finding("problem", "nobody keeps the clock", "", why, "sudo timedatectl set-ntp true")
-    if not system.find("/dev/rtc*") and is_pi(patient):
+    if not system.find("/dev/rtc*") and is_pi(target):
         why = "after a power cut without network the clock stands still until NTP answers"
-        remedy = f"a DS3231 on I2C, and dtoverlay=i2c-rtc,ds3231 in {config_txt(patient)}"
+        remedy = f"a DS3231 on I2C, and dtoverlay=i2c-rtc,ds3231 in {config_txt(target)}"
         yield Finding("note", "this board has no battery-backed clock", "", why, remedy)
 
 
 # -- storage ------------------------------------------------------------------------------------------------
 
 
-def mount_of(patient: Patient, path: Path) -> tuple[str, str, str, frozenset[str]]:
+def mount_of(target: Target, path: Path) -> tuple[str, str, str, frozenset[str]]:
     """Source, mount point, type and options of the file system that holds the path."""
     best = ("", "", "", frozenset[str]())
-    for line in patient.system.text("/proc/mounts").splitlines():
+    for line in target.system.text("/proc/mounts").splitlines():
         words = line.split()
         if len(words) >= 4:
             point = words[1].replace("\\040", " ")
@@ -67,12 +67,12 @@ def mount_of(patient: Patient, path: Path) -> tuple[str, str, str, frozenset[str
     return best
 
 
-def _state(patient: Patient) -> Iterator[Finding]:
-    if patient.config is None:
+def _state(target: Target) -> Iterator[Finding]:
+    if target.config is None:
         return
-    state = patient.config.state
-    yield from _writable(patient, state.directory)
-    source, point, kind, options = mount_of(patient, state.directory)
+    state = target.config.state
+    yield from _writable(target, state.directory)
+    source, point, kind, options = mount_of(target, state.directory)
     where = f"{state.directory} on {point or '?'}"
     if kind in IN_MEMORY:
         why = "a power cut takes outbox, journal and identity with it"
@@ -90,29 +90,29 @@ def _state(patient: Patient) -> Iterator[Finding]:
         remedy = f"take {', '.join(options & {'nobarrier', 'barrier=0'})} out of /etc/fstab"
         why = "a power cut can destroy the outbox and the journal"
         yield Finding("problem", "flushes do not reach the disk", where, why, remedy)
-    given = "RuntimeDirectory=" in unit_text(patient.system, UNIT)
-    if source and not given and mount_of(patient, state.runtime_directory)[2] not in IN_MEMORY:
+    given = "RuntimeDirectory=" in unit_text(target.system, UNIT)
+    if source and not given and mount_of(target, state.runtime_directory)[2] not in IN_MEMORY:
         why = "what is not yet committed wears the card, instead of lying in memory"
         remedy = (
             'set state.runtime_directory = "/run/device-agent", or run it as a service (systemd/README.md)'
         )
         yield Finding("note", "the runtime directory is on a disk", str(state.runtime_directory), why, remedy)
-    yield from _room(patient, state.directory)
+    yield from _room(target, state.directory)
 
 
-def _nearest(patient: Patient, path: Path) -> Path:
+def _nearest(target: Target, path: Path) -> Path:
     """The path or the nearest folder above it that is there."""
-    at = patient.system.path(str(path))
+    at = target.system.path(str(path))
     while not at.exists() and at != at.parent:
         at = at.parent
     return at
 
 
-def _writable(patient: Patient, path: Path) -> Iterator[Finding]:
-    place, user = patient.system.path(str(path)), patient.user
+def _writable(target: Target, path: Path) -> Iterator[Finding]:
+    place, user = target.system.path(str(path)), target.user
     if user.uid == 0:
         return
-    at = _nearest(patient, path)
+    at = _nearest(target, path)
     status = at.stat()
     shift = 6 if status.st_uid == user.uid else 3 if status.st_gid in user.groups else 0
     if status.st_mode >> shift & 0o3 != 0o3:
@@ -124,11 +124,11 @@ def _writable(patient: Patient, path: Path) -> Iterator[Finding]:
         yield Finding("problem", f"others may look into {path}", "state.directory", why, f"chmod 700 {path}")
 
 
-def _room(patient: Patient, path: Path) -> Iterator[Finding]:
-    config = patient.config
+def _room(target: Target, path: Path) -> Iterator[Finding]:
+    config = target.config
     if config is None:
         return
-    disk = os.statvfs(_nearest(patient, path))
+    disk = os.statvfs(_nearest(target, path))
     free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     wanted = config.outbox.max_bytes + (config.history.max_bytes if config.history.enabled else 0)
     wanted = max(wanted, FREE_MIN_BYTES)
@@ -143,8 +143,8 @@ def _room(patient: Patient, path: Path) -> Iterator[Finding]:
 # -- supply and watchdog ------------------------------------------------------------------------------------
 
 
-def _supply(patient: Patient) -> Iterator[Finding]:
-    system = patient.system
+def _supply(target: Target) -> Iterator[Finding]:
+    system = target.system
     text = system.text("/sys/devices/platform/soc/soc:firmware/get_throttled")
     text = text or system.run(("vcgencmd", "get_throttled")).strip().rpartition("=")[2]
     try:
@@ -164,11 +164,11 @@ def _supply(patient: Patient) -> Iterator[Finding]:
         yield ok("supply and temperature are good")
 
 
-def _watchdog(patient: Patient) -> Iterator[Finding]:
-    system = patient.system
+def _watchdog(target: Target) -> Iterator[Finding]:
+    system = target.system
     if not system.find("/dev/watchdog*"):
         remedy = (
-            f"write dtparam=watchdog=on into {config_txt(patient)}" if is_pi(patient) else "modprobe softdog"
+            f"write dtparam=watchdog=on into {config_txt(target)}" if is_pi(target) else "modprobe softdog"
         )
         why = "a kernel that hangs stays so, with outputs as they were, until somebody comes"
         yield Finding("problem", "there is no hardware watchdog", "/dev/watchdog", why, remedy)

@@ -9,27 +9,46 @@ import urllib.request
 from collections.abc import Iterator
 
 from device_agent.config.secret import CREDENTIAL, VARIABLE
-from device_agent.doctor.finding import Finding, Patient, ok
-from device_agent.doctor.units import GUARD, UNIT, unit_text, value_of
+from device_agent.discovery.system import System, SystemUser
+from device_agent.doctor.finding import Finding, Target, ok
+
+UNIT, GUARD = "device-agent.service", "device-agent-guard.service"
+FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+
+
+def unit_text(system: System, unit: str) -> str:
+    """The unit with its drop-ins; "" where it is not installed."""
+    text = next((found for folder in FOLDERS if (found := system.text(f"{folder}/{unit}"))), "")
+    if not text:
+        return ""
+    more = [system.text(path) for folder in FOLDERS for path in system.find(f"{folder}/{unit}.d/*.conf")]
+    return "\n".join([text, *more])
+
+
+def value_of(text: str, key: str) -> str:
+    """The last value of a key of a unit; "" where it is not there."""
+    values = re.findall(rf"^\s*{key}\s*=\s*(.*?)\s*$", text, re.MULTILINE)
+    return str(values[-1]) if values else ""
+
 
 KEY_FILE = "/etc/device-agent/api_key"
 INSTALL = "install it as systemd/README.md says"
 REACH_LIMIT_S = 10.0
 
 
-def check(patient: Patient) -> Iterator[Finding]:
-    text = unit_text(patient.system, UNIT)
+def check(target: Target) -> Iterator[Finding]:
+    text = unit_text(target.system, UNIT)
     if not text:
         why = "nothing starts the daemon after a power cut, and no watchdog ends one that hangs"
         yield Finding("note", "the service is not installed", UNIT, why, INSTALL)
     else:
-        yield from _units(patient, text)
-    yield from _key(patient, text)
-    yield from _network(patient)
+        yield from _units(target, text)
+    yield from _key(target, text)
+    yield from _network(target)
 
 
-def _units(patient: Patient, text: str) -> Iterator[Finding]:
-    if _enabled(patient, UNIT):
+def _units(target: Target, text: str) -> Iterator[Finding]:
+    if _enabled(target, UNIT):
         yield ok("the service starts with the machine", UNIT)
     else:
         why = "after a power cut the device stays away"
@@ -40,20 +59,20 @@ def _units(patient: Patient, text: str) -> Iterator[Finding]:
         why = "a daemon that hangs stays so"
         remedy = f"sudo systemctl edit {UNIT}: [Service] WatchdogSec=30"
         yield Finding("problem", "no watchdog is set", UNIT, why, remedy)
-    guard = unit_text(patient.system, GUARD)
-    if not guard or not (_enabled(patient, GUARD) or GUARD in value_of(text, "Wants")):
+    guard = unit_text(target.system, GUARD)
+    if not guard or not (_enabled(target, GUARD) or GUARD in value_of(text, "Wants")):
         why = "the guard then is a child of the daemon, and shares its memory limit and its end"
         remedy = f"{INSTALL}; sudo systemctl enable --now {GUARD}"
         yield Finding("problem", "the guard has no unit of its own", GUARD, why, remedy)
 
 
-def _enabled(patient: Patient, unit: str) -> bool:
-    return bool(patient.system.find(f"/etc/systemd/system/*.wants/{unit}"))
+def _enabled(target: Target, unit: str) -> bool:
+    return bool(target.system.find(f"/etc/systemd/system/*.wants/{unit}"))
 
 
-def _key(patient: Patient, text: str) -> Iterator[Finding]:
+def _key(target: Target, text: str) -> Iterator[Finding]:
     """Whether there is a key, and who may read it. It is never read itself."""
-    config = patient.config
+    config = target.config
     named = config.network.api_key_file if config is not None else None
     places = {}
     if named is not None:
@@ -61,9 +80,9 @@ def _key(patient: Patient, text: str) -> Iterator[Finding]:
     if f"{CREDENTIAL}:" in text:
         source = re.search(rf"{CREDENTIAL}:(\S+)", text)
         places[source[1] if source else KEY_FILE] = f"credential {CREDENTIAL}"
-    there = [path for path in places if patient.system.exists(path)]
+    there = [path for path in places if target.system.exists(path)]
     for path in there:
-        status = patient.system.path(path).stat()
+        status = target.system.path(path).stat()
         if status.st_mode & 0o077:
             mode = f"{stat.S_IMODE(status.st_mode):04o}"
             why = "who has the key can be this agent; the daemon refuses such a file"
@@ -72,7 +91,7 @@ def _key(patient: Patient, text: str) -> Iterator[Finding]:
             )
         else:
             yield ok("the API key is there, and its owner's alone", path)
-    if not there and not patient.environ.get(VARIABLE):
+    if not there and not target.environ.get(VARIABLE):
         where = " or ".join(places) or f"${VARIABLE}"
         why = "the daemon samples and keeps actuators safe, but cannot join the network"
         remedy = f"sudo install -m 600 /dev/stdin {KEY_FILE}   (paste the key, then Ctrl-D)"
@@ -82,13 +101,13 @@ def _key(patient: Patient, text: str) -> Iterator[Finding]:
 # -- network ------------------------------------------------------------------------------------------------
 
 
-def _network(patient: Patient) -> Iterator[Finding]:
-    if patient.reach is None or patient.config is None:
+def _network(target: Target) -> Iterator[Finding]:
+    if target.reach is None or target.config is None:
         return
     from device_agent.network.blocks.joiner import DEFAULT_CDM_URL
 
-    url = patient.config.network.cdm_url or DEFAULT_CDM_URL
-    if trouble := patient.reach(url):
+    url = target.config.network.cdm_url or DEFAULT_CDM_URL
+    if trouble := target.reach(url):
         why = "the daemon goes on by itself and keeps trying; callers do not reach it"
         remedy = "check cable or Wi-Fi, `resolvectl query`, a firewall or proxy, and the clock"
         yield Finding("problem", trouble, url, why, remedy)
@@ -97,7 +116,7 @@ def _network(patient: Patient) -> Iterator[Finding]:
 
 
 def reach(url: str) -> str:
-    """Try it for real: "" when it answers at all, else what went wrong and at which step."""
+    """Try the URL: "" when it answers at all, else what went wrong and at which step."""
     try:
         with urllib.request.urlopen(url, timeout=REACH_LIMIT_S):
             return ""
@@ -111,3 +130,14 @@ def reach(url: str) -> str:
         return f"it cannot be reached: {error.reason}"
     except (OSError, ValueError) as error:
         return f"it cannot be reached: {error}"
+
+
+def user_of_the_service(system: System) -> SystemUser | None:
+    """The user of the installed unit, with the groups it adds; None without a unit."""
+    text = unit_text(system, UNIT)
+    user = system.user(value_of(text, "SystemUser")) if text else None
+    if user is None:
+        return None
+    known = system.groups()
+    more = {known[name] for name in value_of(text, "SupplementaryGroups").split() if name in known}
+    return SystemUser(user.name, user.uid, user.groups | more)

@@ -35,7 +35,7 @@ from device_agent.testing.chips import Chip, RegisterChip
 AnyDriver = type[Driver[Any, Any]]
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 BUS = "bus"
-# Threads that are about to end are given this long together.
+# How long threads that are ending may take, all together, in seconds.
 END_LIMIT_S = 2.0
 
 
@@ -50,7 +50,7 @@ def check_driver(
     """Check one driver in one configuration. Raises AssertionError with a sentence that names the rule.
 
     `config`: the model or its options; None where every option has a default. The chip is made by the
-    driver's own `simulator`, unless `registers` (of a `RegisterChip`) or `chip` is given. `feed`: what the
+    driver's own `simulator`, unless `registers` (of a `RegisterChip`) or `chip` is passed. `feed`: what the
     far end says so that a Listener has a reading, where its simulator does not speak by itself: bytes for
     a serial port, (topic, payload) pairs for MQTT.
     """
@@ -71,7 +71,7 @@ def check_driver(
 
 
 def _check_alone(rules: "Rules", model: DriverConfig) -> None:
-    """A driver without a bus: what it does not simulate by itself is this very machine."""
+    """A driver without a bus runs on this machine, except for what it simulates itself."""
 
     def run() -> None:
         device = rules.driver(model, NoBus(simulated=True))

@@ -1,4 +1,4 @@
-"""The rules of `check_driver` that need a chip: a driver's whole life on a simulated board."""
+"""The rules of `check_driver` that need a chip: a driver from open to close on a simulated board."""
 
 import math
 import random
@@ -135,7 +135,7 @@ class _Bench:
             self.source = None
 
     def readings(self) -> list[Reading]:
-        """What the device says now: asked, or told after the far end was made to speak."""
+        """The present reading: asked for, or announced after the far end was made to send."""
         device = self.device
         if isinstance(device, Sensor):
             device.trigger()

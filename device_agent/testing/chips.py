@@ -111,7 +111,7 @@ class Quantity:
 class RegisterChip(I2cChip):
     """A register map: write a register's address and then data, or read from the address last written.
 
-    Subclasses shape single registers with `on_write` and `on_read`. Registers that nobody named hold zero.
+    Subclasses shape single registers with `on_write` and `on_read`. Registers that are not named hold zero.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class RegisterChip(I2cChip):
     ) -> None:
         """`registers` is the power-on state; a value longer than a register goes on in the next ones.
 
-        `register_bytes`: size of one register, big-endian; None means 1, unless the values given would then
+        `register_bytes`: size of one register, big-endian; None means 1, unless the values would then
         overlap: each register is as long as its value (16-bit registers, TMP117).
         `auto_increment`: whether a longer access goes on to the next register (None: only where registers
         are bytes) or stays at the same one. Writes to `read_only` registers are acknowledged and ignored.
@@ -246,7 +246,7 @@ def _own_sizes(registers: Mapping[int, bytes]) -> dict[int, int]:
 
 
 class SerialChip(Chip):
-    """The far end of a serial line. `every_s`: it speaks by itself that often, with what `report` returns."""
+    """The far end of a serial line. `every_s`: it sends what `report` returns that often, unasked."""
 
     every_s: float | None = None
 
@@ -267,13 +267,13 @@ class SerialChip(Chip):
         self._out += data
 
     def outgoing(self) -> bytes:
-        """What waits on its way to the host; given once."""
+        """The bytes on their way to the host; returned once."""
         data = bytes(self._out)
         self._out.clear()
         return data
 
     def report(self) -> bytes:
-        """What the chip sends by itself every `every_s`."""
+        """What the chip sends every `every_s`."""
         return b""
 
     def reset(self) -> None:

@@ -1,5 +1,5 @@
-"""Clocks for tests: one that is stepped by hand, for the runtime and a simulated board at once; and one
-whose wall clock is wrong as a file says, for a whole daemon.
+"""Clocks for tests: one that is stepped, for the runtime and a simulated board together, and one with a wrong
+wall clock, as a file says, for a whole daemon.
 """
 
 import json

@@ -19,7 +19,7 @@ AGENTS = ("claude", "codex", "gemini", "opencode", "cursor", "kimi")
 SESSIONS_MAX = 10_000
 
 Script = Callable[[str], str]
-"""From the message of a turn to the assistant's answer."""
+"""From the user's message to the assistant's answer."""
 
 
 def echo(message: str) -> str:
@@ -54,7 +54,7 @@ class SessionMessage:
 
 @dataclass(slots=True)
 class FakeSession:
-    """One session. A turn that a later message interrupts is never answered."""
+    """One session. A message that a later one interrupts is never answered."""
 
     id: str
     key: str
@@ -64,14 +64,14 @@ class FakeSession:
     thread: str
     messages: list[SessionMessage] = field(default_factory=list)
     due: tuple[float, int, str] | None = None
-    """When (monotonic) the turn under way is answered, the message it answers, and the answer."""
+    """When (monotonic) the newest message is answered, its number, and the answer."""
 
     def said(self, role: str) -> list[str]:
         """The texts of one side, in order."""
         return [message.text for message in self.messages if message.role == role]
 
     def settle(self) -> None:
-        """Answer the turn under way if its time has come."""
+        """Answer the newest message if it is time."""
         if self.due is not None and time.monotonic() >= self.due[0]:
             _, number, text = self.due
             self.due = None
@@ -83,11 +83,6 @@ class FakeSession:
         self.due = None
         return self._add("user", "message", text, 0)
 
-    def final(self, number: int) -> list[SessionMessage]:
-        """The final message that answers this one; empty until it exists."""
-        self.settle()
-        return [one for one in self.messages if one.type == "final_message" and one.answer_to == number]
-
     def _add(self, role: str, kind: str, text: str, answer_to: int) -> int:
         number = len(self.messages) + 1
         self.messages.append(SessionMessage(number, role, kind, text, time.time(), answer_to))
@@ -97,7 +92,7 @@ class FakeSession:
 class FakeSessions:
     """All sessions, and the script of the assistant.
 
-    `answers` are given to turns in order; where none is left, `script` makes one. Each comes `answer_after_s`
+    `answers` are used in order; where none is left, `script` makes one. Each comes `answer_after_s`
     after its message; with `held` none comes before `release`.
     """
 
@@ -117,7 +112,7 @@ class FakeSessions:
         return session
 
     def say(self, session: FakeSession, message: str) -> int:
-        """A turn begins; the number of its message."""
+        """Add a message of the user, to be answered; its number."""
         session.settle()
         number = session.ask(message)
         text = self.answers.popleft() if self.answers else self.script(message)

@@ -13,14 +13,15 @@ from tree import HEADER, Tree
 from device_agent.cli import doctor as command
 from device_agent.cli import main
 from device_agent.config import Config, load
-from device_agent.discovery.system import User
+from device_agent.discovery.system import SystemUser
 from device_agent.doctor import actuators, service
-from device_agent.doctor.exam import examine, user_of_the_service
-from device_agent.doctor.finding import Finding, Patient
+from device_agent.doctor.checks import examine
+from device_agent.doctor.finding import Finding, Target
+from device_agent.doctor.service import user_of_the_service
 
 NOW_MS = 1_800_000_000_000
 # Not the test's own user, whoever that is: what he may do follows from the mode bits alone.
-NOBODY = User("agent", 12_345)
+NOBODY = SystemUser("agent", 12_345)
 CONFIG = """
 [agent]
 name = "house"
@@ -95,9 +96,9 @@ def pi(tree: Tree) -> Tree:
 def findings(pi: Tree, config: Config) -> Callable[..., list[Finding]]:
     def look(**options: Any) -> list[Finding]:
         ask = options.pop("ask", None)
-        user = options.pop("user", User("agent", 0))
+        user = options.pop("user", SystemUser("agent", 0))
         told: dict[str, Any] = {"config": config, "now_ms": lambda: NOW_MS, "daemon_runs": True, **options}
-        return list(examine(Patient(pi.system, user, **told), ask))
+        return list(examine(Target(pi.system, user, **told), ask))
 
     return look
 
@@ -250,7 +251,7 @@ def test_the_service(pi: Tree, findings: Callable[..., list[Finding]]) -> None:
 
 
 def test_the_service_s_user_has_the_groups_of_its_unit(pi: Tree) -> None:
-    assert user_of_the_service(pi.system) == User("agent", 12_345, frozenset({12_345, 998}))
+    assert user_of_the_service(pi.system) == SystemUser("agent", 12_345, frozenset({12_345, 998}))
 
 
 def test_the_key(pi: Tree, findings: Callable[..., list[Finding]]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from device_agent import registry
 from device_agent.bus.config import I2cBusConfig
 from device_agent.discovery import i2c
-from device_agent.discovery.found import FoundChip
+from device_agent.discovery.results import DetectedChip
 from device_agent.discovery.scan import installed
 from device_agent.errors import BusError, BusTimeout
 from device_agent.testing import Board, RegisterChip, open_handle
@@ -96,7 +96,7 @@ def test_nothing_is_written_where_a_chip_obeys_any_byte(bus_with: Callable[..., 
     bus, board, _ = bus_with(DRIVERS["pcf8574"], outputs=["p0"], inputs=["p1"], safe=False)
     before = board.media["i2c1"].placed["it"].chip.outputs()
     found = i2c.chip_at(bus, 0x20, DRIVERS, PLACES)
-    assert found == FoundChip(
+    assert found == DetectedChip(
         0x20, "candidate", what="pcf8574 would obey any byte: not asked", candidates=("mcp23017", "pcf8574")
     )
     assert board.media["i2c1"].placed["it"].chip.outputs() == before

@@ -18,7 +18,7 @@ from device_agent.bus.config import I2cBusConfig
 from device_agent.cli import scan as command
 from device_agent.config import load
 from device_agent.discovery.compose import Answers, agent_name, compose, toml
-from device_agent.discovery.found import Found
+from device_agent.discovery.results import ScanResult
 from device_agent.discovery.scan import installed, scan
 from device_agent.errors import AgentError
 from device_agent.testing import Board, open_handle
@@ -68,7 +68,7 @@ def pi(tree: Tree) -> Iterator[Tree]:
     board.close()
 
 
-def found_on(tree: Tree, daemon: dict[str, str] | None = None) -> Found:
+def found_on(tree: Tree, daemon: dict[str, str] | None = None) -> ScanResult:
     return scan(tree.system, daemon or {}, DRIVERS, [])
 
 

@@ -1,4 +1,4 @@
-"""The simulated board (design section 7a): pins, chips and ports that outlive the daemon that uses them.
+"""The simulated board: pins, chips and ports that outlive the daemon that uses them.
 
 `Board` in a test's own process, or behind a socket as `device-agent board run`; `open_handle` gives the bus.
 """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class I2cMedium(Medium):
-    """Transactions go to the chip at their address; nobody there is a NACK, as on the wire."""
+    """Transactions go to the chip at their address; without one they end with NACK, as on the wire."""
 
     kind: ClassVar[str] = "i2c"
 
@@ -74,7 +74,7 @@ def _address(placed: Placed) -> int:
 
 
 class SpiMedium(Medium):
-    """What nobody drives reads as ones."""
+    """An SPI chip select; without a chip the input reads as ones."""
 
     kind: ClassVar[str] = "spi"
 

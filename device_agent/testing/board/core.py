@@ -34,7 +34,7 @@ ALIVE_CHECK_S = 0.05
 class Board:
     """`buses` by name, `devices` by name with their driver class and configuration. Ends with `close`.
 
-    With a `SteppedClock` nothing happens by itself: the test steps, and a call that waits makes time pass.
+    With a `SteppedClock` time stands still until the test steps it, or until a call waits.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Board:
                 )
 
     def reset(self, device: str) -> None:
-        """The chip loses its power for a moment and is in its power-on state again."""
+        """Power-cycle the chip: it is in its power-on state again."""
         with self.lock:
             medium, placed = self._placed(device)
             medium.reset(placed)
@@ -127,7 +127,7 @@ class Board:
             self._of_kind(bus, GpioMedium).pin(line, level)
 
     def feed(self, bus: str, data: bytes) -> bool:
-        """Bytes from a serial port's far end; False if they are lost because nobody has the port open."""
+        """Bytes from a serial port's far end; False if they are lost because the port is not open."""
         with self.lock:
             return self._of_kind(bus, SerialMedium).feed(data)
 

@@ -64,7 +64,7 @@ class LineClaim:
     level: bool = False
     """An output's commanded level."""
     duty: float | None = None
-    """Of an output that switches by itself; its level then says whether it is ever high."""
+    """Of a PWM output; its `level` then says whether it is ever high."""
     frequency_hz: float = 0.0
     debounce_s: float = 0.0
     debounced: bool = False
@@ -143,7 +143,7 @@ class GpioMedium(Medium):
         return claim
 
     def pwm(self, user: BoardUser, line: int | str, duty: float, frequency_hz: float) -> LineClaim:
-        """Claim an output that switches by itself, with its first physical duty."""
+        """Claim a PWM output, with its first physical duty."""
         claim = self._claim(user, line, output=True)
         self._switch(claim, duty, frequency_hz, user.by)
         return claim

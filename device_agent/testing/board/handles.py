@@ -75,14 +75,19 @@ def attach_output(claim: str, *, board: Place, by: str) -> "SimulatedOutput":
 
     The line stays driven until its last holder lets go. Raises BusGone when it was released already.
     """
-    link = connect(board, by)
     bus = claim.split("/", 1)[0]
+    link, _ = _linked(board, by, "gpio.attach", bus, claim)
+    return SimulatedOutput(link, board, bus, claim, active_low=False)
+
+
+def _linked(board: Place, by: str, *call: Any) -> tuple[BoardLink, Any]:
+    """A link and the answer to its first call; closed again where that is refused."""
+    link = connect(board, by)
     try:
-        link.call("gpio.attach", bus, claim)
+        return link, link.call(*call)
     except BaseException:
         link.close()
         raise
-    return SimulatedOutput(link, board, bus, claim, active_low=False)
 
 
 class _SimulatedBus:
@@ -96,13 +101,7 @@ class _SimulatedBus:
 
     def open(self) -> None:
         self.close()
-        link = connect(self._board, self._by)
-        try:
-            link.call("open", self.name)
-        except BaseException:
-            link.close()
-            raise
-        self._link = link
+        self._link, _ = _linked(self._board, self._by, "open", self.name)
 
     def close(self) -> None:
         if self._link is not None:
@@ -124,13 +123,14 @@ class _SimulatedBus:
         calls = [step if isinstance(step, float) else (op, self.name, *step) for step in steps]
         return guard_recipe(self._board, calls, answer)
 
-    def _apart(self) -> BoardLink:
-        """A client of its own, for what must be given back by itself."""
-        self._call("check")
-        return connect(self._board, self._by)
+    def _apart(self, op: str, *args: Any) -> tuple[BoardLink, Any]:
+        """A link of its own for what is released separately, and the answer to its call."""
+        self._call("enter")
+        return _linked(self._board, self._by, op, self.name, *args)
 
     def _listening(self, op: str, *args: Any) -> tuple[BoardLink, Any]:
-        link = self._apart()
+        self._call("enter")
+        link = connect(self._board, self._by)
         try:
             return link, link.listen(op, self.name, *args)
         except BaseException:
@@ -195,8 +195,8 @@ class SimulatedInput:
         self._link.close()
 
 
-class SimulatedOutput:
-    """A claimed output; see `OutputLine`. `claim` names it for `attach_output`."""
+class _ClaimedOutput:
+    """A link that holds an output. `claim` names it for `attach_output`."""
 
     def __init__(self, link: BoardLink, board: Place, bus: str, claim: str, active_low: bool) -> None:
         self.claim = claim
@@ -205,50 +205,48 @@ class SimulatedOutput:
         self._bus = bus
         self._active_low = active_low
 
-    def write(self, active: bool) -> None:
-        self._link.call("gpio.write", self._bus, self.claim, active is not self._active_low)
-
-    def read(self) -> bool:
-        return bool(self._link.call("gpio.read", self._bus, self.claim)) is not self._active_low
-
-    def recipe(self, active: bool) -> Recipe:
-        call = ("gpio.write", self._bus, self.claim, active is not self._active_low)
-        return guard_recipe(self._board, [call], attach=(self._bus, self.claim))
-
     def fileno(self) -> int:
         return self._link.fileno()
 
     def close(self) -> None:
         self._link.close()
 
+    def _recipe(self, call: tuple[Any, ...]) -> Recipe:
+        return guard_recipe(self._board, [call], attach=(self._bus, self.claim))
 
-class SimulatedPwm:
-    """A claimed output that switches by itself; see `PwmOutput`."""
 
-    def __init__(self, link: BoardLink, board: Place, bus: str, claim: str, active_low: bool) -> None:
-        self._link = link
-        self._board = board
-        self._bus = bus
-        self._claim = claim
-        self._active_low = active_low
+class SimulatedOutput(_ClaimedOutput):
+    """A claimed output; see `OutputLine`."""
+
+    def write(self, active: bool) -> None:
+        self._link.call(*self._writing(active))
+
+    def _writing(self, active: bool) -> tuple[Any, ...]:
+        return "gpio.write", self._bus, self.claim, active is not self._active_low
+
+    def read(self) -> bool:
+        return bool(self._link.call("gpio.read", self._bus, self.claim)) is not self._active_low
+
+    def recipe(self, active: bool) -> Recipe:
+        return self._recipe(self._writing(active))
+
+
+class SimulatedPwm(_ClaimedOutput):
+    """A claimed PWM output; see `PwmOutput`."""
 
     def write(self, duty: float, frequency_hz: float) -> None:
         self._link.call(*self._writing(duty, frequency_hz))
 
     def _writing(self, duty: float, frequency_hz: float) -> tuple[Any, ...]:
         physical = 1 - duty if self._active_low else duty
-        return "gpio.pwm_write", self._bus, self._claim, physical, frequency_hz
+        return "gpio.pwm_write", self._bus, self.claim, physical, frequency_hz
 
     def read(self) -> tuple[float, float]:
-        duty, frequency_hz = self._link.call("gpio.pwm_read", self._bus, self._claim)
+        duty, frequency_hz = self._link.call("gpio.pwm_read", self._bus, self.claim)
         return 1 - duty if self._active_low else duty, frequency_hz
 
     def recipes(self, duty: float, frequency_hz: float) -> list[Recipe]:
-        call = self._writing(duty, frequency_hz)
-        return [guard_recipe(self._board, [call], attach=(self._bus, self._claim))]
-
-    def close(self) -> None:
-        self._link.close()
+        return [self._recipe(self._writing(duty, frequency_hz))]
 
 
 class SimulatedGpio(_SimulatedBus, GpioBus):
@@ -261,30 +259,20 @@ class SimulatedGpio(_SimulatedBus, GpioBus):
         debounce_s: float = 0.0,
         edges: bool = True,
     ) -> InputLine:
-        link, (claim, _) = self._listening("gpio.input", line, bias, debounce_s, edges)
+        link, claim = self._listening("gpio.input", line, bias, debounce_s, edges)
         return SimulatedInput(self, link, claim, active_low)
 
     def output(
         self, line: int | str, *, active: bool, active_low: bool = False, drive: Drive = "push-pull"
     ) -> OutputLine:
-        link = self._apart()
-        try:
-            claim = link.call("gpio.output", self.name, line, active is not active_low, drive)
-        except BaseException:
-            link.close()
-            raise
+        link, claim = self._apart("gpio.output", line, active is not active_low, drive)
         return SimulatedOutput(link, self._board, self.name, claim, active_low)
 
     def pwm(
         self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False
     ) -> PwmOutput:
-        link = self._apart()
         physical = 1 - duty if active_low else duty
-        try:
-            claim = link.call("gpio.pwm", self.name, line, physical, frequency_hz)
-        except BaseException:
-            link.close()
-            raise
+        link, claim = self._apart("gpio.pwm", line, physical, frequency_hz)
         return SimulatedPwm(link, self._board, self.name, claim, active_low)
 
 
@@ -300,7 +288,7 @@ class SimulatedSerial(_SimulatedBus, SerialBus):
         return data
 
     def discard_input(self) -> None:
-        self._call("serial.discard")
+        self._call("serial.discard_input")
 
     def listen(self) -> Source:
         return _Arrivals(self._listening("serial.listen")[0], lambda chunk: chunk)

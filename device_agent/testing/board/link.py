@@ -1,6 +1,6 @@
 """How a simulated handle reaches its board: directly, or over the Unix socket of the board.
 
-A link is one client with what it holds. Closing it gives everything back before `close` returns. On the
+A link is one client with what it holds. Closing it releases everything before `close` returns. On the
 socket: four bytes of length, big-endian, then one msgpack value.
 """
 
@@ -9,23 +9,17 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol
 
 import msgpack
 
 from device_agent import errors
 from device_agent.errors import BusError, BusGone, BusTimeout
-from device_agent.testing.board.chip_buses import I2cMedium
 from device_agent.testing.board.core import Board
-from device_agent.testing.board.gpio import GpioMedium
+from device_agent.testing.board.gpio import LineClaim
 from device_agent.testing.board.medium import Mailbox
 from device_agent.testing.board.mqtt import MqttMedium
 from device_agent.testing.board.serial import SerialMedium
-
-if TYPE_CHECKING:
-    from device_agent.testing.board.core import Board
-    from device_agent.testing.board.medium import Medium
-
 
 _LENGTH = struct.Struct(">I")
 RECEIVE_SIZE = 1 << 16
@@ -77,7 +71,7 @@ class BoardFrames:
 class BoardClient:
     """Calls by name, so that a socket and a direct user go the same way. Used by one thread at a time."""
 
-    def __init__(self, board: "Board", by: str, alive: Callable[[], bool] | None = None) -> None:
+    def __init__(self, board: Board, by: str, alive: Callable[[], bool] | None = None) -> None:
         self.by = by
         self.generations: dict[str, int] = {}
         self.mailbox: Mailbox | None = None
@@ -102,11 +96,19 @@ class BoardClient:
                 raise BusError(
                     f"there is no bus {bus!r} on the simulated board; is its configuration another one?"
                 )
-            kind, act = _BUS_OPS[op]
+            kind, _, name = op.rpartition(".")
             if kind and medium.kind != kind:
                 raise BusError(f"bus {bus} on the simulated board is of kind {medium.kind}, not {kind}")
             self._used.add(bus)
-            return act(self, medium, *rest)
+            return self._kept(getattr(medium, name)(self, *rest))
+
+    def _kept(self, result: Any) -> Any:
+        """The answer to a call: a mailbox stays here, a claim is returned as its id."""
+        if isinstance(result, Mailbox):
+            self.mailbox, result = result, None
+        if isinstance(result, LineClaim):
+            self.mailbox, result = result.mailbox or self.mailbox, result.id
+        return result
 
     def close(self) -> None:
         """The client has gone: everything it held is free. May be called twice."""
@@ -121,49 +123,16 @@ class BoardClient:
             if self.mailbox is not None:
                 self.mailbox.close()
 
-    def _input(
-        self, medium: GpioMedium, line: int | str, bias: str, debounce_s: float, edges: bool
-    ) -> tuple[str, bool]:
-        claim = medium.input(self, line, bias, debounce_s, edges)
-        self.mailbox = claim.mailbox
-        return claim.id, claim.debounced
 
-    def _listen(self, medium: SerialMedium) -> None:
-        self.mailbox = medium.listen(self)
-
-    def _subscribe(self, medium: MqttMedium, filters: list[str]) -> None:
-        self.mailbox = medium.subscribe(self, filters)
-
-
-def _transfer(who: BoardClient, medium: "Medium", address: int, write: bytes, read_size: int) -> bytes:
-    return cast(I2cMedium, medium).transfer(who, address, write, read_size)
-
-
-# Every call of a bus: the kind it belongs to ("" for any), and what it does there.
-_BUS_OPS: dict[str, tuple[str, Callable[..., Any]]] = {
-    "open": ("", lambda who, medium: medium.open(who)),
-    "check": ("", lambda who, medium: medium.enter(who)),
-    "i2c.transfer": ("i2c", _transfer),
-    "i2c.present": ("i2c", lambda who, medium, *args: medium.present(who, *args)),
-    "gpio.input": ("gpio", BoardClient._input),
-    "gpio.output": ("gpio", lambda who, medium, *args: medium.output(who, *args).id),
-    "gpio.attach": ("gpio", lambda who, medium, *args: medium.attach(who, *args).level),
-    "gpio.write": ("gpio", lambda who, medium, *args: medium.write(who, *args)),
-    "gpio.read": ("gpio", lambda who, medium, *args: medium.read(who, *args)),
-    "gpio.pwm": ("gpio", lambda who, medium, *args: medium.pwm(who, *args).id),
-    "gpio.pwm_write": ("gpio", lambda who, medium, *args: medium.pwm_write(who, *args)),
-    "gpio.pwm_read": ("gpio", lambda who, medium, *args: medium.pwm_read(who, *args)),
-    "serial.write": ("serial", lambda who, medium, *args: medium.write(who, *args)),
-    "serial.read": ("serial", lambda who, medium, *args: medium.read(who, *args)),
-    "serial.discard": ("serial", lambda who, medium: medium.discard_input(who)),
-    "serial.listen": ("serial", BoardClient._listen),
-    "spi.transfer": ("spi", lambda who, medium, *args: medium.transfer(who, *args)),
-    "w1.devices": ("w1", lambda who, medium: medium.devices(who)),
-    "w1.read": ("w1", lambda who, medium, *args: medium.read(who, *args)),
-    "w1.write": ("w1", lambda who, medium, *args: medium.write(who, *args)),
-    "mqtt.publish": ("mqtt", lambda who, medium, *args: medium.publish(who, *args)),
-    "mqtt.subscribe": ("mqtt", BoardClient._subscribe),
-}
+# Every call of a bus: the kind it belongs to (none: any), and the method of its medium.
+_BUS_OPS = frozenset(
+    {"open", "enter"}
+    | {"i2c.transfer", "i2c.present", "spi.transfer", "w1.devices", "w1.read", "w1.write"}
+    | {"gpio.input", "gpio.output", "gpio.attach", "gpio.write", "gpio.read"}
+    | {"gpio.pwm", "gpio.pwm_write", "gpio.pwm_read"}
+    | {"serial.write", "serial.read", "serial.discard_input", "serial.listen"}
+    | {"mqtt.publish", "mqtt.subscribe"}
+)
 
 # What the command line does to the world around the board.
 _BOARD_OPS: dict[str, Callable[..., Any]] = {
@@ -323,7 +292,7 @@ class SocketLink:
         self._closed = True
         sock = self._frames.sock
         try:
-            # The board closes its side once everything is given back: after that a new claim succeeds.
+            # The board closes its side once everything is released: after that a new claim succeeds.
             sock.shutdown(socket.SHUT_WR)
             sock.setblocking(True)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", CLOSE_LIMIT_S, 0))

@@ -39,11 +39,11 @@ DEVICE_KINDS: dict[str, tuple[str, ...]] = {
     "spi": KINDS["spi"],
     "w1": KINDS["w1"],
 }
-"""Which of them can befall one device alone; the only device on a port or broker shares all of its fate."""
+"""Which of them can be limited to one device; the only device of a port or broker has those of the bus."""
 
 # Long enough to be seen, short enough that a driver of a dozen transactions stays within its bus's limit.
 SLOW_S = 0.1
-# A wedged line is freed by a person; a simulated one also ends by itself, so that no test waits for ever.
+# A stuck bus is freed by a person; a simulated one also after this time, so that no test waits for ever.
 STUCK_LIMIT_S = 60.0
 NOISE_PER_BYTE = 0.1
 
@@ -195,7 +195,7 @@ class Timers:
         self._order = itertools.count()
 
     def at(self, due_s: float, act: Callable[[float], None]) -> Timer:
-        """Call `act(due_s)` then: it is told when it was due, so that stamps do not depend on lateness."""
+        """Call `act(due_s)` then: it gets the due time, so that timestamps do not depend on delays."""
         timer = Timer(due_s, act)
         heapq.heappush(self._heap, (due_s, next(self._order), timer))
         return timer
@@ -330,7 +330,7 @@ class Medium:
             self.mend(kind, device)
 
     def unplugged(self, reason: str) -> None:
-        """The medium has just gone: whoever listens must learn it."""
+        """The medium was unplugged: end the mailboxes of those that listen."""
 
     def device_unplugged(self, placed: Placed) -> None:
         """One device has just gone."""
@@ -354,7 +354,7 @@ class Medium:
             self.set(self.placed[device], quantity, value)
 
     def reset(self, placed: Placed) -> None:
-        """The chip loses its power for a moment."""
+        """Power-cycle the chip."""
         if placed.chip is not None:
             placed.chip.reset()
             self.after(placed, self.board.now_s(), by="reset")

@@ -31,8 +31,8 @@ _uses: dict[Path, tuple[SocketLink, "subprocess.Popen[bytes]"]] = {}
 def ensure_board(config_path: Path, environ: Mapping[str, str] = os.environ) -> Path:
     """The socket of the board at $DEVICE_AGENT_BOARD, else of a new one with a private socket.
 
-    A board that was started here ends when this process, and whoever else uses it, has gone. Raises BusGone
-    when none answers there or the new one did not start (it has said why on standard error).
+    A board that was started here ends with this process and its other users. Raises BusGone
+    when none answers there or the new one did not start (the reason is on standard error).
     """
     named = environ.get(BOARD_VARIABLE)
     if named:

@@ -26,7 +26,7 @@ SENT_KEPT = 1 << 16
 
 
 class SerialMedium(Medium):
-    """One port with one owner. What arrives while nobody has it open is lost, as in the kernel."""
+    """One port with one owner. What arrives while it is not open is lost, as in the kernel."""
 
     kind: ClassVar[str] = "serial"
 
@@ -104,7 +104,7 @@ class SerialMedium(Medium):
     # -- the far end's side -------------------------------------------------------------------------------
 
     def feed(self, data: bytes, device: str | None = None) -> bool:
-        """Bytes from the far end; False if they are lost because nobody has the port open."""
+        """Bytes from the far end; False if they are lost because the port is not open."""
         if self.has("unplug") or (self._owner is None and self._listener is None):
             return False
         if self.has("corrupt", device):

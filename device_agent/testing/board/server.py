@@ -56,7 +56,7 @@ class BoardServer:
             client.thread.join()
 
     def wait_unused(self, first_limit_s: float) -> None:
-        """Return after the last user has gone, or when nobody came within `first_limit_s`."""
+        """Return after the last user has left, or if there was none within `first_limit_s`."""
         with self._changed:
             self._changed.wait_for(lambda: self._used, first_limit_s)
             self._changed.wait_for(lambda: self._users == 0)

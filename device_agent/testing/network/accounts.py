@@ -79,7 +79,7 @@ class Accounts:
         return identity, self.issue(identity)
 
     def optional(self, bearer: str) -> Requester | None:
-        """Who a bearer is; a bad one is anonymous (protocol section 3.1)."""
+        """Who a bearer is; a bad one is anonymous."""
         session = self._access.get(bearer)
         if session is not None:
             live = session.expires_at_s > time.time() and session.identity.api_key not in self.revoked_keys
@@ -198,7 +198,7 @@ class Tokens:
         return grant
 
     def check(self, token: str | None, environment: str, channels: list[str], bits: int) -> Grant:
-        """The token's grant, or a 403 with the body of section 7."""
+        """The token's grant, or a 403 of the access manager."""
         grant = self._grants.get(token) if token else None
         if grant is None or grant.environment != environment:
             raise access_denied(channels)

@@ -111,7 +111,7 @@ class AuthApi:
         return self._read_token(task)
 
     async def anonymous_read_token(self, call: Call) -> web.Response:
-        """A read token for whoever shows the fingerprint that the task was made with."""
+        """A read token in exchange for the fingerprint that the task was made with."""
         payload = await call.json()
         task = self._backend.tasks.get(str(payload.get("taskId")))
         if task is None or task.fingerprint is None or task.fingerprint != payload.get("fingerprint"):
@@ -522,7 +522,7 @@ class Rpc:
         return task
 
     def _public_task(self, params: dict[str, Any]) -> dict[str, Any]:
-        """What anybody may see of a task of a free, public agent (protocol section 13, anonymous mode)."""
+        """What anybody may see of a task of a free, public agent."""
         task = self._backend.tasks.get(str(params.get("taskId")))
         if task is None or task.agent.listing != "public" or task.agent.billing_mode != "free":
             raise RpcError("TaskNotFound", f"There is no public task {params.get('taskId')!r}.")

@@ -1,4 +1,4 @@
-"""The backend's part: starting, ending and closing tasks through control messages (protocol 8, 10, 15)."""
+"""The backend's part: starting, ending and closing tasks through control messages (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class Backend:
         return [t for t in self.tasks.open_of(agent) if t.queued]
 
     def backlog_limit(self, agent: RegisteredAgent) -> int:
-        """How many tasks may wait: what the instance said, else the card, else the default."""
+        """How many tasks may wait: as stated by the instance, else by the card, else the default."""
         stated = (agent.card or {}).get("runtime", {}).get("maxPendingBacklog")
         if agent.max_backlog is not None:
             return agent.max_backlog
         return stated if isinstance(stated, int) else self.settings.default_backlog
 
     def dispatch(self, agent: RegisteredAgent) -> None:
-        """Send waiting tasks to whoever has room."""
+        """Send waiting tasks to instances with room."""
         waiting = self.waiting(agent)
         if not waiting or agent.forced_offline:
             return
@@ -81,7 +81,7 @@ class Backend:
             self.start(task)
 
     def saw_presence(self, channels: list[str]) -> None:
-        """Somebody is there, or has changed its state: tasks that waited for that may start."""
+        """A client has joined or changed its state: tasks that waited for that may start."""
         self.wire.records.notify()
         for channel in channels:
             agent = self.registry.by_control.get(channel)
@@ -126,7 +126,7 @@ class Backend:
     # -- control messages ---------------------------------------------------------------------------------
 
     def start_message(self, task: Task) -> dict[str, Any]:
-        """StartTask with fresh tokens (protocol section 8.1)."""
+        """StartTask with fresh tokens."""
         message: dict[str, Any] = {
             "type": "StartTask",
             "taskId": task.task_id,
@@ -150,7 +150,7 @@ class Backend:
         return message
 
     def control_token(self, agent: RegisteredAgent, instance_id: str, environment: str | None = None) -> str:
-        """A control token (protocol section 5)."""
+        """A control token."""
         channel = agent.control_channel
         return self.tokens.issue(
             "control",
@@ -162,7 +162,7 @@ class Backend:
         ).token
 
     def write_token(self, task: Task) -> str:
-        """A write token, T2 (protocol section 5)."""
+        """A write token, T2."""
         ttl_s = self.settings.lifetimes.write
         return self.tokens.issue(
             "write",
@@ -173,7 +173,7 @@ class Backend:
         ).token
 
     def read_token(self, task: Task) -> str:
-        """A read token, T4 (protocol section 5)."""
+        """A read token, T4."""
         lifetime_s = self.settings.lifetimes.read
         return self.tokens.issue(
             "read", task.environment, {task.channel: READ}, lifetime_s, subject=task.task_id
@@ -185,7 +185,7 @@ class Backend:
         return self.wire.send(agent.environment, agent.control_channel, message, meta)
 
     def command(self, task: Task, kind: str, caller: str, reason: str = "") -> None:
-        """CancelTask, TerminateTask, PauseTask, ResumeTask, RetryTask or ExpireTask (protocol 8.2)."""
+        """CancelTask, TerminateTask, PauseTask, ResumeTask, RetryTask or ExpireTask."""
         message: dict[str, Any] = {
             "type": kind,
             "taskId": task.task_id,
@@ -202,7 +202,7 @@ class Backend:
     # -- ending -------------------------------------------------------------------------------------------
 
     def cancel(self, task: Task, caller: str) -> None:
-        """Ask the provider to stop; the caller is told at once (``cancel_requested``)."""
+        """Ask the provider to stop; the caller gets ``cancel_requested`` at once."""
         event = {"type": "cancel_requested", "taskId": task.task_id, "ts": now_ms()}
         self.wire.send_event(task.environment, task.channel, task.agent.name, event)
         self._end(task, "CancelTask", caller, "cancelled by caller")

@@ -16,9 +16,6 @@ from device_agent.testing.network.http import HttpError, dumps
 from device_agent.testing.network.records import PublishRecord, Records
 from device_agent.testing.network.settings import BACKEND_UUID, KEY_SETS, PROTOCOL_VERSION, Settings
 
-REPLAY_ALL = 1000
-"""The timetoken with which clients ask for everything a channel still caches."""
-
 
 class TimetokenClock:
     """Gives strictly rising timetokens, so that a cursor never skips a message of the same instant."""
@@ -95,7 +92,7 @@ class Poll:
     woken: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
-        """Let the request look again."""
+        """Let the request check for messages again."""
         if self.woken is not None and not self.woken.done():
             self.woken.set_result(None)
 
@@ -224,7 +221,7 @@ class Occupant:
 
     @property
     def live(self) -> bool:
-        """Whether its last sign of life is younger than its timeout."""
+        """Whether it was seen within its timeout."""
         return time.monotonic() - self.seen_s < self.timeout_s
 
 
@@ -235,7 +232,7 @@ class Presence:
         self._channels: dict[str, dict[str, Occupant]] = {}
 
     def seen(self, channel: str, uuid: str, timeout_s: float) -> Occupant:
-        """A sign of life: joins or stays."""
+        """Note that the client is there: it joins or stays."""
         now = time.monotonic()
         occupants = self._channels.setdefault(channel, {})
         found = occupants.get(uuid)
@@ -249,7 +246,7 @@ class Presence:
         return found
 
     def set_state(self, channel: str, uuid: str, state: dict[str, Any]) -> None:
-        """Replace a client's state. It is no sign of life: who has not subscribed is not there by it."""
+        """Replace a client's state. It does not make the client present: only subscribe and heartbeat do."""
         occupants = self._channels.setdefault(channel, {})
         found = occupants.get(uuid)
         if found is None:
@@ -257,7 +254,7 @@ class Presence:
         found.state = state
 
     def leave(self, channel: str, uuid: str) -> None:
-        """The client says goodbye."""
+        """The client leaves."""
         occupants = self._channels.get(channel, {})
         occupants.pop(uuid, None)
         if not occupants:
@@ -292,7 +289,7 @@ class Presence:
 
 
 TaskListener = Callable[[str, dict[str, Any], str], None]
-"""Told of every message on a task channel: channel, body, publisher uuid."""
+"""Called with every message on a task channel: channel, body, publisher uuid."""
 
 
 class Wire:
@@ -350,7 +347,7 @@ class Wire:
         return timetoken
 
     def send_event(self, environment: str, channel: str, agent_name: str, event: dict[str, Any]) -> int:
-        """A task event of the backend, stored, with the meta of section 7; its timetoken."""
+        """A task event of the backend, stored, with the meta of task events; its timetoken."""
         event = {**event, "protocolVersion": PROTOCOL_VERSION}
         meta = {
             "agentName": agent_name,

@@ -27,18 +27,7 @@ before it happens, so that others overtake it, and a subscribe answer holds its 
 
 PUBLISH = "/publish/*"
 SUBSCRIBE = "/v2/subscribe/*"
-HEARTBEAT = "/v2/presence/*/heartbeat"
-STATE = "/v2/presence/*/data"
-HISTORY = "/v3/history/*"
 TIME = "/time/*"
-CONFIG = "/config.json"
-REGISTRY = "/api/v1/registry/*"
-CONNECT = "/api/v1/auth/agent/connect"
-REFRESH = "/api/v1/auth/agent/refresh"
-RPC = "/api/v1/rpc"
-REQUEST_UPLOAD = "/api/v1/files/request-upload"
-CONFIRM_UPLOAD = "/api/v1/files/confirm-upload"
-STORAGE = "/_storage/*"
 
 Route = Callable[[Call], Awaitable[web.StreamResponse]]
 

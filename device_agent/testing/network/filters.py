@@ -1,4 +1,4 @@
-"""The subscribe filter language (protocol section 7).
+"""The subscribe filter language (docs/protocol.md).
 
 ``== != < > <= >= LIKE CONTAINS``, ``&& || !``, parentheses, fields ``meta.a.b`` and ``data.a.b`` (a bare
 name means ``meta``), strings in either quotes, numbers, ``true`` and ``false``. A comparison with a field
@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 Body = Callable[[], Any]
-"""Gives a message's decoded body; called only by filters that look at it."""
+"""Gives a message's decoded body; called only by filters that use it."""
 
 Filter = Callable[[Any, Body], bool]
 """A compiled filter: ``(meta, body) -> wanted``."""

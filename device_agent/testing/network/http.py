@@ -50,7 +50,7 @@ class Call:
         return value.strip() if scheme.lower() == "bearer" else ""
 
     async def body(self) -> bytes:
-        """The body, decompressed whatever its header calls the form (protocol section 7)."""
+        """The body, decompressed whatever its header calls the form."""
         data = await self.request.read()
         if data and "Content-Encoding" in self.request.headers:
             return inflate(data)
@@ -113,12 +113,12 @@ def dumps(value: Any) -> str:
 
 
 def backend_error(status: int, code: str, message: str) -> HttpError:
-    """Error of the backend API: ``{"code", "error"}`` (protocol section 3.3)."""
+    """Error of the backend API: ``{"code", "error"}``."""
     return HttpError(status, {"code": code, "error": message})
 
 
 def access_denied(channels: list[str], message: str = "Forbidden") -> HttpError:
-    """The 403 of the access manager (protocol section 7)."""
+    """The 403 of the access manager."""
     return HttpError(
         403,
         {

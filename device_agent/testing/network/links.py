@@ -135,7 +135,7 @@ class NetworkLinks:
                 if handler.transport is not None:
                     handler.transport.abort()
             await server.shutdown(_SHUTDOWN_S)
-            # Connections on their way from the listening socket to the server arrive within a few turns.
+            # Connections on their way from the listening socket arrive within a few loop cycles.
             for _ in range(10):
                 await asyncio.sleep(0)
 

@@ -82,7 +82,7 @@ class PubSub:
             channels, _numeric(call, "tt"), _filter(call), call.uuid, token or "", call.path, call.link
         )
         note_presence(self._wire, hub, readable, call, self._settings.presence_timeout_s)
-        # Taken before anybody hears of the subscriber: what is sent because of it must be newer.
+        # Taken before the backend learns of the subscriber: what is sent because of it must be newer.
         now = self._wire.clock.timetoken()
         self._backend.saw_presence(readable)
         if poll.cursor == 0:
@@ -237,7 +237,7 @@ class PresenceApi:
 
 
 def note_presence(wire: Wire, hub: Hub, channels: list[str], call: Call, default_timeout_s: float) -> None:
-    """Take a subscribe or heartbeat as sign of life, with the state that it may carry by channel."""
+    """Note the presence that a subscribe or heartbeat shows, with the state that it may carry by channel."""
     text = call.query.get("heartbeat", "")
     timeout_s = float(text) if text.isdigit() and int(text) > 0 else default_timeout_s
     presence = wire.presence[hub.environment]

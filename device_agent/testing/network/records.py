@@ -48,7 +48,6 @@ class RequestRecord:
     uuid: str
     link: str
     fault: str
-    took_s: float
 
 
 class Records:
@@ -94,7 +93,7 @@ class Records:
         self.notify()
 
     def notify(self) -> None:
-        """Wake whoever waits for a condition."""
+        """Wake all that wait for a condition."""
         if self._watchers:
             for event in self._watchers:
                 event.set()
@@ -114,7 +113,7 @@ class Records:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(f"not so within {timeout_s} s")
-                # Conditions may look at clocks too, so nothing waits longer than this for an event.
+                # Conditions may depend on clocks too, so they are checked at least this often.
                 try:
                     await asyncio.wait_for(event.wait(), min(left, 0.05))
                 except TimeoutError:

@@ -1,10 +1,9 @@
-"""The registry: agents, their cards, and what their instances said at connect (protocol 3, account page)."""
+"""The registry: agents, their cards, and what their instances stated at connect (docs/protocol.md)."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,18 +17,9 @@ _MAX_AUTOMATIC = 10_000
 _REQUIRED_CARD_MEMBERS = ("identity", "capabilities", "tags", "runtime")
 
 
-@dataclass(slots=True)
-class AgentInstance:
-    """One connected process of an agent. ``concurrency`` 0 means unlimited."""
-
-    instance_id: str
-    concurrency: int
-    connected_at_s: float
-
-
 @dataclass(slots=True, eq=False)
 class RegisteredAgent:
-    """A registered agent. ``environment`` is the key set that it lives on now."""
+    """A registered agent. ``environment`` is the key set that it uses now."""
 
     name: str
     agent_id: str
@@ -45,12 +35,13 @@ class RegisteredAgent:
     expected_instances: int = 1
     max_backlog: int | None = None
     max_running_time_s: int | None = None
-    instances: dict[str, AgentInstance] = field(default_factory=dict)
+    instances: dict[str, int] = field(default_factory=dict)
+    """Concurrency of each connected process by its instance id; 0 means unlimited."""
     connects: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def control_channel(self) -> str:
-        """The control channel (protocol section 6)."""
+        """The control channel."""
         return f"agent.{self.agent_id}.control"
 
     @property
@@ -62,11 +53,9 @@ class RegisteredAgent:
         return streams if isinstance(streams, dict) else {}
 
     def connected(self, payload: dict[str, Any]) -> None:
-        """Take over what an instance says of itself at connect."""
+        """Take over what an instance states at connect."""
         instance_id = str(payload["instanceId"])
-        self.instances[instance_id] = AgentInstance(
-            instance_id, _integer(payload, "concurrency", 1), time.time()
-        )
+        self.instances[instance_id] = _integer(payload, "concurrency", 1)
         self.expected_instances = _integer(payload, "expectedInstances", 1)
         if "maxPendingBacklog" in payload:
             self.max_backlog = _integer(payload, "maxPendingBacklog", 0)
@@ -77,7 +66,7 @@ class RegisteredAgent:
             del self.instances[next(iter(self.instances))]
 
     def to_wire(self) -> dict[str, Any]:
-        """The registry's form of the agent (protocol section 3.1)."""
+        """The registry's form of the agent."""
         identity = (self.card or {}).get("identity", {})
         return {
             "agentName": self.name,
@@ -162,7 +151,7 @@ class Registry:
         return found is not None
 
     def visible(self, agent: RegisteredAgent, identity: Requester | None) -> bool:
-        """Whether the agent exists for that reader (protocol section 3.1)."""
+        """Whether the agent exists for that reader."""
         if agent.listing == "public":
             return True
         if identity is None:

@@ -33,10 +33,8 @@ def _redirect(pubnub: Any) -> None:
         raise RuntimeError(f"{ORIGIN_VARIABLE} is not set: where is the stand-in?")
     pubnub.config.origin = origin
     pubnub.config.ssl = False
-    # A client that is stopped during a long-poll closes the socket under its own thread, which may then sleep
+    # A client that is stopped during a long-poll closes the socket under its own thread, which may then wait
     # for the rest of its 310 s; as a daemon it does not keep the process alive so long.
-    pubnub.config.daemon = True
-    # A long-poll that is under way must not keep a process (a test run, a demo) from ending.
     pubnub.config.daemon = True
 
 

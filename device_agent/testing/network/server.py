@@ -93,7 +93,6 @@ class DevNetwork(Admin):
         call = Call(request, link.name)
         if call.segments[0] == "_dev":
             return await self._admin_api.answer(call)
-        started = time.monotonic()
         if link.rtt_s:
             await asyncio.sleep(link.rtt_s / 2)
         fault = self.faults.take(call) if self.faults.rules else None
@@ -109,10 +108,9 @@ class DevNetwork(Admin):
             if response is not None:
                 status = response.status
         finally:
-            took_s = time.monotonic() - started
             kind = fault.kind if fault else ""
             self.records.requested(
-                RequestRecord(time.time(), call.method, call.path, status, call.uuid, link.name, kind, took_s)
+                RequestRecord(time.time(), call.method, call.path, status, call.uuid, link.name, kind)
             )
         if response is None:
             reset(request)

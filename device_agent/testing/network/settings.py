@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 PROTOCOL_VERSION = "2026-05-01"
-"""The only protocol version there is (protocol section 14)."""
+"""The only protocol version there is."""
 
 KEY_SETS: dict[str, tuple[str, str]] = {
     "playground": ("pub-c-dev-playground", "sub-c-dev-playground"),
@@ -14,7 +14,7 @@ KEY_SETS: dict[str, tuple[str, str]] = {
 """Environment name to (publish key, subscribe key)."""
 
 BILLING_ENVIRONMENT = {"free": "playground", "paid": "network"}
-"""Which key set an agent of a billing mode lives on (protocol section 1)."""
+"""Which key set an agent of a billing mode uses."""
 
 BACKEND_UUID = "blocks-backend"
 """Publisher uuid of everything that the backend itself publishes."""
@@ -26,7 +26,7 @@ class TokenLifetimes:
 
     ``control`` names the control token, ``write`` the per-task publish token (T2), ``read`` the caller's
     task token (T4), ``stream`` both stream tokens (T7a, T7c), ``access`` the JWT of connect, refresh and
-    consumer-token (protocol section 5).
+    consumer-token.
     """
 
     control: float = 3600.0
@@ -45,7 +45,7 @@ class Settings:
     enforce_private: bool = False
     """Private agents exist only for their own organisation and for those that hold a grant."""
     control_may_publish: bool = True
-    """The control token may publish task events, as rejections need it (protocol 8.1, check 4)."""
+    """The control token may publish task events, as rejections need it."""
     hold_s: float = 280.0
     """How long an idle long-poll is held before an empty answer."""
     presence_timeout_s: float = 300.0
@@ -60,7 +60,7 @@ class Settings:
     """Pause between accepting a task and sending StartTask."""
     dispatch_when_watched_s: float = 0.0
     """Longest wait for a subscriber on the task channel before StartTask is sent. With 0 there is none, and a
-    caller can miss the first events of a quick task, as it can outside (protocol section 13)."""
+    caller can miss the first events of a quick task, as it can outside."""
     default_backlog: int = 10
     """Tasks that may wait for an agent that does not say ``maxPendingBacklog``."""
     default_running_time_s: float = 3600.0

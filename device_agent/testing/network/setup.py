@@ -1,4 +1,4 @@
-"""The server function on ``setup.{org}.{task}``: every publish there is answered with 403 (protocol 11.1)."""
+"""The server function on ``setup.{org}.{task}``: every publish is answered with 403 (docs/protocol.md)."""
 
 from __future__ import annotations
 

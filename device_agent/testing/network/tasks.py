@@ -80,7 +80,7 @@ class Task:
         self.timers.clear()
 
     def to_wire(self) -> dict[str, Any]:
-        """The RPC form of the task (protocol section 4)."""
+        """The RPC form of the task."""
         return {
             "taskId": self.task_id,
             "agentName": self.agent.name,
@@ -201,11 +201,10 @@ def candidates(
             underway[task.instance_id] = underway.get(task.instance_id, 0) + 1
     found: list[Candidate] = []
     for occupant in occupants:
-        instance = agent.instances.get(occupant.uuid)
-        if instance is None:
+        if occupant.uuid not in agent.instances:
             continue
         active = _count(occupant.state.get("activeTasks"), 0)
-        concurrency = _count(occupant.state.get("concurrency"), instance.concurrency)
+        concurrency = _count(occupant.state.get("concurrency"), agent.instances[occupant.uuid])
         load = active + underway.get(occupant.uuid, 0)
         found.append(Candidate(occupant.uuid, load, concurrency, occupant.joined_s))
     return found

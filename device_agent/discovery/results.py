@@ -5,37 +5,37 @@ from typing import Literal
 
 from device_agent.discovery.system import LineInfo
 
-State = Literal["identified", "candidate", "unknown", "kernel"]
+ChipState = Literal["identified", "candidate", "unknown", "kernel"]
 
 
 @dataclass(frozen=True, slots=True)
-class FoundChip:
+class DetectedChip:
     """What answers at a place of a bus."""
 
     place: int | str
     """An I2C address, or a 1-Wire sensor's id."""
-    state: State
+    state: ChipState
     driver: str = ""
     """The driver that identified it; in state "kernel" the kernel's driver that holds it."""
     what: str = ""
-    """How one knows, or why not."""
+    """How it was identified, or why not."""
     candidates: tuple[str, ...] = ()
     """Drivers whose chips may have this address."""
 
 
 @dataclass(frozen=True, slots=True)
-class FoundI2c:
+class DetectedI2c:
     device: str
     adapter: str
     speaks: str = ""
     """"i2c" or "smbus"; "" where it could not be opened."""
-    chips: tuple[FoundChip, ...] = ()
+    chips: tuple[DetectedChip, ...] = ()
     note: str = ""
     """Why it was not asked, or what went wrong."""
 
 
 @dataclass(frozen=True, slots=True)
-class FoundGpio:
+class DetectedGpio:
     device: str
     label: str = ""
     lines: tuple[LineInfo, ...] = ()
@@ -43,7 +43,7 @@ class FoundGpio:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundPort:
+class DetectedPort:
     """A serial port."""
 
     device: str
@@ -60,7 +60,7 @@ class FoundPort:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundThing:
+class DetectedDevice:
     """A SPI chip select, a PWM chip, a camera, a broker: no more than its place and what it is."""
 
     device: str
@@ -68,17 +68,17 @@ class FoundThing:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ScanResult:
     """Everything."""
 
     board: str = ""
-    gpio: tuple[FoundGpio, ...] = ()
-    i2c: tuple[FoundI2c, ...] = ()
-    spi: tuple[FoundThing, ...] = ()
-    onewire: tuple[FoundChip, ...] = ()
-    serial: tuple[FoundPort, ...] = ()
-    pwm: tuple[FoundThing, ...] = ()
-    cameras: tuple[FoundThing, ...] = ()
-    brokers: tuple[FoundThing, ...] = ()
+    gpio: tuple[DetectedGpio, ...] = ()
+    i2c: tuple[DetectedI2c, ...] = ()
+    spi: tuple[DetectedDevice, ...] = ()
+    onewire: tuple[DetectedChip, ...] = ()
+    serial: tuple[DetectedPort, ...] = ()
+    pwm: tuple[DetectedDevice, ...] = ()
+    cameras: tuple[DetectedDevice, ...] = ()
+    brokers: tuple[DetectedDevice, ...] = ()
     notes: tuple[str, ...] = field(default=())
     """What was left out, and why."""
