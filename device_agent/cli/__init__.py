@@ -1,6 +1,9 @@
 """The command line: `main` finds the command's module by name and imports no other.
 
-Each module has `register(subparsers)`, which adds its parsers with `set_defaults(run=callable(args) -> int)`.
+A new command is one module in this package and one line in `COMMANDS`. The module has `register(subparsers)`,
+which adds its parser with `set_defaults(run=callable(args) -> int)`. What several commands need is in
+`common` (exit codes, arguments, tables), `show` (values and events as text), `control` (the daemon's socket)
+and `live` (a screen that is redrawn).
 """
 
 import argparse
@@ -14,7 +17,7 @@ DESCRIPTION = "Makes the sensors and actuators of this board an agent on the Blo
 
 
 class Verb(NamedTuple):
-    """Where a command background, below `device_agent.cli`, and the line that `--help` shows."""
+    """The module of a command below `device_agent.cli`, and its line in `--help`."""
 
     module: str
     help: str

@@ -64,7 +64,7 @@ class Bme280(BoschSensor[Bme280Config]):
             config.oversampling_temperature, config.oversampling_pressure, config.oversampling_humidity
         )
         self._ctrl_hum = OVERSAMPLING[config.oversampling_humidity]
-        self._calibration: Calibration | None = None
+        self._calibration: HumidityCalibration | None = None
 
     @classmethod
     def points_of(cls, config: Bme280Config) -> tuple[Point, ...]:
@@ -79,7 +79,7 @@ class Bme280(BoschSensor[Bme280Config]):
 
     def _read_calibration(self) -> None:
         address = self.config.address
-        self._calibration = Calibration.of(
+        self._calibration = HumidityCalibration.of(
             self.bus.read(address, CALIBRATION_1, 26), self.bus.read(address, CALIBRATION_2, 7)
         )
 
@@ -112,13 +112,13 @@ class Bme280(BoschSensor[Bme280Config]):
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration(bosch.Calibration):
+class HumidityCalibration(bosch.Calibration):
     """The trimming values of one chip: T1, P1, H1 and H3 unsigned, all others signed (table 16)."""
 
     h: tuple[int, int, int, int, int, int]
 
     @classmethod
-    def of(cls, first: bytes, second: bytes) -> "Calibration":
+    def of(cls, first: bytes, second: bytes) -> "HumidityCalibration":
         """From registers 0x88..0xA1 (26 bytes) and 0xE1..0xE7 (7 bytes). Raises DriverError if blank."""
         common = bosch.Calibration.from_memory(first)
         h2 = int.from_bytes(second[0:2], "little", signed=True)
@@ -128,7 +128,7 @@ class Calibration(bosch.Calibration):
         return cls(common.t, common.p, h=(first[25], h2, second[2], h4, h5, signed(second[6], 8)))
 
 
-def decode(calibration: Calibration, data: bytes) -> dict[str, Value | Flagged]:
+def decode(calibration: HumidityCalibration, data: bytes) -> dict[str, Value | Flagged]:
     """The eight data bytes as temperature (Cel), pressure (hPa), humidity (%); null where skipped."""
     raw_t, raw_h = raw_20(data[3:6]), data[6] << 8 | data[7]
     if raw_t == SKIPPED_20:  # the other two are compensated with the temperature
@@ -144,7 +144,7 @@ def decode(calibration: Calibration, data: bytes) -> dict[str, Value | Flagged]:
     }
 
 
-def compensated_humidity(calibration: Calibration, raw: int, t_fine: int) -> float:
+def compensated_humidity(calibration: HumidityCalibration, raw: int, t_fine: int) -> float:
     """Relative humidity in %, 0 to 100."""
     h1, h2, h3, h4, h5, h6 = calibration.h
     t = t_fine - 76800

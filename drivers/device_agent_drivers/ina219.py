@@ -10,9 +10,9 @@ from device_agent_drivers.power_monitor import (
     CONFIG,
     RESET,
     SHUNT,
-    Calibration,
     PowerMonitor,
     PowerMonitorConfig,
+    ShuntCalibration,
     clipped,
 )
 
@@ -56,7 +56,7 @@ class Ina219(PowerMonitor[Ina219Config]):
         super().__init__(*args, **kwargs)
         config = self.config
         # Section 8.5.1; bit 0 of the register is void and reads 0
-        self.calibration = Calibration.of(
+        self.calibration = ShuntCalibration.of(
             config.shunt_ohms, config.max_current_a, constant=0.04096, mask=0xFFFE, power_factor=20
         )
         gain = next(index for index, mv in enumerate(GAIN_MV) if config.full_mv <= mv)

@@ -10,9 +10,9 @@ from device_agent_drivers.power_monitor import (
     CONFIG,
     RESET,
     SHUNT,
-    Calibration,
     PowerMonitor,
     PowerMonitorConfig,
+    ShuntCalibration,
     clipped,
 )
 
@@ -50,7 +50,7 @@ class Ina226(PowerMonitor[Ina226Config]):
         super().__init__(*args, **kwargs)
         config = self.config
         # Section 7.5; the register has 15 bits
-        self.calibration = Calibration.of(
+        self.calibration = ShuntCalibration.of(
             config.shunt_ohms, config.max_current_a, constant=0.00512, mask=0x7FFF, power_factor=25
         )
         self.setting = (

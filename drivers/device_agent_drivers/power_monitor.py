@@ -50,7 +50,7 @@ class PowerMonitorConfig(DriverConfig):
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class ShuntCalibration:
     """The calibration register, and what one bit of the current and power registers then means."""
 
     register: int
@@ -60,7 +60,7 @@ class Calibration:
     @classmethod
     def of(
         cls, shunt_ohms: float, max_current_a: float, *, constant: float, mask: int, power_factor: int
-    ) -> "Calibration":
+    ) -> "ShuntCalibration":
         """The finest one that covers `max_current_a` and fits the register, whose usable bits are `mask`.
 
         Rounded down, so that the range is never smaller than asked for; a shunt too small for the register
@@ -77,7 +77,7 @@ C = TypeVar("C", bound=PowerMonitorConfig)
 class PowerMonitor(Sensor[C, I2cBus]):
     """One triggered measurement of both voltages a reading; subclasses know the chip's numbers."""
 
-    calibration: Calibration
+    calibration: ShuntCalibration
     setting: int
     """The config register of a triggered measurement."""
 

@@ -1,7 +1,13 @@
 """BME280: the data sheet's formulas and vectors, its traps, and a chip that misbehaves."""
 
 import pytest
-from device_agent_drivers.bme280 import Bme280, Bme280Config, Calibration, decode, longest_measurement_s
+from device_agent_drivers.bme280 import (
+    Bme280,
+    Bme280Config,
+    HumidityCalibration,
+    decode,
+    longest_measurement_s,
+)
 from device_agent_drivers.simulated import bme280 as simulated
 
 from device_agent.driver import ChipReset, DriverError, Flag, Flagged, WrongChip
@@ -21,13 +27,13 @@ def data(raw_p: int, raw_t: int, raw_h: int) -> bytes:
 
 
 def test_the_sheets_example():
-    values = decode(Calibration.of(EXAMPLE, HUMID), data(415148, 519888, 30000))
+    values = decode(HumidityCalibration.of(EXAMPLE, HUMID), data(415148, 519888, 30000))
     assert values["temperature"] == pytest.approx(25.08, abs=0.005)
     assert values["pressure"] == pytest.approx(1006.5327, abs=0.0005)
 
 
 def test_calibration_types_and_packing():
-    calibration = Calibration.of(EXAMPLE, HUMID)
+    calibration = HumidityCalibration.of(EXAMPLE, HUMID)
     assert calibration.t == (27504, 26435, -1000)
     assert calibration.p == (36477, -10685, 3024, 2855, 140, -7, 15500, -14600, 6000)
     assert calibration.h == (75, 355, 0, 0x14D, 0x032, 30)
@@ -37,7 +43,7 @@ def test_calibration_signs_of_the_humidity_part():
     """Every signed value negative, every unsigned one above half of its range: H4 and H5 share a byte."""
     h4, h5 = -1234 & 0xFFF, -567 & 0xFFF
     second = words(-300) + bytes((200, h4 >> 4, h4 & 0xF | (h5 & 0xF) << 4, h5 >> 4, -7 & 0xFF))
-    calibration = Calibration.of(words(65000, -1, -2, 65001, *range(-9, -1)) + b"\0\xfe", second)
+    calibration = HumidityCalibration.of(words(65000, -1, -2, 65001, *range(-9, -1)) + b"\0\xfe", second)
     assert calibration.h == (254, -300, 200, -1234, -567, -7)
     assert calibration.t == (65000, -1, -2)
     assert calibration.p == (65001, *range(-9, -1))
@@ -46,7 +52,7 @@ def test_calibration_signs_of_the_humidity_part():
 @pytest.mark.parametrize("first", [bytes(26), b"\xff" * 26])
 def test_blank_calibration_is_refused(first):
     with pytest.raises(DriverError, match="calibration memory is blank"):
-        Calibration.of(first, HUMID)
+        HumidityCalibration.of(first, HUMID)
 
 
 @pytest.mark.parametrize("temperature", [-39.5, -10.0, -0.01, 0.0, 25.0, 84.9])
@@ -121,10 +127,10 @@ def test_skipped_channels_are_no_points(bench):
 
 
 def test_skipped_values_are_null():
-    values = decode(Calibration.of(EXAMPLE, HUMID), data(0x80000, 519888, 0x8000))
+    values = decode(HumidityCalibration.of(EXAMPLE, HUMID), data(0x80000, 519888, 0x8000))
     assert values["temperature"] == pytest.approx(25.08, abs=0.005)
     assert values["pressure"] == values["humidity"] == Flagged(None, Flag.NOT_READY)
-    nothing = decode(Calibration.of(EXAMPLE, HUMID), data(415148, 0x80000, 30000))
+    nothing = decode(HumidityCalibration.of(EXAMPLE, HUMID), data(415148, 0x80000, 30000))
     assert set(nothing.values()) == {Flagged(None, Flag.NOT_READY)}
 
 

@@ -78,7 +78,7 @@ def stream_meta(sender: str) -> dict[str, str]:
 
 
 @dataclass(slots=True)
-class _Group:
+class _MultipartGroup:
     kind: str
     number: int
     total: int
@@ -106,7 +106,7 @@ class StreamReader:
         self._stream_id = stream_id
         self._format = format_
         self._orders: dict[str, _Order] = {}
-        self._groups: dict[tuple[str, str], _Group] = {}
+        self._groups: dict[tuple[str, str], _MultipartGroup] = {}
         self.faults = 0
 
     def feed(self, payload: Any, sent_ms: float, sender: str, now_s: float) -> list[Inbound]:
@@ -174,7 +174,7 @@ class StreamReader:
         if group is None:
             if len(self._groups) >= GROUPS_MAX:
                 self._groups.pop(next(iter(self._groups)))
-            group = self._groups[key] = _Group(kind, number, total, now_s)
+            group = self._groups[key] = _MultipartGroup(kind, number, total, now_s)
         known = group.parts.get(index)
         if (group.kind, group.number, group.total) != (kind, number, total) or known not in (None, data):
             del self._groups[key]

@@ -22,10 +22,10 @@ from device_agent.network.blocks.http import Http
 
 __all__ = [
     "Heartbeat",
-    "Host",
     "Leave",
     "PNConfiguration",
     "PubNubException",
+    "PubNubHost",
     "RawPublish",
     "SetState",
     "Subscribe",
@@ -47,7 +47,7 @@ class RawPublish(Publish):  # type: ignore[misc]
 class _SharedPoolHandler(AsyncAiohttpRequestHandler):  # type: ignore[misc]
     """Sends through the daemon's pool; opens and closes nothing of its own."""
 
-    def __init__(self, pubnub: "Host") -> None:
+    def __init__(self, pubnub: "PubNubHost") -> None:
         self.pubnub = pubnub
 
     @property
@@ -59,7 +59,7 @@ class _SharedPoolHandler(AsyncAiohttpRequestHandler):  # type: ignore[misc]
     async def close_session(self) -> None: ...
 
 
-class Host:
+class PubNubHost:
     """What the library's endpoints ask of a client.
 
     The library's own client imports 140 modules more (a second HTTP library, an event engine, all endpoints):

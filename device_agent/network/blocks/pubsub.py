@@ -68,7 +68,7 @@ class PubSubClient:
         self.uuid = uuid
         self._http = http
         self._library = pubnub_library
-        self._pn = pubnub_library.Host(config, http)
+        self._pn = pubnub_library.PubNubHost(config, http)
         self.token = token
 
     @property
