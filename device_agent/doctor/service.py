@@ -135,7 +135,7 @@ def reach(url: str) -> str:
 def user_of_the_service(system: System) -> SystemUser | None:
     """The user of the installed unit, with the groups it adds; None without a unit."""
     text = unit_text(system, UNIT)
-    user = system.user(value_of(text, "SystemUser")) if text else None
+    user = system.user(value_of(text, "User")) if text else None
     if user is None:
         return None
     known = system.groups()
