@@ -1,4 +1,4 @@
-"""Buses: one owner thread each. Import the kinds from their modules; hardware libraries load in `open`."""
+"""Buses, one owner thread each. Import the kinds from their modules; hardware libraries load in `open`."""
 
 from device_agent.bus.core import Bus, BusState, Handle, Source
 

@@ -1,20 +1,20 @@
-"""The `[buses.*]` tables: a closed set, told apart by `kind`."""
+"""The `[buses.*]` tables: a closed set, distinguished by `kind`."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class _BusConfig(BaseModel):
+class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+
+class _BusConfig(_Table):
     timeout_s: float = Field(2.0, ge=0.05, le=30, description="Longest time one job may take on this bus.")
 
 
-class PowerConfig(BaseModel):
+class PowerConfig(_Table):
     """A GPIO line that switches the supply of what sits on a bus. Wire it so that undriven means on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     bus: str = Field(description='A bus of kind "gpio".')
     line: int | str = Field(description="Its offset or name.")
@@ -22,10 +22,8 @@ class PowerConfig(BaseModel):
     off_s: float = Field(1.0, ge=0.05, le=60, description="How long the supply is taken away.")
 
 
-class ClearConfig(BaseModel):
+class ClearConfig(_Table):
     """The GPIO lines behind an I2C bus, by which a chip that holds SDA is clocked free."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     bus: str = Field(description='A bus of kind "gpio".')
     scl: int | str
@@ -59,10 +57,8 @@ class GpioBusConfig(_BusConfig):
     )
 
 
-class UsbIdentity(BaseModel):
-    """A USB adapter by what it is instead of by the number it happened to get."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class UsbIdentity(_Table):
+    """A USB adapter, by its identity instead of the number of its node."""
 
     vid: int = Field(ge=0, le=0xFFFF)
     pid: int = Field(ge=0, le=0xFFFF)

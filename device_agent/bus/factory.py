@@ -1,4 +1,4 @@
-"""From a `[buses.*]` table to the handle on real hardware. Imports only the kind that is asked for."""
+"""From a `[buses.*]` table to the handle on real hardware. Imports only the module of that kind."""
 
 from device_agent.bus.config import (
     BusConfig,

@@ -62,7 +62,7 @@ class PwmOutput(Protocol):
         """How the guard sets these, in this order. Raises BusError where it cannot."""
 
     def close(self) -> None:
-        """Release it; it may go on as it was last told."""
+        """Release it; the hardware may go on."""
 
 
 class GpioBus(Handle):

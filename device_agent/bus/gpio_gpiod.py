@@ -22,7 +22,7 @@ from device_agent.bus.system import denied, listed
 from device_agent.errors import BusError, BusGone, BusHeld
 
 CONSUMER = "device-agent"
-# Edges the kernel keeps for a line until they are read; it gives 16 unless asked, and drops the oldest.
+# Edges that the kernel keeps for a line until they are read (default 16); it drops the oldest.
 EDGES_MAX = 1024
 
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ENXIO, errno.EBADF, errno.ESHUTDOWN}
@@ -173,7 +173,7 @@ class GpiodGpio(GpioBus):
 
 
 class _GpiodLine:
-    """A request of one line. `drain` is the event loop's, `close` the bus thread's: hence the lock."""
+    """A request of one line. The event loop calls `drain`, the bus's thread `close`: hence the lock."""
 
     def __init__(self, bus: GpiodGpio, request: Any, line: int | str) -> None:
         self._bus = bus

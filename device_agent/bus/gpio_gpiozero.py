@@ -25,7 +25,7 @@ from device_agent.bus.system import denied
 from device_agent.errors import BusError, BusGone, BusHeld
 
 EDGES_MAX = 4096
-# A factory's ticks are believed when they are this near to the monotonic clock; some count in other units.
+# A factory's ticks are used if they are this near to the monotonic clock; some count in other units.
 TICKS_NEAR_S = 5.0
 _GONE_WORDS = (
     "bad GPIO",
@@ -37,13 +37,13 @@ _GONE_WORDS = (
 
 
 class GpiozeroGpio(GpioBus):
-    """One chip behind one pin factory. `factory` is given by tests: gpiozero's own MockFactory works here."""
+    """One chip behind one pin factory. Tests pass `factory`, such as gpiozero's MockFactory."""
 
     def __init__(self, name: str, config: GpioBusConfig, factory: Any = None) -> None:
         self.name = name
         self.config = config
         self.path = config.chip
-        self._given = factory
+        self._test_factory = factory
         self._factory: Any = None
         self._lines: dict[int, _GpiozeroLine] = {}
         self._debouncer: Debouncer | None = None
@@ -53,7 +53,7 @@ class GpiozeroGpio(GpioBus):
     def open(self) -> None:
         self.close()
         with self._mapped("the chip"):
-            self._factory = self._given or self._make_factory()
+            self._factory = self._test_factory or self._make_factory()
         self._debouncer = Debouncer(f"bus-{self.name}-watch", self._check)
 
     def close(self) -> None:
@@ -105,9 +105,9 @@ class GpiozeroGpio(GpioBus):
         return LGPIOFactory(chip=int(os.path.realpath(self.path).removeprefix("/dev/gpiochip")))
 
     def _check(self) -> None:
-        """Raises BusGone when edges would stop for ever without a word."""
+        """Raises BusGone when no more edges can come and nothing would report it."""
         lgpio = sys.modules.get("lgpio")
-        if self.config.pin_factory != "lgpio" or lgpio is None or self._given is not None:
+        if self.config.pin_factory != "lgpio" or lgpio is None or self._test_factory is not None:
             return
         if not os.path.exists(self.path):
             raise BusGone(f"bus {self.name}: {self.path} is gone")
@@ -179,9 +179,9 @@ class GpiozeroGpio(GpioBus):
         return output
 
     def _hold(self, pin: Any, before: set[int]) -> "LineHold":
-        """What the guard can drive the line with when this process has gone."""
+        """What the guard needs to drive the line after this process has ended."""
         number = getattr(pin, "_number", None)
-        if self._given is not None or not isinstance(number, int):
+        if self._test_factory is not None or not isinstance(number, int):
             return LineHold("", 0, -1)
         if self.config.pin_factory == "lgpio":
             return LineHold("", number, fd_of_line(number, before))
@@ -201,7 +201,7 @@ class GpiozeroGpio(GpioBus):
     # -- errors ----------------------------------------
 
     def _holder(self, what: str) -> str:
-        """Who the kernel says has this line; lgpio does not ask."""
+        """Who has this line, by the kernel; lgpio does not report it."""
         import gpiod
 
         try:
@@ -278,7 +278,7 @@ class GpiozeroInput(_GpiozeroLine):
         super().__init__(bus, pin, line, active_low)
         self._inbox: Inbox[Edge] = Inbox(EDGES_MAX)
         self._take: Callable[[Edge], None] = self._inbox.put
-        self._told_lost = 0
+        self._reported_lost = 0
 
     def start(self, debouncer: Debouncer, debounce_s: float) -> None:
         self._take = debouncer.add(self._inbox, debounce_s, self.read())
@@ -302,10 +302,10 @@ class GpiozeroInput(_GpiozeroLine):
 
     def drain(self) -> Sequence[Edge]:
         edges = self._inbox.drain()
-        lost = self._inbox.lost - self._told_lost
+        lost = self._inbox.lost - self._reported_lost
         if not edges or not lost:
             return edges
-        self._told_lost += lost
+        self._reported_lost += lost
         first = edges[0]
         return (Edge(first.active, first.monotonic_s, lost), *edges[1:])
 

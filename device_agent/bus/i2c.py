@@ -23,7 +23,7 @@ class I2cBus(Handle):
 
     @abstractmethod
     def present(self, address: int) -> bool:
-        """Whether a chip acknowledges this address, asked in the way that disturbs least."""
+        """Whether a chip acknowledges this address, by the probe that disturbs least."""
 
     def read(self, address: int, register: int, size: int) -> bytes:
         return self.transfer(address, bytes((register,)), size)

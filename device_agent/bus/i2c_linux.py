@@ -1,8 +1,8 @@
 """I2C through the kernel's character device, on smbus2.
 
-An adapter that speaks plain I2C carries every transfer in one piece with a repeated start. One that speaks
-SMBus alone (PC chipsets, the kernel's i2c-stub) carries what SMBus can express: a register, up to 32 bytes a
-call. Errors of the kernel become words of `device_agent.errors` here and nowhere else.
+An adapter for plain I2C makes each transfer with a repeated start. One for SMBus alone (PC chipsets, the
+kernel's i2c-stub) can only do what SMBus has: a register and up to 32 bytes for each call. Errors of the
+kernel become exceptions of `device_agent.errors` here and nowhere else.
 """
 
 import errno
@@ -109,14 +109,14 @@ class LinuxI2c(I2cBus):
     def transfer(self, address: int, write: bytes, read_size: int = 0) -> bytes:
         with self._mapped(address):
             smbus = self._open_smbus()
-            # Plain transfers skip the kernel's own check, so ask for it: EBUSY if a driver owns the address.
+            # Plain transfers skip the kernel's check, so request it: EBUSY if a driver owns the address.
             fcntl.ioctl(smbus.fd, I2C_SLAVE, address)
             if smbus.funcs & FUNC_I2C:
                 return self._plain(smbus, address, write, read_size)
             return self._smbus_only(smbus, address, write, read_size)
 
     def present(self, address: int) -> bool:
-        """Asks as `i2cdetect` does: chips that a quick write could upset (EEPROMs) are read instead."""
+        """Probes as `i2cdetect` does: chips that a quick write could change (EEPROMs) are read instead."""
         try:
             with self._mapped(address):
                 smbus = self._open_smbus()
@@ -218,7 +218,7 @@ class LinuxI2c(I2cBus):
             yield
         except BusError:
             raise
-        except TypeError as error:  # smbus2's descriptor is None: closed by another hand
+        except TypeError as error:  # smbus2's descriptor is None: it was closed meanwhile
             raise BusGone(f"bus {self.name}: {self.path} was closed during a transfer") from error
         except ValueError as error:
             raise BusError(f"bus {self.name}, address {address:#04x}: {error}") from error

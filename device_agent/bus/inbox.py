@@ -47,7 +47,7 @@ class Inbox(Generic[T]):
             self._wake()
 
     def fail(self, error: BusError) -> None:
-        """The medium is gone: what waits is still given out, then every `drain` raises this."""
+        """The medium is gone: what waits is still delivered, then every `drain` raises this."""
         with self._lock:
             self._error = self._error or error
             self._wake()
@@ -64,7 +64,7 @@ class Inbox(Generic[T]):
             self._items.clear()
             self._held_bytes = 0
             if self._error is not None:
-                # Stays readable: whoever missed the error at this call is told at the next one.
+                # Stays readable: this call delivers what waits, the next one raises the error.
                 if not items:
                     raise self._error
                 return items

@@ -1,4 +1,4 @@
-"""MQTT as a bus: a local broker that other devices speak to."""
+"""MQTT as a bus: a local broker to which other devices connect."""
 
 from abc import abstractmethod
 from dataclasses import dataclass

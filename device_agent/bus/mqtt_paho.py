@@ -1,6 +1,6 @@
 """A local MQTT broker, on paho-mqtt 2.
 
-One client is one connection: when it is lost, every source says BusGone and the owner of the bus opens
+One client is one connection: when it is lost, every source raises BusGone and the owner of the bus opens
 anew, so that no command waits in a library's queue and arrives late. Callbacks do nothing but hand over.
 """
 
@@ -206,7 +206,7 @@ class _Connection:
         reason = "connection lost"
         try:
             reason = f"connection lost ({self._pump()})"
-        except Exception as error:  # noqa: BLE001 - the thread's life: whatever ends it must be told
+        except Exception as error:  # noqa: BLE001 - whatever ends this thread is reported as the reason
             reason = f"connection lost ({error!r})"
         self._lose(reason)
 
@@ -261,7 +261,7 @@ class _Connection:
             if any(topic_matches_sub(topic, message.topic) for topic in subscription.topics):
                 subscription.put(MqttMessage(message.topic, bytes(message.payload), message.retain))
 
-    # -- what the bus's thread asks ----------------------------------------
+    # -- called on the bus's thread ----------------------------------------
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
         if self._lost:

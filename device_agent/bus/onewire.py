@@ -1,4 +1,4 @@
-"""1-Wire: sensors that the kernel finds and reads, as files; used by drivers on the bus's thread."""
+"""1-Wire: sensors that the kernel finds and reads, as files."""
 
 from abc import abstractmethod
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""1-Wire through the files of the kernel (w1_therm and its like), one folder a sensor."""
+"""1-Wire through the files of the kernel (such as w1_therm), one folder for each sensor."""
 
 import errno
 import os

@@ -12,7 +12,7 @@ from device_agent.bus.system import denied
 from device_agent.errors import BusError, BusGone, BusHeld
 
 ROOT = Path("/sys/class/pwm")
-# A channel's files appear at once, and belong to our group when udev has seen them.
+# A channel's files appear at once, but belong to our group only when udev has handled them.
 EXPORT_LIMIT_S = 1.0
 POLL_S = 0.01
 NS = 1_000_000_000
@@ -22,7 +22,7 @@ _GONE = {errno.ENODEV, errno.ENOENT, errno.ENXIO}
 class SysfsPwm:
     """One channel, such as "pwmchip0/0"; a `PwmOutput`.
 
-    It goes on as it was last told when this process ends: safe values have to be set before.
+    The hardware goes on when this process ends: safe values have to be set before.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SysfsPwm:
         with self._mapped():
             self._export()
             self._open = True
-            # A channel that runs cannot be turned round, and the program before may have done so.
+            # A running channel's polarity cannot be changed, and an earlier program may have inverted it.
             if self._text("polarity") == "inversed":
                 self._write("enable", 0)
                 (self._files / "polarity").write_text("normal")

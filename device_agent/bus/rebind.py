@@ -1,6 +1,6 @@
-"""Taking the kernel's driver off a piece of hardware and putting it back, through its files in /sys.
+"""Unbinding the kernel's driver from hardware and binding it again, through its files in /sys.
 
-It starts a controller that hangs anew. Only root may do so unless a rule gives these files to others.
+This restarts a controller that hangs. Only root may do so unless a rule gives these files to others.
 """
 
 import errno
@@ -12,13 +12,13 @@ from device_agent.bus.system import holder
 from device_agent.errors import BusDenied, BusError, BusGone, BusHeld
 
 DEVICES = Path("/sys/devices")
-# A driver that was put back needs a moment for its node; USB enumerates anew.
+# A driver that was bound again takes a while to make its node; USB enumerates anew.
 NODE_LIMIT_S = 5.0
 POLL_S = 0.05
 
 
 class Rebinder:
-    """Of one bus. `start` is the folder in /sys at which the search for a bound driver begins, upwards."""
+    """For one bus. The search for a bound driver begins at `start`, a folder in /sys, and goes upwards."""
 
     def __init__(self, bus: str) -> None:
         self._bus = bus

@@ -17,11 +17,11 @@ class SerialBus(Handle):
 
     @abstractmethod
     def read(self, size: int, timeout_s: float) -> bytes:
-        """Up to `size` bytes; fewer when `timeout_s` ran out. Drivers that ask use this."""
+        """Up to `size` bytes; fewer when `timeout_s` ran out. For drivers that poll."""
 
     @abstractmethod
     def discard_input(self) -> None:
-        """Forget what has arrived: a late answer looks exactly like the next one."""
+        """Drop what has arrived: a late answer looks exactly like the next one."""
 
     @abstractmethod
     def listen(self) -> Source:

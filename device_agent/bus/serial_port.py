@@ -23,7 +23,7 @@ from device_agent.errors import BusError, BusGone, BusHeld, BusTimeout
 
 # The kernel's own buffer of a tty; more never waits.
 CHUNK_BYTES = 4096
-# What one `drain` takes at most: at 4 Mbaud 160 ms worth, so that one port cannot hold the event loop.
+# What one `drain` takes at most: at 4 Mbaud 160 ms worth, so that one port cannot block the event loop.
 DRAIN_BYTES = 65_536
 
 TTYS = Path("/sys/class/tty")
@@ -86,7 +86,7 @@ class SerialPort(SerialBus):
 
     @property
     def _limit_s(self) -> float:
-        """A call ends before its job's limit, so that a far end that takes nothing does not fault the bus."""
+        """A call ends before its job's limit, so that a far end that is blocked does not fault the bus."""
         return self.config.timeout_s * 0.8
 
     def _refused(self, error: Exception) -> BusError:
@@ -207,7 +207,7 @@ class _PortSource:
 
 
 def find_usb(bus: str, identity: UsbIdentity) -> str:
-    """The node of the one adapter that fits. Raises BusGone (none), BusError (several, with their names)."""
+    """The node of the adapter that matches. Raises BusGone (none), BusError (several, with their names)."""
     from serial.tools.list_ports import comports
 
     ports = [port for port in comports() if port.vid is not None]

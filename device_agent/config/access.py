@@ -27,7 +27,7 @@ class DeviceAccess(Table):
 
 
 class KindAccess(Table):
-    """[access.request], [access.pipe]: a caller needs this too in tasks of that kind; None asks no more."""
+    """[access.request], [access.pipe]: in tasks of that kind a caller needs this as well; None: no more."""
 
     read: Callers | None = None
     drive: Callers | None = None
@@ -36,8 +36,8 @@ class KindAccess(Table):
 class AccessConfig(Table):
     """[access]: who may read, who may drive. Nobody drives unless it is written.
 
-    The order of a `drive` list is a rank. With `preempt` a caller takes a device from one of lower rank, and
-    the owner on the device from everybody; without, whoever came first keeps it.
+    The order of a `drive` list is a rank. With `preempt` a caller takes a device over from a caller of lower
+    rank, and the owner at the device from everybody; without it, the first one keeps it.
     """
 
     read: Callers = ("anyone",)

@@ -10,7 +10,7 @@ from device_agent.records import Point
 
 
 def calibrated_points(points: Iterable[Point], config: DriverConfig) -> tuple[Point, ...]:
-    """The points as callers see them: what bounds the chip's value bounds the calibrated one elsewhere."""
+    """The points as callers see them, with the bounds of the chip's values calibrated as well."""
     return tuple(
         _moved(point, config) if point.name in {*config.scale, *config.offset, *config.calibration} else point
         for point in points
@@ -18,7 +18,7 @@ def calibrated_points(points: Iterable[Point], config: DriverConfig) -> tuple[Po
 
 
 def _moved(point: Point, config: DriverConfig) -> Point:
-    """A point with its bounds calibrated; one that is falling there swaps them."""
+    """A point with its bounds calibrated; a falling calibration swaps them."""
     ends = [None if end is None else calibrated(point.name, end, config) for end in (point.low, point.high)]
     low, high = ends[::-1] if _falls(point.name, config) else ends
     inner = [true for _, true in config.calibration.get(point.name, ())]

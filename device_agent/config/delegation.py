@@ -51,7 +51,7 @@ State = Annotated[DeviceState, Field(strict=False)]
 
 
 class When(Table):
-    """What asks by itself: a value, a state, or time. Exactly one of them.
+    """What triggers a question: a value, a state, or time. Exactly one of them.
 
     `above` holds until the value is at most `below_again` (`below`: at least `above_again`).
     """
@@ -71,20 +71,20 @@ class When(Table):
 
     @property
     def timed(self) -> bool:
-        """Whether it is a moment, not something that holds for a while."""
+        """Whether it triggers at a time, instead of holding for a while."""
         return self.at is not None or self.every_s is not None
 
     @model_validator(mode="after")
     def _one_condition(self) -> "When":
-        given = [name for name in _CONDITIONS if getattr(self, name) not in (None, ())]
-        if len(given) != 1:
+        named = [name for name in _CONDITIONS if getattr(self, name) not in (None, ())]
+        if len(named) != 1:
             raise ValueError(f"must have exactly one of {', '.join(_CONDITIONS)}")
         if self.timed and (self.device or self.point or self.for_s):
-            raise ValueError(f"has {given[0]}, which needs no device, point or for_s: remove them")
+            raise ValueError(f"has {named[0]}, which needs no device, point or for_s: remove them")
         if not self.timed and not self.device:
-            raise ValueError(f"has {given[0]} and no device: add device")
-        if bool(self.point) != (given[0] in ("above", "below", "equals")):
-            raise ValueError(f"has {given[0]}, which needs {'no' if self.point else 'a'} point")
+            raise ValueError(f"has {named[0]} and no device: add device")
+        if bool(self.point) != (named[0] in ("above", "below", "equals")):
+            raise ValueError(f"has {named[0]}, which needs {'no' if self.point else 'a'} point")
         self._check_hysteresis()
         return self
 
@@ -99,7 +99,7 @@ class When(Table):
 
 
 class Attached(Table):
-    """Readings that go with the question: the present ones, and the record of the last `last_s`."""
+    """Readings that are sent with the question: the present ones, and the history of the last `last_s`."""
 
     devices: tuple[str, ...] = Field(min_length=1, max_length=32, strict=False)
     last_s: float | None = Field(None, ge=1, le=2_678_400)
@@ -128,14 +128,14 @@ class AllowedCommand(Table):
 
 
 class FollowUp(Table):
-    """What is said in the same session later; each at most once for a question."""
+    """Messages that follow in the same session; each at most once for a question."""
 
     ended: str | None = Field(None, min_length=1, max_length=MESSAGE_MAX)
-    """When what asked does not hold any more."""
+    """When the condition of `when` has ended."""
     acted: str | None = Field(None, min_length=1, max_length=MESSAGE_MAX)
     """When a command was carried out or refused; the outcome is added."""
     unclear: str | None = Field(None, min_length=1, max_length=MESSAGE_MAX)
-    """When the answer names no command in the form that was asked for; the form is added."""
+    """When the answer names no command in the requested form; the form is added."""
 
 
 class Delegation(Table):
@@ -146,7 +146,7 @@ class Delegation(Table):
     profile: dict[str, Any] | None = Field(None, max_length=64)
     private: bool = False
     when: When | None = None
-    """None: only a `do` of a caller or of the owner asks."""
+    """None: only a `do` of a caller or of the owner triggers it."""
     message: str = Field(min_length=1, max_length=MESSAGE_MAX)
     readings: Attached | None = None
     min_interval_s: float = Field(1800, ge=10, le=31_622_400)
@@ -160,8 +160,8 @@ class Delegation(Table):
 
     @model_validator(mode="after")
     def _one_agent(self) -> "Delegation":
-        given = [one for one in (self.agent, self.agent_id, self.profile) if one is not None]
-        if len(given) != 1:
+        named = [one for one in (self.agent, self.agent_id, self.profile) if one is not None]
+        if len(named) != 1:
             raise ValueError("must have exactly one of agent, agent_id, profile")
         return self
 

@@ -94,7 +94,7 @@ def _template(draft: ConfigDraft, place: str, text: str, rule: Delegation) -> It
             continue
         name, _, point = key.partition(".")
         if name in draft.device_names and name not in draft.devices:
-            continue  # its own table is wrong, and says so
+            continue  # its own table is wrong, which is reported already
         device = draft.devices.get(name)
         points = [one.name for one in device.points] if device is not None else []
         if point not in points:
@@ -151,7 +151,7 @@ def _command(draft: ConfigDraft, rule: str, place: str, command: AllowedCommand)
 
 
 def _check_action(device: DraftDevice, command: AllowedCommand) -> None:
-    # What gives or takes a file has nobody here to give it to.
+    # An action that makes a file has no receiver here.
     actions = {action.name: action for action in device.driver.actions if not action.gives}
     if command.action not in actions:
         known = ", ".join(sorted(actions)) or "none"

@@ -1,4 +1,4 @@
-"""What could be read of a configuration so far: cross checks work on it, so that all faults show at once."""
+"""The parts of a configuration that could be read: cross checks use it, so that all faults show at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DraftDevice:
-    """One device whose own table is right, with what its driver says of it."""
+    """One device whose own table is right, with its driver's points, claims and safe values."""
 
     name: str
     driver_name: str
@@ -67,7 +67,7 @@ def ask(place: str, driver_name: str, call: Callable[[], T]) -> T:
         return call()
     except (ValidationError, ConfigError):
         raise
-    except Exception as error:  # foreign code: its fault must not hide the others
+    except Exception as error:  # foreign code: its failure must not hide the other problems
         cause = " ".join(str(error).split())
         raise ConfigError(
             f'{place}: driver "{driver_name}" failed on this table ({type(error).__name__}: {cause}): '
@@ -78,7 +78,7 @@ def ask(place: str, driver_name: str, call: Callable[[], T]) -> T:
 def describe(
     name: str, driver_name: str, driver: type[Driver[Any, Any]], config: DriverConfig
 ) -> DraftDevice:
-    """What a driver says of one device so configured. Raises ConfigError for a driver that fails."""
+    """One device as its driver describes it. Raises ConfigError for a driver that fails."""
     place = f"devices.{name}"
     safe_of = getattr(driver, "safe_of", None)
     return DraftDevice(

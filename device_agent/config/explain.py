@@ -75,7 +75,7 @@ def sentences(error: ValidationError, place: str, table: Any, model: type[BaseMo
     """One sentence for each fault in one table. `place` is the table's own, such as "devices.climate"."""
     faults: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
-        if not _no_number(detail):  # said once for the whole file, before any model saw it
+        if not _no_number(detail):  # reported once for the whole file, before validation
             faults.setdefault(_without_branches(detail, table), []).append(detail)
     return [
         _sentence(place, path, details, model)
@@ -111,7 +111,7 @@ def _overshadowed(
     details: list[ErrorDetails],
     faults: Mapping[tuple[str | int, ...], list[ErrorDetails]],
 ) -> bool:
-    """Whether a fault further in says it better: "not a text" helps nobody whose table lacks a key."""
+    """Whether a fault further in explains it better: "not a text" does not help if a key is missing."""
     shallow = all(detail["type"].endswith(("_type", "too_short")) for detail in details)
     return shallow and any(len(other) > len(path) and other[: len(path)] == path for other in faults)
 
@@ -130,7 +130,7 @@ def _sentence(
         return unknown_key(where.rpartition(".")[0], key, known)
     wish = " or ".join(dict.fromkeys(_wish(one, key) for one in details))
     value = "" if isinstance(detail["input"], Mapping) else f" = {show(detail['input'], key)}"
-    # A model's own validator may speak in whole sentences instead of "must be …".
+    # A model's own validator may have a whole sentence instead of "must be …".
     return f"{where}{value}{'' if wish.startswith(('must ', 'is ')) else ':'} {wish}"
 
 

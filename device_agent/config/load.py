@@ -1,4 +1,4 @@
-"""From a TOML file to a `Config`, or to one error that holds every fault of the file."""
+"""Reads a TOML file into a `Config`, or raises one error with every fault of the file."""
 
 import math
 import os
@@ -132,7 +132,7 @@ def _too_deep(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _no_numbers(document: dict[str, Any]) -> Iterator[str]:
-    """TOML knows nan, inf and numbers of any length; a device does not."""
+    """TOML allows nan, inf and numbers of any length; a device does not."""
     waiting = _children("", document)
     while waiting:
         place, value = waiting.pop()

@@ -104,7 +104,7 @@ class StateConfig(Table):
         if not isinstance(value, dict) or "runtime_directory" in value:
             return value
         directory = value.get("directory", STATE_DIRECTORY)
-        wrong = not isinstance(directory, str) or "\0" in directory  # the field itself says so
+        wrong = not isinstance(directory, str) or "\0" in directory  # the field's own check reports it
         inside = "run" if wrong else f"{directory}/run"
         return {**value, "runtime_directory": (info.context or {}).get("runtime_directory") or inside}
 
@@ -145,7 +145,7 @@ class StreamConfig(Table):
     overflow: Literal["drop-oldest", "thin", "refuse"] = "drop-oldest"
     link_loss_grace_s: float = Field(10, ge=0, le=86_400)
     caller_silence_s: float | None = Field(None, ge=1, le=86_400)
-    """A caller that says nothing for so long is taken to be gone: what it drove goes to safe."""
+    """A caller that sends nothing for so long counts as gone: what it drove goes to safe."""
 
     @property
     def outward(self) -> bool:

@@ -17,7 +17,7 @@ from device_agent.config.types import NAME_MAX, WORD
 from device_agent.driver import Actuator, Listener, Point, Within
 from device_agent.records import is_number
 
-# Beyond this a calibration is a slip of the keyboard, and doubles begin to lose whole numbers.
+# A larger calibration is a typing error, and doubles begin to lose whole numbers.
 FACTOR_MAX = 1e12
 
 # Kinds of bus that the guard can use.
@@ -33,7 +33,7 @@ def actuators_and_calibration(device: DraftDevice) -> Iterator[str]:
 
 
 def conditions(draft: ConfigDraft) -> Iterator[str]:
-    """Every `only_while` that names what is not there, or asks for what cannot be."""
+    """Every `only_while` that names what does not exist, or wants an impossible value."""
     for device in draft.devices.values():
         for other, points in getattr(device.config, "only_while", {}).items():
             place = f"devices.{device.name}.only_while.{other}"
@@ -173,7 +173,7 @@ def _tables(device: DraftDevice, numbers: list[str]) -> Iterator[str]:
 
 
 def _limits_in_time(device: DraftDevice, numbers: list[str]) -> Iterator[str]:
-    """`stale_after_s` is for what speaks by itself, `frozen_after_s` for numbers that are measured."""
+    """`stale_after_s` is for devices that send by themselves, `frozen_after_s` for measured numbers."""
     config, everything = device.config, [point.name for point in device.points]
     for key, limit, known in (
         ("stale_after_s", config.stale_after_s, everything),

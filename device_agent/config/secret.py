@@ -1,4 +1,4 @@
-"""The API keys, each from its three places. They are never in the configuration, a log or a message."""
+"""The API keys, each from one of three places. They are never in the configuration, a log or a message."""
 
 import os
 import re

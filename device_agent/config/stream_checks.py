@@ -29,7 +29,7 @@ def streams(draft: ConfigDraft) -> Iterator[str]:
 
 
 def _instances(draft: ConfigDraft) -> Iterator[str]:
-    """A reader counts one writer's messages: two on one channel would be taken for each other's repeats."""
+    """A reader counts one writer's messages: two writers on one channel would count as repeats."""
     agent = draft.agent
     if agent is None or agent.instances == 1:
         return

@@ -14,7 +14,7 @@ RETAIN = 0x01
 CLEAN_SESSION, WITH_PASSWORD, WITH_USERNAME = 0x02, 0x40, 0x80
 PROTOCOL_LEVEL = 4
 KEEPALIVE_S = 30
-# Of its own: the broker would end the connection of a daemon that only sleeps.
+# Not the daemon's: the broker would end the connection of a daemon that is only stopped.
 CLIENT_ID = "device-agent-guard"
 # One call on the socket; the whole is tried again when it runs out.
 LIMIT_S = 2.0

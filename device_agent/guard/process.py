@@ -207,7 +207,7 @@ class Guard:
         self._actuators[message["device"]] = GuardedActuator(message["device"], message["place"], actions)
         for action in actions:
             if action.fd >= 0:
-                self._poll.register(action.fd, 0)  # tells when what it belongs to is gone
+                self._poll.register(action.fd, 0)  # reports when its chip, port or board is gone
 
     def _lost(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         """The daemon has closed the device: its lines would be left as they are, so they go to safe."""
