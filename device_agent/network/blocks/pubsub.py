@@ -119,7 +119,7 @@ class PubSubClient:
             if time.monotonic() - sent_s >= limit_s - 0.05:
                 return None
             raise
-        return _batch(channel, answer)
+        return parse_batch(channel, answer)
 
     async def heartbeat(self, channel: str, state: Mapping[str, Any], limit_s: float) -> None:
         await self._result(
@@ -163,7 +163,7 @@ class PubSubClient:
                 result = await endpoint.result()
         except self._library.PubNubException as error:
             self._http.connectivity.answered()
-            raise _refusal(what, error) from None
+            raise refusal_of(what, error) from None
         except (ValueError, KeyError, IndexError, TypeError) as error:
             self._http.connectivity.answered()
             raise Refused(f"{what}: the answer is not what the protocol says ({error})", 502) from None
@@ -171,7 +171,8 @@ class PubSubClient:
         return result
 
 
-def _refusal(what: str, error: Any) -> Refused:
+def refusal_of(what: str, error: Any) -> Refused:
+    """The error that stands for a PubNubException: TokenRefused for HTTP 403, with the parsed answer."""
     status = (
         getattr(getattr(error, "status", None), "status_code", None) or getattr(error, "_status_code", 0) or 0
     )
@@ -185,7 +186,8 @@ def _refusal(what: str, error: Any) -> Refused:
     return Refused(sentence, int(status))
 
 
-def _batch(channel: str, answer: Any) -> Batch:
+def parse_batch(channel: str, answer: Any) -> Batch:
+    """The parsed answer of a long-poll. Raises ProtocolFault; single malformed messages are left out."""
     if not isinstance(answer, dict) or not isinstance(answer.get("t"), dict):
         raise ProtocolFault(f"subscribe to {channel}: the answer has no timetoken")
     position = answer["t"]
