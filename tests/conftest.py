@@ -1,7 +1,9 @@
 """What holds for all tests."""
 
 import importlib.util
+import re
 import signal
+from pathlib import Path
 
 import pytest
 from support.official_client import excuse_requests
@@ -17,6 +19,12 @@ if importlib.util.find_spec("hypothesis") is not None:
     # How long one example takes says how busy the machine is, not whether it is right.
     settings.register_profile("any-machine", deadline=None)
     settings.load_profile("any-machine")
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a short name: daemons have their sockets inside, and the path of one holds at most 107 bytes."""
+    return tmp_path_factory.mktemp(re.sub(r"\W", "_", request.node.name)[:10])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

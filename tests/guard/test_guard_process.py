@@ -19,8 +19,8 @@ from device_agent.safety import guard_connection
 ROOT = Path(__file__).parents[2]
 # What the guard may have loaded besides what the bare interpreter has; each name costs memory on every board.
 LIGHT = {
-    "__future__", "_collections_abc", "_socket", "_stat", "_struct", "fcntl", "genericpath", "os", "os.path",
-    "posixpath", "select", "stat", "struct",
+    "__future__", "_collections_abc", "_socket", "_stat", "_struct", "errno", "fcntl", "genericpath", "os",
+    "os.path", "posixpath", "select", "stat", "struct",
 }  # fmt: skip
 OWN_MEMORY_MAX_KB = 5000
 
