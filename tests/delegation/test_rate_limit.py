@@ -1,17 +1,13 @@
-"""How often the service is asked, and what survives in the book."""
+"""How often the service is asked."""
 
 import asyncio
 import random
-from pathlib import Path
 
 import pytest
 
 from device_agent.delegation.rate_limit import POLL_MAX_S, REQUESTS_A_MINUTE, RETRY_MAX_S, RateLimit
-from device_agent.delegation.state_file import Exchange, RuleState, StateFile
-from device_agent.delegation.timestamps import Stamp
 from device_agent.errors import Unreachable
 from device_agent.network.sessions_api import NotNow
-from device_agent.store.store_thread import StoreThread
 from device_agent.testing import SteppedClock
 
 
@@ -45,28 +41,3 @@ def test_full_jitter_and_a_wait_that_the_service_names() -> None:
     assert pace._wait_s() == 0
     assert pace.retry_after_s(NotNow("x", 429, "", 40.0), 0) >= 41
     assert pace._wait_s() == 40  # for every delegation
-
-
-async def test_the_book_remembers_and_forgets_what_is_not_configured(tmp_path: Path) -> None:
-    thread = StoreThread()
-    path = tmp_path / "delegations.json"
-    book = StateFile(path, thread)
-    await book.load(["a", "b"])
-    began = Stamp("boot", 1.5, 7)
-    exchange = Exchange(id="x", cause="hot", conditional=True, asked_at_ms=7, began=began, sends=1)
-    book.rules["a"] = RuleState(active=True, asks=[began], exchange=exchange, last={"at": 7})
-    assert await book.save()
-    assert path.stat().st_mode & 0o777 == 0o600
-    again = StateFile(path, thread)
-    await again.load(["a", "c"])
-    assert again.rules == {"a": book.rules["a"], "c": RuleState()}
-    await thread.close()
-
-
-async def test_a_full_disk_is_said_and_counted(tmp_path: Path) -> None:
-    thread = StoreThread()
-    book = StateFile(tmp_path / "missing" / "delegations.json", thread)
-    await book.load(["a"])
-    assert not await book.save()
-    assert book.failures == 1
-    await thread.close()
