@@ -359,17 +359,10 @@ class CommandExecutor:
         """The ack, which the Journal gives again to whoever repeats the id."""
         ack, now_ms = outcome.ack(command.id), self._clock.now_ms()
         self._journal.finish_command(actor.journal_key, ack, now_ms)
-        what, error = describe(command), outcome.error
-        rule = "" if error is None else f"{error.code}: {error.message}"
-        self._journal.actuation(now_ms, actor.label, command.device, what[:500], ack.state.value, rule[:500])
-        log.info(
-            "command",
-            who=actor.label,
-            device=command.device,
-            what=what[:200],
-            state=ack.state.value,
-            rule=rule,
-        )
+        who, device, what, state = actor.label, command.device, describe(command), ack.state.value
+        rule = "" if ack.error is None else f"{ack.error.code}: {ack.error.message}"
+        self._journal.actuation(now_ms, who, device, what[:500], state, rule[:500])
+        log.info("command", who=who, device=device, what=what[:200], state=state, rule=rule)
         return ack
 
     def _take_lease(self, plan: CommandPlan) -> None:

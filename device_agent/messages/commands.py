@@ -1,4 +1,4 @@
-"""What callers may send on a stream (design section 4), checked for form. Pydantic stands at this edge."""
+"""What callers may send on a stream (docs/events.md), checked for form and against what devices declare."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from device_agent.errors import Rejected
-from device_agent.records import Action, Value
+from device_agent.records import Action, Argument, Point, Value, is_number
 
 # A command is small; a caller that sends more is refused before anything is built from it.
 VALUES_MAX = 64
@@ -17,16 +17,16 @@ Name = Annotated[str, Field(min_length=1, max_length=64)]
 CommandId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Word(BaseModel):
+class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class _Command(_Word):
+class _Command(_Message):
     id: CommandId
     device: Name
     ttl_ms: int = Field(5000, ge=0, le=86_400_000)
     dry_run: bool = False
-    """Say what would happen; nothing moves, and the id is not spent."""
+    """Say what would happen; nothing moves, and the id is not used up."""
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -63,17 +63,19 @@ class Do(_Command):
     _check = field_validator("args")(_plain)
 
 
-class Pause(_Word):
+class Pause(_Message):
     """Send no readings until `resume`."""
 
     kind: Literal["pause"]
 
 
-class Resume(_Word):
+class Resume(_Message):
+    """Send readings again."""
+
     kind: Literal["resume"]
 
 
-class Rate(_Word):
+class Rate(_Message):
     """How often, and from which change on, readings of a device (of all, without one) are wanted."""
 
     kind: Literal["rate"]
@@ -83,21 +85,21 @@ class Rate(_Word):
     dead_band: float | int | None = Field(None, ge=0)
 
 
-class Select(_Word):
+class Select(_Message):
     """Only these devices' readings are wanted."""
 
     kind: Literal["select"]
     devices: list[Name] = Field(max_length=256)
 
 
-class Replay(_Word):
+class Replay(_Message):
     """Send again what is still there, from this number on."""
 
     kind: Literal["replay"]
     from_seq: int = Field(ge=1, le=2**53)
 
 
-class Stop(_Word):
+class Stop(_Message):
     """The emergency stop: everything to safe, and nothing moves until it is released at the device."""
 
     kind: Literal["stop"]
@@ -105,24 +107,25 @@ class Stop(_Word):
 
 
 Command = Set | Do
-SessionWord = Pause | Resume | Rate | Select | Replay
-Word = Annotated[Set | Do | Stop | Pause | Resume | Rate | Select | Replay, Field(discriminator="kind")]
-_ADAPTER: TypeAdapter[Any] = TypeAdapter(Word)
-# What the agent itself says; on a stream that two instances share, the other one's words come in as well.
+SessionCommand = Pause | Resume | Rate | Select | Replay
+_ADAPTER: TypeAdapter[Command | Stop | SessionCommand] = TypeAdapter(
+    Annotated[Command | Stop | SessionCommand, Field(discriminator="kind")]
+)
+# What the agent itself sends; on a stream that two instances share, the other one's events come in as well.
 OWN_KINDS = frozenset({"reading", "status", "gap", "ack", "control"})
 
 
-def parse(event: Any) -> Command | Stop | SessionWord:
+def parse(event: Any) -> Command | Stop | SessionCommand:
     """Raises Rejected `invalid_value` with a sentence that says which member and why."""
     try:
-        return _ADAPTER.validate_python(event)  # type: ignore[no-any-return]
+        return _ADAPTER.validate_python(event)
     except ValidationError as error:
-        raise Rejected("invalid_value", sentence(error)) from None
+        raise Rejected("invalid_value", explain(error)) from None
     except RecursionError:
         raise Rejected("invalid_value", "the event is nested too deeply") from None
 
 
-def sentence(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """The first fault of a pydantic error as one sentence."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"] if not _is_tag(part)) or "the event"
@@ -141,7 +144,7 @@ def id_of(event: Any) -> str:
     return value[:200] if isinstance(value, str) else ""
 
 
-def checked_values(values: dict[str, Any], points: Any, device: str) -> dict[str, Value]:
+def checked_values(values: Mapping[str, Any], points: Mapping[str, Point], device: str) -> dict[str, Value]:
     """Values by point, of the right type and in range. Raises Rejected."""
     clean: dict[str, Value] = {}
     for name, value in values.items():
@@ -155,16 +158,16 @@ def checked_values(values: dict[str, Any], points: Any, device: str) -> dict[str
     return clean
 
 
-def checked_value(value: Any, item: Any, place: str) -> Value:
+def checked_value(value: Any, item: Point | Argument, place: str) -> Value:
     """One value against a Point's or Argument's type and bounds. Raises Rejected."""
     if item.type == "boolean":
         good = isinstance(value, bool)
     elif item.type == "string":
         good = isinstance(value, str)
     elif item.type == "integer":
-        good = isinstance(value, int) and not isinstance(value, bool)
+        good = isinstance(value, int) and is_number(value)
     else:
-        good = isinstance(value, (int, float)) and not isinstance(value, bool)
+        good = is_number(value)
     if not good:
         raise Rejected("invalid_value", f"{place} takes a {item.type}, not {value!r:.60}")
     low, high = item.minimum, item.maximum

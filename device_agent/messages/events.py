@@ -1,7 +1,6 @@
-"""The events of design section 4 as the very bytes that go out.
+"""The events that callers get (docs/events.md), as the bytes that go out.
 
-An event is encoded once; its number is put in the middle (`EventDraft.numbered`), so that several streams
-can share the work.
+An event is encoded once for all streams; each puts its own number in the middle (`EventDraft.numbered`).
 """
 
 import json

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from device_agent.errors import Rejected
-from device_agent.messages.commands import sentence
+from device_agent.messages.commands import explain
 from device_agent.network import Part
 
 INPUT_ID = "request"
@@ -92,7 +92,7 @@ _ADAPTER: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discrimina
 def parse_request(parts: Sequence[Part], *, takes_file: bool) -> tuple[Request, Part | None]:
     """The request of a request task, and the file that comes with it. `takes_file`: the card declares one.
 
-    Raises Rejected `invalid_value` with a sentence that says which part or field, and why.
+    Raises Rejected `invalid_value` with a explain that says which part or field, and why.
     """
     inputs = [INPUT_ID, FILE_ID] if takes_file else [INPUT_ID]
     by_id: dict[str, Part] = {}
@@ -111,7 +111,7 @@ def parse_request(parts: Sequence[Part], *, takes_file: bool) -> tuple[Request, 
     try:
         request = _ADAPTER.validate_json(text)
     except ValidationError as error:
-        raise Rejected("invalid_value", f"{INPUT_ID}: {sentence(error)}") from None
+        raise Rejected("invalid_value", f"{INPUT_ID}: {explain(error)}") from None
     if file is not None and request.op != "do":
         raise Rejected("invalid_value", f"{FILE_ID}: op {request.op} takes no file")
     if file is not None and file.text is None and file.artifact is None:
@@ -130,5 +130,5 @@ def parse_pipe_request(parts: Sequence[Part]) -> PipeRequest:
         try:
             return PipeRequest.model_validate_json(part.text or "{}")
         except ValidationError as error:
-            raise Rejected("invalid_value", f"{INPUT_ID}: {sentence(error)}") from None
+            raise Rejected("invalid_value", f"{INPUT_ID}: {explain(error)}") from None
     return PipeRequest()

@@ -12,7 +12,7 @@ from device_agent.commands.delegation_action import describe_delegation
 from device_agent.devices.description import describe
 from device_agent.errors import Rejected
 from device_agent.history.history_service import HistoryService
-from device_agent.messages.commands import sentence
+from device_agent.messages.commands import explain
 from device_agent.messages.events import reading_members
 from device_agent.messages.requests import HistoryRequest
 from device_agent.network.blocks.network import BlocksNetwork
@@ -110,11 +110,11 @@ class ControlHandlers(LocalHandlers):
         return [*devices, *map(describe_delegation, self._executor.delegation_actions.values())]
 
     async def history(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """The history of design section 5; `data` holds the readings."""
+        """The history (docs/events.md); `data` holds the readings."""
         try:
             asked = HistoryRequest.model_validate(dict(question))
         except ValidationError as error:
-            raise Rejected("invalid_value", sentence(error)) from None
+            raise Rejected("invalid_value", explain(error)) from None
         answer = await self._history_service.answer(
             asked, lambda _: True, limit_bytes=HISTORY_MAX_BYTES, limit_s=HISTORY_LIMIT_S
         )

@@ -46,7 +46,7 @@ class LocalHandlers:
         return reading_members(await self.device(question).read_now())
 
     async def command(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """A `set` or `do` of design section 4; the id may be left out. With `dry_run` nothing moves."""
+        """A `set` or `do` (docs/events.md); the id may be left out. With `dry_run` nothing moves."""
         event = {name: value for name, value in question.items() if name not in ("op", "dry_run")}
         event["kind"] = question["op"]
         event.setdefault("id", f"local-{time.time_ns()}")

@@ -17,7 +17,7 @@ from device_agent.commands.authorization import Actor, may
 from device_agent.config.access import AccessConfig
 from device_agent.devices.device import Device
 from device_agent.errors import NetworkError, Rejected
-from device_agent.messages.commands import Pause, Rate, Replay, Resume, Select, SessionWord, parse
+from device_agent.messages.commands import Pause, Rate, Replay, Resume, Select, SessionCommand, parse
 from device_agent.messages.events import EventDraft
 from device_agent.messages.requests import PipeRequest, parse_pipe_request
 from device_agent.network import TaskLink, TerminalState
@@ -59,7 +59,7 @@ class SavedSession:
     def to_journal(self) -> dict[str, Any]:
         return {"announced": self.announced, "words": self.commands}
 
-    def add(self, command: SessionWord) -> None:
+    def add(self, command: SessionCommand) -> None:
         """This command is in force, instead of an earlier one about the same."""
         members = command.model_dump(exclude_none=True)
         match command:
@@ -248,7 +248,7 @@ class PipeSession:
 
     # -- session commands ----------------------------------------
 
-    def on_command(self, stream: SessionStream, command: SessionWord) -> dict[str, Any]:
+    def on_command(self, stream: SessionStream, command: SessionCommand) -> dict[str, Any]:
         """Carry out a session command that came on `stream`; the members that its answer adds.
 
         All dedicated streams of the session follow, and a later process remembers it; `replay` concerns
@@ -269,7 +269,7 @@ class PipeSession:
         return {}
 
     def _apply_request(self, request: PipeRequest) -> None:
-        commands: list[SessionWord] = []
+        commands: list[SessionCommand] = []
         if request.devices is not None:
             commands.append(Select(kind="select", devices=list(request.devices)))
         if request.every_s is not None:
@@ -278,7 +278,7 @@ class PipeSession:
             self._check_devices(command)
             self._apply(command)
 
-    def _check_devices(self, command: SessionWord) -> None:
+    def _check_devices(self, command: SessionCommand) -> None:
         known = {name for stream in self.dedicated for name in stream.scope.devices}
         named = command.devices if isinstance(command, Select) else []
         if isinstance(command, Rate) and command.device is not None:
@@ -287,7 +287,7 @@ class PipeSession:
             if name not in known:
                 raise Rejected("unknown_device", f"no stream of this session carries a device {name!r}")
 
-    def _apply(self, command: SessionWord) -> None:
+    def _apply(self, command: SessionCommand) -> None:
         for stream in self.dedicated:
             if stream.subscription is not None:
                 stream.subscription.apply(command)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from device_agent.commands.authorization import Actor
 from device_agent.devices.device import Device
-from device_agent.messages.commands import SessionWord
+from device_agent.messages.commands import SessionCommand
 from device_agent.messages.events import EventDraft
 from device_agent.network import TaskLink
 from device_agent.store.outbox.channel_queue import ChannelQueue
@@ -21,7 +21,7 @@ from device_agent.tasks.subscription import ByteSubscription, Subscription
 class StreamOwner(Protocol):
     """What a stream asks of the session that made it."""
 
-    def on_command(self, stream: "SessionStream", command: SessionWord) -> Mapping[str, Any]:
+    def on_command(self, stream: "SessionStream", command: SessionCommand) -> Mapping[str, Any]:
         """Carry out a session command that came on `stream`; what its answer adds. Raises Rejected."""
 
     def answer(self, draft: EventDraft) -> None:

@@ -12,7 +12,7 @@ from device_agent.commands.authorization import Actor
 from device_agent.errors import BusError, DriverError, Rejected
 from device_agent.messages import events
 from device_agent.messages.acks import Ack, AckState
-from device_agent.messages.commands import OWN_KINDS, Do, SessionWord, Set, Stop, id_of, parse
+from device_agent.messages.commands import OWN_KINDS, Do, SessionCommand, Set, Stop, id_of, parse
 from device_agent.messages.events import EventDraft
 from device_agent.network import Inbound, Stream, TaskLink
 from device_agent.tasks.services import Services
@@ -23,7 +23,7 @@ log = structlog.get_logger("stream")
 # Commands of one stream under way at once; more wait in the network's queue.
 COMMANDS_AT_ONCE = 32
 
-SessionHandler = Callable[[SessionWord], Mapping[str, Any]]
+SessionHandler = Callable[[SessionCommand], Mapping[str, Any]]
 """Carries out a session command and returns what its answer adds. Raises Rejected."""
 
 
@@ -156,7 +156,7 @@ class StreamInput:
             command, sender, age_ms=age_ms, devices=names, possible_senders=possible_senders
         )
 
-    def _session_command(self, command: SessionWord) -> None:
+    def _session_command(self, command: SessionCommand) -> None:
         try:
             answer = {"ok": True, **self._session(command)}
         except Rejected as rejected:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from device_agent.clock import Clock
 from device_agent.devices.device import Device
 from device_agent.messages import events
-from device_agent.messages.commands import Pause, Rate, Resume, Select, SessionWord
+from device_agent.messages.commands import Pause, Rate, Resume, Select, SessionCommand
 from device_agent.messages.events import EventDraft
 from device_agent.records import Reading
 from device_agent.store.outbox.channel_queue import ChannelQueue
@@ -87,7 +87,7 @@ class Subscription:
 
     # -- session commands ----------------------------------------
 
-    def apply(self, command: SessionWord) -> None:
+    def apply(self, command: SessionCommand) -> None:
         """Follow `pause`, `resume`, `select` or `rate`, as far as it concerns this stream's devices."""
         match command:
             case Pause() | Resume():

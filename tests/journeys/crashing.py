@@ -23,12 +23,14 @@ STEPS = tuple(
     str(PACKAGE / name)
     for name in (
         "commands/executor.py",
+        "commands/plan.py",
         "devices/device.py",
         "devices/dispatcher.py",
         "tasks/session_stream.py",
         "tasks/stream_input.py",
         "tasks/subscription.py",
         "safety/safe_states.py",
+        "safety/permit.py",
         "safety/safe_recorder.py",
         "store/journal/journal.py",
         "store/outbox/channel_queue.py",

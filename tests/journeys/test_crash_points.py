@@ -12,7 +12,7 @@ __all__ = ["heard", "outage"]  # fixtures
 
 # A command takes about 150 steps here, and the readings that go on meanwhile some hundred in the same time.
 STEPS_MAX = 400
-COMMAND_STEPS = 50
+COMMAND_STEPS = 40
 
 
 def start_crashing(world: Any) -> Path:
