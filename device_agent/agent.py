@@ -1,4 +1,4 @@
-"""The one place that wires all together, and the order in which it starts and stops."""
+"""The daemon: all parts wired together, and the order in which they start and stop."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from device_agent import __version__
-from device_agent.background import BackgroundTasks
+from device_agent.background import BackgroundTasks, first_of
 from device_agent.card.compare import CardWatch
 from device_agent.clock import Clock
 from device_agent.commands.control_side import build_control
@@ -22,7 +22,6 @@ from device_agent.operate.control_handlers import ControlHandlers, DiskUse
 from device_agent.operate.control_socket import ControlSocket
 from device_agent.operate.reload import Reloader
 from device_agent.operate.systemd import Notifier
-from device_agent.records import ReadingSubscriber
 from device_agent.store.history.history_recorder import HistoryRecorder
 from device_agent.store.journal.journal import Journal, cut_off
 from device_agent.store.outbox.outbox import Outbox
@@ -114,12 +113,10 @@ class Agent:
 
     def _make_hardware(self, make_handle: HandleFactory) -> Hardware:
         # In this order, after the emergency stop and the conditions: record, react, report.
-        subscribers: list[ReadingSubscriber | None] = [self._history, self._delegations, self._streams]
-        return self._control.make_hardware(
-            make_handle,
-            clock_chip=self._clock_chip,
-            subscribers=[one for one in subscribers if one is not None],
+        dispatcher = self._control.dispatcher(
+            self._history, self._delegations, self._streams, clock_chip=self._clock_chip
         )
+        return self._control.make_hardware(make_handle, dispatcher)
 
     def _make_delegations(
         self, config: Config, key: str, rules: "dict[str, DelegationRule]"
@@ -256,25 +253,11 @@ class Agent:
             log.warning("command_unknown", device=device, id=id_)
 
     async def _say_ready(self) -> None:
-        tried = asyncio.gather(
-            *(supervisor.tried.wait() for supervisor in self._hardware.supervisors.values())
-        )
-        joined = asyncio.ensure_future(self._network.membership.until_joined())
-        waits: list[asyncio.Future[Any]] = [tried, joined]
-        try:
-            await asyncio.wait(waits, timeout=READY_LIMIT_S)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        self._notifier.tell(
-            "READY=1\nSTATUS=" + ("joined" if self._network.membership.joined else "sampling")
-        )
-        log.info(
-            "ready",
-            version=__version__,
-            joined=self._network.membership.joined,
-            devices=len(self._control.devices),
-        )
+        membership = self._network.membership
+        await first_of(self._hardware.until_tried(), membership.until_joined(), limit_s=READY_LIMIT_S)
+        joined = membership.joined
+        self._notifier.tell("READY=1\nSTATUS=" + ("joined" if joined else "sampling"))
+        log.info("ready", version=__version__, joined=joined, devices=len(self._control.devices))
 
     async def _watch(self) -> None:
         """Link loss while actuators run, and buses that hang for good. Waits for nobody."""
@@ -295,18 +278,18 @@ class Agent:
     async def _feed(self, watchdog_s: float) -> None:
         """The watchdog's proof of progress."""
         while True:
-            # Only while the store still answers: an agent that cannot remember is not alive.
+            # Only while the store still answers: an agent that cannot store anything does not work.
             await self._store.run(lambda: None, watchdog_s)
             self._notifier.tell("WATCHDOG=1")
             await asyncio.sleep(watchdog_s / 3)
 
     def _need_proof_s(self) -> float | None:
-        """How often the link must prove itself while actuators depend on it."""
+        """Within how many seconds the link must prove itself while actuators depend on it."""
         graces = self._tasks.graces()
         return min(graces.values()) if graces else None
 
     async def _stop_in_order(self, network: "asyncio.Task[Any]") -> None:
-        """Hardware first, politeness last."""
+        """Actuators first, the network's farewell and the files after that."""
         self._notifier.tell("STOPPING=1")
         log.info("stopping", exit_code=self._exit_code)
         control = self._control

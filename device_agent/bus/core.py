@@ -8,7 +8,8 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -23,8 +24,8 @@ CLOSE_LIMIT_S = 2.0
 # Jobs that wait for one bus. Devices have one job each under way, commands one a device: 64 is never reached
 # unless something is wrong, and then refusing is right.
 JOBS_MAX = 64
-# Users lost in a row to trouble of the bus itself, with nothing that worked in between.
-ILL_MAX = 3
+# Users lost in a row to a failure of the bus itself, with nothing that worked in between.
+FAILURES_MAX = 3
 
 
 class Source(Protocol):
@@ -125,13 +126,11 @@ class Bus:
         self.state = BusState.CLOSED
         self.faults = 0
         self.last_error = ""
-        self.users = 0
         self.retries = 0
-        """Questions that were asked again at once, and of these the ones that were answered then."""
+        """Calls that were repeated at once, and of these the ones that worked then."""
         self.retries_helped = 0
-        self.on_well: Callable[[], None] | None = None
-        """Called when something on the bus works for the first time after it was opened."""
-        self._ill = 0
+        self._users = 0
+        self._failures = 0
         self._proven = False
         self._trouble: BaseException | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -140,14 +139,22 @@ class Bus:
         self._thread: threading.Thread | None = None
         self._changed = asyncio.Event()
 
-    # -- life ----------------------------------------
+    def __repr__(self) -> str:
+        stuck = ", stuck" if self.stuck else ""
+        return f"<Bus {self.name} {self.state}{stuck}, {self._users} users, {self._waiting} jobs>"
+
+    # -- open and closed ----------------------------------------
 
     async def open(self) -> None:
-        """Take the medium. Raises BusError; the caller decides when to try again."""
+        """Take the medium. Raises BusError, or ImportError for an optional library that is missing."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=f"bus-{self.name}", daemon=True)
             self._thread.start()
-        await self._submit(self.handle.open, OPEN_LIMIT_S)
+        try:
+            await self._submit(self.handle.open, OPEN_LIMIT_S)
+        except (BusError, ImportError) as error:
+            self.last_error = str(error)
+            raise
         self._proven, self._trouble = False, None
         self._enter(BusState.OPEN)
 
@@ -172,20 +179,32 @@ class Bus:
             self._trouble = error
             self._enter(BusState.FAULTED)
 
-    def well(self) -> None:
+    def note_success(self) -> None:
         """Something on the bus has just worked."""
-        self._ill = 0
+        self._failures = 0
         if not self._proven:
             self._proven = True
-            if self.on_well is not None:
-                self.on_well()
+            self._signal()
 
-    def ill(self, error: BusError) -> None:
-        """A user was lost to trouble of the bus itself. As nothing else works either, the bus is faulted."""
-        if self._stuck is None:
-            self._ill += 1
-            if self._ill >= ILL_MAX:
-                self._ill = 0
+    def note_retry(self, *, helped: bool) -> None:
+        """A call was repeated at once, or (`helped`) worked when it was repeated."""
+        self.retries += not helped
+        self.retries_helped += helped
+
+    def note_lost_user(self, error: BaseException) -> None:
+        """A user was lost to this error, which may be the bus's own: then the bus is faulted, at once if the
+        medium is gone, otherwise when nothing else works on it either."""
+        if isinstance(error, BusGone):
+            self.fault(error)
+        elif (
+            isinstance(error, BusError)
+            and (isinstance(error, BusTimeout) or error.reason == "bus_fault")
+            and not isinstance(error, (BusBusy, BusFaulted))
+            and self._stuck is None
+        ):
+            self._failures += 1
+            if self._failures >= FAILURES_MAX:
+                self._failures = 0
                 self.fault(BusFaulted(f"nothing works on bus {self.name} any more: {error}"))
 
     def loss(self) -> BusError:
@@ -209,24 +228,36 @@ class Bus:
             await self._changed.wait()
         return self.state
 
+    async def until_not_open(self) -> None:
+        """Wait until the medium is lost or given back. No limit of its own: the caller owns the wait."""
+        await self.until(BusState.FAULTED, BusState.CLOSED)
+
+    async def until_proven(self) -> None:
+        """Wait until something works. No limit of its own: the caller owns the wait."""
+        while not self._proven:
+            await self._changed.wait()
+
     async def until_stuck(self, stuck: bool) -> None:
         """Wait until the thread hangs, or no more does. No limit of its own: the caller owns the wait."""
         while self.stuck is not stuck:
             await self._changed.wait()
 
-    def let_go(self) -> None:
-        """A user has closed what it took: after a loss the medium is closed when the last one did."""
-        self.users -= 1
-        self._signal()
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """For a user, until it has closed what it took: after a loss the medium is closed after the last."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._signal()
 
     async def until_unused(self, limit_s: float) -> None:
-        """Wait for all users to let go, at most `limit_s`: a stuck one must not keep the others out."""
-        try:
+        """Wait for the end of all uses, at most `limit_s`: a stuck user must not keep the others out."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                while self.users > 0:
+                while self._users > 0:
                     await self._changed.wait()
-        except TimeoutError:
-            return
 
     def _signal(self) -> None:
         self._changed.set()
@@ -237,7 +268,7 @@ class Bus:
             self.state = state
             self._signal()
 
-    # -- work ----------------------------------------
+    # -- jobs ----------------------------------------
 
     @property
     def stuck(self) -> bool:
@@ -275,19 +306,19 @@ class Bus:
                 return job.future.result()  # type: ignore[no-any-return]
             if not job.abandon():
                 raise BusBusy(f"bus {self.name}: occupied for {turn_s:g} s, the job did not begin")
-            self._hangs(job, timeout_s)
+            self._mark_stuck(job, timeout_s)
             raise BusTimeout(f"bus {self.name}: no answer within {timeout_s:g} s")
         except asyncio.CancelledError:
             if job.abandon() and job.begun_s is not None:
                 # It goes on, and has its limit although nobody waits for it any more.
                 left_s = max(0.0, job.begun_s + timeout_s - time.monotonic())
-                job.loop.call_later(left_s, self._hangs, job, timeout_s)
+                job.loop.call_later(left_s, self._mark_stuck, job, timeout_s)
             raise
         finally:
             self._waiting -= 1
             job.future.cancel()  # nobody will ask for it any more
 
-    def _hangs(self, job: _Job, timeout_s: float) -> None:
+    def _mark_stuck(self, job: _Job, timeout_s: float) -> None:
         """A call has outlived its limit, unless it ended meanwhile."""
         if job.over or self._stuck is not None:
             return

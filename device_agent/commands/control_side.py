@@ -1,6 +1,6 @@
 """The control side, wired once: for the daemon, for direct commands without a daemon, and for tests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from device_agent.clock import Clock
@@ -42,20 +42,19 @@ class ControlSide:
         self.latch.load()
         await self.safe_states.recall()
 
-    def make_hardware(
-        self,
-        make_handle: HandleFactory,
-        *,
-        clock_chip: ClockChip | None = None,
-        subscribers: Sequence[ReadingSubscriber] = (),
-    ) -> Hardware:
-        """Make the devices, last of all: whoever reacts to their readings is there already.
+    def dispatcher(
+        self, *subscribers: ReadingSubscriber | None, clock_chip: ClockChip | None = None
+    ) -> Dispatcher:
+        """For all readings of the devices. Those that are None are left out.
 
         The emergency stop sees a reading before anything else reacts to it, and conditions (`only_while`)
         before `subscribers` do, who may tell callers.
         """
-        first = [] if clock_chip is None else [clock_chip]
-        dispatcher = Dispatcher([*first, self.emergency_stop, self.safe_states, *subscribers])
+        in_order = [clock_chip, self.emergency_stop, self.safe_states, *subscribers]
+        return Dispatcher(subscriber for subscriber in in_order if subscriber is not None)
+
+    def make_hardware(self, make_handle: HandleFactory, dispatcher: Dispatcher) -> Hardware:
+        """Make the devices, last of all: whoever reacts to their readings is there already."""
         hardware = Hardware(
             self.config, make_handle, dispatcher, self.context.clock, self.devices, self.guard
         )

@@ -24,12 +24,12 @@ log = structlog.get_logger("bus")
 # How often each step is tried before the next one; opening again goes on for ever beside.
 REOPEN_TRIES = 3
 HARD_TRIES = 2
-# At the top the last step is repeated this seldom: a relay and a sensor shall outlive years of it.
+# When all were tried, the last step is repeated this seldom: a relay and a sensor shall outlive years of it.
 HARD_AGAIN_S = 900.0
 STEP_LIMIT_S = 10.0
 PIN_LIMIT_S = 2.0
 PIN_AGAIN_S = 10.0
-# Chips that got their power back start up.
+# How long chips take to start after they got their power back.
 POWER_UP_S = 0.5
 
 
@@ -57,30 +57,31 @@ class PowerPin:
 
     async def run(self) -> None:
         """Until cancelled."""
-        pins, line = self._pins, None
+        pins = self._pins
         while True:
             await pins.until(BusState.OPEN)
-            pins.users += 1
-            try:
-                self._line = await pins.run(self._claim, PIN_LIMIT_S)
-                await pins.until(BusState.FAULTED, BusState.CLOSED)
-            except BusError as error:
-                if self._trouble != str(error):
-                    log.warning(
-                        "power_line_not_held", bus=pins.name, line=self._config.line, error=str(error)
-                    )
-                self._trouble = str(error)
-            finally:
-                line, self._line = self._line, None
+            with pins.in_use():
                 try:
-                    if line is not None:
-                        await pins.run_anyway(line.close, PIN_LIMIT_S)
+                    self._line = await pins.run(self._claim, PIN_LIMIT_S)
+                    await pins.until_not_open()
                 except BusError as error:
-                    log.debug("close_failed", bus=pins.name, line=self._config.line, error=str(error))
+                    if self._trouble != str(error):
+                        log.warning(
+                            "power_line_not_held", bus=pins.name, line=self._config.line, error=str(error)
+                        )
+                    self._trouble = str(error)
                 finally:
-                    pins.let_go()
+                    await self._close()
             if pins.state is BusState.OPEN:
                 await asyncio.sleep(PIN_AGAIN_S)
+
+    async def _close(self) -> None:
+        line, self._line = self._line, None
+        try:
+            if line is not None:
+                await self._pins.run_anyway(line.close, PIN_LIMIT_S)
+        except BusError as error:
+            log.debug("close_failed", bus=self._pins.name, line=self._config.line, error=str(error))
 
     def _claim(self) -> OutputLine:
         pins, config = self._pins.handle, self._config
@@ -101,7 +102,7 @@ class PowerPin:
 
 
 class RecoveryPolicy:
-    """Of one bus. `climb` while it is closed, before it is opened again."""
+    """Of one bus. `take_next_step` while it is closed, before it is opened again."""
 
     def __init__(
         self,
@@ -117,88 +118,91 @@ class RecoveryPolicy:
         self._clock = clock
         self._power = power
         self._last: RecoveryStep | None = None
-        self._step = 0
+        self._taken = 0
         self._hard_s = -HARD_AGAIN_S
-        self._said = ""
+        self._logged = ""
         clear: ClearConfig | None = getattr(config, "clear", None)
         detaches = clear is not None or bool(getattr(config, "rebind", False))
         # What a step before took off and could not put back is put back first.
-        self.rungs = [RecoveryStep("reopen", self._put_back if detaches else None)]
+        self.steps = [RecoveryStep("reopen", self._put_back if detaches else None)]
         if clear is not None and pins is not None:
-            self.rungs.append(RecoveryStep("clear", lambda: self._clear(clear, pins)))
+            self.steps.append(RecoveryStep("clear", lambda: self._clear(clear, pins)))
         if getattr(config, "rebind", False):
-            self.rungs.append(RecoveryStep("rebind", self._rebind))
+            self.steps.append(RecoveryStep("rebind", self._rebind))
         if power is not None:
-            self.rungs.append(RecoveryStep("power", power.cycle))
-        hard = [rung for rung in self.rungs[1:] for _ in range(HARD_TRIES)]
-        self._plan = [self.rungs[0]] * REOPEN_TRIES + hard
-        bus.on_well = self.well
+            self.steps.append(RecoveryStep("power", power.cycle))
+        hard = [step for step in self.steps[1:] for _ in range(HARD_TRIES)]
+        self._plan = [self.steps[0]] * REOPEN_TRIES + hard
+
+    def __repr__(self) -> str:
+        last = self._last.name if self._last is not None else "none"
+        return f"<RecoveryPolicy: last step {last}, {self._taken} of {len(self._plan)} taken>"
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """Every step that may be taken, with how often it was tried, helped, and could not be done."""
-        found: dict[str, dict[str, Any]] = {
+        figures: dict[str, dict[str, Any]] = {
             "retry": {"tried": self._bus.retries, "helped": self._bus.retries_helped, "failed": 0}
         }
-        for rung in self.rungs:
-            found[rung.name] = {"tried": rung.tried, "helped": rung.helped, "failed": rung.failed}
-            if rung.error:
-                found[rung.name]["error"] = rung.error
-        return found
+        for step in self.steps:
+            figures[step.name] = {"tried": step.tried, "helped": step.helped, "failed": step.failed}
+            if step.error:
+                figures[step.name]["error"] = step.error
+        return figures
 
-    def well(self) -> None:
-        """Something on the bus works: the step before it helped, and the next trouble begins below."""
+    def note_success(self) -> None:
+        """Something on the bus works: the step before it helped, and the next failure begins anew."""
         if self._last is not None:
             self._last.helped += 1
             log.info("bus_recovered", bus=self._bus.name, by=self._last.name)
-        self._last, self._step, self._said = None, 0, ""
+        self._last, self._taken, self._logged = None, 0, ""
 
     @property
-    def at_top(self) -> bool:
+    def exhausted(self) -> bool:
         """Whether every step was taken in vain: from here on there is no hurry."""
-        return self._step >= len(self._plan)
+        return self._taken >= len(self._plan)
 
-    async def climb(self) -> None:
+    async def take_next_step(self) -> None:
         """Take the next step; never raises for a step that fails."""
         await self._take(self._next())
 
-    async def free(self) -> None:
+    async def free_stuck_thread(self) -> None:
         """The bus's thread hangs inside a call: only its devices' power can be taken from here."""
-        power = next((rung for rung in self.rungs if rung.name == "power"), None)
+        power = next((step for step in self.steps if step.name == "power"), None)
         if power is not None and self._may_be_hard():
             self._hard_s = self._clock.monotonic_s()
             await self._take(power)
 
     def _next(self) -> RecoveryStep:
-        if self._step < len(self._plan):
-            rung = self._plan[self._step]
-            self._step += 1
+        if self._taken < len(self._plan):
+            step = self._plan[self._taken]
+            self._taken += 1
         else:
-            rung = self.rungs[-1] if self._may_be_hard() else self.rungs[0]
-        if rung is not self.rungs[0]:
+            step = self.steps[-1] if self._may_be_hard() else self.steps[0]
+        if step is not self.steps[0]:
             self._hard_s = self._clock.monotonic_s()
-        return rung
+        return step
 
     def _may_be_hard(self) -> bool:
         return self._clock.monotonic_s() - self._hard_s >= HARD_AGAIN_S
 
-    async def _take(self, rung: RecoveryStep) -> None:
-        rung.tried += 1
-        self._last = rung
-        if rung.act is None:
+    async def _take(self, step: RecoveryStep) -> None:
+        step.tried += 1
+        self._last = step
+        if step.act is None:
             return
-        rung.error = ""
+        step.error = ""
         try:
-            await rung.act()
+            await step.act()
         except BusError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError from error  # it failed to put back what the end interrupted
-            rung.failed += 1
-            rung.error = str(error)
-        said = f"{rung.name} {rung.error}"
-        if said != self._said and (rung is not self.rungs[0] or rung.error):
-            self._said = said
-            log.warning("bus_recovery", bus=self._bus.name, step=rung.name, error=rung.error or None)
+            step.failed += 1
+            step.error = str(error)
+        logged = f"{step.name} {step.error}"
+        if logged != self._logged and (step is not self.steps[0] or step.error):
+            self._logged = logged
+            log.warning("bus_recovery", bus=self._bus.name, step=step.name, error=step.error or None)
 
     # -- steps ----------------------------------------
 

@@ -1,12 +1,12 @@
-"""Keeps buses open: opens, waits for a fault, lets everybody go, closes, opens again. Says it once."""
+"""Keeps a bus open: opens it, waits for a fault, waits for its users to let go, closes it, opens it again."""
 
 import asyncio
-import random
 from typing import Any
 
 import structlog
 
-from device_agent.bus.core import JOBS_MAX, Bus, BusState
+from device_agent.background import Backoff, first_of
+from device_agent.bus.core import JOBS_MAX, Bus
 from device_agent.clock import Clock
 from device_agent.devices.bus_recovery import RecoveryPolicy
 from device_agent.errors import BusError
@@ -24,7 +24,7 @@ FREE_LIMIT_S = 5.0
 
 
 class BusSupervisor:
-    """The life of one bus. `recovery` is what is done about its failures, beside opening it again."""
+    """Of one bus. `recovery` is what is done about its failures, beside opening it again."""
 
     def __init__(self, bus: Bus, clock: Clock, recovery: RecoveryPolicy | None = None) -> None:
         self.bus = bus
@@ -34,62 +34,55 @@ class BusSupervisor:
         self._clock = clock
         self._stuck_since_s: float | None = None
 
+    def __repr__(self) -> str:
+        return f"<BusSupervisor of {self.bus!r}, {self.recovery!r}>"
+
     async def run(self) -> None:
-        """Until cancelled."""
-        delay_s = REOPEN_FIRST_S
-        said = lost = ""
+        """Until cancelled. Each failure is logged once, however often it comes in a row."""
+        backoff = Backoff(REOPEN_FIRST_S, REOPEN_MAX_S)
+        logged = lost = ""
         while True:
             try:
                 await self.bus.open()
             except (BusError, ImportError) as error:
-                # An optional library that is missing is a fault of this bus alone, and says its own name.
-                self.bus.last_error = str(error)
-                if said != str(error):
-                    said = str(error)
-                    log.warning("bus_not_opened", bus=self.bus.name, error=said)
+                # An optional library that is missing is a fault of this bus alone.
+                if logged != str(error):
+                    logged = str(error)
+                    log.warning("bus_not_opened", bus=self.bus.name, error=logged)
                 self.tried.set()
-                await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
-                delay_s = min(REOPEN_MAX_S, delay_s * 2)
-                await self.recovery.climb()
+                await asyncio.sleep(backoff.next_s())
+                await self.recovery.take_next_step()
                 continue
             if not lost:
                 log.info("bus_open", bus=self.bus.name)
             self.tried.set()
-            said = ""
+            logged = ""
             await self._while_open()
-            if self.bus.proven or not self.recovery.at_top:
-                delay_s = REOPEN_FIRST_S
+            if self.bus.proven or not self.recovery.exhausted:
+                backoff.reset()
             if self.bus.proven or lost != self.bus.last_error:
                 lost = self.bus.last_error
                 log.warning("bus_lost", bus=self.bus.name, error=lost)
             # Close before opening again, or the medium comes back under another name.
             await self.bus.until_unused(LET_GO_LIMIT_S)
             await self.bus.close()
-            await self.recovery.climb()
-            await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
-            delay_s = min(REOPEN_MAX_S, delay_s * 2)
+            await self.recovery.take_next_step()
+            await asyncio.sleep(backoff.next_s())
 
     async def _while_open(self) -> None:
-        """Until the bus is lost; a call in which its thread hangs may be helped from outside."""
-        lost = asyncio.ensure_future(self.bus.until(BusState.FAULTED, BusState.CLOSED))
-        try:
-            while not lost.done():
-                stuck = asyncio.ensure_future(self.bus.until_stuck(True))
-                await asyncio.wait([lost, stuck], return_when=asyncio.FIRST_COMPLETED)
-                stuck.cancel()
-                if not lost.done() and not await self._freed_by_itself():
-                    await self.recovery.free()
+        """Until the bus is lost; a call in which its thread hangs may be ended from outside."""
+        lost, noted = None, False
+        while lost is None:
+            waits = [self.bus.until_not_open(), self.bus.until_stuck(True)]
+            lost, stuck, *_ = await first_of(*waits, *([] if noted else [self.bus.until_proven()]))
+            if self.bus.proven and not noted:
+                self.recovery.note_success()
+            noted = self.bus.proven
+            if lost is None and stuck is not None:
+                (freed,) = await first_of(self.bus.until_stuck(False), limit_s=FREE_LIMIT_S)
+                if freed is None:
+                    await self.recovery.free_stuck_thread()
                     await self.bus.until_stuck(False)
-        finally:
-            lost.cancel()
-
-    async def _freed_by_itself(self) -> bool:
-        try:
-            async with asyncio.timeout(FREE_LIMIT_S):
-                await self.bus.until_stuck(False)
-        except TimeoutError:
-            return False
-        return True
 
     def figures(self) -> dict[str, Any]:
         """State, faults and recoveries, for `status`."""

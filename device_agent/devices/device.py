@@ -1,21 +1,20 @@
-"""One configured driver at work: its schedule, its stamps, its health.
+"""One configured driver at work: opened, polled or listened to, written, lost, and opened again.
 
-A failing driver takes only itself down and is opened again, later each time. Lost and back are said once.
+A failing driver takes only itself down and is opened again, later each time. Lost and back are logged once.
 """
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from device_agent.background import Backoff, first_of
 from device_agent.bus.core import Bus, BusState
 from device_agent.clock import Clock
 from device_agent.devices.actuator_hooks import ActuatorHooks
-from device_agent.devices.byte_listeners import Watchers, while_watched
-from device_agent.devices.listening import Listening, present_of
+from device_agent.devices.listening import Listening, Watchers, present_of, while_watched
 from device_agent.devices.reading_builder import ReadingBuilder
 from device_agent.driver import Actuator, Driver, DriverConfig, Listener, Sensor
 from device_agent.errors import (
@@ -23,8 +22,6 @@ from device_agent.errors import (
     BusBusy,
     BusError,
     BusFaulted,
-    BusGone,
-    BusTimeout,
     DriverError,
     NoAnswer,
 )
@@ -55,8 +52,8 @@ OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 # A caller may ask for readings this often at most, whatever the configuration says.
 FASTEST_S = 0.05
-
-
+# Reasons for which a lost device is `offline`; for all others it is in `fault`.
+ABSENT = frozenset({"absent", "unplugged", "timeout", "bus_fault", "busy", "permission"})
 NOT_OPENED = "not opened yet"
 
 
@@ -68,7 +65,7 @@ class WriteResult:
 
 
 class Device:
-    """`run` is its life. Everything else may be called at any time and raises while it is not online."""
+    """`run` keeps it open. Everything else may be called at any time and raises while it is not online."""
 
     def __init__(
         self,
@@ -96,11 +93,14 @@ class Device:
         self._subscriber = subscriber
         self._hooks = hooks if hooks is not None and self.is_actuator else ActuatorHooks()
         self._driver: Driver[Any, Any] | None = None
-        self._said = False
+        self._state_reported = False
         self._demands: dict[str, float] = {}
         self._asking = asyncio.Lock()
         self._demand_changed = asyncio.Event()
-        self._rng = random.Random()
+
+    def __repr__(self) -> str:
+        why = "" if self.online else f" ({self.reason}: {self.detail})"
+        return f"<Device {self.name} {self.state}{why}>"
 
     # -- what it is ----------------------------------------
 
@@ -117,12 +117,12 @@ class Device:
 
     @property
     def period_s(self) -> float | None:
-        """Seconds between readings; None for what is only told."""
+        """Seconds between readings; None for a device that speaks by itself and is never polled."""
         return self.config.every_s or self.driver_class.default_every_s
 
     @property
     def present(self) -> Status:
-        """The present health, as an event would say it."""
+        """The present state, as a `status` event reports it."""
         return Status(self.name, self._clock.now_ms(), self.state, "" if self.online else self.reason)
 
     @property
@@ -142,55 +142,45 @@ class Device:
             self._demands[who] = max(FASTEST_S, every_s)
         self._demand_changed.set()
 
-    # -- life ----------------------------------------
+    # -- open, work, close, wait, again ----------------------------------------
 
     async def run(self) -> None:
-        """Open, work, close, wait, again, until cancelled."""
-        delay_s = REOPEN_FIRST_S
-        # One driver for the life of the device: what it counted survives an unplugged cable.
+        """Until cancelled."""
+        backoff = Backoff(REOPEN_FIRST_S, REOPEN_MAX_S)
+        # One driver for all openings: what it counted survives an unplugged cable.
         driver = self.driver_class(self.config, self._hooks.handle(self.bus.handle))
         while True:
             await self.bus.until(BusState.OPEN)
-            self.bus.users += 1
-            try:
-                made = await self.bus.run(lambda: self._hooks.open(self.name, driver), OPEN_TIMEOUT_S)
-                self._hooks.opened(self.name, made)
-                self._driver = driver
-                self._builder.staleness.begin(self._clock.monotonic_s())
-                if not isinstance(driver, Sensor | Listener):
-                    self.bus.well()
-                delay_s = REOPEN_FIRST_S
-                await self._work(driver)
-            except (BusError, DriverError) as error:
-                self._lost(error, getattr(error, "reason", "driver_error"))
-                await self._leave_safe()
-            except Exception as error:
-                log.exception("driver_failed", device=self.name)
-                self._lost(error, "driver_error")
-                await self._leave_safe()
-            finally:
-                self._driver = None
+            with self.bus.in_use():
                 try:
+                    await self._open(driver)
+                    backoff.reset()
+                    await self._work(driver)
+                except (BusError, DriverError) as error:
+                    self._lost(error, getattr(error, "reason", "driver_error"))
+                    await self._leave_safe()
+                except Exception as error:
+                    log.exception("driver_failed", device=self.name)
+                    self._lost(error, "driver_error")
+                    await self._leave_safe()
+                finally:
+                    self._driver = None
                     await self._close(driver)
                     await self._hooks.closed(self.name)
-                finally:
-                    self.bus.let_go()
-            if await self._wait_on_bus(self._rng.uniform(0.5, 1.0) * delay_s):
-                delay_s = min(REOPEN_MAX_S, delay_s * 2)
-            else:
-                delay_s = REOPEN_FIRST_S  # what was done about the bus deserves a try at once
+            (bus_closed,) = await first_of(self.bus.until_not_open(), limit_s=backoff.next_s())
+            if bus_closed is not None:
+                backoff.reset()  # a bus that is opened again deserves a try at once
 
-    async def _wait_on_bus(self, delay_s: float) -> bool:
-        """False as soon as the bus is not open."""
-        try:
-            async with asyncio.timeout(delay_s):
-                await self.bus.until(BusState.FAULTED, BusState.CLOSED)
-        except TimeoutError:
-            return True
-        return False
+    async def _open(self, driver: Driver[Any, Any]) -> None:
+        opened = await self.bus.run(lambda: self._hooks.open(self.name, driver), OPEN_TIMEOUT_S)
+        self._hooks.opened(self.name, opened)
+        self._driver = driver
+        self._builder.staleness.begin(self._clock.monotonic_s())
+        if not isinstance(driver, Sensor | Listener):
+            self.bus.note_success()
 
     async def _leave_safe(self) -> None:
-        """A device that gives up may still obey: what it was last told must not stay."""
+        """A device that gives up may still obey: what was set last must not stay."""
         driver = self._driver
         if not isinstance(driver, Actuator) or self.bus.state is not BusState.OPEN:
             return
@@ -214,39 +204,34 @@ class Device:
     async def _work(self, driver: Driver[Any, Any]) -> None:
         if isinstance(driver, Listener) and driver.on_demand:
             self.now_online()
-            await while_watched(self.watchers, self.bus, driver, self._listen, self._close)
+            await while_watched(
+                self.watchers, self.bus, lambda: self._listen(driver), lambda: self._close(driver)
+            )
         elif isinstance(driver, Listener):
             await self._listen(driver)
         elif isinstance(driver, Sensor):
             await self._poll(driver)
         else:
             self.now_online()
-            await self.bus.until(BusState.FAULTED, BusState.CLOSED)
+            await self.bus.until_not_open()
 
     def now_online(self) -> None:
+        """It has just worked."""
         if not self.online:
             self.state, self.reason, self.detail = DeviceState.ONLINE, "", ""
             log.info("device_online", device=self.name)
-            self._said = True
+            self._state_reported = True
             self._subscriber.on_status(Status(self.name, self._clock.now_ms(), DeviceState.ONLINE))
 
     def _lost(self, error: BaseException, reason: str) -> None:
         was_online, before = self.online, self.reason
-        if self._said and not was_online and isinstance(error, (BusBusy, BusFaulted)):
-            return  # the bus that could not be used tells less than what was said before
-        absent = reason in ("absent", "unplugged", "timeout", "bus_fault", "busy", "permission")
-        self.state = DeviceState.OFFLINE if absent else DeviceState.FAULT
+        if self._state_reported and not was_online and isinstance(error, (BusBusy, BusFaulted)):
+            return  # that the bus cannot be used says less than what was reported before
+        self.state = DeviceState.OFFLINE if reason in ABSENT else DeviceState.FAULT
         self.reason, self.detail = reason, str(error)
-        if isinstance(error, BusGone):
-            self.bus.fault(error)
-        elif isinstance(error, BusTimeout) or (
-            isinstance(error, BusError)
-            and reason == "bus_fault"
-            and not isinstance(error, (BusBusy, BusFaulted))
-        ):
-            self.bus.ill(error)
-        if was_online or reason != before or not self._said:
-            self._said = True
+        self.bus.note_lost_user(error)
+        if was_online or reason != before or not self._state_reported:
+            self._state_reported = True
             self.losses += was_online
             log.warning("device_lost", device=self.name, reason=reason, error=str(error))
             self._subscriber.on_status(
@@ -256,7 +241,7 @@ class Device:
     async def _listen(self, driver: Listener[Any, Any]) -> None:
         await Listening(driver, self, self._builder, self._clock, self._demand_changed).run(self._subscriber)
 
-    # -- asked ----------------------------------------
+    # -- reading ----------------------------------------
 
     async def _poll(self, driver: Sensor[Any, Any]) -> None:
         next_s = self._clock.monotonic_s()
@@ -264,34 +249,27 @@ class Device:
             self.emit(await self._read_patiently(driver))
             period_s = self.fastest_s or 10.0
             now_s = self._clock.monotonic_s()
-            # Missed turns are not made up for: one reading now, then on the same beat.
+            # Readings that were missed are not made up for: one now, then at the same times as before.
             next_s = max(next_s + period_s, now_s)
             await self._pause(next_s - now_s)
 
     async def _pause(self, delay_s: float) -> None:
         self._demand_changed.clear()
-        waits = [
-            asyncio.ensure_future(self.bus.until(BusState.FAULTED, BusState.CLOSED)),
-            asyncio.ensure_future(self._demand_changed.wait()),
-        ]
-        try:
-            done, _ = await asyncio.wait(waits, timeout=delay_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if waits[0] in done:
+        gone, _ = await first_of(self.bus.until_not_open(), self._demand_changed.wait(), limit_s=delay_s)
+        if gone is not None:
             raise self.bus.loss()
 
     async def _read_patiently(self, driver: Sensor[Any, Any]) -> Reading:
         for tries_left in range(READ_TRIES - 1, -1, -1):
             try:
                 reading = await self._read_once(driver)
-                self.bus.retries_helped += tries_left < READ_TRIES - 1
+                if tries_left < READ_TRIES - 1:
+                    self.bus.note_retry(helped=True)
                 return reading
             except (NoAnswer, BadReading, BusBusy):
                 if not tries_left:
                     raise
-                self.bus.retries += 1
+                self.bus.note_retry(helped=False)
                 await asyncio.sleep(RETRY_PAUSE_S)
         raise AssertionError("unreachable")
 
@@ -302,16 +280,16 @@ class Device:
                 await self.bus.run(driver.trigger, self.bus.timeout_s, turn_s=TURN_LIMIT_S)
                 await asyncio.sleep(driver.settle_s)
             values = await self.bus.run(driver.read, self.bus.timeout_s, turn_s=TURN_LIMIT_S)
-        self.bus.well()
+        self.bus.note_success()
         self.now_online()
         return self._builder.measured(values, self._clock.monotonic_s())
 
     def emit(self, reading: Reading) -> None:
-        """This is the device's newest reading."""
+        """Pass on the device's newest reading."""
         self.latest = reading
         self._subscriber.on_reading(reading)
 
-    # -- questions and commands ----------------------------------------
+    # -- what callers ask for ----------------------------------------
 
     def _need(self) -> Driver[Any, Any]:
         if self._driver is None or not self.online:
@@ -376,5 +354,5 @@ class Device:
         await self.bus.run(lambda: driver.write_bytes(data), self.bus.timeout_s)
 
     def _note_written(self, driver: Driver[Any, Any], values: Mapping[str, Value]) -> None:
-        """Callers see what a command changed at once, not at the next period."""
+        """Callers see what a command changed at once, not at the next regular reading."""
         self.emit(self._builder.commanded(values, self.latest))

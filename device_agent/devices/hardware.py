@@ -1,4 +1,4 @@
-"""The buses and devices at work. They follow a changed configuration; what did not change is not touched."""
+"""All buses and devices. They follow a changed configuration; what did not change is not touched."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class Change:
 
 
 class Hardware:
-    """Owns the background of buses and devices. `devices` is filled here and one for all."""
+    """Runs buses and devices. `devices` is filled here, and is the one mapping that all others read."""
 
     def __init__(
         self,
@@ -104,18 +104,23 @@ class Hardware:
     # -- life ----------------------------------------
 
     def start(self) -> None:
-        """Open everything; each bus and device background by itself."""
+        """Open everything; each bus and device runs by itself."""
         for name in self.supervisors:
             self._start_bus(name)
         for name, device in self.devices.items():
-            self._keep(f"device {name}", device)
+            self._run(f"device {name}", device)
+
+    async def until_tried(self) -> None:
+        """Each bus was opened, or could not be. No limit of its own: the caller owns the wait."""
+        for supervisor in self.supervisors.values():
+            await supervisor.tried.wait()
 
     def _start_bus(self, name: str) -> None:
-        self._keep(f"bus {name}", self.supervisors[name])
+        self._run(f"bus {name}", self.supervisors[name])
         if name in self._power:
-            self._keep(f"power {name}", self._power[name])
+            self._run(f"power {name}", self._power[name])
 
-    def _keep(self, name: str, what: BusSupervisor | Device | PowerPin) -> None:
+    def _run(self, name: str, what: BusSupervisor | Device | PowerPin) -> None:
         background = self._background[name] = BackgroundTasks("hardware")
         background.run_forever(name, what.run)
 
@@ -172,8 +177,8 @@ class Hardware:
         for name in names:
             self.devices[name] = self._device(name, config)
             if config.devices[name].bus is None:
-                self._keep(f"bus {_own(name)}", self.supervisors[_own(name)])
-            self._keep(f"device {name}", self.devices[name])
+                self._run(f"bus {_own(name)}", self.supervisors[_own(name)])
+            self._run(f"device {name}", self.devices[name])
 
     async def _give_back(self, name: str) -> None:
         await self._end(f"power {name}")

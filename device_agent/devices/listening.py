@@ -1,39 +1,23 @@
-"""A device that speaks by itself: its source in the event loop, its beat, and its silence."""
+"""A device that speaks by itself: its source in the event loop, its period, and its silence."""
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from device_agent.bus.core import Bus, BusState, Source
+from device_agent.background import first_of
+from device_agent.bus.core import Bus, Source
 from device_agent.bus.gpio import Edge
 from device_agent.clock import Clock
 from device_agent.devices.reading_builder import ReadingBuilder
 from device_agent.driver import Listener
-from device_agent.records import Reading, Values
+from device_agent.records import ReadingSubscriber, Values
+
+if TYPE_CHECKING:
+    from device_agent.devices.device import Device
 
 OPEN_TIMEOUT_S = 10.0
-
-
-class ListeningDevice(Protocol):
-    """What a listening needs of its device."""
-
-    name: str
-    bus: Bus
-
-    @property
-    def fastest_s(self) -> float | None: ...
-
-    def now_online(self) -> None: ...
-
-    def emit(self, reading: Reading) -> None: ...
-
-
-class BytesSink(Protocol):
-    """Where a bytes side's chunks go."""
-
-    def on_bytes(self, device: str, data: bytes) -> None: ...
 
 
 def present_of(driver: Listener[Any, Any], clock: Clock) -> Values | None:
@@ -42,17 +26,17 @@ def present_of(driver: Listener[Any, Any], clock: Clock) -> Values | None:
 
 
 class Listening:
-    """Lives once, from the opening of the source until it breaks."""
+    """From the opening of a source until it breaks; used once."""
 
     def __init__(
         self,
         driver: Listener[Any, Any],
-        device: ListeningDevice,
+        device: "Device",
         builder: ReadingBuilder,
         clock: Clock,
         woken: asyncio.Event,
     ) -> None:
-        """`woken` is set when the device's beat has changed."""
+        """`woken` is set when the device's period has changed."""
         self._driver = driver
         self._device = device
         self._bus = device.bus
@@ -60,15 +44,15 @@ class Listening:
         self._clock = clock
         self._woken = woken
 
-    async def run(self, sink: BytesSink) -> None:
-        """Until the source breaks or the bus is lost, which it raises."""
+    async def run(self, subscriber: ReadingSubscriber) -> None:
+        """Until the source breaks or the bus is lost, which it raises. `subscriber` gets bytes, if any."""
         source: Source = await self._bus.run(self._driver.listen, OPEN_TIMEOUT_S)
         loop = asyncio.get_running_loop()
         broken: asyncio.Future[None] = loop.create_future()
 
         def readable() -> None:
             try:
-                self._take(source.drain(), sink)
+                self._take(source.drain(), subscriber)
             except Exception as error:  # noqa: BLE001 - any failure ends this listening, in `broken`
                 loop.remove_reader(fd)
                 if not broken.done():
@@ -76,61 +60,111 @@ class Listening:
 
         fd = source.fileno()
         loop.add_reader(fd, readable)
-        gone = asyncio.ensure_future(self._bus.until(BusState.FAULTED, BusState.CLOSED))
         try:
             self._device.now_online()
-            self._tell_present()
-            await self._tell(broken, gone)
+            self._emit_present()
+            await self._emit_until(broken)
         finally:
-            gone.cancel()
             broken.cancel()
             loop.remove_reader(fd)
             source.close()
 
-    async def _tell(self, broken: asyncio.Future[None], gone: asyncio.Future[BusState]) -> None:
-        """Tell the present on the device's beat and, once, when the far end has been silent for too long."""
+    async def _emit_until(self, broken: asyncio.Future[None]) -> None:
+        """The present values once a period and, once, when the device has been silent for too long."""
         loop, staleness = asyncio.get_running_loop(), self._builder.staleness
-        beat_s = loop.time()
+        emitted_s = loop.time()
         while True:
-            # What is silent has nothing to tell: it is waited for, not the beat.
+            # A silent device has nothing new to report: the next thing to wait for is what it says.
             period_s = math.inf if staleness.silent else self._device.fastest_s or math.inf
             silent_s = math.inf if (due_s := staleness.due_s()) is None else due_s - self._clock.monotonic_s()
-            wait_s = max(0.0, min(beat_s + period_s - loop.time(), silent_s))
+            wait_s = max(0.0, min(emitted_s + period_s - loop.time(), silent_s))
             self._woken.clear()
-            changed = asyncio.ensure_future(self._woken.wait())
-            waits: list[asyncio.Future[Any]] = [broken, gone, changed]
-            timeout_s = None if wait_s == math.inf else wait_s
-            try:
-                done, _ = await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                changed.cancel()
-            if broken in done:
-                broken.result()
-            if gone in done:
+            ended, gone, _ = await first_of(
+                broken,
+                self._bus.until_not_open(),
+                self._woken.wait(),
+                limit_s=None if wait_s == math.inf else wait_s,
+            )
+            if ended is not None:
+                ended.result()
+            if gone is not None:
                 raise self._bus.loss()
             if staleness.age(self._clock.monotonic_s()):
                 old = self._builder.present(present_of(self._driver, self._clock))
                 self._device.emit(replace(old, silence="began"))
-            elif loop.time() >= beat_s + period_s:
-                beat_s = loop.time()
-                self._tell_present()
+            elif loop.time() >= emitted_s + period_s:
+                emitted_s = loop.time()
+                self._emit_present()
 
-    def _take(self, chunks: Sequence[Any], sink: BytesSink) -> None:
+    def _take(self, chunks: Sequence[Any], subscriber: ReadingSubscriber) -> None:
         driver, device = self._driver, self._device
         if chunks:
-            self._bus.well()
+            self._bus.note_success()
         for chunk in chunks:
             if driver.bytes_side:
-                sink.on_bytes(device.name, chunk)
+                subscriber.on_bytes(device.name, chunk)
                 continue
             at_s = chunk.monotonic_s if isinstance(chunk, Edge) else self._clock.monotonic_s()
             wall = self._builder.wall(at_s)
             for values in driver.feed(chunk):
                 reading = self._builder.measured(values, at_s, wall)
                 if reading.silence:
-                    self._woken.set()  # the next silence is waited for anew
+                    self._woken.set()  # it speaks again: the next silence begins anew
                 device.emit(reading)
 
-    def _tell_present(self) -> None:
+    def _emit_present(self) -> None:
         if (values := present_of(self._driver, self._clock)) is not None:
             self._device.emit(self._builder.present(values))
+
+
+# -- only while somebody takes the bytes ----------------------------------------
+
+
+class Watchers:
+    """The streams that take a device's bytes, by name; all methods belong to the event loop."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._changed = asyncio.Event()
+
+    def add(self, name: str) -> None:
+        self._names.add(name)
+        self._signal()
+
+    def remove(self, name: str) -> None:
+        self._names.discard(name)
+        self._signal()
+
+    def _signal(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def until(self, *, some: bool) -> None:
+        """Wait until there are some, or none. No limit of its own: the caller owns the wait."""
+        while bool(self._names) is not some:
+            await self._changed.wait()
+
+
+async def while_watched(
+    watchers: Watchers,
+    bus: Bus,
+    listen: Callable[[], Awaitable[None]],
+    close: Callable[[], Awaitable[None]],
+) -> None:
+    """`listen` while there are watchers, `close` when there are none, and so on.
+
+    Raises what ends `listen`, and BusError when the bus is lost.
+    """
+    while True:
+        await _while_open(bus, watchers.until(some=True))
+        await _while_open(bus, listen(), watchers.until(some=False))
+        await close()
+
+
+async def _while_open(bus: Bus, *waits: Awaitable[None]) -> None:
+    gone, *ended = await first_of(bus.until_not_open(), *waits)
+    for wait in ended:
+        if wait is not None:
+            wait.result()
+    if gone is not None:
+        raise bus.loss()

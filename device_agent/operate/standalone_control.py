@@ -53,7 +53,7 @@ class StandaloneControl:
         path = state.directory / "journal.db"
         self._journal = Journal(path, self._store, clock.now_ms, state.runtime_directory)
         self._control = build_control(config, self._journal, clock)
-        self._hardware = self._control.make_hardware(make)
+        self._hardware = self._control.make_hardware(make, self._control.dispatcher())
         self._devices = self._control.devices
         self.safe_states = self._control.safe_states
         self.handlers = LocalHandlers(self._control)

@@ -1,4 +1,4 @@
-"""The daemon's side of the guard: keeps one running, hands over each actuator's way to safe, beats.
+"""The daemon's side of the guard: keeps one running, hands over how each actuator is made safe, beats.
 
 It also notices when the daemon itself has stood still: then nothing is known of any actuator, nothing may be
 driven, and everything is made safe first.
@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from device_agent.background import BackgroundTasks
+from device_agent.background import BackgroundTasks, Backoff
 from device_agent.bus.recipe import Recipe
 from device_agent.devices.actuator_hooks import ActuatorHooks
 from device_agent.devices.context import Context
@@ -49,8 +49,8 @@ class GuardSettings:
 
 
 class GuardClient(ActuatorHooks):
-    """Hands the guard each actuator's way to safe, and beats. `start` it before any device is opened, and
-    call `bye` when all are safe at the end."""
+    """Hands over how each actuator is made safe, and beats. `start` it before any device is opened, and call
+    `bye` when all are safe at the end."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class GuardClient(ActuatorHooks):
         self.restarts = 0
         self.takeovers = 0
 
-    # -- life -----------------------------------------------------------------------------------------------
+    # -- connection ----------------------------------------
 
     async def start(self) -> None:
         """Find or begin a guard. Where that fails it is said, and tried again; the daemon goes on."""
@@ -94,7 +94,7 @@ class GuardClient(ActuatorHooks):
         self._started = True
         await self._connect()
         self._background.run_forever("link", self._keep_link)
-        self._background.run_forever("pulse", self._pulse)
+        self._background.run_forever("beat", self._beat_forever)
 
     def _actuators(self) -> set[str]:
         return {name for name, device in self._devices.items() if device.is_actuator}
@@ -131,7 +131,7 @@ class GuardClient(ActuatorHooks):
             await asyncio.sleep(0.01)
 
     def status(self) -> dict[str, Any]:
-        """For the owner."""
+        """For `status`."""
         link = self._link
         return {
             "up": link is not None,
@@ -142,20 +142,18 @@ class GuardClient(ActuatorHooks):
         }
 
     async def _keep_link(self) -> None:
-        again_s, said = AGAIN_FIRST_S, ""
+        backoff, why = Backoff(AGAIN_FIRST_S, AGAIN_MAX_S, jitter=0.0), ""
         while True:
             if self._link is None:
-                await asyncio.sleep(again_s)
-                again_s = min(AGAIN_MAX_S, again_s * 2)
-                why = await self._connect(said)
-                said = why or ""
+                await asyncio.sleep(backoff.next_s())
+                why = await self._connect(why)
                 continue
-            again_s = AGAIN_FIRST_S
+            backoff.reset()
             await self._broken.wait()
             self.restarts += 1
 
-    async def _connect(self, said: str = "") -> str | None:
-        """Returns why there is no guard; None when there is one."""
+    async def _connect(self, logged: str = "") -> str:
+        """Why there is no guard; "" when there is one. What was `logged` before is not logged again."""
         hello = {
             "op": "hello",
             "protocol": PROTOCOL,
@@ -165,7 +163,7 @@ class GuardClient(ActuatorHooks):
         try:
             link, welcome = await find_or_start(self._settings.folder, hello, self._settings.log_style)
         except (GuardGone, OSError) as error:
-            if str(error) != said:
+            if str(error) != logged:
                 log.error("no_guard", why=str(error), meaning="actuators stay as they are if the daemon dies")
             return str(error)
         self._link = link
@@ -176,7 +174,7 @@ class GuardClient(ActuatorHooks):
             self._take(welcome)
         for name in self._recipes:
             self._hand_over(name)
-        return None
+        return ""
 
     def _part(self, why: str) -> None:
         """This link is over; a child that hangs is ended, so that it cannot act later."""
@@ -193,7 +191,7 @@ class GuardClient(ActuatorHooks):
             log.error("guard_lost", why=why, restarts=self.restarts)
         self._broken.set()
 
-    # -- messages -------------------------------------------------------------------------------------------
+    # -- messages ----------------------------------------
 
     def _send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         if self._link is not None:
@@ -257,9 +255,9 @@ class GuardClient(ActuatorHooks):
         message = {"op": "keep", "device": name, "place": self._devices[name].bus.name, "acts": acts}
         self._send(message, tuple(recipe.fd for recipe in recipes if recipe.fd >= 0))
 
-    # -- the loop's own pulse -------------------------------------------------------------------------------
+    # -- beats ----------------------------------------
 
-    async def _pulse(self) -> None:
+    async def _beat_forever(self) -> None:
         while True:
             await asyncio.sleep(self._timeout_s / BEATS)
             self._readable()  # a guard that took over has said so: that is one event with our own gap
@@ -292,7 +290,7 @@ class GuardClient(ActuatorHooks):
         if recovery == self._recovery:
             self._permit.standstill.end(name)
 
-    # -- standing by ----------------------------------------------------------------------------------------
+    # -- ActuatorHooks ----------------------------------------
 
     def handle(self, handle: Any) -> Any:
         return recorded(handle)

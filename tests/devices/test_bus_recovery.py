@@ -235,7 +235,7 @@ async def test_an_end_is_no_failed_step(rig: Any) -> None:
     """Ended while the power is off, and the pins are gone: it ends all the same."""
     async with rig('power = { bus = "pins", line = 22, off_s = 10 }\n') as at:
         at.board.fault("i2c1", "stuck")
-        step = asyncio.ensure_future(at.hardware.supervisors["i2c1"].recovery.free())
+        step = asyncio.ensure_future(at.hardware.supervisors["i2c1"].recovery.free_stuck_thread())
         await at.until(lambda: at.power()[-1] == 0, "power off")
         at.hardware.supervisors["pins"].bus.fault(BusGone("unplugged"))
         step.cancel()
