@@ -154,7 +154,9 @@ class Ground:
             control.executor,
         )
         self.subscriptions = StreamSubscriptions(self.clock)
-        self._hardware = control.make_hardware(lambda name, config: NoBus(), subscribers=[self.subscriptions])
+        self._hardware = control.make_hardware(
+            lambda name, config: NoBus(), control.dispatcher(self.subscriptions)
+        )
 
     async def __aenter__(self) -> "Ground":
         await self.journal.open()
