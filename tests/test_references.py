@@ -55,3 +55,9 @@ def test_links_of_pages_lead_somewhere(page: Path) -> None:
         if not place.exists() or (anchor and place.suffix == ".md" and anchor not in anchors(place)):
             wrong.append(f"{target}{'#' + anchor if anchor else ''}")
     assert wrong == []
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Pytest imports them by their base name, and pages name tests by it."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
