@@ -99,54 +99,54 @@ async def test_a_command_whose_session_has_ended_drives_nothing(tmp_path: Path) 
         assert not background.failures
 
 
-class Ear:
-    """A device with a bytes side; some words do it no good."""
+class Console:
+    """A device with a bytes side; some input does it no good."""
 
     def __init__(self) -> None:
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self.reload: Callable[[], None] = lambda: None
 
     async def send_bytes(self, data: bytes) -> None:
-        self.heard.append(data)
+        self.received.append(data)
         if data == b"bug":
             raise ValueError("a bug")
         if data == b"reload":
             self.reload()
 
 
-async def test_a_fault_or_a_reload_makes_no_stream_deaf(tmp_path: Path) -> None:
+async def test_a_fault_or_a_reload_ends_no_stream(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
-        wire, ear = Wire(), Ear()
+        wire, console = Wire(), Console()
         spec = StreamSpec("console", "t1-1", "inbound", "bytes", "dedicated")
         config = StreamConfig(direction="inbound", format="bytes", devices=["up"])
-        up: Any = {"up": ear}
+        up: Any = {"up": console}
         stream = stream_of(ground, spec, config, up)
-        ear.reload = lambda: stream.replace("up", up["up"])
+        console.reload = lambda: stream.replace("up", up["up"])
         await stream.attach(wire, actor(ALICE), ["console"], announced=False)
-        for word in (b"bug", b"reload", b"after"):
-            wire.send_bytes(word)
-        await until(lambda: ear.heard[-1:] == [b"after"])
-        assert ear.heard == [b"bug", b"reload", b"after"]
+        for data in (b"bug", b"reload", b"after"):
+            wire.send_bytes(data)
+        await until(lambda: console.received[-1:] == [b"after"])
+        assert console.received == [b"bug", b"reload", b"after"]
         await stream.detach("t1", end=True)
 
 
-class Kept:
-    """A queue that keeps what it is given."""
+class ListQueue:
+    """A queue that keeps the events put into it."""
 
     channel = "telemetry"
 
     def __init__(self) -> None:
-        self.kept: list[EventDraft] = []
+        self.events: list[EventDraft] = []
 
     def append(self, draft: EventDraft) -> bool:
-        self.kept.append(draft)
+        self.events.append(draft)
         return True
 
 
 async def test_a_session_that_ends_without_a_network_leaves_the_others_their_readings(tmp_path: Path) -> None:
     """Two sessions wait for the network to open their shared stream again; the time of one is over."""
     async with Ground(tmp_path) as ground:
-        subscriptions, queue, shared = StreamSubscriptions(ground.clock), Kept(), SharedSessionStreams()
+        subscriptions, queue, shared = StreamSubscriptions(ground.clock), ListQueue(), SharedSessionStreams()
         spec = StreamSpec("telemetry", "telemetry", "outbound", "events", "shared")
         config = StreamConfig(direction="outbound", affinity="shared", devices=["up"])
 
@@ -159,8 +159,8 @@ async def test_a_session_that_ends_without_a_network_leaves_the_others_their_rea
         stream.collect()
         await stream.detach("t1", end=True)
         subscriptions.on_reading(Reading("up", 0, {"on": True}))
-        assert len(queue.kept) == 1
+        assert len(queue.events) == 1
         await stream.detach("t2", end=True)
         subscriptions.on_reading(Reading("up", 0, {"on": False}, monotonic_s=100.0))
-        assert len(queue.kept) == 1
+        assert len(queue.events) == 1
         assert shared.get("telemetry", "t3", make) is not stream, "its devices may be others by now"
