@@ -11,7 +11,7 @@ from support.fake_task_link import FakeStream, FakeTaskLink, start_of
 
 from device_agent.commands.authorization import Actor
 from device_agent.errors import Rejected
-from device_agent.messages.commands import Pause, SessionWord, parse
+from device_agent.messages.commands import Pause, SessionCommand, parse
 from device_agent.messages.events import EventDraft
 from device_agent.network import Caller, StreamSpec
 from device_agent.tasks import stream_input
@@ -29,7 +29,7 @@ class Stream:
         self.wire = FakeStream(SPEC, None)
         self.attached: dict[str, Attachment] = {}
         self.answers: list[dict[str, Any]] = []
-        self.session_commands: list[SessionWord] = []
+        self.session_commands: list[SessionCommand] = []
         for name in callers:
             caller = Caller("org", name)
             link = FakeTaskLink(start_of(f"task-{name}", "pipe", caller=caller))
@@ -42,7 +42,7 @@ class Stream:
     def answer(self, draft: EventDraft) -> None:
         self.answers.append(json.loads(draft.numbered(1)))
 
-    def on_session_command(self, command: SessionWord) -> dict[str, Any]:
+    def on_session_command(self, command: SessionCommand) -> dict[str, Any]:
         if not isinstance(command, Pause):
             raise Rejected("unknown_device", "there is none")
         self.session_commands.append(command)
