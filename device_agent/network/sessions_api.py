@@ -1,6 +1,6 @@
-"""The Sessions API: plain HTTPS and JSON, polled. One request each; who calls decides when to try again.
+"""The Sessions API: HTTPS and JSON, polled. Each method sends one request; the caller repeats it.
 
-It is another service than the network, with a key of its own: the key goes to `base_url` and nowhere else.
+It is another service than the network, with a key of its own that is sent to `base_url` only.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from device_agent.errors import NetworkError, ProtocolFault, Refused, Unreachable
-from device_agent.network.blocks.http import error_of, printable, read_reply
+from device_agent.network.blocks.http import parse_reply, printable, read_reply
 
 if TYPE_CHECKING:
     import aiohttp
@@ -24,11 +24,11 @@ LINK_MAX = 2000
 
 
 class Unsent(Unreachable):
-    """No connection came about: the service cannot have heard the request."""
+    """There was no connection, so the service has not received the request."""
 
 
 class NotNow(Refused):
-    """HTTP 429 or 503: refused before any work; `retry_after_s` where the service says when to come back."""
+    """HTTP 429 or 503: refused before any work. `retry_after_s`: when to come back, if it says."""
 
     def __init__(self, message: str, status: int, code: str, retry_after_s: float | None) -> None:
         super().__init__(message, status, code)
@@ -36,16 +36,16 @@ class NotNow(Refused):
 
 
 class Opened(NamedTuple):
-    """A session: its durable id, and where its next final message will be."""
+    """A session: its durable id, and the address of its next final message."""
 
     id: str
     final_message: str
     page: str
-    """For people; empty where the service names none."""
+    """Its web page for people; empty if the service names none."""
 
 
 class SessionsApi:
-    """`pool` gives the daemon's shared connections; they are opened on first use."""
+    """`pool` returns the daemon's shared connections, which are opened on first use."""
 
     def __init__(self, base_url: str, key: str, pool: Callable[[], "aiohttp.ClientSession"]) -> None:
         self._base_url = base_url.rstrip("/")
@@ -74,7 +74,7 @@ class SessionsApi:
         return Opened(id_, self._final_message(reply), str(page) if safe else "")
 
     async def follow_up(self, session: str, message: str) -> str:
-        """Say more in a session; where the final message to it will be. Raises as `create` does."""
+        """Send a message in a session; returns the address of the final message. Raises as `create` does."""
         reply = await self._ask("POST", f"/rest/v1/sessions/{session}/messages", {"message": message})
         return self._final_message(reply)
 
@@ -99,7 +99,7 @@ class SessionsApi:
         return self._ours(href)
 
     def _ours(self, href: str) -> str:
-        """The address behind a link. Raises ProtocolFault for another host: the key stays at home."""
+        """The address of a link. Raises ProtocolFault for another host, which must not get the key."""
         address = urljoin(f"{self._base_url}/", href)
         try:
             there, home = urlsplit(address), urlsplit(self._base_url)
@@ -135,23 +135,13 @@ class SessionsApi:
             raise Unsent(f"{what}: {error}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{what}: {error or type(error).__name__}") from error
-        return _reply(what, response.status, text, response.headers.get("Retry-After"))
-
-
-def _reply(what: str, status: int, text: bytes, retry_after: str | None) -> dict[str, Any]:
-    try:
-        reply = json.loads(text) if text.strip() else None
-    except (ValueError, RecursionError):
-        reply = None
-    if 200 <= status < 300:
-        if not isinstance(reply, dict):
-            raise ProtocolFault(f"{what}: the answer is not a JSON object")
-        return reply
-    code, message = error_of(reply)
-    sentence = f"{what}: HTTP {status} {message or printable(code) or 'without a reason'}"
-    if status in (429, 503):
-        raise NotNow(sentence, status, printable(code), _seconds(retry_after))
-    raise Refused(sentence, status, printable(code))
+        try:
+            return parse_reply(what, response.status, text)
+        except Refused as refused:
+            if refused.status not in (429, 503):
+                raise
+            wait_s = _seconds(response.headers.get("Retry-After"))
+            raise NotNow(str(refused), refused.status, refused.code, wait_s) from None
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -169,7 +159,7 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def may_exist(error: NetworkError) -> bool:
-    """Whether the request that failed so may have been carried out all the same."""
+    """Whether a request that failed like this may have been carried out."""
     if isinstance(error, (Unsent, NotNow)):
         return False
     return not (isinstance(error, Refused) and 400 <= error.status < 500)

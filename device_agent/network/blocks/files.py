@@ -14,7 +14,6 @@ from typing import IO, Any
 from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
 from device_agent.network.blocks.http import Http
 from device_agent.network.blocks.joiner import Joiner
-from device_agent.network.blocks.pubsub import PubSubClient
 from device_agent.network.connectivity import NetworkBackoff
 
 INLINE_MAX_BYTES = 16_384
@@ -51,15 +50,6 @@ class Upload:
 
     def open(self) -> IO[bytes]:
         return self.data.open("rb") if isinstance(self.data, Path) else io.BytesIO(self.data)
-
-
-@dataclass(frozen=True, slots=True)
-class FilePlace:
-    """Where a file of a channel is."""
-
-    channel: str
-    file_id: str
-    name: str
 
 
 class Uploads:
@@ -142,19 +132,17 @@ class Uploads:
             raise Refused(f"file upload: HTTP {response.status}", response.status)
 
 
-async def download(
-    http: Http, clients: Sequence[PubSubClient], place: FilePlace, to: Path, limit_bytes: int
-) -> None:
-    """Write a file of a channel to `to`. The tokens of `clients` are tried in this order.
+async def download(http: Http, addresses: Sequence[Callable[[], str]], to: Path, limit_bytes: int) -> None:
+    """Write a file to `to`. `addresses`: its address with each token that may serve, tried in this order.
 
     An outage is waited out. Raises Refused after many refusals, and for a file larger than `limit_bytes`.
     """
     backoff = NetworkBackoff(http.connectivity)
-    left = list(clients)
+    left = list(addresses)
     refusals = 0
     while True:
         try:
-            await _fetch(http, left[0].file_url(place.channel, place.file_id, place.name), to, limit_bytes)
+            await _fetch(http, left[0](), to, limit_bytes)
             return
         except NetworkError as error:
             if isinstance(error, TokenRefused) and len(left) > 1:

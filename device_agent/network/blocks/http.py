@@ -103,22 +103,16 @@ class Api:
         self._http.connectivity.answered()
         return self._reply(what, status, text)
 
-    def _reply(self, what: str, status: int, text: bytes) -> dict[str, Any]:
+    @staticmethod
+    def _reply(what: str, status: int, text: bytes) -> dict[str, Any]:
         try:
-            reply = json.loads(text) if text.strip() else {}
-        except (ValueError, RecursionError):
-            reply = None
-        if 200 <= status < 300:
-            if not isinstance(reply, dict):
-                raise ProtocolFault(f"{what}: the answer is not a JSON object")
-            return reply
-        code, message = error_of(reply)
-        sentence = f"{what}: HTTP {status} {message or code or 'without a reason'}"
-        if code in FATAL_CODES:
-            raise Revoked(sentence, status, code)
-        if status in (401, 403):
-            raise TokenRefused(sentence, status, code)
-        raise Refused(sentence, status, code)
+            return parse_reply(what, status, text.strip() or b"{}")
+        except Refused as refused:
+            if refused.code in FATAL_CODES:
+                raise Revoked(str(refused), status, refused.code) from None
+            if status in (401, 403):
+                raise TokenRefused(str(refused), status, refused.code) from None
+            raise
 
     def _note_affinity(self, value: str | None) -> None:
         try:
@@ -141,6 +135,21 @@ async def read_reply(
         if size_bytes > limit_bytes:
             raise ProtocolFault(f"{what}: the answer is larger than {limit_bytes} bytes")
     return b"".join(parts)
+
+
+def parse_reply(what: str, status: int, text: bytes) -> dict[str, Any]:
+    """The JSON object of an answer. Raises Refused for a status that is no success, else ProtocolFault."""
+    try:
+        reply = json.loads(text)
+    except (ValueError, RecursionError):
+        reply = None
+    if not 200 <= status < 300:
+        code, message = error_of(reply)
+        code = printable(code)
+        raise Refused(f"{what}: HTTP {status} {message or code or 'without a reason'}", status, code)
+    if not isinstance(reply, dict):
+        raise ProtocolFault(f"{what}: the answer is not a JSON object")
+    return reply
 
 
 def error_of(reply: Any) -> tuple[str, str]:

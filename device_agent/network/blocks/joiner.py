@@ -56,6 +56,10 @@ class Joiner:
         self.api = Api(http, settings.api_base_url or file.identity.api_base_url)
         self._on_card = on_card
 
+    @property
+    def instance_id(self) -> str:
+        return self.file.identity.instance_id
+
     async def join(self) -> None:
         """Raises NetworkError; Revoked when only a person can help."""
         await self._read_config_document()

@@ -125,11 +125,4 @@ class Membership:
         elif reason and reason != reason_before:
             log.warning("not_joined", state=state, error=reason)
         elif state is MembershipState.JOINED and not reason:
-            self._log_success(renewed=before is state)
-
-    def _log_success(self, *, renewed: bool) -> None:
-        identity = self._joiner.file.identity
-        if renewed:
-            log.info("token_renewed")
-        else:
-            log.info("joined", agent=identity.agent_name, instance=identity.instance_id)
+            log.info("token_renewed" if before is state else "joined", instance=self._joiner.instance_id)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -42,6 +42,12 @@ REFUSALS_MAX = 32
 # When the network is asked whether tasks ended while the control channel was lost: one wait after the other.
 MISSED_ENDS_AFTER_S = (0.0, 10.0, 60.0, 600.0)
 LEAVE_LIMIT_S = 2.0
+ENDS: dict[str, Literal["cancel", "expire", "terminate"]] = {
+    "CancelTask": "cancel",
+    "ExpireTask": "expire",
+    "TerminateTask": "terminate",
+}
+STATUSES = {"PauseTask": "paused", "ResumeTask": "resumed"}
 
 
 class BlocksNetwork:
@@ -205,17 +211,12 @@ class BlocksNetwork:
         self._control.state_changed()
 
     def _on_task_control(self, control: TaskControl) -> None:
-        match control.type:
-            case "CancelTask":
-                self._runtime.end(control.task_id, "cancel")
-            case "ExpireTask":
-                self._runtime.end(control.task_id, "expire")
-            case "TerminateTask":
-                self._runtime.end(control.task_id, "terminate")
-            case "PauseTask" | "ResumeTask":
-                pausing = control.type == "PauseTask"
-                if self._runtime.is_running(control.task_id) and control.task_id in self._tasks:
-                    self._tasks[control.task_id].events.system("paused" if pausing else "resumed")
+        if control.type in ENDS:
+            self._runtime.end(control.task_id, ENDS[control.type])
+            return
+        task, status = self._tasks.get(control.task_id), STATUSES.get(control.type)
+        if task is not None and status is not None and self._runtime.is_running(control.task_id):
+            task.events.system(status)
 
     def _refuse(self, start: StartTask, refusal: StartRefused, targeted: bool) -> None:
         """Answer with a terminal, over the control token; a broadcast is left to other instances."""

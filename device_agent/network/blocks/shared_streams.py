@@ -1,10 +1,10 @@
 """Shared streams: one channel and one writer for all tasks that are attached to it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from device_agent.network import StreamSpec
+from device_agent.network import Inbound, StreamSpec
 from device_agent.network.blocks.open_stream import OpenStream
 from device_agent.network.blocks.stream_tokens import StreamTokens
 
@@ -45,7 +45,7 @@ class SharedStreams:
             elif not announced:
                 await tokens.ask(spec, "activate")
             shared.attached[task_id] = tokens
-        return SharedAttachment(spec, self, task_id, shared.stream)
+        return SharedAttachment(spec, self, task_id, shared.stream.inbound)
 
     async def leave(self, name: str, task_id: str) -> None:
         """The last task closes the stream; before that, another task renews its token."""
@@ -64,14 +64,14 @@ class SharedStreams:
         return self._locks.setdefault(name, asyncio.Lock())
 
 
+@dataclass(slots=True)
 class SharedAttachment:
     """One task's use of a shared stream."""
 
-    def __init__(self, spec: StreamSpec, streams: SharedStreams, task_id: str, stream: OpenStream) -> None:
-        self.spec = spec
-        self.inbound = stream.inbound
-        self._streams = streams
-        self._task_id = task_id
+    spec: StreamSpec
+    streams: SharedStreams
+    task_id: str
+    inbound: Callable[[], AsyncIterator[Inbound]]
 
     async def close(self, *, end: bool) -> None:
-        await self._streams.leave(self.spec.name, self._task_id)
+        await self.streams.leave(self.spec.name, self.task_id)

@@ -1,6 +1,7 @@
 """The setup handshake of a stream: asks the network for the token of its channel (docs/protocol.md)."""
 
 import asyncio
+from dataclasses import dataclass
 
 from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
 from device_agent.network import StartTask, StreamSpec
@@ -14,16 +15,14 @@ SETUP_REFUSED_LIMIT_S = 60.0
 FINAL_CODES = frozenset({"InvalidArgument"})
 
 
+@dataclass(frozen=True, slots=True)
 class StreamTokens:
     """Gets the stream tokens of one task, over the task's own token or the control token."""
 
-    def __init__(
-        self, agent_name: str, start: StartTask, clients: TaskClients, connectivity: Connectivity
-    ) -> None:
-        self._agent_name = agent_name
-        self._start = start
-        self._clients = clients
-        self._connectivity = connectivity
+    agent_name: str
+    start: StartTask
+    clients: TaskClients
+    connectivity: Connectivity
 
     async def first(self, spec: StreamSpec, *, announced: bool) -> str:
         """The first token in this process; `announced`: the caller knows the stream from an earlier one."""
@@ -41,14 +40,14 @@ class StreamTokens:
 
     async def ask(self, spec: StreamSpec, phase: str) -> str:
         """The stream token (empty for `activate`). Tries until it is answered; raises Refused."""
-        backoff = NetworkBackoff(self._connectivity)
+        backoff = NetworkBackoff(self.connectivity)
         loop = asyncio.get_running_loop()
         refused_since_s: float | None = None
         while True:
             try:
                 token = await self._ask_once(spec, phase)
             except Refused as error:
-                if isinstance(error, TokenRefused) and self._clients.refused():
+                if isinstance(error, TokenRefused) and self.clients.refused():
                     continue
                 refused_since_s = refused_since_s or loop.time()
                 if error.code in FINAL_CODES or loop.time() - refused_since_s > SETUP_REFUSED_LIMIT_S:
@@ -57,19 +56,19 @@ class StreamTokens:
             except NetworkError as error:
                 await backoff.wait(error)
             else:
-                self._clients.accepted()
+                self.clients.accepted()
                 return token
 
     async def _ask_once(self, spec: StreamSpec, phase: str) -> str:
-        start = self._start
+        start = self.start
         body = {
             "type": "stream_setup",
             "protocolVersion": PROTOCOL_VERSION,
             "taskId": start.task_id,
             "orgId": start.org,
-            "agentName": self._agent_name,
+            "agentName": self.agent_name,
             "streamId": spec.stream_id,
-            "channel": stream_channel(self._agent_name, spec.stream_id),
+            "channel": stream_channel(self.agent_name, spec.stream_id),
             "direction": spec.direction,
             "taskKind": start.kind,
             "durationMinutes": start.duration_min or 60,
@@ -78,7 +77,7 @@ class StreamTokens:
             "declaredStream": spec.name,
             "phase": phase,
         }
-        answer = await self._clients.current.ask_function(setup_channel(start.org, start.task_id), body)
+        answer = await self.clients.current.ask_function(setup_channel(start.org, start.task_id), body)
         reply = answer.get("message") if isinstance(answer, dict) else None
         reply = reply if isinstance(reply, dict) else answer
         if not isinstance(reply, dict) or "ok" not in reply:

@@ -5,6 +5,7 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from device_agent.background import BackgroundTasks
@@ -15,7 +16,6 @@ from device_agent.network.blocks.clients import Clients, TaskClients
 from device_agent.network.blocks.files import (
     INLINE_MAX_BYTES,
     TOO_LARGE,
-    FilePlace,
     Progress,
     Upload,
     Uploads,
@@ -91,17 +91,17 @@ class BlocksTask:
         if part.text is not None or reference.get("kind") == "inline":
             await asyncio.to_thread(to.write_bytes, _inline(part, limit_bytes))
             return
-        place = FilePlace(*(str(reference.get(key) or "") for key in ("channel", "fileId", "fileName")))
-        ours = place.channel == task_channel(self.start.org, self.start.task_id)
-        if not ours or not place.file_id or not place.name:
+        channel, file_id, name = (str(reference.get(key) or "") for key in ("channel", "fileId", "fileName"))
+        if channel != task_channel(self.start.org, self.start.task_id) or not file_id or not name:
             raise Refused(f"input {part.part_id!r} names no file of this task")
         clients = (self._client, self._services.clients.control)
-        await download(self._services.http, clients, place, to, limit_bytes)
+        addresses = [partial(client.file_url, channel, file_id, name) for client in clients]
+        await download(self._services.http, addresses, to, limit_bytes)
 
     def terminal(
         self, state: TerminalState, *, error: str = "", reason: str = "", completion_reason: str = ""
     ) -> None:
-        self.events.terminal(state, error=error, reason=reason, completion_reason=completion_reason)
+        self.events.terminal(state, error=error, reason=reason, completionReason=completion_reason)
         self._services.presence_changed()
 
     def server_ms(self) -> float | None:

@@ -86,30 +86,11 @@ class TaskEvents:
         self._put(event, sent)
         await sent
 
-    def terminal(
-        self,
-        state: TerminalState,
-        *,
-        error: str = "",
-        reason: str = "",
-        completion_reason: str = "",
-        version: str = PROTOCOL_VERSION,
-    ) -> None:
-        """Only the first counts."""
-        if self._ended:
-            return
-        self._ended = True
-        self._put(
-            task_event(
-                self._task_id,
-                "terminal",
-                version=version,
-                state=state,
-                error=error,
-                reason=reason,
-                completionReason=completion_reason,
-            )
-        )
+    def terminal(self, state: TerminalState, *, version: str = PROTOCOL_VERSION, **members: str) -> None:
+        """The end, with `error`, `reason` and `completionReason`. Only the first call counts."""
+        if not self._ended:
+            self._ended = True
+            self._put(task_event(self._task_id, "terminal", version=version, state=state, **members))
 
     def _put(self, event: dict[str, Any], sent: "asyncio.Future[None] | None" = None) -> None:
         if len(self._queue) >= QUEUE_MAX and event["type"] != "terminal":

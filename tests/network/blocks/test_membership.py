@@ -3,13 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 
 import pytest
 
 from device_agent.errors import NetworkError, ProtocolFault, Refused, Revoked, TokenRefused, Unreachable
 from device_agent.network.blocks import membership as module
-from device_agent.network.blocks.identity import Identity
 from device_agent.network.blocks.membership import Membership, MembershipState, state_after
 from device_agent.network.connectivity import Connectivity
 
@@ -54,7 +52,7 @@ class Scripted:
         self.outcomes = list(outcomes)
         self.tries = 0
         self.joins = 0
-        self.file = SimpleNamespace(identity=Identity(agent_name="x", instance_id="AG-x"))
+        self.instance_id = "AG-x"
         self.tried = asyncio.Event()
         self.due = asyncio.Event()
 

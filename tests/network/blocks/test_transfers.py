@@ -14,7 +14,6 @@ from device_agent.network.blocks.files import (
     SLOWEST_BYTES_PER_S,
     TOO_LARGE,
     TRANSFER_LIMIT_S,
-    FilePlace,
     Upload,
     Uploads,
     download,
@@ -24,7 +23,6 @@ from device_agent.network.blocks.http import Http
 
 REQUEST = "/api/v1/files/request-upload"
 CONFIRM = "/api/v1/files/confirm-upload"
-PLACE = FilePlace("u.org.t1", "f1", "a.txt")
 
 
 class Backend:
@@ -170,71 +168,64 @@ def test_a_large_file_has_a_longer_limit():
 # -- downloads ----------------------------------------------------------------------------------------------
 
 
-class Address:
-    """A client whose files are on the backend, each token on a path of its own."""
-
-    def __init__(self, backend: FakeBackend, token: str) -> None:
-        self._prefix = f"{backend.url}/{token}"
-
-    def file_url(self, channel: str, file_id: str, name: str) -> str:
-        return f"{self._prefix}/{channel}/{file_id}/{name}"
-
-
 @pytest.fixture
-def clients(backend: FakeBackend) -> tuple[Any, Any]:
-    return Address(backend, "write"), Address(backend, "control")
+def addresses(backend: FakeBackend) -> Any:
+    """The file's address with two tokens."""
+    return [lambda: backend.url + FIRST, lambda: backend.url + SECOND]
 
 
-FIRST = "/write/u.org.t1/f1/a.txt"
-SECOND = "/control/u.org.t1/f1/a.txt"
+FIRST = "/write/a.txt"
+SECOND = "/control/a.txt"
 
 
-async def test_a_file_is_written_to_the_disk(http: Http, backend: FakeBackend, clients: Any, tmp_path: Path):
+async def test_a_file_is_written_to_the_disk(
+    http: Http, backend: FakeBackend, addresses: Any, tmp_path: Path
+):
     backend.answers[FIRST].append((200, b"x" * 200_000))
-    await download(http, clients, PLACE, tmp_path / "a", 200_000)
+    await download(http, addresses, tmp_path / "a", 200_000)
     assert (tmp_path / "a").stat().st_size == 200_000
 
 
 async def test_a_file_that_is_too_large_is_refused_at_once(
-    http: Http, backend: FakeBackend, clients: Any, tmp_path: Path
+    http: Http, backend: FakeBackend, addresses: Any, tmp_path: Path
 ):
     backend.answers[FIRST].append((200, b"x" * 200_001))
     with pytest.raises(Refused, match="larger than") as raised:
-        await download(http, clients, PLACE, tmp_path / "a", 200_000)
+        await download(http, addresses, tmp_path / "a", 200_000)
     assert raised.value.status == TOO_LARGE
     assert len(backend.asked) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_the_next_token_is_tried_after_a_refused_one(
-    http: Http, backend: FakeBackend, clients: Any, tmp_path: Path, status: int
+    http: Http, backend: FakeBackend, addresses: Any, tmp_path: Path, status: int
 ):
     backend.answers[FIRST].append((status, b""))
     backend.answers[SECOND].append((200, b"ok"))
-    await download(http, clients, PLACE, tmp_path / "a", 10)
+    await download(http, addresses, tmp_path / "a", 10)
     assert [asked.path for asked in backend.asked] == [FIRST, SECOND]
     assert (tmp_path / "a").read_bytes() == b"ok"
 
 
 async def test_a_download_is_repeated_and_given_up_after_many_refusals(
-    http: Http, backend: FakeBackend, clients: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    http: Http, backend: FakeBackend, addresses: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "REFUSALS_MAX", 3)
     backend.answers[FIRST] += [(503, b""), (404, b""), (200, b"ok")]
-    await download(http, clients, PLACE, tmp_path / "a", 10)
+    await download(http, addresses, tmp_path / "a", 10)
     backend.answers[FIRST] = [(404, b"")]
     with pytest.raises(Refused, match="HTTP 404"):
-        await download(http, clients, PLACE, tmp_path / "a", 10)
+        await download(http, addresses, tmp_path / "a", 10)
     assert len(backend.asked) == 3 + 3
 
 
 async def test_the_last_token_that_is_refused_is_a_refusal(
-    http: Http, backend: FakeBackend, clients: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    http: Http, backend: FakeBackend, addresses: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "REFUSALS_MAX", 2)
     backend.answers[FIRST] = backend.answers[SECOND] = [(403, b"")]
     with pytest.raises(TokenRefused):
-        await download(http, clients, PLACE, tmp_path / "a", 10)
+        await download(http, addresses, tmp_path / "a", 10)
     assert [asked.path for asked in backend.asked] == [FIRST, SECOND, SECOND]
 
 

@@ -1,6 +1,7 @@
 """The client against the stand-in, and the stand-in against the documented facts."""
 
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,23 @@ from device_agent.testing.network import DevNetwork
 
 AGENT = {"agent_name": "claude"}
 HEADERS = {"Authorization": "ApiKey bk_farm"}
+
+
+@pytest.fixture
+async def net() -> AsyncIterator[DevNetwork]:
+    async with DevNetwork() as made:
+        yield made
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as made:
+        yield made
+
+
+@pytest.fixture
+def api(net: DevNetwork, pool: aiohttp.ClientSession) -> SessionsApi:
+    return SessionsApi(net.api_base_url, "bk_farm", lambda: pool)
 
 
 async def get(pool: aiohttp.ClientSession, address: str) -> tuple[int, Any]:
