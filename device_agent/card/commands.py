@@ -97,8 +97,8 @@ def _ask_command(name: str, rule: Delegation) -> dict[str, Any]:
         "dry_run": DRY_RUN,
     }
     wanted = ("id", "device", "action", *(("args",) if rule.asks_question else ()))
-    told = "Asks an AI agent; the answer comes as a `control` event about the delegation."
-    return {**event(f"ask {name}", members, required=wanted), "description": told}
+    text = "Asks an AI agent; the answer comes as a `control` event about the delegation."
+    return {**event(f"ask {name}", members, required=wanted), "description": text}
 
 
 def _argument(argument: Argument) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _session_words(stream: StreamConfig) -> list[dict[str, Any]]:
     devices = {"enum": list(stream.devices)}
     every_s = {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400, "unit": "s"}
     band = {"type": "number", "minimum": 0, "description": "Smallest change worth an event."}
-    words: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
+    commands: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
         "pause": ({}, (), "Stop sending readings until resume."),
         "resume": ({}, (), "Send readings again."),
         "rate": (
@@ -133,5 +133,5 @@ def _session_words(stream: StreamConfig) -> list[dict[str, Any]]:
     }
     return [
         {**event(word, {"kind": {"const": word}, **members}, required), "description": text}
-        for word, (members, required, text) in words.items()
+        for word, (members, required, text) in commands.items()
     ]

@@ -21,7 +21,8 @@ from device_agent.card.parts import (
 )
 from device_agent.config import Config, StreamConfig
 from device_agent.driver import Point
-from device_agent.records import Flag
+from device_agent.messages.acks import AckState
+from device_agent.records import DeviceState, Flag
 
 # Members that any event may have.
 OPTIONAL = {"boot": BOOT, "clock": CLOCK, "late": LATE}
@@ -100,7 +101,7 @@ def _status(stream: StreamConfig) -> dict[str, Any]:
         "device": {"enum": list(stream.devices)},
         "at": AT,
         "seq": SEQ,
-        "state": {"enum": ["online", "offline", "fault"]},
+        "state": {"enum": [state.value for state in DeviceState]},
         "reason": {"enum": list(STATUS_REASONS)},
         **OPTIONAL,
     }
@@ -139,7 +140,7 @@ def ack(*, numbered: bool = True) -> dict[str, Any]:
         "at": AT,
         "seq": SEQ,
         "state": {
-            "enum": ["done", "rejected", "failed", "unknown"],
+            "enum": [state.value for state in AckState],
             "description": "rejected: nothing moved; unknown: it may have, and the actuator went to safe.",
         },
         "commanded": {**values, "description": "What was asked."},

@@ -7,6 +7,7 @@ from device_agent.card.events import ack
 from device_agent.card.parts import AT, DIALECT, DRY_RUN, ERROR, SEQ, event, writable
 from device_agent.config import Config
 from device_agent.driver import Point
+from device_agent.messages.acks import AckState
 from device_agent.messages.requests import FILE_ID, FILE_MAX_BYTES, HISTORY_ID, INPUT_ID, RESULT_ID
 from device_agent.records import SEND_FILE
 
@@ -23,8 +24,8 @@ def _request_schema(config: Config) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     if "request" in kinds:
         operations = _operations(config)
-        told = f"What to do. {STOP}" if "stop" in operations else "What to do."
-        properties["op"] = {"type": "string", "enum": operations, "description": told}
+        text = f"What to do. {STOP}" if "stop" in operations else "What to do."
+        properties["op"] = {"type": "string", "enum": operations, "description": text}
     readable = _readable(config)
     properties["devices"] = {
         "type": "array",
@@ -133,18 +134,18 @@ def outputs(config: Config) -> list[dict[str, Any]]:
                 "guaranteed": False,
             }
         )
-    gives = {
+    files = {
         action.gives: f"{name}.{action.name}"
         for name, driver in config.drivers.items()
         for action in driver.actions
         if action.gives
     }
-    if gives:
+    if files:
         entries.append(
             {
                 "id": FILE_ID,
-                "description": f"What these actions of op do give: {', '.join(sorted(gives.values()))}.",
-                "contentType": next(iter(gives)) if len(gives) == 1 else "application/octet-stream",
+                "description": f"What these actions of op do give: {', '.join(sorted(files.values()))}.",
+                "contentType": next(iter(files)) if len(files) == 1 else "application/octet-stream",
                 "guaranteed": False,
             }
         )
@@ -232,15 +233,15 @@ def _range(point: Point) -> str:
 
 
 def _actions(config: Config) -> str:
-    told = [
+    calls = [
         f"{device}.{action.name}({', '.join(argument.name for argument in action.arguments)})"
         for device, driver in config.drivers.items()
         for action in driver.all_actions()
     ]
-    told += [
+    calls += [
         f"{name}.ask({'question' if rule.asks_question else ''})" for name, rule in config.delegations.items()
     ]
-    return f"{'; '.join(told)}."
+    return f"{'; '.join(calls)}."
 
 
 def _history_properties(config: Config) -> dict[str, Any]:
@@ -266,7 +267,7 @@ def _result_schema(config: Config) -> dict[str, Any]:
         "required": ["op", "state"],
         "properties": {
             "op": {"enum": [*_operations(config), "unknown"]},
-            "state": {"enum": ["done", "rejected", "failed", "unknown"]},
+            "state": {"enum": [state.value for state in AckState]},
             "readings": {
                 "type": "array",
                 "items": {
@@ -292,11 +293,11 @@ def _result_schema(config: Config) -> dict[str, Any]:
 
 def inventory(config: Config, devices: tuple[str, ...] | None = None) -> str:
     """ "climate (temperature Cel, humidity %), door (active)": what there is, in one line."""
-    told = []
+    parts = []
     for name in config.devices if devices is None else devices:
         points = ", ".join(
             f"{point.name} {point.unit}" if point.unit not in ("", "1") else point.name
             for point in config.points(name)
         )
-        told.append(f"{name} ({points})" if points else name)
-    return ", ".join(told) or "none yet"
+        parts.append(f"{name} ({points})" if points else name)
+    return ", ".join(parts) or "none yet"
