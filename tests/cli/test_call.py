@@ -10,9 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from device_agent.cli import show
-from device_agent.cli.call import instant_ms, span_s
-
 
 def test_read_describe_and_set(calls: Any) -> None:
     read, table, describe = calls.together(("read", "climate", "--json"), ("read",), ("describe",))
@@ -163,32 +160,3 @@ def test_history_is_written_to_a_file(calls: Any, tmp_path: Path, until: Callabl
     assert json.loads(whole.stdout)["count"] >= 1
     assert "temperature" in table.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-# -- without a network --------------------------------------------------------------------------------------
-
-
-def test_text_from_the_network_cannot_write_on_the_terminal() -> None:
-    evil = "\x1b[2J\x9b31m\r\nok\u202egnirts\u200b\x00"
-    assert show.clean(evil) == " [2J 31m  ok gnirts  "
-    event = {"kind": "reading", "device": evil, "at": 0, "values": {evil: evil}, "flags": {evil: evil}}
-    line = show.sentence(event, {})
-    assert line.isprintable()
-    assert show.dumps({"a": evil}).isascii()
-    for odd in (None, 7, [], {}, {"kind": "ack"}, {"kind": "reading", "values": 3}, {"kind": evil}):
-        assert show.sentence(odd, {}).isprintable()
-
-
-def test_units_and_values_as_people_write_them() -> None:
-    shown = [show.with_unit(*pair) for pair in ((21.5, "Cel"), (True, ""), (None, "V"), (3, "1"))]
-    assert shown == ["21.5 °C", "on", "-", "3"]
-    card = json.loads((Path(__file__).parents[2] / "cards" / "greenhouse.card.json").read_text())
-    assert show.units_of_card(card)["climate"]["humidity"] == "%"
-    assert show.units_of_card({"streams": [1], "x": {}}) == {}
-
-
-def test_times_of_people() -> None:
-    assert [span_s(text) for text in ("90", "1.5m", "2h", "7d")] == [90, 90, 7200, 604_800]
-    assert instant_ms("2026-05-01T06:00:00+00:00") == 1_777_615_200_000
-    assert instant_ms("1777615200000") == 1_777_615_200_000
-    assert instant_ms("1h") < instant_ms("1m")

@@ -55,7 +55,7 @@ class Admin(Addressed):
         Through the HTTP surface of the same link only a refusal with ``for_s`` can end.
         """
         target = self.links[link]
-        await self.links.refuse(target)
+        await target.refuse()
         if for_s is not None:
             await asyncio.sleep(for_s)
             await self.accept(link)
@@ -64,7 +64,7 @@ class Admin(Addressed):
         """Take connections again, on the same port."""
         target = self.links[link]
         if target.site is None:
-            await self.links.listen(target)
+            await target.listen()
 
     def add_fault(self, kind: str, path: str = "*", **options: Any) -> FaultRule:
         """Put a fault rule in force; see :class:`~device_agent.testing.network.faults.FaultRule`."""

@@ -33,6 +33,7 @@ class NetworkLink:
 
     name: str
     port: int
+    serve: Serve = field(repr=False)
     rtt_s: float = 0.0
     server: _Server | None = field(default=None, repr=False)
     site: asyncio.Server | None = field(default=None, repr=False)
@@ -54,9 +55,40 @@ class NetworkLink:
             "admin_url": f"http://{self.origin}/_dev",
         }
 
+    async def listen(self) -> None:
+        """Take connections on its port."""
+        self.server = _Server(
+            lambda request: self.serve(request, self),
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
+        )
+        loop = asyncio.get_running_loop()
+        self.site = await loop.create_server(self.server, HOST, self.port, backlog=1024)
+        self.port = self.site.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Take no more connections and cut those there are: clients see "connection refused"."""
+        if self.site is not None:
+            self.site.close()
+            self.site = None
+        if self.server is not None:
+            server, self.server = self.server, None
+            server.refusing = True
+            for handler in list(server.connections):
+                handler.force_close()
+                if handler.transport is not None:
+                    handler.transport.abort()
+            await server.shutdown(_SHUTDOWN_S)
+            # Connections on their way from the listening socket arrive within a few loop cycles.
+            for _ in range(10):
+                await asyncio.sleep(0)
+
 
 class Addressed:
-    """What :attr:`Link.addresses` holds, one by one, for whatever has the ``addresses`` of a link."""
+    """The members of :attr:`NetworkLink.addresses` as properties, for classes that have ``addresses``."""
 
     addresses: Any
 
@@ -103,44 +135,13 @@ class NetworkLinks:
         """Open a port; 0 takes a free one."""
         if name in self._by_name:
             raise ValueError(f"link {name!r} is open already")
-        link = NetworkLink(name, port)
-        await self.listen(link)
+        link = NetworkLink(name, port, self._serve)
+        await link.listen()
         self._by_name[name] = link
         return link
-
-    async def listen(self, link: NetworkLink) -> None:
-        """Take connections on the link's port."""
-        link.server = _Server(
-            lambda request: self._serve(request, link),
-            handler_cancellation=True,
-            access_log=None,
-            auto_decompress=False,
-            max_line_size=_MAX_LINE_BYTES,
-            max_field_size=_MAX_LINE_BYTES,
-        )
-        loop = asyncio.get_running_loop()
-        link.site = await loop.create_server(link.server, HOST, link.port, backlog=1024)
-        link.port = link.site.sockets[0].getsockname()[1]
-
-    async def refuse(self, link: NetworkLink) -> None:
-        """Take no more connections and cut those there are: clients see "connection refused"."""
-        if link.site is not None:
-            link.site.close()
-            link.site = None
-        if link.server is not None:
-            server, link.server = link.server, None
-            server.refusing = True
-            for handler in list(server.connections):
-                handler.force_close()
-                if handler.transport is not None:
-                    handler.transport.abort()
-            await server.shutdown(_SHUTDOWN_S)
-            # Connections on their way from the listening socket arrive within a few loop cycles.
-            for _ in range(10):
-                await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Close all ports."""
         for link in self._by_name.values():
-            await self.refuse(link)
+            await link.refuse()
         self._by_name.clear()
