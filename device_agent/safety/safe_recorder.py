@@ -1,7 +1,7 @@
-"""Finds out how an actuator is made safe, as bytes on its bus, by watching its driver do it.
+"""Finds out what makes an actuator safe, as bytes on its bus: it notes what the driver writes to do it.
 
-By contract `open` sets the safe values whatever it finds, and `safe` sets them again. What these two write is
-written down; drivers know nothing of it.
+By contract `open` sets the safe values whatever it finds, and `safe` sets them again. Drivers know nothing of
+this: their handle is wrapped.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from device_agent.bus.core import Handle, Source
-from device_agent.bus.gpio import Bias, Drive, GpioBus, InputLine, OutputLine, PwmOutput
+from device_agent.bus.gpio import GpioBus, InputLine, OutputLine, PwmOutput
 from device_agent.bus.i2c import I2cBus
 from device_agent.bus.mqtt import MqttBus
 from device_agent.bus.recipe import Recipe
@@ -22,191 +22,166 @@ from device_agent.errors import BusError, DriverError
 log = structlog.get_logger("guard")
 
 
-class Tape:
-    """What was written while it ran. `dry`: nothing goes out, what is read is real."""
+class Recording:
+    """The writes, and the pauses between them, from `start` to `stop`."""
 
     def __init__(self) -> None:
-        self.dry = False
         self._calls: list[Any] | None = None
+        self._dry = False
 
     def start(self, *, dry: bool) -> None:
-        self._calls, self.dry = [], dry
+        """`dry`: writes are noted and do not go out; reads are real, and pauses are skipped."""
+        self._calls, self._dry = [], dry
 
     def stop(self) -> list[Any]:
-        calls, self._calls, self.dry = self._calls or [], None, False
+        calls, self._calls, self._dry = self._calls or [], None, False
         return calls
 
     def pause(self, seconds: float) -> None:
         if self._calls is not None and seconds > 0:
             self._calls.append(float(seconds))
-        if not self.dry:
+        if not self._dry:
             time.sleep(seconds)
 
-    def wrote(self, call: Any) -> bool:
-        """Note a call; True if it is to be carried out as well."""
+    def write(self, call: Any) -> bool:
+        """Note a write; True if it is to be carried out as well."""
         if self._calls is not None:
             self._calls.append(call)
-        return not self.dry
+        return not self._dry
 
 
-class RecordedI2c(I2cBus):
-    """Only transfers that read nothing are noted: reading makes nothing safe."""
+class RecordedHandle:
+    """What the wrapped handles have in common; each passes on its medium's calls."""
 
-    def __init__(self, inner: I2cBus) -> None:
+    def __init__(self, inner: Any) -> None:
         self.inner = inner
-        self.tape = Tape()
-
-    def transfer(self, address: int, write: bytes, read_size: int = 0) -> bytes:
-        if write and not read_size and not self.tape.wrote((address, bytes(write))):
-            return b""
-        return self.inner.transfer(address, write, read_size)
-
-    def present(self, address: int) -> bool:
-        return self.inner.present(address)
+        self.recording = Recording()
 
     def recipes(self, calls: Sequence[Any]) -> list[Recipe]:
-        return [self.inner.recipe(calls)] if _any(calls) else []
+        """The guard's way to do these again."""
+        return [self.inner.recipe(calls)] if _has_writes(calls) else []
 
 
-class RecordedSerial(SerialBus):
-    def __init__(self, inner: SerialBus) -> None:
-        self.inner = inner
-        self.tape = Tape()
+class RecordedI2c(RecordedHandle, I2cBus):
+    """Only transfers that read nothing are noted: reading makes nothing safe."""
 
+    def transfer(self, address: int, write: bytes, read_size: int = 0) -> bytes:
+        if write and not read_size and not self.recording.write((address, bytes(write))):
+            return b""
+        data: bytes = self.inner.transfer(address, write, read_size)
+        return data
+
+    def present(self, address: int) -> bool:
+        return bool(self.inner.present(address))
+
+
+class RecordedSerial(RecordedHandle, SerialBus):
     def write(self, data: bytes) -> None:
-        if self.tape.wrote(bytes(data)):
+        if self.recording.write(bytes(data)):
             self.inner.write(data)
 
     def read(self, size: int, timeout_s: float) -> bytes:
-        return self.inner.read(size, timeout_s)
+        data: bytes = self.inner.read(size, timeout_s)
+        return data
 
     def discard_input(self) -> None:
         self.inner.discard_input()
 
     def listen(self) -> Source:
-        return self.inner.listen()
-
-    def recipes(self, calls: Sequence[Any]) -> list[Recipe]:
-        return [self.inner.recipe(calls)] if _any(calls) else []
+        source: Source = self.inner.listen()
+        return source
 
 
-class RecordedMqtt(MqttBus):
-    def __init__(self, inner: MqttBus) -> None:
-        self.inner = inner
-        self.tape = Tape()
-
+class RecordedMqtt(RecordedHandle, MqttBus):
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
-        if self.tape.wrote((topic, bytes(payload), retain)):
+        if self.recording.write((topic, bytes(payload), retain)):
             self.inner.publish(topic, payload, qos=qos, retain=retain)
 
     def subscribe(self, topics: tuple[str, ...], *, qos: int = 1) -> Source:
-        return self.inner.subscribe(topics, qos=qos)
-
-    def recipes(self, calls: Sequence[Any]) -> list[Recipe]:
-        return [self.inner.recipe(calls)] if _any(calls) else []
+        source: Source = self.inner.subscribe(topics, qos=qos)
+        return source
 
 
-class RecordedGpio(GpioBus):
-    """Outputs are claimed at their safe level; a line that `safe` writes another one to ends at that."""
+class RecordedGpio(RecordedHandle, GpioBus):
+    """Outputs are claimed at their safe values; a line that `safe` sets to another one ends at that."""
 
     def __init__(self, inner: GpioBus) -> None:
-        self.inner = inner
-        self.tape = Tape()
-        self.lines: list[RecordedOutput | RecordedPwm] = []
+        super().__init__(inner)
+        self.lines: list[RecordedLine] = []
 
-    def input(
-        self,
-        line: int | str,
-        *,
-        active_low: bool = False,
-        bias: Bias = "as-is",
-        debounce_s: float = 0.0,
-        edges: bool = True,
-    ) -> InputLine:
-        return self.inner.input(line, active_low=active_low, bias=bias, debounce_s=debounce_s, edges=edges)
+    def input(self, line: int | str, **options: Any) -> InputLine:
+        claimed: InputLine = self.inner.input(line, **options)
+        return claimed
 
-    def output(
-        self, line: int | str, *, active: bool, active_low: bool = False, drive: Drive = "push-pull"
-    ) -> OutputLine:
-        claimed = self.inner.output(line, active=active, active_low=active_low, drive=drive)
-        output = RecordedOutput(self, claimed, active)
-        self.lines.append(output)
-        return output
+    def output(self, line: int | str, *, active: bool, **options: Any) -> OutputLine:
+        return RecordedOutput(self, self.inner.output(line, active=active, **options), (active,))
 
-    def pwm(
-        self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False
-    ) -> PwmOutput:
-        claimed = self.inner.pwm(line, duty=duty, frequency_hz=frequency_hz, active_low=active_low)
-        output = RecordedPwm(self, claimed, duty, frequency_hz)
-        self.lines.append(output)
-        return output
+    def pwm(self, line: int | str, *, duty: float, frequency_hz: float, **options: Any) -> PwmOutput:
+        claimed = self.inner.pwm(line, duty=duty, frequency_hz=frequency_hz, **options)
+        return RecordedPwm(self, claimed, (duty, frequency_hz))
 
     def recipes(self, calls: Sequence[Any]) -> list[Recipe]:
-        told: dict[RecordedOutput | RecordedPwm, Any] = {line: line.claimed_at for line in self.lines}
-        told.update(call for call in calls if isinstance(call, tuple))
-        return [recipe for line, value in told.items() for recipe in line.recipes_of(value)]
+        values = {line: line.claimed_at for line in self.lines}
+        values.update(call for call in calls if isinstance(call, tuple))
+        return [recipe for line, value in values.items() for recipe in line.recipes_of(value)]
 
 
-class RecordedOutput:
-    """A claimed output; see `OutputLine`."""
+class RecordedLine:
+    """A claimed output; its values are the arguments of `write`."""
 
-    def __init__(self, bus: RecordedGpio, line: OutputLine, active: bool) -> None:
+    def __init__(self, bus: RecordedGpio, inner: Any, claimed_at: tuple[Any, ...]) -> None:
         self._bus = bus
-        self._line = line
-        self.claimed_at = active
+        self._inner = inner
+        self.claimed_at = claimed_at
+        bus.lines.append(self)
+
+    def _write(self, *value: Any) -> None:
+        if self._bus.recording.write((self, value)):
+            self._inner.write(*value)
+
+    def read(self) -> Any:
+        return self._inner.read()
+
+    def recipes_of(self, value: tuple[Any, ...]) -> list[Recipe]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        if self in self._bus.lines:
+            self._bus.lines.remove(self)
+        self._inner.close()
+
+
+class RecordedOutput(RecordedLine):
+    """See `OutputLine`."""
 
     def write(self, active: bool) -> None:
-        if self._bus.tape.wrote((self, active)):
-            self._line.write(active)
-
-    def read(self) -> bool:
-        return self._line.read()
+        self._write(active)
 
     def fileno(self) -> int:
-        return self._line.fileno()
+        return int(self._inner.fileno())
 
     def recipe(self, active: bool) -> Recipe:
-        return self._line.recipe(active)
+        recipe: Recipe = self._inner.recipe(active)
+        return recipe
 
-    def recipes_of(self, active: bool) -> list[Recipe]:
-        return [self.recipe(active)]
-
-    def close(self) -> None:
-        if self in self._bus.lines:
-            self._bus.lines.remove(self)
-        self._line.close()
+    def recipes_of(self, value: tuple[Any, ...]) -> list[Recipe]:
+        return [self.recipe(*value)]
 
 
-class RecordedPwm:
-    """A claimed output that switches by itself; see `PwmOutput`."""
-
-    def __init__(self, bus: RecordedGpio, output: PwmOutput, duty: float, frequency_hz: float) -> None:
-        self._bus = bus
-        self._output = output
-        self.claimed_at = (duty, frequency_hz)
+class RecordedPwm(RecordedLine):
+    """An output that switches by itself; see `PwmOutput`."""
 
     def write(self, duty: float, frequency_hz: float) -> None:
-        if self._bus.tape.wrote((self, (duty, frequency_hz))):
-            self._output.write(duty, frequency_hz)
-
-    def read(self) -> tuple[float, float]:
-        return self._output.read()
+        self._write(duty, frequency_hz)
 
     def recipes(self, duty: float, frequency_hz: float) -> list[Recipe]:
-        return self._output.recipes(duty, frequency_hz)
+        return list(self._inner.recipes(duty, frequency_hz))
 
-    def recipes_of(self, told: tuple[float, float]) -> list[Recipe]:
-        return self.recipes(*told)
-
-    def close(self) -> None:
-        if self in self._bus.lines:
-            self._bus.lines.remove(self)
-        self._output.close()
+    def recipes_of(self, value: tuple[Any, ...]) -> list[Recipe]:
+        return self.recipes(*value)
 
 
-Recorded = RecordedI2c | RecordedSerial | RecordedMqtt | RecordedGpio
-
-_WRAPPERS: tuple[tuple[type[Handle], Callable[[Any], Recorded]], ...] = (
+_WRAPPERS: tuple[tuple[type[Handle], Callable[[Any], Any]], ...] = (
     (I2cBus, RecordedI2c),
     (SerialBus, RecordedSerial),
     (MqttBus, RecordedMqtt),
@@ -220,30 +195,30 @@ def recorded(handle: Handle) -> Handle:
 
 
 def open_and_record(device: str, driver: Driver[Any, Any]) -> list[Recipe]:
-    """Open the driver and return its way to safe; empty, and said in the log, where there is none.
+    """Open the driver and return what makes it safe; where nothing is known to, none and a warning.
 
     Raises what `open` raises.
     """
     bus = driver.bus
-    if not isinstance(bus, Recorded):
+    if not isinstance(bus, RecordedHandle):
         driver.open()
         log.warning("not_guarded", device=device, why=f"the guard cannot use a bus of kind {bus.kind!r}")
         return []
     if isinstance(bus, RecordedGpio):
         bus.lines.clear()  # of an earlier opening that was not closed in order
-    sleep, driver.sleep = driver.sleep, bus.tape.pause
+    sleep, driver.sleep = driver.sleep, bus.recording.pause
     try:
-        bus.tape.start(dry=False)
+        bus.recording.start(dry=False)
         try:
             driver.open()
         finally:
-            opened = bus.tape.stop()
-        safe = _rehearsed(device, driver, bus.tape)
+            opened = bus.recording.stop()
+        safe = _rehearsed(device, driver, bus.recording)
     finally:
         driver.sleep = sleep
     try:
         # A driver that writes only what changes has nothing to write at safe: then what `open` wrote counts.
-        recipes = bus.recipes(safe if _any(safe) else opened)
+        recipes = bus.recipes(safe if _has_writes(safe) else opened)
     except BusError as error:
         log.warning("not_guarded", device=device, why=str(error))
         return []
@@ -254,26 +229,26 @@ def open_and_record(device: str, driver: Driver[Any, Any]) -> list[Recipe]:
     return recipes
 
 
-def _rehearsed(device: str, driver: Driver[Any, Any], tape: Tape) -> list[Any]:
+def _rehearsed(device: str, driver: Driver[Any, Any], recording: Recording) -> list[Any]:
     """What `safe` writes, without a second command to a device that is safe already."""
     if not isinstance(driver, Actuator):
         return []
     try:
-        tape.start(dry=True)
+        recording.start(dry=True)
         driver.safe()
-        return tape.stop()
+        return recording.stop()
     except (BusError, DriverError) as error:
         log.debug("safe_not_rehearsed", device=device, why=str(error))
     finally:
-        tape.stop()
+        recording.stop()
     # It waited for an answer to what did not go out.
     try:
-        tape.start(dry=False)
+        recording.start(dry=False)
         driver.safe()
-        return tape.stop()
+        return recording.stop()
     finally:
-        tape.stop()
+        recording.stop()
 
 
-def _any(calls: Sequence[Any]) -> bool:
+def _has_writes(calls: Sequence[Any]) -> bool:
     return any(not isinstance(call, float) for call in calls)
