@@ -293,7 +293,7 @@ class Agent:
         self._notifier.tell("STOPPING=1")
         log.info("stopping", exit_code=self._exit_code)
         control = self._control
-        control.permit.stopping.begin()
+        control.permit.stop()
         made_safe = await control.safe_states.all_safe("stop", SAFE_LIMIT_S)
         for name, safe in made_safe.items():
             if not safe:

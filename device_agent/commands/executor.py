@@ -175,7 +175,7 @@ class CommandExecutor:
 
     def session_ends(self, holder: str) -> None:
         """What it still has under way is refused, and its leases end."""
-        self._permit.ended_sessions.add(holder)
+        self._permit.end_session(holder)
         self.leases.release(holder)
 
     def request_ends(self, holder: str) -> None:
@@ -250,7 +250,7 @@ class CommandExecutor:
     def _must_hand_over(self, plan: CommandPlan) -> bool:
         """Whether somebody else drove it last, but has to leave it to this sender. Raises as `_arbitrate`."""
         device, holder, now_s = plan.device, plan.actor.holder, self._clock.monotonic_s()
-        self._permit.ended_sessions.check(plan.motion)
+        self._permit.check_session(plan.motion)
         if not device.online:
             raise Rejected("device_offline", f"device {device.name} is {device.state} ({device.reason})")
         if not plan.moves:
@@ -386,7 +386,7 @@ class CommandExecutor:
     ) -> None:
         """The one action of a delegation. Raises Rejected."""
         args = self._check_do(command, senders, bounds)
-        self._permit.expiry.check(Motion(command.device, senders[0].holder, deadline_s, command.ttl_ms))
+        self._permit.check_deadline(Motion(command.device, senders[0].holder, deadline_s, command.ttl_ms))
         await self.delegation_actions[command.device].ask(args, senders[0].label, command.id)
 
     def _check_do(

@@ -111,7 +111,7 @@ class StandaloneControl:
                 return
 
     async def _end(self) -> None:
-        self._control.permit.stopping.begin()
+        self._control.permit.stop()
         made_safe = await self.safe_states.all_safe("the command ended", SAFE_LIMIT_S)
         await self._control.guard.bye(made_safe)
         await self._control.guard.until_gone(GUARD_LIMIT_S)

@@ -112,7 +112,7 @@ class GuardClient(ActuatorHooks):
     async def bye(self, made_safe: Mapping[str, bool]) -> None:
         """The orderly end: what is not safe by now is the guard's to do. Nothing can be driven any more."""
         self._stopped = True
-        self._permit.stopping.begin()
+        self._permit.stop()
         self._permit.standstill.stop()
         await self._background.close()
         if self._link is not None:

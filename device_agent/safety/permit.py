@@ -4,11 +4,10 @@ Once when a command is admitted, and again on the bus's thread right before the 
 it may have waited for its device or its bus, and what was allowed then may be forbidden by now.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar
+from typing import NamedTuple
 
 from device_agent.clock import Clock
 from device_agent.errors import Rejected
@@ -31,32 +30,21 @@ class Motion:
     """An action that gets something and moves nothing."""
 
 
-class Guard(ABC):
-    """One reason why nothing may move. Its state changes on the event loop; `check` runs on any thread."""
+class Guard(NamedTuple):
+    """One reason why nothing may move: `check` raises Rejected, on any thread."""
 
-    name: ClassVar[str]
-    at_admission: ClassVar[bool] = True
-    for_reads: ClassVar[bool] = False
+    name: str
+    check: Callable[[Motion], None]
+    at_admission: bool = True
+    for_reads: bool = False
     """Whether actions that only read are asked about, too."""
 
-    def __repr__(self) -> str:
-        return f"<Guard {self.name}>"
 
-    @abstractmethod
-    def check(self, motion: Motion) -> None:
-        """Raises Rejected."""
-
-
-class Standstill(Guard):
+class Standstill:
     """The daemon stood still, and the guard process has made actuators safe, or may have.
 
-    Nobody knows then what state they are in, until each was made safe again. Asked only before the write:
-    what stood still is the event loop, and it could not have asked.
+    Nobody knows then what state they are in, until each was made safe again.
     """
-
-    name = "daemon stood still"
-    at_admission = False
-    for_reads = True
 
     def __init__(self, clock: Clock, timeout_s: float) -> None:
         """`timeout_s`: after so long without a beat the guard process acts."""
@@ -89,6 +77,7 @@ class Standstill(Guard):
         self._unknown.clear()
 
     def check(self, motion: Motion) -> None:
+        """Raises Rejected; on any thread."""
         unknown = motion.device in self._unknown or self.silent_s() > self._timeout_s
         if motion.is_actuator and unknown:
             raise Rejected(
@@ -98,107 +87,28 @@ class Standstill(Guard):
             )
 
 
-class EndedSessions(Guard):
-    """The session that sent it has ended; what it drove goes to safe."""
-
-    name = "session ended"
-    for_reads = True
-
-    def __init__(self) -> None:
-        self._ended: dict[str, None] = {}
-
-    def add(self, holder: str) -> None:
-        self._ended[holder] = None
-        if len(self._ended) > ENDED_MAX:
-            self._ended.pop(next(iter(self._ended)))
-
-    def check(self, motion: Motion) -> None:
-        if motion.holder in self._ended:
-            raise Rejected("not_allowed", "the session that sent this has ended")
-
-
-class StopPressed(Guard):
-    """The emergency stop is pressed, or its line cannot be read."""
-
-    name = "emergency stop"
-
-    def __init__(self, check_latch: Callable[[], None]) -> None:
-        self._check_latch = check_latch
-
-    def check(self, motion: Motion) -> None:
-        self._check_latch()
-
-
-class ChangingDevices(Guard):
-    """The device's configuration changes, and it stays safe until that is done."""
-
-    name = "configuration changing"
-
-    def __init__(self) -> None:
-        self._changing: set[str] = set()
-
-    def begin(self, devices: Iterable[str]) -> None:
-        self._changing.update(devices)
-
-    def end(self, device: str) -> None:
-        self._changing.discard(device)
-
-    def check(self, motion: Motion) -> None:
-        if motion.device in self._changing:
-            raise Rejected(
-                "device_offline", f"the configuration of {motion.device} changes now: it stays safe"
-            )
-
-
-class AgentStopping(Guard):
-    """The agent makes everything safe for the last time: nothing that still waits may move after that."""
-
-    name = "agent stopping"
-
-    def __init__(self) -> None:
-        self._begun = False
-
-    def begin(self) -> None:
-        self._begun = True
-
-    def check(self, motion: Motion) -> None:
-        if self._begun:
-            raise Rejected("device_offline", "the agent is stopping: everything is safe and stays so")
-
-
-class Expiry(Guard):
-    """The command is older than its caller allows (`ttl_ms`)."""
-
-    name = "expired"
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    def check(self, motion: Motion) -> None:
-        late_ms = (self._clock.monotonic_s() - motion.deadline_s) * 1000
-        if late_ms > 0:
-            raise Rejected(
-                "expired", f"came {late_ms:.0f} ms after its ttl_ms of {motion.ttl_ms} had run out"
-            )
-
-
 class MotionPermit:
-    """The guards in the order in which they are asked; the first that refuses is what the caller sees."""
+    """`guards` are in the order in which they are asked; the first that refuses is what the caller sees.
+
+    What they depend on changes on the event loop.
+    """
 
     def __init__(self, clock: Clock, check_latch: Callable[[], None], guard_timeout_s: float) -> None:
         """`check_latch` raises Rejected while the emergency stop forbids motion."""
         self.standstill = Standstill(clock, guard_timeout_s)
-        self.ended_sessions = EndedSessions()
-        self.changing = ChangingDevices()
-        self.stopping = AgentStopping()
-        self.expiry = Expiry(clock)
-        self.guards: tuple[Guard, ...] = (
-            self.standstill,
-            self.ended_sessions,
-            StopPressed(check_latch),
-            self.changing,
-            self.stopping,
-            self.expiry,
+        self._clock = clock
+        self._check_latch = check_latch
+        self._ended_sessions: dict[str, None] = {}
+        self._changing: set[str] = set()
+        self._stopping = False
+        self.guards = (
+            # Only before the write: what stood still is the event loop, and it could not have asked.
+            Guard("daemon stood still", self.standstill.check, at_admission=False, for_reads=True),
+            Guard("session ended", self.check_session, for_reads=True),
+            Guard("emergency stop", lambda _: self._check_latch()),
+            Guard("configuration changing", self._check_configuration),
+            Guard("agent stopping", self._check_agent),
+            Guard("expired", self.check_deadline),
         )
 
     def admit(self, motion: Motion) -> None:
@@ -212,3 +122,45 @@ class MotionPermit:
         for guard in self.guards:
             if guard.for_reads or not motion.read_only:
                 guard.check(motion)
+
+    # -- what guards depend on ----------------------------------------
+
+    def end_session(self, holder: str) -> None:
+        """What this session has sent moves nothing any more."""
+        self._ended_sessions[holder] = None
+        if len(self._ended_sessions) > ENDED_MAX:
+            self._ended_sessions.pop(next(iter(self._ended_sessions)))
+
+    def begin_change(self, devices: Iterable[str]) -> None:
+        """The configuration of these devices changes: they stay safe until `end_change`."""
+        self._changing.update(devices)
+
+    def end_change(self, device: str) -> None:
+        self._changing.discard(device)
+
+    def stop(self) -> None:
+        """The agent makes everything safe for the last time: nothing may move after that."""
+        self._stopping = True
+
+    # -- guards ----------------------------------------
+
+    def check_session(self, motion: Motion) -> None:
+        if motion.holder in self._ended_sessions:
+            raise Rejected("not_allowed", "the session that sent this has ended")
+
+    def _check_configuration(self, motion: Motion) -> None:
+        if motion.device in self._changing:
+            raise Rejected(
+                "device_offline", f"the configuration of {motion.device} changes now: it stays safe"
+            )
+
+    def _check_agent(self, motion: Motion) -> None:
+        if self._stopping:
+            raise Rejected("device_offline", "the agent is stopping: everything is safe and stays so")
+
+    def check_deadline(self, motion: Motion) -> None:
+        late_ms = (self._clock.monotonic_s() - motion.deadline_s) * 1000
+        if late_ms > 0:
+            raise Rejected(
+                "expired", f"came {late_ms:.0f} ms after its ttl_ms of {motion.ttl_ms} had run out"
+            )

@@ -55,7 +55,7 @@ class SafeStates(ReadingSubscriber):
     def adopt(self, device: Device) -> None:
         """From now on, this device is one of those here."""
         name = device.name
-        self._permit.changing.end(name)
+        self._permit.end_change(name)
         self._locks[name] = asyncio.Lock()
         before = self._left.pop(name, None)
         self._interlocks.forget(name)
@@ -79,7 +79,7 @@ class SafeStates(ReadingSubscriber):
         One that does not obey in time is left to its closing and to the guard.
         """
         gone = list(names)
-        self._permit.changing.begin(gone)
+        self._permit.begin_change(gone)
         moving = [name for name in gone if name in self.limits]
         for name, safe in (await self.all_safe(why, LEAVE_LIMIT_S, moving)).items():
             if not safe:
@@ -94,7 +94,7 @@ class SafeStates(ReadingSubscriber):
     def forget(self, name: str) -> None:
         """The device that `leave` was called for does not come back."""
         self._left.pop(name, None)
-        self._permit.changing.end(name)
+        self._permit.end_change(name)
         self._interlocks.forget(name)
 
     # -- driving ----------------------------------------

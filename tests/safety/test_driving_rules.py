@@ -108,7 +108,7 @@ async def test_nothing_moves_after_the_last_safe_state(tmp_path: Path) -> None:
         first = asyncio.ensure_future(ground.set(ALICE_1, "heater", on=True))
         await until(Relay.begun.is_set)
         waits = asyncio.ensure_future(ground.set(ALICE_1, "heater", level=5))
-        ground.control.permit.stopping.begin()
+        ground.control.permit.stop()
         stop = asyncio.ensure_future(ground.safe_states.all_safe("stop", 5.0))
         Relay.hold.set()
         await stop

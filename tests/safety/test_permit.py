@@ -37,13 +37,13 @@ class Site:
         self.permit.standstill.begin(["valve"])
 
     def end_session(self) -> None:
-        self.permit.ended_sessions.add("task-alice")
+        self.permit.end_session("task-alice")
 
     def change_configuration(self) -> None:
-        self.permit.changing.begin(["valve"])
+        self.permit.begin_change(["valve"])
 
     def stop_agent(self) -> None:
-        self.permit.stopping.begin()
+        self.permit.stop()
 
     def let_it_expire(self) -> None:
         self.clock.step(5.25)
@@ -175,8 +175,8 @@ def test_after_a_standstill_each_device_waits_until_it_is_safe(site: Site) -> No
 
 
 def test_a_changed_device_may_move_again(site: Site) -> None:
-    site.permit.changing.begin(["valve", "heater"])
-    site.permit.changing.end("valve")
+    site.permit.begin_change(["valve", "heater"])
+    site.permit.end_change("valve")
     assert site.admission() == ""
     assert site.admission(Motion("heater")).startswith("device_offline")
 
@@ -188,7 +188,7 @@ def test_the_deadline_itself_is_in_time(site: Site) -> None:
 
 def test_the_newest_ended_sessions_are_remembered(site: Site) -> None:
     for number in range(ENDED_MAX + 1):
-        site.permit.ended_sessions.add(f"task-{number}")
+        site.permit.end_session(f"task-{number}")
     assert site.admission(Motion("valve", "task-0")) == ""
     assert site.admission(Motion("valve", "task-1")).startswith("not_allowed")
     assert site.admission(Motion("valve", f"task-{ENDED_MAX}")).startswith("not_allowed")
