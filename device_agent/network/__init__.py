@@ -1,6 +1,6 @@
-"""The port between the runtime and a network: what was asked, and the way back to who asked.
+"""The port between the runtime and a network: tasks and their parts, and the way back to the caller.
 
-An adapter (`network.blocks`) knows the wire; the runtime knows devices. Both know only these words.
+An adapter (`network.blocks`) knows the network's protocol, the runtime knows devices. Both know only this.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -20,7 +20,7 @@ FIRST_NUMBER: dict[Format, int] = {"bytes": 0, "events": 1}
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `org` and `user` may be empty for an anonymous caller."""
+    """Who sent the task. `org` and `user` are empty for an anonymous caller."""
 
     org: str = ""
     user: str = ""
@@ -38,9 +38,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class StartTask:
-    """What a caller asked for, checked for form. `expires_at_ms` is the network's clock, pipe tasks only.
+    """A task as a caller sent it, its form checked.
 
-    `sent_ms` is when it was sent, by the transport's own time stamp in the same clock.
+    `duration_min` (minutes) and `expires_at_ms` are of pipe tasks only. Both times are epoch milliseconds of
+    the network's clock; `sent_ms` is the transport's time stamp.
     """
 
     task_id: str
@@ -57,7 +58,7 @@ class StartTask:
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """A stream to open. `name` is the card's stream key; `stream_id` names its channel."""
+    """A stream to open. `name` is the stream's key in the card; `stream_id` is part of the channel's name."""
 
     name: str
     stream_id: str
@@ -68,9 +69,9 @@ class StreamSpec:
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """One item that came in on a stream: an event (any JSON) or a chunk of bytes.
+    """One item that was received on a stream: an event (any JSON value) or a chunk of bytes.
 
-    `sent_ms` is the transport's own time stamp in the network's clock, epoch milliseconds.
+    `sent_ms` is the transport's time stamp, epoch milliseconds of the network's clock.
     """
 
     item: Any
@@ -103,7 +104,7 @@ class MessageSource(Protocol):
 
     @property
     def closed(self) -> bool:
-        """Nothing more will be appended."""
+        """Nothing will be appended any more."""
 
     @property
     def next_number(self) -> int:
@@ -125,10 +126,10 @@ class Stream(Protocol):
     spec: StreamSpec
 
     def inbound(self) -> AsyncIterator[Inbound]:
-        """What the caller sends, in order; ends when the stream is closed."""
+        """What callers send, in order; ends when the stream is closed."""
 
     async def close(self, *, end: bool) -> None:
-        """Stop. With `end` the caller is told that nothing more comes (never on a shared stream)."""
+        """Stop. With `end`, send what waits and the end of the stream (never on a shared stream)."""
 
 
 class TaskLink(Protocol):
@@ -143,7 +144,7 @@ class TaskLink(Protocol):
         """Returns when the network's clock is known. The caller bounds the wait."""
 
     def progress(self, message: str) -> None:
-        """A sentence about the work; at most one a second goes out, the latest wins."""
+        """A sentence about the work; at most one a second is sent, the newest."""
 
     async def artifact(
         self,
@@ -157,11 +158,12 @@ class TaskLink(Protocol):
     ) -> None:
         """Deliver a result, from memory or from a file; returns when the network has it.
 
-        `before` is called once when nothing but the announcement to the caller is missing.
+        `before` is called once, when only the announcement to the caller is missing. `progress` is called
+        with a sentence and the share that is done, 0 to 1.
         """
 
     async def fetch(self, part: Part, to: Path, limit_bytes: int) -> None:
-        """The content of an input part, into this file. Raises Refused when it is too large or not there."""
+        """Write the content of an input part to a file. Raises Refused if it is too large or missing."""
 
     def terminal(
         self, state: TerminalState, *, error: str = "", reason: str = "", completion_reason: str = ""
@@ -179,28 +181,28 @@ class TaskLink(Protocol):
 
 
 class Runtime(Protocol):
-    """What an adapter asks of the runtime. Plain calls on the event loop that return at once."""
+    """What an adapter needs of the runtime. Its plain functions return at once, and run on the event loop."""
 
     def knows(self, task_id: str) -> bool:
-        """Whether this task is running, or ended before (then it must not start again)."""
+        """Whether this task is running or has ended; then it must not start again."""
 
     def has_room(self) -> bool:
         """Whether one more task fits under `concurrency`."""
 
     def load_now(self) -> tuple[int, int]:
-        """Tasks and streams at work."""
+        """The numbers of running tasks and of open streams."""
 
     def begin(self, link: TaskLink) -> None:
-        """A checked, new task."""
+        """Start a new task."""
 
     async def remembered(self) -> None:
-        """Returns when all tasks that began would be known after a crash."""
+        """Returns when all tasks that were started would be known after a crash."""
 
     def resumable(self) -> list[StartTask]:
-        """Pipe tasks of an earlier process that are to go on."""
+        """The tasks of an earlier process that did not end."""
 
     def resume(self, link: TaskLink) -> None:
-        """A task of an earlier process goes on."""
+        """Continue or end a task of an earlier process."""
 
     def end(self, task_id: str, how: Literal["cancel", "expire", "terminate"]) -> bool:
         """A control message ends a task; False if it is not running here."""

@@ -1,4 +1,4 @@
-"""Joining: config document, registry, connect (protocol 2 and 3). One try each; the caller repeats."""
+"""Joining: config document, registry, connect (docs/protocol.md). Each is tried once; the caller repeats."""
 
 import platform
 from collections.abc import Callable
@@ -22,7 +22,7 @@ CDM_LIMIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class JoinSettings:
-    """What the owner configured about the network."""
+    """The configuration of the network's side."""
 
     agent_name: str
     api_key: str = field(repr=False)
@@ -61,12 +61,12 @@ class Joiner:
         return self.file.identity.instance_id
 
     async def join(self) -> None:
-        """Raises NetworkError; Revoked when only a person can help."""
+        """Raises NetworkError; Revoked if only a person can help."""
         await self._read_config_document()
         try:
             await self._read_registry()
         except Refused as refused:
-            # A private agent is "not found" for who shows a key that is not valid: connect tells which it is.
+            # With a key that is not valid, a private agent is "not found": connect says which it is.
             if refused.status != 404 or not self.file.identity.billing_mode:
                 raise
         await self._connect()
@@ -79,7 +79,7 @@ class Joiner:
             document = await Api(self._http, url).request("GET", "", limit_s=CDM_LIMIT_S)
             self._take_config(url, document)
         except NetworkError as error:
-            # An agent that has joined once knows all that the document says; it seldom changes.
+            # The document seldom changes, and its content is kept in the identity file.
             if not identity.playground_keys or not self.api.base_url:
                 raise
             log.info("config_document_cached", url=url, error=str(error))
@@ -153,7 +153,7 @@ class Joiner:
         identity.publish_key, identity.subscribe_key = keys
 
     async def call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """A request to the backend as this agent; an access token that ran out is replaced once."""
+        """A request with the access token, which is refreshed once if it has expired. Raises NetworkError."""
         bearer = self.file.identity.access_token
         try:
             return await self.api.request("POST", path, bearer=bearer, body=body)
@@ -163,7 +163,7 @@ class Joiner:
             return await self.api.request("POST", path, bearer=await self.refresh_access(), body=body)
 
     async def has_ended(self, task_id: str) -> str:
-        """The terminal state of a task that has ended; empty for one that has not. Raises NetworkError."""
+        """The terminal state of a task; empty if it has not ended. Raises NetworkError."""
         question = {"jsonrpc": "2.0", "id": task_id, "method": "GetTask", "params": {"taskId": task_id}}
         reply = await self.call("/api/v1/rpc", question)
         found = reply.get("result")
@@ -172,7 +172,7 @@ class Joiner:
         return state if state in ("completed", "failed", "canceled") else ""
 
     async def refresh_access(self) -> str:
-        """A new access token for the backend API, after a 401; a refused refresh leads to a new connect."""
+        """A new access token, by a new connect if the refresh token has expired too. Raises NetworkError."""
         identity = self.file.identity
         try:
             reply = await self.api.request(

@@ -55,11 +55,7 @@ class Membership:
     """
 
     def __init__(
-        self,
-        joiner: Joiner,
-        connectivity: Connectivity,
-        renewal: TokenRenewal,
-        on_joined: Callable[[], None],
+        self, joiner: Joiner, connectivity: Connectivity, renewal: TokenRenewal, on_joined: Callable[[], None]
     ) -> None:
         self.state = MembershipState.JOINING
         self.reason = "not joined yet"

@@ -1,4 +1,4 @@
-"""Stream messages: building and cutting them, and reading them back in order (protocol section 11.4 to 11.6).
+"""Stream messages (docs/protocol.md): building and splitting them, and reading them back in order.
 
 Pure: no clock of its own, no network.
 """
@@ -14,7 +14,7 @@ from device_agent.errors import ProtocolFault
 from device_agent.network import FIRST_NUMBER, Format, Inbound, OutgoingMessage
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
 
-# A message above this is cut into parts; a part is base64 of this many raw bytes plus 512 bytes of envelope.
+# A larger message is split into parts; a part is base64 of this many raw bytes, and 512 bytes of envelope.
 MESSAGE_MAX_BYTES = 16_384
 PART_RAW_BYTES = (MESSAGE_MAX_BYTES - 512) * 3 // 4
 # The network caches 100 messages for a reader; one group must stay well below, and far below 64 groups.
@@ -35,7 +35,7 @@ def items_limit_bytes(parts: int) -> int:
 
 
 def encode(stream_id: str, format_: Format, message: OutgoingMessage) -> list[bytes]:
-    """The JSON texts of one message: one, or the parts of a group which share its number."""
+    """The JSON texts of one message: one text, or the parts of a group, which share its number."""
     if format_ == "events":
         body = b'"encoding":"utf8","events":[' + b",".join(message.items) + b"]"
         kind = "stream_events"
@@ -97,9 +97,9 @@ class _Message:
 
 
 class StreamReader:
-    """Puts the messages of one writer's stream in order; duplicates vanish, gaps are waited for 750 ms.
+    """Puts the messages of a stream in order. Duplicates are dropped; a gap is waited for, 750 ms at most.
 
-    Callers on both ends may restart, so every sender has its own order.
+    A caller may restart or be one of several, so each sender has an order of its own.
     """
 
     def __init__(self, stream_id: str, format_: Format) -> None:
@@ -107,10 +107,9 @@ class StreamReader:
         self._format = format_
         self._orders: dict[str, _Order] = {}
         self._groups: dict[tuple[str, str], _MultipartGroup] = {}
-        self.faults = 0
 
     def feed(self, payload: Any, sent_ms: float, sender: str, now_s: float) -> list[Inbound]:
-        """Takes one delivery, returns what became complete, in order. Raises ProtocolFault on a bad form."""
+        """The items that are complete with this delivery, in order. Raises ProtocolFault on a bad form."""
         message = self._parse(payload, sent_ms, sender, now_s)
         if message is None:
             return []
@@ -122,7 +121,7 @@ class StreamReader:
         return [item for ready in order.put(message, now_s) for item in self._items(ready)]
 
     def timed_out(self, now_s: float) -> list[Inbound]:
-        """What may go on because its gap was waited for long enough."""
+        """The items behind a gap that was waited for long enough."""
         for key, group in list(self._groups.items()):
             if now_s - group.begun_s > GROUP_AGE_MAX_S:
                 del self._groups[key]
@@ -197,12 +196,12 @@ class StreamReader:
         return whole
 
     def _items(self, message: _Message) -> Iterator[Inbound]:
+        """The items of one message; those of a bad form are left out."""
         if message.kind == "stream_end":
             return
         member = "events" if message.kind == "stream_events" else "chunks"
         items = message.body.get(member)
         if not isinstance(items, list) or (self._format == "bytes") != (member == "chunks"):
-            self.faults += 1
             return
         for item in items:
             value = item if member == "events" else self._chunk(item, message.body.get("encoding"))
@@ -211,14 +210,12 @@ class StreamReader:
 
     def _chunk(self, item: Any, encoding: Any) -> bytes | None:
         if not isinstance(item, str):
-            self.faults += 1
             return None
         if encoding != "base64":
             return item.encode()
         try:
             return base64.b64decode(item, validate=True)
         except (ValueError, binascii.Error):
-            self.faults += 1
             return None
 
 

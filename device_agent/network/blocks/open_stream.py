@@ -33,11 +33,7 @@ class OpenStream:
     """One open stream. `start` begins to read and to write."""
 
     def __init__(
-        self,
-        channel: StreamChannel,
-        connectivity: Connectivity,
-        clock: Clock,
-        background: BackgroundTasks,
+        self, channel: StreamChannel, connectivity: Connectivity, clock: Clock, background: BackgroundTasks
     ) -> None:
         self.channel = channel
         self.spec = channel.spec

@@ -13,14 +13,7 @@ from device_agent.clock import Clock
 from device_agent.errors import Refused
 from device_agent.network import MessageSource, Part, StartTask, StreamSpec, TerminalState
 from device_agent.network.blocks.clients import Clients, TaskClients
-from device_agent.network.blocks.files import (
-    INLINE_MAX_BYTES,
-    TOO_LARGE,
-    Progress,
-    Upload,
-    Uploads,
-    download,
-)
+from device_agent.network.blocks.files import INLINE_MAX_BYTES, TOO_LARGE, Progress, Upload, Uploads, download
 from device_agent.network.blocks.http import Http
 from device_agent.network.blocks.joiner import JoinSettings
 from device_agent.network.blocks.open_stream import OpenStream

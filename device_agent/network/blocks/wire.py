@@ -1,4 +1,4 @@
-"""Control messages and task events as the network spells them (protocol 8 to 10, 14). Pure functions."""
+"""Control messages and task events in the network's format (docs/protocol.md). Pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ DURATION_MAX_MIN = 43_200
 
 @dataclass(frozen=True, slots=True)
 class StartRefused:
-    """A StartTask that must be answered with a terminal `failed` (targeted) or ignored (broadcast)."""
+    """A StartTask to answer with a terminal `failed` if it was sent to this instance, else to ignore."""
 
     task_id: str
     org: str
@@ -26,7 +26,7 @@ class StartRefused:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """A well-formed StartTask with its renewed control token, if it brought one."""
+    """A well-formed StartTask, and the renewed control token that it may bring."""
 
     start: StartTask
     control_token: str
@@ -42,7 +42,7 @@ class TaskControl:
 
 @dataclass(frozen=True, slots=True)
 class SwitchEnvironment:
-    """Move to the other key set, same channel, same instance."""
+    """Change to the keys of the other environment; channel and instance stay."""
 
     environment: str
     token: str
@@ -55,7 +55,7 @@ TASK_CONTROLS = frozenset(
 
 
 def parse_control(message: Any) -> Control | None:
-    """None for a type that this version does not know (to be ignored). Raises ProtocolFault on a bad form."""
+    """None for a type to be ignored, which this version does not know. Raises ProtocolFault on a bad form."""
     if not isinstance(message, Mapping):
         raise ProtocolFault(f"control message is {type(message).__name__}, not an object")
     kind = message.get("type")
