@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CODE = ("device_agent", "drivers", "hil", "tests", "systemd", "docs")
+
+# In pieces, so that this file does not find itself.
+OUTSIDE = re.compile(
+    r"\b(design|protocol)(\.md)?,? " + r"(section )?\d|\bdesign" + r" section\b|\bprotocol" + r" W\d"
+)
 PAGE = re.compile(r"\bdocs/([a-z-]+\.md)(?:#([a-z0-9-]+))?")
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
@@ -55,6 +61,16 @@ def test_links_of_pages_lead_somewhere(page: Path) -> None:
         if not place.exists() or (anchor and place.suffix == ".md" and anchor not in anchors(place)):
             wrong.append(f"{target}{'#' + anchor if anchor else ''}")
     assert wrong == []
+
+
+def test_no_reference_to_documents_that_are_not_here() -> None:
+    found = []
+    for path in tracked():
+        if path.relative_to(ROOT).parts[0] in CODE and path.is_file():
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                if OUTSIDE.search(line):
+                    found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}")
+    assert found == [], "\n".join(found)
 
 
 def test_test_files_have_names_of_their_own() -> None:

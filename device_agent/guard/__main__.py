@@ -11,7 +11,7 @@ import _socket
 
 from device_agent.guard.daemon_socket import bound
 from device_agent.guard.log import Log
-from device_agent.guard.process import Guard
+from device_agent.guard.process import GuardProcess
 
 USAGE = "usage: python -m device_agent.guard --socket PATH [--listen-fd N] [--log text|json|quiet]\n"
 """`--listen-fd`: an open socket that listens at PATH, from a daemon whose child this is."""
@@ -35,7 +35,7 @@ def main(words: list[str]) -> int:
     except OSError as error:
         log("error", "guard_not_started", why=f"cannot listen at {path}: {error.strerror or error}")
         return 1
-    guard = Guard(listener, log, child=child)
+    guard = GuardProcess(listener, log, child=child)
     _signal.signal(_signal.SIGTERM, lambda *_: guard.ask_to_end())
     _signal.signal(_signal.SIGINT, lambda *_: guard.ask_to_end())
     try:

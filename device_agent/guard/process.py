@@ -30,7 +30,7 @@ REPORT_MAX = 500
 _HUNG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
-class Guard:
+class GuardProcess:
     """`run` until it ends. `child`: it ends when nothing is left to do, otherwise when it is asked to."""
 
     def __init__(self, listener: _socket.socket, log: Log, *, child: bool) -> None:

@@ -78,7 +78,7 @@ def driver(line: Line, points: dict, **options) -> ModbusRtu:
 
 
 def test_checksum():
-    assert framed(bytes.fromhex("0207")) == bytes.fromhex("0207 4112")  # section 6.2.2
+    assert framed(bytes.fromhex("0207")) == bytes.fromhex("0207 4112")  # serial line guide, 6.2.2
     assert framed(bytes.fromhex("1103006B0003")) == bytes.fromhex("1103006B0003 7687")
     assert crc16(framed(b"anything")) == 0
 
