@@ -60,7 +60,7 @@ class Subscription:
             return
         report_filter = self._filters.get(reading.device)
         if report_filter is not None and report_filter.passes(reading):
-            self.send(draft)
+            self._queue.append(draft)
 
     def send(self, draft: EventDraft) -> None:
         """Any other event; nothing holds it back."""
