@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from device_agent.errors import ProtocolFault
 from device_agent.network import Caller, Part
@@ -179,6 +181,43 @@ def test_an_unknown_type_is_ignored(message: dict[str, Any]):
 def test_what_is_no_object_is_a_fault(message: Any):
     with pytest.raises(ProtocolFault):
         parse_control(message)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=6),
+    max_leaves=20,
+)
+MEMBERS = st.sampled_from(
+    [
+        "taskId",
+        "taskKind",
+        "duration",
+        "durationExpiresAtMs",
+        "requestParts",
+        "writeToken",
+        "ownerId",
+        "orgId",
+        "callerClaims",
+        "protocolVersion",
+        "environment",
+        "pamToken",
+        "hasStream",
+        "controlToken",
+    ]
+)
+TYPES = st.sampled_from(["StartTask", "CancelTask", "ExpireTask", "TerminateTask", "SwitchEnvironment", "X"])
+
+
+@given(st.builds(lambda kind, rest: {**rest, "type": kind}, TYPES, st.dictionaries(MEMBERS, JSON)) | JSON)
+@settings(max_examples=300, deadline=None)
+def test_any_json_is_parsed_or_refused(message: Any) -> None:
+    sentence = ""
+    try:
+        parse_control(message)
+    except ProtocolFault as fault:
+        sentence = str(fault)
+    assert len(sentence) < 300
 
 
 # -- outgoing -----------------------------------------------------------------------------------------------
