@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from device_agent.driver import ActuatorConfig, Flag, Flagged, Point, Unit, Value
-from device_agent.records import ValueType
+from device_agent.records import ValueType, is_number
 
 TRUE_WORDS = frozenset(("1", "true", "on", "yes"))
 FALSE_WORDS = frozenset(("0", "false", "off", "no"))
@@ -56,7 +56,7 @@ class PointOptions(BaseModel):
             raise ValueError("`scale` must not be 0")
         if self.safe is not None and not fits(self.safe, self.type):
             raise ValueError(f"`safe` is {self.safe!r}, which is no {self.type}")
-        if isinstance(self.safe, int | float) and not isinstance(self.safe, bool):
+        if is_number(self.safe):
             low, high = self.minimum, self.maximum
             if (low is not None and self.safe < low) or (high is not None and self.safe > high):
                 raise ValueError(f"`safe` is {self.safe:g}, outside `minimum` {low} to `maximum` {high}")
@@ -97,7 +97,7 @@ def fits(value: Value, kind: ValueType) -> bool:
         case "integer":
             return isinstance(value, int) and not isinstance(value, bool)
         case _:
-            return isinstance(value, int | float) and not isinstance(value, bool)
+            return is_number(value)
 
 
 PointName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)]

@@ -23,6 +23,7 @@ from device_agent.driver import (
     Value,
     WrongChip,
 )
+from device_agent.records import is_number
 
 # Figure 1: seconds, minutes, hours, day, date, month and century, year, all BCD; alarms; control, status,
 # aging, temperature
@@ -120,7 +121,7 @@ class Ds3231(Sensor[Ds3231Config, I2cBus]):
         if action != "set_time":
             super().do(action, args)
         seconds = args["time"]
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        if not is_number(seconds):
             raise DriverError(f"set_time needs time as epoch seconds, not {seconds!r}")
         if not EARLIEST_S <= seconds <= LATEST_S:
             raise DriverError(f"the clock holds the years 2000 to 2199, not {seconds!r}")

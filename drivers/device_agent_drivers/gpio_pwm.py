@@ -19,6 +19,7 @@ from device_agent.driver import (
     Unit,
     Value,
 )
+from device_agent.records import is_number
 
 FREQUENCY_MIN_HZ, FREQUENCY_MAX_HZ = 1.0, 100_000.0
 
@@ -37,8 +38,7 @@ class GpioPwmConfig(ActuatorConfig):
     def _safe_fits(self) -> "GpioPwmConfig":
         for name, value in self.safe_values().items():
             low, high = (0.0, 1.0) if name == "duty" else (FREQUENCY_MIN_HZ, FREQUENCY_MAX_HZ)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not low <= float(value or 0) <= high:
+            if not is_number(value) or not low <= value <= high:
                 raise ValueError(f"`safe` of {name} is {value!r}; it must be {low:g} to {high:g}")
         return self
 

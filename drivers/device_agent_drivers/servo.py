@@ -19,6 +19,7 @@ from device_agent.driver import (
     Unit,
     Value,
 )
+from device_agent.records import is_number
 
 
 class ServoConfig(ActuatorConfig):
@@ -44,8 +45,7 @@ class ServoConfig(ActuatorConfig):
         if max(self.minimum_pulse_ms, self.maximum_pulse_ms) * self.frequency_hz >= 1000:
             raise ValueError("the longest pulse does not fit into a period of `frequency_hz`")
         angle = self.safe.get("angle") if isinstance(self.safe, dict) else self.safe
-        number = isinstance(angle, int | float) and not isinstance(angle, bool)
-        if not number or not self.minimum_deg <= float(angle or 0) <= self.maximum_deg:
+        if not is_number(angle) or not self.minimum_deg <= angle <= self.maximum_deg:
             raise ValueError(
                 f"`safe` is {angle!r}; it must be {self.minimum_deg:g} to {self.maximum_deg:g} degrees"
             )
