@@ -262,23 +262,19 @@ class PipeSession:
             if first is None:
                 raise Rejected("invalid_value", f"nothing from seq {from_seq} on is kept any more")
             return {"from_seq": first}
-        self._check_devices(command)
-        self._apply(command)
+        self._carry_out(command)
         self._saved.add(command)
         self._save()
         return {}
 
     def _apply_request(self, request: PipeRequest) -> None:
-        commands: list[SessionCommand] = []
         if request.devices is not None:
-            commands.append(Select(kind="select", devices=list(request.devices)))
+            self._carry_out(Select(kind="select", devices=list(request.devices)))
         if request.every_s is not None:
-            commands.append(Rate(kind="rate", every_s=request.every_s))
-        for command in commands:
-            self._check_devices(command)
-            self._apply(command)
+            self._carry_out(Rate(kind="rate", every_s=request.every_s))
 
-    def _check_devices(self, command: SessionCommand) -> None:
+    def _carry_out(self, command: SessionCommand) -> None:
+        """Raises Rejected `unknown_device` for a device that no stream of this session alone carries."""
         known = {name for stream in self.dedicated for name in stream.scope.devices}
         named = command.devices if isinstance(command, Select) else []
         if isinstance(command, Rate) and command.device is not None:
@@ -286,6 +282,7 @@ class PipeSession:
         for name in named:
             if name not in known:
                 raise Rejected("unknown_device", f"no stream of this session carries a device {name!r}")
+        self._apply(command)
 
     def _apply(self, command: SessionCommand) -> None:
         for stream in self.dedicated:

@@ -45,16 +45,13 @@ class SessionStream:
         self._session = session
         self._subscriptions = services.subscriptions
         self._clock = services.clock
-        self._collecting = False
         self._input = StreamInput(
             services, scope, self.attached, self.answer, lambda command: session.on_command(self, command)
         )
         if queue is not None and scope.spec.format == "events":
-            self._outgoing = self.subscription = Subscription(
-                scope, queue, services.subscriptions, services.clock
-            )
+            self._outgoing = self.subscription = Subscription(scope, queue, services.clock)
         elif queue is not None:
-            self._outgoing = ByteSubscription(scope, queue, services.subscriptions)
+            self._outgoing = ByteSubscription(scope, queue)
 
     def __repr__(self) -> str:
         spec = self.scope.spec
@@ -91,11 +88,10 @@ class SessionStream:
                 self.subscription.send(draft)
 
     def collect(self) -> None:
-        """Queue what the devices say from now on. A session that goes on after a restart does so at once:
-        there may be no network to open the stream for hours."""
-        if self._outgoing is not None and not self._collecting:
-            self._collecting = True
-            self._outgoing.start()
+        """Queue what the devices report from now on. A session that continues after a restart does so at
+        once: there may be no network to open the stream for hours."""
+        if self._outgoing is not None:
+            self._subscriptions.add(self._outgoing)
 
     async def detach(self, task_id: str, *, end: bool) -> bool:
         """A session leaves; True if it was the last one. With `end` nothing more comes for anybody."""
@@ -104,8 +100,7 @@ class SessionStream:
         # A session that waits for the network to open the stream has a right to what comes meanwhile.
         last = not self.in_use
         if last and self._outgoing is not None:
-            self._collecting = False
-            self._outgoing.stop()
+            self._subscriptions.remove(self._outgoing)
         if last and end and self._queue is not None and not self.scope.shared:
             self._queue.close()
         if attachment is not None:

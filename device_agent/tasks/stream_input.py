@@ -23,9 +23,6 @@ log = structlog.get_logger("stream")
 # Commands of one stream under way at once; more wait in the network's queue.
 COMMANDS_AT_ONCE = 32
 
-SessionHandler = Callable[[SessionCommand], Mapping[str, Any]]
-"""Carries out a session command and returns what its answer adds. Raises Rejected."""
-
 
 @dataclass(slots=True)
 class Attachment:
@@ -47,8 +44,9 @@ class StreamInput:
         scope: StreamScope,
         attached: Mapping[str, Attachment],
         answer: Callable[[EventDraft], None],
-        session: SessionHandler,
+        session: Callable[[SessionCommand], Mapping[str, Any]],
     ) -> None:
+        """`session` carries out a session command and returns what its answer adds, or raises Rejected."""
         self._executor = services.executor
         self._clock = services.clock
         self._scope = scope

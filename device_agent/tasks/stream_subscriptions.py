@@ -1,61 +1,57 @@
-"""The open streams as subscribers of what devices report: who carries which device, delegation or bytes."""
+"""The subscriptions of all open streams: the last subscriber of what devices report."""
 
-from collections import defaultdict
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from device_agent.clock import Clock
 from device_agent.messages import events
 from device_agent.messages.events import EventDraft
 from device_agent.records import Reading, ReadingSubscriber, Status
-from device_agent.store.outbox.channel_queue import ChannelQueue
-
-if TYPE_CHECKING:
-    from device_agent.tasks.subscription import Subscription
+from device_agent.tasks.subscription import ByteSubscription, Subscription
 
 
 class StreamSubscriptions(ReadingSubscriber):
-    """An event is built once, however many streams carry it."""
+    """Passes on what devices and delegations report. An event is built once for all streams that carry it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._by_device: dict[str, list[Subscription]] = defaultdict(list)
-        self._bytes: dict[str, list[ChannelQueue]] = defaultdict(list)
+        self._events: list[Subscription] = []
+        self._bytes: list[ByteSubscription] = []
         self._announced: dict[str, EventDraft] = {}
 
-    def add(self, subscription: "Subscription") -> None:
-        for name in subscription.devices:
-            self._by_device[name].append(subscription)
+    def add(self, subscription: Subscription | ByteSubscription) -> None:
+        """From now on it gets what its devices report; no change if it does already."""
+        if isinstance(subscription, Subscription):
+            if subscription not in self._events:
+                self._events.append(subscription)
+        elif subscription not in self._bytes:
+            self._bytes.append(subscription)
+            subscription.open()
 
-    def remove(self, subscription: "Subscription") -> None:
-        for subscriptions in self._by_device.values():
-            if subscription in subscriptions:
-                subscriptions.remove(subscription)
-
-    def add_bytes(self, device: str, queue: ChannelQueue) -> None:
-        self._bytes[device].append(queue)
-
-    def remove_bytes(self, device: str, queue: ChannelQueue) -> None:
-        if queue in self._bytes[device]:
-            self._bytes[device].remove(queue)
+    def remove(self, subscription: Subscription | ByteSubscription) -> None:
+        """It gets nothing more."""
+        self._events = [s for s in self._events if s is not subscription]
+        self._bytes = [s for s in self._bytes if s is not subscription]
+        subscription.close()
 
     # -- what devices report ----------------------------------------
 
     def on_reading(self, reading: Reading) -> None:
-        if subscriptions := self._by_device.get(reading.device):
-            draft = events.reading(reading, self._clock.boot)
-            for subscription in subscriptions:
+        draft: EventDraft | None = None
+        for subscription in self._events:
+            if reading.device in subscription.devices:
+                draft = draft or events.reading(reading, self._clock.boot)
                 subscription.reading(reading, draft)
 
     def on_status(self, status: Status) -> None:
         draft = events.status(status)
-        for subscription in self._by_device.get(status.device, ()):
+        for subscription in self._events:
             if status.device in subscription.devices:
                 subscription.send(draft)
 
     def on_bytes(self, device: str, data: bytes) -> None:
-        for queue in self._bytes.get(device, ()):
-            queue.append_bytes(data)
+        for subscription in self._bytes:
+            if device in subscription.devices:
+                subscription.send(data)
 
     # -- what delegations report ----------------------------------------
 
@@ -66,8 +62,7 @@ class StreamSubscriptions(ReadingSubscriber):
     def announce(self, delegation: str, draft: EventDraft) -> None:
         """A new event of a delegation, for the streams that carry it."""
         self.remember(delegation, draft)
-        open_now = {id(one): one for subscriptions in self._by_device.values() for one in subscriptions}
-        for subscription in open_now.values():
+        for subscription in self._events:
             if delegation in subscription.delegations:
                 subscription.send(draft)
 

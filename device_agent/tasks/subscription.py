@@ -11,20 +11,16 @@ from device_agent.records import Reading
 from device_agent.store.outbox.channel_queue import ChannelQueue
 from device_agent.tasks.report_filter import ReportFilter
 from device_agent.tasks.stream_scope import StreamScope
-from device_agent.tasks.stream_subscriptions import StreamSubscriptions
 
 
 class Subscription:
     """Puts the events of a stream into its queue: readings as far as they are wanted, statuses, answers."""
 
-    def __init__(
-        self, scope: StreamScope, queue: ChannelQueue, subscriptions: StreamSubscriptions, clock: Clock
-    ) -> None:
+    def __init__(self, scope: StreamScope, queue: ChannelQueue, clock: Clock) -> None:
         self.devices = scope.devices
         self.delegations = scope.delegations
         """Those whose events its callers may see."""
         self._queue = queue
-        self._subscriptions = subscriptions
         self._clock = clock
         self._paused = False
         self._who = f"{scope.spec.name}/{scope.spec.stream_id}"
@@ -35,13 +31,8 @@ class Subscription:
         paused = ", paused" if self._paused else ""
         return f"<Subscription {self._who} to {', '.join(sorted(self._selected)) or 'nothing'}{paused}>"
 
-    def start(self) -> None:
-        """Take what the devices say from now on."""
-        self._subscriptions.add(self)
-
-    def stop(self) -> None:
-        """Take nothing more, and withdraw what it asked of the devices."""
-        self._subscriptions.remove(self)
+    def close(self) -> None:
+        """Nothing more comes: withdraw what was asked of the devices."""
         for device in self.devices.values():
             device.demand(self._who, None)
 
@@ -115,33 +106,32 @@ class Subscription:
 
 
 class ByteSubscription:
-    """Puts the bytes of a stream's devices into its queue; a device listens only while this is started."""
+    """Puts the bytes of a stream's devices into its queue; a device listens only while this is open."""
 
-    def __init__(self, scope: StreamScope, queue: ChannelQueue, subscriptions: StreamSubscriptions) -> None:
-        self._devices = scope.devices
+    def __init__(self, scope: StreamScope, queue: ChannelQueue) -> None:
+        self.devices = scope.devices
         self._queue = queue
-        self._subscriptions = subscriptions
-        self._started = False
+        self._open = False
 
-    def start(self) -> None:
-        self._started = True
-        for name, device in self._devices.items():
-            self._subscriptions.add_bytes(name, self._queue)
+    def open(self) -> None:
+        self._open = True
+        for device in self.devices.values():
             device.watchers.add(self._queue.channel)
 
-    def stop(self) -> None:
-        self._started = False
-        for name, device in self._devices.items():
-            self._subscriptions.remove_bytes(name, self._queue)
+    def close(self) -> None:
+        self._open = False
+        for device in self.devices.values():
             device.watchers.remove(self._queue.channel)
 
     def replace(self, name: str, before: Device, device: Device | None) -> None:
         """The configuration changed: another device, or none, has this name."""
         before.watchers.remove(self._queue.channel)
-        if device is None:
-            self._subscriptions.remove_bytes(name, self._queue)
-        elif self._started:
+        if device is not None and self._open:
             device.watchers.add(self._queue.channel)
+
+    def send(self, data: bytes) -> None:
+        """A chunk that one of the devices sent."""
+        self._queue.append_bytes(data)
 
 
 def _default_filter(device: Device) -> ReportFilter:

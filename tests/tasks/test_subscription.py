@@ -33,10 +33,10 @@ async def queue(services: Services) -> ChannelQueue:
 
 
 @pytest.fixture
-def subscription(services: Services, subscriptions: StreamSubscriptions, queue: ChannelQueue) -> Subscription:
+def subscription(services: Services, queue: ChannelQueue) -> Subscription:
     devices = {name: services.devices[name] for name in ("up", "fan")}
     scope = StreamScope(SPEC, services.config.streams["control"], devices, frozenset({"adviser"}))
-    return Subscription(scope, queue, subscriptions, services.clock)
+    return Subscription(scope, queue, services.clock)
 
 
 def sent(queue: ChannelQueue) -> list[dict[str, Any]]:
@@ -56,16 +56,16 @@ def devices_of(queue: ChannelQueue) -> list[str]:
     return [event["device"] for event in sent(queue)]
 
 
-async def test_between_start_and_stop_its_devices_are_passed_on(
+async def test_between_add_and_remove_its_devices_are_passed_on(
     subscription: Subscription, subscriptions: StreamSubscriptions, queue: ChannelQueue
 ) -> None:
     subscriptions.on_reading(reading("up", 1))
-    subscription.start()
+    subscriptions.add(subscription)
     for name in ("up", "fan", "down"):
         subscriptions.on_reading(reading(name, 2))
         subscriptions.on_status(Status(name, 2000, DeviceState.OFFLINE, "absent"))
     assert devices_of(queue) == ["up", "up", "fan", "fan"]
-    subscription.stop()
+    subscriptions.remove(subscription)
     subscriptions.on_reading(reading("up", 3))
     assert sent(queue) == []
 
@@ -97,7 +97,7 @@ async def test_it_begins_with_why_a_device_is_away(
 async def test_paused_holds_readings_back_and_nothing_else(
     subscription: Subscription, subscriptions: StreamSubscriptions, queue: ChannelQueue
 ) -> None:
-    subscription.start()
+    subscriptions.add(subscription)
     subscription.apply(Pause(kind="pause"))
     assert "paused" in repr(subscription)
     subscriptions.on_reading(reading("fan", 1))
@@ -111,7 +111,7 @@ async def test_paused_holds_readings_back_and_nothing_else(
 async def test_selected_are_only_those_that_it_carries(
     subscription: Subscription, subscriptions: StreamSubscriptions, queue: ChannelQueue
 ) -> None:
-    subscription.start()
+    subscriptions.add(subscription)
     subscription.apply(Select(kind="select", devices=["fan", "button"]))
     for name in ("up", "fan", "button"):
         subscriptions.on_reading(reading(name, 1))
@@ -124,7 +124,7 @@ async def test_selected_are_only_those_that_it_carries(
 async def test_a_rate_for_one_device_leaves_the_others_and_what_it_does_not_name(
     subscription: Subscription, subscriptions: StreamSubscriptions, services: Services, queue: ChannelQueue
 ) -> None:
-    subscription.start()
+    subscriptions.add(subscription)
     usual_s = services.devices["up"].fastest_s
     subscription.apply(Rate(kind="rate", device="fan", on_change=True, dead_band=2))
     subscription.apply(Rate(kind="rate", device="fan", every_s=0.01))
@@ -135,14 +135,14 @@ async def test_a_rate_for_one_device_leaves_the_others_and_what_it_does_not_name
     assert devices_of(queue) == ["fan", "up", "up", "fan", "up"]
     subscription.apply(Rate(kind="rate", every_s=0.5))
     assert services.devices["up"].fastest_s == 0.5
-    subscription.stop()
+    subscriptions.remove(subscription)
     assert services.devices["up"].fastest_s == usual_s
 
 
 async def test_a_replaced_device_begins_with_the_filter_of_its_own_configuration(
     subscription: Subscription, subscriptions: StreamSubscriptions, services: Services, queue: ChannelQueue
 ) -> None:
-    subscription.start()
+    subscriptions.add(subscription)
     subscription.apply(Rate(kind="rate", device="fan", on_change=True))
     subscriptions.on_reading(reading("fan", 1))
     before = services.devices["fan"]
@@ -161,7 +161,7 @@ async def test_a_delegations_events_go_once_to_the_streams_that_carry_it(
 ) -> None:
     first, second = (events.control(T0 + n, "delegation", {"n": n}) for n in (1, 2))
     subscriptions.announce("adviser", first)
-    subscription.start()
+    subscriptions.add(subscription)
     assert sent(queue) == []
     subscriptions.announce("adviser", second)
     subscriptions.announce("another", first)
@@ -187,11 +187,9 @@ async def test_bytes_are_listened_for_while_somebody_takes_them(
     spec = StreamSpec("console", "t1-2", "outbound", "bytes", "dedicated")
     console, following = Console(), Console()
     devices: Any = {"console": console}
-    bytes_ = ByteSubscription(
-        StreamScope(spec, services.config.streams["control"], devices), queue, subscriptions
-    )
+    bytes_ = ByteSubscription(StreamScope(spec, services.config.streams["control"], devices), queue)
     subscriptions.on_bytes("console", b"before")
-    bytes_.start()
+    subscriptions.add(bytes_)
     assert console.watchers == {"t1-2"}
     subscriptions.on_bytes("console", b"first ")
     devices["console"] = following
@@ -202,7 +200,7 @@ async def test_bytes_are_listened_for_while_somebody_takes_them(
     assert message is not None
     assert b"".join(message.items) == b"first second"
     queue.ack(message)
-    bytes_.stop()
+    subscriptions.remove(bytes_)
     assert following.watchers == set()
     subscriptions.on_bytes("console", b"after")
     assert queue.next_message(1000) is None
