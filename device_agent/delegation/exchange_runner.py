@@ -71,7 +71,7 @@ class ExchangeRunner:
         return going
 
     async def condition_ended(self, exchange: Exchange) -> None:
-        """Go on from phase `open`: the AI agent is told."""
+        """Go on from phase `open`, with the message for the AI agent."""
         await self._next(exchange, "ended", self._services.prompts.fill(self._rule.follow_up.ended or ""))
 
     async def _send(self, exchange: Exchange) -> None:

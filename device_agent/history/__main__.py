@@ -23,7 +23,7 @@ def main() -> int:
     # The sandbox of the systemd service forbids it.
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
-    query = Query.from_wire(json.load(sys.stdin))
+    query = Query.from_members(json.load(sys.stdin))
     try:
         done = export(query)
     except TooMuch:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import cycle, pairwise
+from operator import attrgetter
 from statistics import median
 
 from PIL import Image, ImageDraw
@@ -106,7 +107,7 @@ def _panels(reader: HistoryReader, query: Query) -> tuple[list[Panel], int]:
             group = "" if line.boolean else unit if unit not in ("", "1") else point
             panel = panels.setdefault((group, line.boolean), Panel(DISPLAY_UNITS.get(unit, unit), []))
             panel.lines.append(line)
-    split = sorted((part for panel in panels.values() for part in _split(panel)), key=_bars_last)
+    split = sorted((part for panel in panels.values() for part in _split(panel)), key=attrgetter("bars"))
     for line, colour in zip((line for panel in split for line in panel.lines), cycle(COLOURS), strict=False):
         line.colour = colour
     return split, len(texts)
@@ -123,12 +124,8 @@ def _number(extreme: object, value: float) -> float:
 
 def _split(panel: Panel) -> list[Panel]:
     """Bars lie one below the other; more lines than colours go on further panels."""
-    room = 1 if panel.bars else len(COLOURS)
-    return [Panel(panel.unit, panel.lines[n : n + room]) for n in range(0, len(panel.lines), room)]
-
-
-def _bars_last(panel: Panel) -> bool:
-    return panel.bars
+    most = 1 if panel.bars else len(COLOURS)
+    return [Panel(panel.unit, panel.lines[n : n + most]) for n in range(0, len(panel.lines), most)]
 
 
 class _Chart:

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,7 @@ def export(query: Query) -> Export:
 
 def all_rows(reader: HistoryReader, query: Query) -> Iterator[HistoryRow]:
     """The rows of all devices in time order."""
-    return heapq.merge(*(rows(reader, query, device) for device in query.devices), key=_at)
-
-
-def _at(row: HistoryRow) -> int:
-    return row.at_ms
+    return heapq.merge(*(rows(reader, query, device) for device in query.devices), key=attrgetter("at_ms"))
 
 
 def as_object(row: HistoryRow) -> dict[str, Any]:

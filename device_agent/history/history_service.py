@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -99,15 +99,15 @@ class HistoryService:
         }
         assert self.history is not None
         return Query(
-            str(self.history.path),
-            tuple(dict.fromkeys(names)),
-            from_ms,
-            to_ms,
-            max(1, round(request.every_s * 1000)) if request.every_s else 0,
-            request.format,
-            units,
-            self._title,
-            limit_bytes,
+            path=str(self.history.path),
+            devices=tuple(dict.fromkeys(names)),
+            from_ms=from_ms,
+            to_ms=to_ms,
+            every_ms=max(1, round(request.every_s * 1000)) if request.every_s else 0,
+            format=request.format,
+            units=units,
+            title=self._title,
+            limit_bytes=limit_bytes,
         )
 
 
@@ -141,7 +141,7 @@ async def run_child(query: Query, limit_s: float) -> Export:
     )
     try:
         async with asyncio.timeout(limit_s):
-            out, err = await child.communicate(json.dumps(query.to_wire()).encode())
+            out, err = await child.communicate(json.dumps(asdict(query)).encode())
     except TimeoutError:
         raise AgentError(f"the history was not read within {limit_s:g} s: ask for less") from None
     finally:

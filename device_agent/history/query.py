@@ -1,7 +1,7 @@
 """A query of the history, as the daemon, its child and the command line exchange it."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from device_agent.store.history.history_block import Aggregator, HistoryRow, clip, rows_of
@@ -28,12 +28,9 @@ class Query:
     out: str = ""
     """The file to write the answer to; standard output where it is empty."""
 
-    def to_wire(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
-
     @classmethod
-    def from_wire(cls, body: dict[str, Any]) -> "Query":
+    def from_members(cls, body: dict[str, Any]) -> "Query":
+        """From `dataclasses.asdict`, by way of JSON."""
         return cls(**{**body, "devices": tuple(body["devices"])})
 
 

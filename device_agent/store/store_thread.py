@@ -58,7 +58,7 @@ class StoreThread:
             error: BaseException | None = None
             try:
                 result = fn()
-            except Exception as caught:  # noqa: BLE001 - the thread's life; the error goes to whoever asked
+            except Exception as caught:  # noqa: BLE001 - the thread goes on; the error goes to the caller
                 error = caught
             if loop is not None:
                 try:

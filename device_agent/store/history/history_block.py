@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby, pairwise
+from operator import mul
 from typing import Any
 
 import msgpack
@@ -205,17 +206,13 @@ class _Sum:
         if not values:
             return
         self.weight += sum(counts)
-        self.total += sum(values) if counts == [1] * len(counts) else sum(map(_times, values, counts))
+        self.total += sum(values) if counts == [1] * len(counts) else sum(map(mul, values, counts))
         self.low = min(low) if self.low is None else min(self.low, *low)
         self.high = max(high) if self.high is None else max(self.high, *high)
 
     @property
     def mean(self) -> Value:
         return round(self.total / self.weight, DECIMALS) if self.weight else self.last
-
-
-def _times(value: float, count: int) -> float:
-    return value * count
 
 
 class Aggregator:

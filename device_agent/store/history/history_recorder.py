@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ class HistoryRecorder(ReadingSubscriber):
 
 def _blocks(readings: list[Reading]) -> Iterator[HistoryBlock]:
     """In time order, one for each hour and set of points: a wall clock may jump, a configuration change."""
-    readings.sort(key=_at)
+    readings.sort(key=attrgetter("at_ms"))
     for _, group in groupby(readings, _hour_and_points):
         yield block_of(list(group))
 
@@ -218,10 +219,6 @@ def _aggregated(device: str, blocks: list[HistoryBlock]) -> HistoryBlock:
     block = aggregate(device, FAST_MS, blocks)
     assert block is not None
     return block
-
-
-def _at(reading: Reading) -> int:
-    return reading.at_ms
 
 
 def _hour_and_points(reading: Reading) -> tuple[int, tuple[str, ...]]:

@@ -80,10 +80,9 @@ class Journal:
         self._chain = hash_chain.HashChain()
         self._begun = 0
         self._transitions = 0
-        self.set_aside = ""
-        self.failures = 0
+        self._failures = 0
 
-    # -- life ----------------------------------------
+    # -- opening and closing ----------------------------------------
 
     async def open(self) -> None:
         await self._thread.run(self._open)
@@ -93,8 +92,8 @@ class Journal:
             self._db = self._connect(self._path)
         except (sqlite3.DatabaseError, OSError) as error:
             if is_damage(error):
-                self.set_aside = str(set_aside(self._path))
-                log.error("journal_set_aside", file=str(self._path), aside=self.set_aside, error=str(error))
+                aside = str(set_aside(self._path))
+                log.error("journal_set_aside", file=str(self._path), aside=aside, error=str(error))
                 self._db = self._connect(self._path)
             else:
                 self._db = self._open_copy(error)
@@ -106,7 +105,7 @@ class Journal:
 
     def _open_copy(self, error: BaseException) -> sqlite3.Connection:
         """For a disk that cannot be written: work on a copy until the process ends."""
-        self.failures += 1
+        self._failures += 1
         for parent in (tempfile.gettempdir(), self._runtime_folder):
             try:
                 self._copy = Path(tempfile.mkdtemp(prefix="device-agent-journal-", dir=parent))
@@ -215,9 +214,9 @@ class Journal:
             self._failed(error)
 
     def _failed(self, error: BaseException) -> None:
-        self.failures += 1
-        if self.failures == 1 or self.failures % 1000 == 0:
-            log.error("journal_not_written", file=str(self._path), error=str(error), failures=self.failures)
+        self._failures += 1
+        if self._failures == 1 or self._failures % 1000 == 0:
+            log.error("journal_not_written", file=str(self._path), error=str(error), failures=self._failures)
 
     async def flushed(self) -> None:
         """Returns when all that was written before is on the disk, or its failure was counted."""

@@ -6,6 +6,7 @@ Order holds within the live events and within the late ones. No event is lost wi
 import asyncio
 from collections import deque
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 from device_agent.clock import EARLIEST_TRUE_MS, undated
@@ -22,7 +23,6 @@ from device_agent.store.outbox.event import (
     cost_bytes,
     dated,
     encode,
-    event_id,
     range_of,
 )
 from device_agent.store.outbox.outbox_file import ChannelRow
@@ -113,7 +113,7 @@ class ChannelQueue:
             return False
         cost = Event.cost_of(len(draft.head) + len(draft.tail))
         if self.overflow == "refuse" and draft.kind == "reading" and self._outbox.is_full(cost):
-            self._refuse(EventRange(1, from_at=draft.at_ms, to_at=draft.at_ms))
+            self.refuse(EventRange(1, from_at=draft.at_ms, to_at=draft.at_ms))
             return False
         self._report_refused()
         self._number_and_queue(draft)
@@ -291,8 +291,8 @@ class ChannelQueue:
 
     # -- overflow and loss ----------------------------------------
 
-    def _refuse(self, lost: EventRange) -> None:
-        """Readings that were turned away: one `gap` reports them when there is space again."""
+    def refuse(self, lost: EventRange) -> None:
+        """Count readings that were turned away: one `gap` reports them when there is space again."""
         self.dropped += lost.count
         self._outbox.log(crash_records.refused(self.channel, lost))
         before = self._refused
@@ -353,7 +353,7 @@ class ChannelQueue:
                 continue
             rest = [event for event in queue if event.disk_state is not DiskState.NOT_STORED]
             queue.clear()
-            queue.extend(sorted([*rest, *new], key=event_id))
+            queue.extend(sorted([*rest, *new], key=attrgetter("id")))
             self._add_memory(-saved)
             self._outbox.add_used(-saved)
             self.report_lost(replace(self.range_of(old), count=len(old) - len(new)), "thinned")
@@ -498,10 +498,6 @@ class ChannelQueue:
         """Acknowledged events on a disk that cannot be read now."""
         for id_ in ids:
             self._outbox.delete_later(self.channel, id_)
-
-    def restore_refused(self, lost: EventRange) -> None:
-        """Readings that the last process had refused and not reported."""
-        self._refuse(lost)
 
     # -- end ----------------------------------------
 

@@ -52,11 +52,6 @@ def cost_bytes(some: Iterable[Event]) -> int:
     return sum(event.cost_bytes for event in some)
 
 
-def event_id(event: Event) -> int:
-    """Sort key: the order in which events were queued."""
-    return event.id
-
-
 @dataclass(frozen=True, slots=True)
 class EventRange:
     """What a `gap` reports: `count` events, with the first and last number and time (epoch ms).

@@ -8,7 +8,7 @@ nothing, for the crash log has it. A power cut costs at most one interval, and a
 import asyncio
 import json
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +225,8 @@ class Outbox:
             self._deleting = []
         self._disk.worked()
         self._forgotten += unfinished
-        self._in_flight_on_disk = _updated(self._in_flight_on_disk, work.in_flight)
+        on_disk = {**self._in_flight_on_disk, **work.in_flight}
+        self._in_flight_on_disk = {channel: text for channel, text in on_disk.items() if text is not None}
         for _, event in work.inserts:
             event.disk_state = DiskState.STORED
         for queue in self._queues.values():
@@ -395,8 +396,3 @@ class Outbox:
             "set_aside": self._file.set_aside,
             "written_bytes": self._file.written_bytes,
         }
-
-
-def _updated(before: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
-    """With the changes; None removes."""
-    return {name: text for name, text in {**before, **changes}.items() if text is not None}

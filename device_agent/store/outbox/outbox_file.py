@@ -124,7 +124,7 @@ class OutboxFile:
             raise sqlite3.OperationalError("the outbox file is not open")
         return self._db
 
-    # -- life ----------------------------------------
+    # -- opening and closing ----------------------------------------
 
     def open(self) -> OutboxContents:
         """Find what the last process left. A damaged file is set aside, what is whole of it saved."""
@@ -178,7 +178,7 @@ class OutboxFile:
         )
 
     def _salvage(self, aside: Path, known: Set[int]) -> int:
-        promised: dict[str, tuple[int, int]] = {}
+        counted: dict[str, tuple[int, int]] = {}
         saved: dict[str, int] = {}
         tables = (
             ("channel", "name, next_seq, next_number, seq_reserved, number_reserved"),
@@ -189,12 +189,12 @@ class OutboxFile:
             if table == "channel":
                 self.db.execute("INSERT OR IGNORE INTO channel VALUES(?, ?, ?, ?, ?)", row)
             elif table == "amount":
-                promised[row[0]] = row[1], row[2]
+                counted[row[0]] = row[1], row[2]
             elif (event := _event(row)) is not None and row[0] not in known:
                 saved[row[1]] = saved.get(row[1], 0) + 1
                 self._insert([(row[1], event)])
         # What the amounts count and is not there becomes a gap when its place in the backlog comes.
-        for channel, (count, size_bytes) in promised.items():
+        for channel, (count, size_bytes) in counted.items():
             missing = count - saved.get(channel, 0)
             if missing > 0:
                 self._amount(channel, missing, missing * size_bytes // max(1, count))

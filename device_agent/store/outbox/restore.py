@@ -83,4 +83,4 @@ async def restore(queue: ChannelQueue, records: list[Record], read_by_id: ReadBy
             queue.report_lost(EventRange(len(in_flight) - len(some)), "power_cut")
     queue.restore_events([event for id_, event in sorted(fresh.items()) if id_ not in found])
     if state.refused is not None:
-        queue.restore_refused(state.refused)
+        queue.refuse(state.refused)

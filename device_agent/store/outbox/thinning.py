@@ -6,12 +6,13 @@ A window is a number of readings. A thinned reading is thinned again with a wide
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from device_agent.clock import undated
 from device_agent.messages import events
 from device_agent.records import is_number
-from device_agent.store.outbox.event import DiskState, Event, event_id
+from device_agent.store.outbox.event import DiskState, Event
 
 # The first window, and how much wider each next one is.
 WIDER = 4
@@ -104,7 +105,7 @@ def thin(old: Sequence[Event], window: int) -> list[Event]:
             mine.append(_Group(event, alike))
         mine[-1].add(event, reading)
     merged = (group.event(device) for device, mine in groups.items() for group in mine)
-    return sorted([*kept, *merged], key=event_id)
+    return sorted([*kept, *merged], key=attrgetter("id"))
 
 
 def _reading(event: Event) -> dict[str, Any] | None:
