@@ -24,7 +24,7 @@ def inbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
         forms.append(_stop())
     forms += [_ask_command(name, config.delegations[name]) for name in delegations_on(config, stream)]
     if stream.affinity == "dedicated":
-        forms += _session_words(stream)
+        forms += _session_commands(stream)
     return {
         "$schema": DIALECT,
         "description": "One command or session word. A command is answered by an `ack` with its id.",
@@ -108,7 +108,7 @@ def _argument(argument: Argument) -> dict[str, Any]:
     return described(schema, argument.description, argument.unit)
 
 
-def _session_words(stream: StreamConfig) -> list[dict[str, Any]]:
+def _session_commands(stream: StreamConfig) -> list[dict[str, Any]]:
     devices = {"enum": list(stream.devices)}
     every_s = {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400, "unit": "s"}
     band = {"type": "number", "minimum": 0, "description": "Smallest change worth an event."}

@@ -161,7 +161,7 @@ def ack(*, numbered: bool = True) -> dict[str, Any]:
 
 
 def _control(delegations: list[str]) -> dict[str, Any]:
-    """About the session, a session word or a delegation; what else it has depends on that."""
+    """About the session, a session command or a delegation; what else it has depends on that."""
     form: dict[str, Any] = {
         "title": "About the session",
         "description": "`session` is the first event; the others answer a session word with `ok` or `error`.",
