@@ -61,9 +61,8 @@ class SafeStates(ReadingSubscriber):
         self._interlocks.forget(name)
         if device.is_actuator:
             now_s = self._clock.monotonic_s()
-            limits = self.limits[name] = Limits(
-                name, device.config, device.safe_values, self._interlocks, now_s
-            )
+            limits = Limits(name, device.config, device.safe_values, self._interlocks, now_s)
+            self.limits[name] = limits
             if before is not None:
                 limits.inherit(before)
 
@@ -210,8 +209,9 @@ class SafeStates(ReadingSubscriber):
         )
 
     def _cancel_follow_up(self, device: str) -> None:
-        task = self._follow_ups.pop(device, None)
+        task = self._follow_ups.get(device)
         if task is not None and task is not asyncio.current_task():
+            del self._follow_ups[device]
             task.cancel()
 
     async def _follow_up(self, device: Device, steps: list[Step], after_s: float) -> None:
@@ -219,22 +219,16 @@ class SafeStates(ReadingSubscriber):
         for step in steps:
             async with self.exclusive(device.name):
                 try:
-                    await self._carry_out(device, step)
+                    self.check(device.name, step.values)
+                    await self.write(device, step.values, Motion(device.name))
                 except Exception as error:  # noqa: BLE001 - whatever its driver raises, it must not stay as it is
                     log.error("follow_up_failed", device=device.name, error=_sentence(error))
                     await self.make_safe(device.name, f"plan stopped: {_sentence(error)}")
                     return
+                what = ", ".join(f"{name}={value!r}" for name, value in step.values.items())
+                self._record(device.name, what[:500], "done", "goes on after a command")
             if step.for_s is not None:
                 await asyncio.sleep(step.for_s)
-
-    async def _carry_out(self, device: Device, step: Step) -> None:
-        self.check(device.name, step.values)
-        confirm = partial(self._permit.confirm, Motion(device.name))
-        written = await device.write(step.values, may_begin=confirm)
-        self.applied(device.name, {**step.values, **written.read_back})
-        what = ", ".join(f"{name}={value!r}" for name, value in step.values.items())[:500]
-        now_ms = self._clock.now_ms()
-        self._journal.actuation(now_ms, "device-agent", device.name, what, "done", "goes on after a command")
 
     # -- safe ----------------------------------------
 
@@ -260,7 +254,7 @@ class SafeStates(ReadingSubscriber):
         if result == "done":
             self.applied(name, device.safe_values)
         self._driven_by.pop(name, None)
-        self._journal.actuation(self._clock.now_ms(), "device-agent", name, "safe", result, why)
+        self._record(name, "safe", result, why)
         log.info("made_safe", device=name, why=why, result=result)
         return result == "done"
 
@@ -295,6 +289,9 @@ class SafeStates(ReadingSubscriber):
         for name in holding:
             self._driven_by.pop(name, None)
         await self.all_safe("session ended", LEAVE_LIMIT_S, [n for n in driven if n not in holding])
+
+    def _record(self, device: str, what: str, result: str, why: str) -> None:
+        self._journal.actuation(self._clock.now_ms(), "device-agent", device, what, result, why)
 
     def _arm(self, name: str) -> None:
         """(Re)start the timer of `max_on_s`."""
