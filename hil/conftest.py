@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import rig_file
-from callers import alice, caller, net
 from rigs import Rig, SimulatedRig
 from scenery import Scene, stage
+from support.callers import alice, caller, net
+from support.deployment import World
 from support.official_client import excuse_requests
-from world import World
 
 from device_agent.testing.network import NetworkThread
 

@@ -19,7 +19,8 @@ import rig_file
 import serial
 from gpiod.line import Direction, Edge, Value
 from rigs import Moment, Rig
-from world import BoardProcess, until
+from support.processes import BoardProcess
+from support.waiting import until
 
 # A file of a simulated chip tells of no edges: it is looked at this often.
 LOOK_S = 0.002

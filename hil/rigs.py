@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from world import BoardProcess
+from support.processes import BoardProcess
 
 from device_agent.testing.board.link import SocketLink
 from device_agent.testing.board.server import STIMULUS

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rigs import Moment, Rig
-from world import LIMIT_S, SLOWNESS, Daemon, Listening, World, pipe, stream, until
+from support.callers import Listening, pipe, stream
+from support.deployment import World
+from support.processes import Daemon
+from support.waiting import LIMIT_S, SLOWNESS, until
 
 from device_agent.testing.network import NetworkThread
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from scenery import Scene
-from world import SLOWNESS
+from support.waiting import SLOWNESS
 
 
 def test_the_other_buses_go_on(begin: Callable[..., Scene]) -> None:

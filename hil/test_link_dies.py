@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from scenery import GRACE_S, Scene
-from world import SLOWNESS
+from support.waiting import SLOWNESS
 
 # A daemon that does its work at once, on a machine that does much else besides.
 PATIENCE_S = 5.0 * SLOWNESS

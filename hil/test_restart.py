@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from scenery import Scene
-from world import SLOWNESS
+from support.waiting import SLOWNESS
 
 KILLS = 2
 # The guard acts within this, on a machine that has nothing else to do.

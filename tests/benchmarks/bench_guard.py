@@ -17,11 +17,10 @@ from typing import Any
 from bench_measure import cpu_s, machine, median, memory_mb, note, parser, save, table
 
 HERE = Path(__file__).parent
-for folder in ("journeys", "guard"):
-    sys.path.insert(0, str(HERE.parent / folder))
+sys.path.insert(0, str(HERE.parent))
 
-from guard_world import LAMP, VALVE, Scene  # noqa: E402
-from world import until  # noqa: E402
+from support.guarded_daemon import LAMP, VALVE, Scene  # noqa: E402
+from support.waiting import until  # noqa: E402
 
 TIMEOUT_S = 1.0
 IDLE_S = 5.0

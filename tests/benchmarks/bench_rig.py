@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Self
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "journeys"))
+sys.path.insert(0, str(HERE.parent))
 
-from world import LIMIT_S, BoardProcess, Daemon, until  # noqa: E402
+from support.processes import BoardProcess, Daemon  # noqa: E402
+from support.waiting import LIMIT_S, until  # noqa: E402
 
 from device_agent.testing.board.link import SocketLink  # noqa: E402
 from device_agent.testing.network import NetworkProcess  # noqa: E402

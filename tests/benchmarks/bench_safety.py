@@ -15,7 +15,8 @@ from typing import Any
 
 from bench_measure import machine, note, parser, save, table
 from bench_rig import Ours, Rig
-from world import LIMIT_S, Listening, until
+from support.callers import Listening
+from support.waiting import LIMIT_S, until
 
 LINE, SAFE = 27, 0
 GRACE_S = 1.0

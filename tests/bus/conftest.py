@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bus_support import Broker
+from support.mosquitto import Broker
 
 
 @pytest.fixture

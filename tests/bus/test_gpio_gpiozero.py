@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from bus_support import LIMIT_S, collected
 from gpiozero.pins.mock import MockFactory
+from support.mosquitto import LIMIT_S, collected
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio import Edge

@@ -5,7 +5,7 @@ import select
 import threading
 
 import pytest
-from bus_support import collected
+from support.mosquitto import collected
 
 from device_agent.bus.inbox import Inbox
 from device_agent.errors import BusGone

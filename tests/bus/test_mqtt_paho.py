@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from bus_support import LIMIT_S, Broker, collected, free_port
+from support.mosquitto import LIMIT_S, Broker, collected, free_port
 
 from device_agent.bus.config import MqttBusConfig
 from device_agent.bus.mqtt import MqttMessage

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from bus_support import collected
+from support.mosquitto import collected
 
 from device_agent.bus.config import SerialBusConfig, UsbIdentity
 from device_agent.bus.serial_port import SerialPort, _fits, find_usb

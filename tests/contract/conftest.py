@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from places import Place, places
+from support.contract_places import Place, places
 
 
 def _rig() -> Path | None:

@@ -1,7 +1,7 @@
 """Every installed driver keeps the rules that a third party's must keep."""
 
 import pytest
-from contract_cases import CASES
+from support.contract_cases import CASES
 
 from device_agent import registry
 from device_agent.testing import check_driver

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from places import Place
+from support.contract_places import Place
 
 from device_agent.bus.core import Bus, BusState
 from device_agent.driver import Actuator, Driver, Flagged, Listener, Sensor, Value

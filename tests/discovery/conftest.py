@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from tree import Tree
+from support.machine_tree import Tree
 
 
 @pytest.fixture

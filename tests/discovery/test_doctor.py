@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tree import HEADER, Tree
+from support.machine_tree import HEADER, Tree
 
 from device_agent.cli import doctor as command
 from device_agent.cli import main

@@ -12,7 +12,7 @@ import pytest
 from device_agent_drivers.bme280 import Bme280, Bme280Config
 from device_agent_drivers.pca9685 import Pca9685, Pca9685Config
 from device_agent_drivers.ssd1306 import Ssd1306, Ssd1306Config
-from tree import HEADER, Tree
+from support.machine_tree import HEADER, Tree
 
 from device_agent.bus.config import I2cBusConfig
 from device_agent.cli import scan as command

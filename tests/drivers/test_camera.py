@@ -10,8 +10,8 @@ import pytest
 from device_agent_drivers.camera import Camera, CameraConfig
 from device_agent_drivers.camera_programs import CHUNK_BYTES, Cutter, Frames
 from device_agent_drivers.simulated.camera import picture
-from fake_camera import NAMES, install
 from PIL import Image
+from support.fake_camera import NAMES, install
 
 from device_agent.driver import BadReading, DriverError, NoAnswer, NoBus
 from device_agent.testing import check_driver

@@ -1,3 +1,3 @@
 """The network's side, as for journeys."""
 
-from callers import net
+from support.callers import net

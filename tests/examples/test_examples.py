@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from world import LIMIT_S, World, until
+from support.deployment import World
+from support.waiting import LIMIT_S, until
 
 from device_agent.testing.network import NetworkThread
 from device_agent.testing.network.sdk import sdk_environment

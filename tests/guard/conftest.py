@@ -1,14 +1,10 @@
 """Scenes, ended in order."""
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "bus"))
-
-from guard_world import Scene, Service
+from support.guarded_daemon import Scene, Service
 
 
 @pytest.fixture

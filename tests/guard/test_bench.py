@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guard_world import VALVE, VALVE_SAFE, Scene
-from world import LIMIT_S, until
+from support.guarded_daemon import VALVE, VALVE_SAFE, Scene
+from support.waiting import LIMIT_S, until
 
 from device_agent.cli import main
 

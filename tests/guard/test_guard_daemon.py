@@ -4,7 +4,7 @@ import itertools
 import signal
 
 import pytest
-from guard_world import (
+from support.guarded_daemon import (
     ACTUATORS,
     AWAY,
     LAMP,
@@ -19,7 +19,7 @@ from guard_world import (
     kill,
     now_s,
 )
-from world import LIMIT_S, until
+from support.waiting import LIMIT_S, until
 
 
 def test_a_killed_daemon_leaves_everything_safe(scene: Scene) -> None:

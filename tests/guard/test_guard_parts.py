@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bus_support import Broker, collected
 from pydantic import TypeAdapter
-from world import LIMIT_S
+from support.mosquitto import Broker, collected
+from support.waiting import LIMIT_S
 
 from device_agent.bus.config import BusConfig, GpioBusConfig, MqttBusConfig, SerialBusConfig
 from device_agent.bus.mqtt_paho import PahoMqtt

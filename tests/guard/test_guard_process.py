@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guard_world import Service, alive
-from world import LIMIT_S, until
+from support.guarded_daemon import Service, alive
+from support.waiting import LIMIT_S, until
 
 from device_agent.guard import PROTOCOL
 from device_agent.safety import guard_connection

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from world import LIMIT_S, until
+from support.waiting import LIMIT_S, until
 
 UNIT = Path(__file__).parents[2] / "systemd" / "device-agent-guard.service"
 

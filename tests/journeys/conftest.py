@@ -1,13 +1,14 @@
-"""Worlds; the network's side is in `callers`."""
+"""Deployments, and one whose link can be cut."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from callers import alice, caller, net
-from delegating import sessions, start
-from world import World
+from support.callers import alice, caller, net
+from support.delegations import sessions, start
+from support.deployment import World
+from support.outages import heard, outage
 
 from device_agent.testing.network import NetworkThread
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from test_outages import accept, accounted, heard, outage, refuse
-from world import CONFIG, LIMIT_S, Listening, World, pipe, stream, until
+from support.callers import Listening, pipe, stream
+from support.deployment import CONFIG, World
+from support.outages import accept, accounted, refuse
+from support.waiting import LIMIT_S, until
 
 from device_agent.testing.network import NetworkThread
-
-__all__ = ["heard", "outage"]  # fixtures
 
 
 def test_replay_brings_again_what_was_sent_and_says_what_is_gone(outage: Any, heard: Listening) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from world import AGENT, LIMIT_S, World, pipe, send, start_of, stream, until
+from support.callers import pipe, stream
+from support.deployment import AGENT, World, send, start_of
+from support.waiting import LIMIT_S, until
 
 
 def test_at_capacity_is_refused_and_the_rest_goes_on(new_world: Callable[..., World], alice: Any) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from world import CONFIG, LIMIT_S, SLOWNESS, World, pipe, question, result, stream, until
+from support.callers import pipe, question, result, stream
+from support.deployment import CONFIG, World
+from support.waiting import LIMIT_S, SLOWNESS, until
 
 from device_agent.testing.network import NetworkThread
 

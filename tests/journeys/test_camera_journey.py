@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from world import LIMIT_S, World, pipe, question, result, stream, until
+from support.callers import pipe, question, result, stream
+from support.deployment import World
+from support.waiting import LIMIT_S, until
 
 MORE = """
 read = ["user:user_alice"]

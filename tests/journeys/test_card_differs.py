@@ -6,7 +6,8 @@ import subprocess
 import sys
 from typing import Any
 
-from world import LIMIT_S, World
+from support.deployment import World
+from support.waiting import LIMIT_S
 
 from device_agent.testing.network import NetworkThread
 

@@ -3,7 +3,9 @@
 import json
 from typing import Any
 
-from world import AGENT, LIMIT_S, World, pipe, question, result, send, start_of, stream, until
+from support.callers import pipe, question, result, stream
+from support.deployment import AGENT, World, send, start_of
+from support.waiting import LIMIT_S, until
 
 
 def terminals(world: World, task_id: str) -> list[dict[str, Any]]:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_outages import SEED, accounted, caught_up, heard, outage
-from world import Daemon, Listening, until
-
-__all__ = ["heard", "outage"]  # fixtures
+from support.callers import Listening
+from support.outages import SEED, accounted, caught_up
+from support.processes import Daemon
+from support.waiting import until
 
 # A command takes about 150 steps here, and the readings that go on meanwhile some hundred in the same time.
 STEPS_MAX = 400

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from delegating import COOL, HOT, KEY, NOTHING, OPEN, ended, heat, one, outcome, told
-from world import World, pipe, question, result, stream, until
+from support.callers import pipe, question, result, stream
+from support.delegations import COOL, HOT, KEY, NOTHING, OPEN, ended, heat, one, outcome, told
+from support.deployment import World
+from support.waiting import until
 
 from device_agent.card import json_schema
 from device_agent.card.agent_card import build

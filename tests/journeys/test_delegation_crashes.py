@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from delegating import HOT, KEY, NOTHING, OPEN, ended, heat, one, outcome, told
-from world import LIMIT_S, Daemon, World, pipe, stream, until
+from support.callers import pipe, stream
+from support.delegations import HOT, KEY, NOTHING, OPEN, ended, heat, one, outcome, told
+from support.deployment import World
+from support.processes import Daemon
+from support.waiting import LIMIT_S, until
 
 from device_agent.testing.network import NetworkThread
 from device_agent.testing.sessions_api import FakeSessionsApi

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_outages import accept, accounted, caught_up, refuse
-from world import LIMIT_S, World, pipe, stream, until
+from support.callers import pipe, stream
+from support.deployment import World
+from support.outages import accept, accounted, caught_up, refuse
+from support.waiting import LIMIT_S, until
 
 from device_agent.testing.network import NetworkThread
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import LIMIT_S, World, question, result, until
+from support.callers import question, result
+from support.deployment import World
+from support.waiting import LIMIT_S, until
 
 from device_agent.store.history.history_block import HistoryBlock, pack
 from device_agent.store.history.history_file import HistoryFile

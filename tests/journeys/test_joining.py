@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from world import AGENT, LIMIT_S, World, question, result, until
+from support.callers import question, result
+from support.deployment import AGENT, World
+from support.waiting import LIMIT_S, until
 
 from device_agent.clock import SystemClock
 from device_agent.network.blocks.joiner import JoinSettings

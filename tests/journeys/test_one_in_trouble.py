@@ -6,7 +6,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from world import LIMIT_S, Listening, World, pipe, stream, until
+from support.callers import Listening, pipe, stream
+from support.deployment import World
+from support.waiting import LIMIT_S, until
 
 EVERY_S = 0.1
 CONFIG = """

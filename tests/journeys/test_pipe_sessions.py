@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from world import LIMIT_S, World, pipe, stream, until
+from support.callers import pipe, stream
+from support.deployment import World
+from support.waiting import LIMIT_S, until
 
 
 def test_readings_of_gpio_i2c_and_serial_are_typed(world: World, alice: Any) -> None:

@@ -4,7 +4,9 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from world import CONFIG, LIMIT_S, World, pipe, stream, until
+from support.callers import pipe, stream
+from support.deployment import CONFIG, World
+from support.waiting import LIMIT_S, until
 
 
 def test_reload_touches_only_what_changed(new_world: Callable[..., World], alice: Any) -> None:

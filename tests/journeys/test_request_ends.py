@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from world import AGENT, CONFIG, LIMIT_S, World, question, result, stream, until
+from support.callers import question, result, stream
+from support.deployment import AGENT, CONFIG, World
+from support.waiting import LIMIT_S, until
 
 from device_agent.messages.requests import PROGRESS_STREAM
 from device_agent.network.blocks.wire import stream_channel

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from blocks_network import file_part
-from world import AGENT, LIMIT_S, World, result, until
+from support.callers import result
+from support.deployment import AGENT, World
+from support.waiting import LIMIT_S, until
 
 SEND = {"op": "do", "device": "console", "action": "send_file"}
 

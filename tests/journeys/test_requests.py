@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from world import AGENT, LIMIT_S, World, question, result, until
+from support.callers import question, result
+from support.deployment import AGENT, World
+from support.waiting import LIMIT_S, until
 
 
 def test_read_answers_with_an_artifact(world: World, alice: Any) -> None:

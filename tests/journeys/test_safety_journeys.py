@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import CONFIG, LIMIT_S, World, pipe, question, result, send, start_of, stream, until
+from support.callers import pipe, question, result, stream
+from support.deployment import CONFIG, World, send, start_of
+from support.waiting import LIMIT_S, until
 
 from device_agent.cli import main
 from device_agent.testing.network import NetworkThread

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from world import LIMIT_S, Daemon, World
+from support.deployment import World
+from support.processes import Daemon
+from support.waiting import LIMIT_S
 
 
 def test_a_second_daemon_touches_nothing_of_the_first(new_world: Callable[..., World]) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_outages import accept, accounted, caught_up, refuse
-from world import CONFIG, LIMIT_S, Listening, World, pipe, stream, until
+from support.callers import Listening, pipe, stream
+from support.deployment import CONFIG, World
+from support.outages import accept, accounted, caught_up, refuse
+from support.waiting import LIMIT_S, until
 
 from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.testing.network import NetworkThread

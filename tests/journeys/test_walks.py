@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from world import Daemon, World, pipe, stream, until
+from support.callers import pipe, stream
+from support.deployment import World
+from support.processes import Daemon
+from support.waiting import until
 
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 ROW = re.compile(r"^\| \d+ \| `([^`]+)` \| [^|]+ \| ([^|]*)\|$", re.MULTILINE)

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_outages import SEED, accept, accounted, fault, outbox_grows, refuse
-from world import LIMIT_S, Listening, World, pipe, stream, until
+from support.callers import Listening, pipe, stream
+from support.deployment import World
+from support.outages import SEED, accept, accounted, fault, outbox_grows, refuse
+from support.waiting import LIMIT_S, until
 
 from device_agent.testing.network import NetworkThread
 

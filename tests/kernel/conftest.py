@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from kernel_support import Rig, descriptors, find_rig
+from support.virtual_hardware import Rig, descriptors, find_rig
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from device_agent_drivers.gpio_input import GpioInput, GpioInputConfig
 from device_agent_drivers.gpio_output import GpioOutput, GpioOutputConfig
-from kernel_support import LIMIT_S, Rig, as_nobody, collected, until
+from support.virtual_hardware import LIMIT_S, Rig, as_nobody, collected, until
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.core import Bus, BusState

@@ -6,14 +6,13 @@ import sys
 import textwrap
 
 import pytest
-from kernel_support import LIMIT_S, Rig
+from support.virtual_hardware import LIMIT_S, Rig
 
 pytest.importorskip("lgpio", reason="lgpio is not installed: pip install device-agent[lgpio]")
 
 PREPARE = """
 import os, sys, threading, time
-sys.path.insert(0, os.environ["KERNEL_TESTS"])
-from kernel_support import collected, descriptors, find_rig
+from support.virtual_hardware import collected, descriptors, find_rig
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio_gpiozero import GpiozeroGpio
 from device_agent.errors import BusGone, BusHeld
@@ -26,7 +25,6 @@ def passes(rig: Rig, tmp_path, program: str) -> None:
     """In a folder that is not writable for lgpio's FIFO unless LG_WD says otherwise."""
     environment = {
         **os.environ,
-        "KERNEL_TESTS": os.path.dirname(__file__),
         "RUNTIME_DIRECTORY": str(tmp_path),
     }
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel_support import LIMIT_S, Rig, until
+from support.virtual_hardware import LIMIT_S, Rig, until
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio_gpiod import GpiodGpio

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from device_agent_drivers.bme280 import Bme280, Bme280Config
-from kernel_support import LIMIT_S, Rig, as_nobody, until
+from support.virtual_hardware import LIMIT_S, Rig, as_nobody, until
 
 from device_agent.bus.config import I2cBusConfig
 from device_agent.bus.core import Bus

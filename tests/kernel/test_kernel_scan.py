@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel_support import LIMIT_S, Rig
+from support.virtual_hardware import LIMIT_S, Rig
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio_gpiod import GpiodGpio

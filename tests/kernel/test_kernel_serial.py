@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
-from kernel_support import Rig, as_nobody, collected
+from support.virtual_hardware import Rig, as_nobody, collected
 
 from device_agent.bus.config import SerialBusConfig
 from device_agent.bus.serial_port import SerialPort

@@ -6,7 +6,7 @@ import pytest
 from device_agent_drivers.gpio_pwm import GpioPwm, GpioPwmConfig
 from device_agent_drivers.hc_sr04 import HcSr04, HcSr04Config, distance
 from device_agent_drivers.rotary_encoder import RotaryEncoder, RotaryEncoderConfig
-from kernel_support import Rig, collected
+from support.virtual_hardware import Rig, collected
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio_gpiod import GpiodGpio

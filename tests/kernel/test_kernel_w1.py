@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from device_agent_drivers.ds18b20 import Ds18b20, Ds18b20Config
-from kernel_support import Rig, until
+from support.virtual_hardware import Rig, until
 
 from device_agent.bus.config import OneWireBusConfig
 from device_agent.bus.factory import make_handle

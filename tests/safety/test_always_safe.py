@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from safety_world import ALICE, LIMIT_S, OWNER, Button, Ground, Relay, actor, told, until
+from support.control_side import ALICE, LIMIT_S, OWNER, Button, Ground, Relay, actor, told, until
 
 from device_agent.bus.core import Bus
 from device_agent.driver import Action, DriverError, Flag, Flagged

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from safety_world import ALICE, BOB, LIMIT_S, OWNER, Button, Ground, Relay, actor, told, until
+from support.control_side import ALICE, BOB, LIMIT_S, OWNER, Button, Ground, Relay, actor, told, until
 
 from device_agent.errors import Rejected
 from device_agent.network import Caller

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from safety_world import ALICE, BOB, OWNER, Button, Fan, Ground, Relay, actor, told, until
+from support.control_side import ALICE, BOB, OWNER, Button, Fan, Ground, Relay, actor, told, until
 
 from device_agent.errors import Rejected
 from device_agent.messages.commands import Do, parse

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from outbox_machine import Machine
+from support.outbox_machine import Machine
 
 
 @pytest.fixture

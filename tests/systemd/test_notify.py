@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from world import CONFIG, LIMIT_S, Daemon, until
+from support.deployment import CONFIG
+from support.processes import Daemon
+from support.waiting import LIMIT_S, until
 
 # Fed at a third of this: two words are missing before the service manager acts.
 WATCHDOG_S = 1.5

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from safety_world import Ground
+from support.control_side import Ground
 
 from device_agent.history.history_service import HistoryService
 from device_agent.store.outbox.outbox import Outbox

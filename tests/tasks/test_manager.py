@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from safety_world import until
+from support.control_side import until
 from support.fake_task_link import FakeTaskLink, start_of
 
 from device_agent.tasks.manager import TaskManager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safety_world import Fan, Relay, until
+from support.control_side import Fan, Relay, until
 from support.fake_task_link import FakeTaskLink, start_of
 
 from device_agent.network import Part

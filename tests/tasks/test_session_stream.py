@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from safety_world import ALICE, Ground, Relay, actor, until
+from support.control_side import ALICE, Ground, Relay, actor, until
 
 from device_agent.config.models import StreamConfig
 from device_agent.messages.events import EventDraft

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from safety_world import Relay, until
+from support.control_side import Relay, until
 from support.fake_task_link import FakeStream, FakeTaskLink, start_of
 
 from device_agent.commands.authorization import Actor

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safety_world import DRIVERS
+from support.control_side import DRIVERS
 
 from device_agent.commands.authorization import Actor
 from device_agent.config import Config, load

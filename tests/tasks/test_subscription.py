@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from safety_world import Fan
+from support.control_side import Fan
 
 from device_agent.messages import events
 from device_agent.messages.commands import Pause, Rate, Resume, Select

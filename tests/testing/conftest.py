@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from board_devices import BUSES, DEVICES
+from support.board_devices import BUSES, DEVICES
 
 from device_agent.testing import Board
 from device_agent.testing.board.server import BoardServer

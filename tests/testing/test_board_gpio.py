@@ -3,7 +3,7 @@
 import select
 
 import pytest
-from board_devices import BUSES, DEVICES, LIMIT_S, arrived, levels, opened
+from support.board_devices import BUSES, DEVICES, LIMIT_S, arrived, levels, opened
 
 from device_agent.errors import BusError, BusGone, BusHeld
 from device_agent.testing import Board, SteppedClock

@@ -4,7 +4,7 @@ import select
 import threading
 
 import pytest
-from board_devices import BUSES, DEVICES, LIMIT_S, Port, PortConfig, arrived, opened
+from support.board_devices import BUSES, DEVICES, LIMIT_S, Port, PortConfig, arrived, opened
 
 from device_agent.errors import BusError, BusGone, BusHeld, BusTimeout, NoAnswer
 from device_agent.testing import Board, SerialChip, SteppedClock

@@ -1,3 +1,3 @@
 """The network's side, for the journey of a foreign driver."""
 
-from callers import alice, caller, net
+from support.callers import alice, caller, net

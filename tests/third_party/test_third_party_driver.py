@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import CONFIG, LIMIT_S, World, pipe, stream, until
+from support.callers import pipe, stream
+from support.deployment import CONFIG, World
+from support.waiting import LIMIT_S, until
 
 from device_agent.testing.network import NetworkThread
 

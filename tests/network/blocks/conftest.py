@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from fake_backend import FakeBackend
+from support.fake_backend import FakeBackend
 
 from device_agent.network.blocks.http import Http
 from device_agent.network.connectivity import Connectivity

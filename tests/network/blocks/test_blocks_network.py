@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_pubsub import delivery
+from support.fake_pubsub import delivery
 
 from device_agent.network import Caller, StartTask, TaskLink
 from device_agent.network.blocks.joiner import JoinSettings

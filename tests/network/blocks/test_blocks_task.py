@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_pubsub import FakePubSub
+from support.fake_pubsub import FakePubSub
 
 from device_agent.background import BackgroundTasks
 from device_agent.errors import Refused

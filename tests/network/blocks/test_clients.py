@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fake_pubsub import FakePubSub
+from support.fake_pubsub import FakePubSub
 
 from device_agent.errors import ProtocolFault
 from device_agent.network.blocks.clients import Clients, TaskClients

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub, batch, delivery
+from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub, batch, delivery
 
 from device_agent.network.blocks import control as module
 from device_agent.network.blocks.control import SEEN_MAX, ControlChannel

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from fake_backend import FakeBackend
+from support.fake_backend import FakeBackend
 
 from device_agent.errors import ProtocolFault, Refused, Revoked, TokenRefused, Unreachable
 from device_agent.network.blocks import http as module

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_backend import FakeBackend
+from support.fake_backend import FakeBackend
 
 from device_agent.errors import NetworkError, ProtocolFault, Refused, Revoked, TokenRefused
 from device_agent.network.blocks.http import Http

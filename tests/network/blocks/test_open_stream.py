@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fake_pubsub import TOKEN_REFUSED, UNREACHABLE, FakePubSub, batch, delivery
+from support.fake_pubsub import TOKEN_REFUSED, UNREACHABLE, FakePubSub, batch, delivery
 
 from device_agent.background import BackgroundTasks
 from device_agent.network import Format, OutgoingMessage, StreamSpec

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
-from fake_pubsub import UNREACHABLE, FakePubSub
+from support.fake_pubsub import UNREACHABLE, FakePubSub
 
 from device_agent.network.blocks import probe as module
 from device_agent.network.blocks.probe import probe, probe_interval_s

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub
+from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub
 
 from device_agent.errors import ProtocolFault, Refused
 from device_agent.network import Affinity, Caller, StartTask, StreamSpec

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub
+from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub
 
 from device_agent.errors import Refused
 from device_agent.network import Caller, StartTask

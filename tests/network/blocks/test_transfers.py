@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_backend import FakeBackend
+from support.fake_backend import FakeBackend
 
 from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused, Unreachable
 from device_agent.network.blocks import files as module

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from outbox_machine import Machine, Rule
+from support.outbox_machine import Machine, Rule
 
 from device_agent.messages import events
 from device_agent.network import OutgoingMessage

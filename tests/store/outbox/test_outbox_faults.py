@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from outbox_machine import Machine, Rule
+from support.outbox_machine import Machine, Rule
 
 Machines = Callable[..., Machine]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from outbox_machine import Machine, Rule, accounted
+from support.outbox_machine import Machine, Rule, accounted
 
 SEEDS = range(80)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from outbox_machine import Caller, Machine, Rule
+from support.outbox_machine import Caller, Machine, Rule
 
 from device_agent.store.outbox.outbox_file import OutboxFile
 

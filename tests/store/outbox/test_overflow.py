@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from outbox_machine import Machine, Rule
+from support.outbox_machine import Machine, Rule
 
 from device_agent.store.outbox import overflow
 from device_agent.store.outbox.overflow import DiskOverflow, drop_order

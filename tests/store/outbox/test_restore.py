@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from outbox_machine import Machine, Rule
+from support.outbox_machine import Machine, Rule
 
 from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.messages import events

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from devnet_support import LIMIT_S, Provider, StartProvider, make_card
 from support.official_client import official_sockets
+from support.official_provider import LIMIT_S, Provider, StartProvider, make_card
 
 from device_agent.testing.network import NetworkThread, Settings
 from device_agent.testing.network.sdk import sdk_environment

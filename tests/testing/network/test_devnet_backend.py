@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from devnet_peer import Api
-from devnet_support import make_card
+from support.network_peer import Api
+from support.official_provider import make_card
 
 from device_agent.testing.network import DevNetwork, Settings
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from devnet_peer import Peer, held
+from support.network_peer import Peer, held
 
 from device_agent.testing.network import DevNetwork, Settings, faults
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from devnet_peer import Peer, held
+from support.network_peer import Peer, held
 
 from device_agent.testing.network import AdminClient, DevNetwork, NetworkProcess, NetworkThread, serve
 from device_agent.testing.network.admin import METHODS, Admin

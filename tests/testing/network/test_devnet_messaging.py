@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import pytest
-from devnet_peer import Peer, held
+from support.network_peer import Peer, held
 
 from device_agent.testing.network import DevNetwork, Settings
 

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from devnet_support import LIMIT_S, Provider, StartProvider, ask
+from support.official_provider import LIMIT_S, Provider, StartProvider, ask
 
 from device_agent.testing.network import NetworkThread
 

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from devnet_support import LIMIT_S, Provider, StartProvider, ask, result
+from support.official_provider import LIMIT_S, Provider, StartProvider, ask, result
 
 from device_agent.testing.network import NetworkThread
 

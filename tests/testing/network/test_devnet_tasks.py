@@ -8,8 +8,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from devnet_peer import Api, Peer, join, state
-from devnet_support import make_card
+from support.network_peer import Api, Peer, join, state
+from support.official_provider import make_card
 
 from device_agent.testing.network import DevNetwork, Settings
 from device_agent.testing.network.tasks import Task

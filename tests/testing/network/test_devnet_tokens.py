@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from devnet_peer import Api, Peer, held
+from support.network_peer import Api, Peer, held
 
 from device_agent.testing.network import DevNetwork, Settings
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import CONFIG, Daemon, World, until
 
 from device_agent.testing.network import NetworkThread
 from device_agent.testing.sessions_api import FakeSession, FakeSessionsApi
+from support.deployment import CONFIG, World
+from support.processes import Daemon
+from support.waiting import until
 
 KEY = "bk_workspace"
 HOT = "40"

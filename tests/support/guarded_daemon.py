@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgpack
-from world import LIMIT_S, BoardProcess, Daemon, until
 
 from device_agent.testing.board.link import SocketLink
 from device_agent.testing.board.server import STIMULUS
+from support.processes import BoardProcess, Daemon
+from support.waiting import LIMIT_S, until
 
 # Nobody answers at that network: the agent samples and obeys its owner all the same.
 CONFIG = """

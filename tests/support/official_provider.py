@@ -13,7 +13,7 @@ from typing import Any
 from device_agent.testing.network import NetworkThread
 from device_agent.testing.network.sdk import sdk_environment
 
-HANDLER = Path(__file__).with_name("devnet_handler.py")
+HANDLER = Path(__file__).with_name("official_handler.py")
 LIMIT_S = 15.0
 
 STREAMS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract_cases import CASES
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from device_agent import registry
@@ -18,6 +17,7 @@ from device_agent.bus.core import Handle
 from device_agent.bus.factory import make_handle
 from device_agent.testing import Board, SteppedClock, open_handle
 from device_agent.testing.check_live import speak
+from support.contract_cases import CASES
 
 NAME = "device"
 COMMAND_LIMIT_S = 60

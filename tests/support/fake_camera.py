@@ -14,7 +14,7 @@ from pathlib import Path
 SCRIPT = """#!{python}
 import sys
 sys.path[:0] = {path!r}
-from fake_camera import main
+from support.fake_camera import main
 main({name!r}, {folder!r})
 """
 NAMES = ("rpicam-still", "rpicam-vid", "v4l2-ctl")
@@ -27,7 +27,7 @@ def install(folder: Path, *names: str) -> Path:
         program = folder / name
         text = SCRIPT.format(
             python=sys.executable,
-            path=[str(Path(__file__).parent), str(Path(__file__).parents[2])],
+            path=[str(parent) for parent in Path(__file__).parents[1:3]],
             name=name,
             folder=str(folder),
         )
