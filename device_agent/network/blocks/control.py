@@ -98,18 +98,12 @@ class ControlChannel:
                 if proof_due:
                     await self._prove(client)
                 batch = await self._poll(client, region)
-            except TokenRefused as refused:
+            except NetworkError as error:
+                if self._listening.is_set() and not isinstance(error, TokenRefused):
+                    log.warning("control_channel_lost", error=str(error))
                 self._listening.clear()
                 proof_due = True
-                self._owner.on_token_refused(str(refused))
-                await backoff.wait(refused, self._client_changed)
-                continue
-            except NetworkError as error:
-                if self._listening.is_set():
-                    log.warning("control_channel_lost", error=str(error))
-                    self._listening.clear()
-                proof_due = True
-                await backoff.wait(error)
+                await self._wait_after(error, backoff)
                 continue
             backoff.reset()
             proof_due = batch is None

@@ -1,4 +1,4 @@
-"""The agent's identity on the network, kept over restarts: control messages go to one instance (W5)."""
+"""The agent's identity on the network, kept over restarts (docs/protocol.md, W5)."""
 
 import json
 import re

@@ -6,32 +6,19 @@ The library builds paths and query strings, encodes and signs; loops, limits and
 import logging
 from typing import Any
 
-from pubnub.endpoints.presence.heartbeat import Heartbeat
-from pubnub.endpoints.presence.leave import Leave
-from pubnub.endpoints.presence.set_state import SetState
+from pubnub.endpoints.presence.heartbeat import Heartbeat as Heartbeat
+from pubnub.endpoints.presence.leave import Leave as Leave
+from pubnub.endpoints.presence.set_state import SetState as SetState
 from pubnub.endpoints.pubsub.publish import Publish
-from pubnub.endpoints.pubsub.subscribe import Subscribe
-from pubnub.endpoints.time import Time
-from pubnub.exceptions import PubNubException
-from pubnub.managers import TokenManager
-from pubnub.pnconfiguration import PNConfiguration
+from pubnub.endpoints.pubsub.subscribe import Subscribe as Subscribe
+from pubnub.endpoints.time import Time as Time
+from pubnub.exceptions import PubNubException as PubNubException
+from pubnub.managers import TokenManager as TokenManager
+from pubnub.pnconfiguration import PNConfiguration as PNConfiguration
 from pubnub.request_handlers.async_aiohttp import AsyncAiohttpRequestHandler
 
 from device_agent import __version__
 from device_agent.network.blocks.http import Http
-
-__all__ = [
-    "Heartbeat",
-    "Leave",
-    "PNConfiguration",
-    "PubNubException",
-    "PubNubHost",
-    "RawPublish",
-    "SetState",
-    "Subscribe",
-    "Time",
-    "TokenManager",
-]
 
 # It logs every failed request as an error; whoever sent the request logs the loss, once.
 logging.getLogger("pubnub").setLevel(logging.CRITICAL + 1)

@@ -1,7 +1,7 @@
 """The events of one task on its task channel: in order, stored, repeated until accepted (docs/protocol.md).
 
-The official runtime publishes once and ignores failures (W12); here a terminal that an outage held up goes
-out when the outage ends.
+The official runtime publishes once and ignores failures (W12); here a terminal that an outage held up is
+sent when the outage ends.
 """
 
 import asyncio

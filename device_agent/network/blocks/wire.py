@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from device_agent.errors import ProtocolFault
 from device_agent.network import Caller, Part, StartTask
@@ -84,8 +84,8 @@ def _start_task(message: Mapping[str, Any]) -> StartRefused | Begin:
     if kind not in ("request", "pipe"):
         return StartRefused(task_id, channel_org, "invalid_start_task")
     if kind == "pipe":
-        good = _is_int(duration) and 1 <= duration <= DURATION_MAX_MIN  # type: ignore[operator]
-        if not good or not _is_int(expires_at_ms) or expires_at_ms <= 0:  # type: ignore[operator]
+        good = _is_int(duration) and 1 <= duration <= DURATION_MAX_MIN
+        if not good or not _is_int(expires_at_ms) or expires_at_ms <= 0:
             return StartRefused(task_id, channel_org, "invalid_start_task")
     start = StartTask(
         task_id=task_id,
@@ -145,7 +145,7 @@ def _text(message: Mapping[str, Any], name: str, *, required: bool = False, limi
     return value
 
 
-def _is_int(value: Any) -> bool:
+def _is_int(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
