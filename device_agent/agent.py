@@ -194,7 +194,7 @@ class Agent:
             publish_rate_hz=network.publish_rate_hz,
         )
 
-    # -- life -----------------------------------------------------------------------------------------------
+    # -- start, run, stop ----------------------------------------
 
     def stop(self, exit_code: int = EXIT_DONE) -> None:
         """End in order; may be called from a signal handler of the loop."""

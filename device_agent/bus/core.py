@@ -172,7 +172,7 @@ class Bus:
         self._thread = None
 
     def fault(self, error: BaseException) -> None:
-        """A user of the bus found the medium gone: everybody lets go, and the owner reopens."""
+        """The medium is not usable any more: all users end, and the owner reopens it."""
         if self.state is BusState.OPEN:
             self.faults += 1
             self.last_error = str(error)
@@ -275,25 +275,25 @@ class Bus:
         """Whether the thread is inside a job that outlived its limit."""
         return self._stuck is not None
 
-    async def run(self, fn: Callable[[], T], timeout_s: float, *, turn_s: float | None = None) -> T:
-        """Run `fn` on the bus's thread, after `turn_s` at most (as a rule, `timeout_s`), for `timeout_s`.
+    async def run(self, fn: Callable[[], T], timeout_s: float, *, queue_s: float | None = None) -> T:
+        """Run `fn` on the bus's thread for `timeout_s` at most, after `queue_s` at most (or `timeout_s`).
 
         Raises at once BusGone while the medium is away, BusFaulted while the bus is otherwise not open or its
-        thread is stuck; BusBusy if the job's turn never came (and never will), BusTimeout if it began and did
+        thread is stuck; BusBusy if the job did not begin (and never will), BusTimeout if it began and did
         not end in time: it may have happened.
         """
         if self.state is not BusState.OPEN:
             if self._trouble is not None:
                 raise self.loss()
             raise BusFaulted(f"bus {self.name} is {self.state}: {self.last_error or 'not opened yet'}")
-        return await self._submit(fn, timeout_s, turn_s)
+        return await self._submit(fn, timeout_s, queue_s)
 
     async def run_anyway(self, fn: Callable[[], T], timeout_s: float) -> T:
-        """As `run`, whatever the state: for letting go of what a medium that is gone had given."""
+        """As `run`, whatever the state: to close what was opened on a medium that is gone."""
         return await self._submit(fn, timeout_s)
 
-    async def _submit(self, fn: Callable[[], T], timeout_s: float, turn_s: float | None = None) -> T:
-        turn_s = timeout_s if turn_s is None else turn_s
+    async def _submit(self, fn: Callable[[], T], timeout_s: float, queue_s: float | None = None) -> T:
+        queue_s = timeout_s if queue_s is None else queue_s
         if self._stuck is not None:
             raise BusFaulted(f"bus {self.name} is stuck in a call that did not return in time")
         if self._waiting >= JOBS_MAX:
@@ -302,10 +302,10 @@ class Bus:
         self._jobs.put(job)
         self._waiting += 1
         try:
-            if await self._ended(job, timeout_s, turn_s):
+            if await self._ended(job, timeout_s, queue_s):
                 return job.future.result()  # type: ignore[no-any-return]
             if not job.abandon():
-                raise BusBusy(f"bus {self.name}: occupied for {turn_s:g} s, the job did not begin")
+                raise BusBusy(f"bus {self.name}: occupied for {queue_s:g} s, the job did not begin")
             self._mark_stuck(job, timeout_s)
             raise BusTimeout(f"bus {self.name}: no answer within {timeout_s:g} s")
         except asyncio.CancelledError:
@@ -328,13 +328,13 @@ class Bus:
         self.last_error = f"a call took longer than {timeout_s:g} s"
         self._signal()
 
-    async def _ended(self, job: _Job, timeout_s: float, turn_s: float) -> bool:
+    async def _ended(self, job: _Job, timeout_s: float, queue_s: float) -> bool:
         """Whether the job ended in time. False: it has lasted `timeout_s`, or never began and never will.
 
-        What others took before its turn is not taken for its own: it has the limit for itself.
+        Time in the queue does not count: the job has `timeout_s` for itself.
         """
-        give_up_s = time.monotonic() + turn_s
-        left_s = min(timeout_s, turn_s)
+        give_up_s = time.monotonic() + queue_s
+        left_s = min(timeout_s, queue_s)
         while True:
             await asyncio.wait((job.future,), timeout=left_s)
             now_s = time.monotonic()
@@ -357,7 +357,7 @@ class Bus:
             error: BaseException | None = None
             try:
                 result = job.fn()
-            except Exception as caught:  # noqa: BLE001 - the thread's life; the error goes to whoever asked
+            except Exception as caught:  # noqa: BLE001 - the thread's loop; the error goes to the caller
                 error = caught
             try:
                 job.loop.call_soon_threadsafe(self._finish, job, result, error)

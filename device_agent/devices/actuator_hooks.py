@@ -1,4 +1,4 @@
-"""What may be done beside a driver when an actuator is opened, driven and closed; by default nothing."""
+"""What may be done beside a driver when an actuator is opened and closed; by default nothing."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from device_agent.driver import Driver
 
 
 class ActuatorHooks:
-    """Given to every `Device`, which calls them for actuators only; `safety.guard_client` implements them."""
+    """Passed to each `Device`, which calls them for actuators only; `safety.guard_client` implements them."""
 
     def handle(self, handle: Handle) -> Handle:
-        """What the driver is given as its bus."""
+        """The bus handle that the driver gets, in place of this one."""
         return handle
 
     def open(self, device: str, driver: Driver[Any, Any]) -> Any:
-        """Open the driver, on its bus's thread. What it returns goes to `opened`."""
+        """Open the driver, on its bus's thread. The result is passed to `opened`."""
         driver.open()
 
-    def opened(self, device: str, made: Any) -> None:
+    def opened(self, device: str, result: Any) -> None:
         """On the event loop, before anybody can drive the device."""
 
     async def closed(self, device: str) -> None:

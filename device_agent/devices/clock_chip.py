@@ -1,7 +1,7 @@
-"""A clock chip among the devices: it tells the time while nobody better does, and is set when somebody does.
+"""Clock chips among the devices: a source of the time while there is no better one, and set when there is.
 
-Also says, in the log and in the Journal, when the time became known: what the Journal noted before counts
-from the start of the machine, and its chain is never rewritten.
+Also notes in the log and in the Journal when the time became known: times in the Journal before that count
+from the start of the machine, for its chain is never rewritten.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from device_agent.records import Reading, ReadingSubscriber
 
 log = structlog.get_logger("clock")
 
-LOOK_S = 1.0
+CHECK_S = 1.0
 # A chip tells whole seconds; what differs by more from the true time is wrong and set.
 WRONG_BY_S = 2.0
 SET_AGAIN_S = 600.0
@@ -36,17 +36,17 @@ class ClockChip(ReadingSubscriber):
         device = self._devices.get(reading.device)
         if device is None or not device.driver_class.serves_as_clock:
             return
-        said_s = reading.values.get("time")
-        if isinstance(said_s, int | float):
+        chip_s = reading.values.get("time")
+        if isinstance(chip_s, int | float):
             # Whole seconds: on average half of the next one has gone by.
-            self._clock.learn(said_s * 1000 + 500, reading.monotonic_s, "device")
+            self._clock.learn(chip_s * 1000 + 500, reading.monotonic_s, "device")
         known = self._clock.source in ("system", "network")
-        if known and (said_s is None or self._wrong(reading, said_s)):
+        if known and (chip_s is None or self._wrong(reading, chip_s)):
             self._background.spawn(f"set {reading.device}", self._set(device))
 
     @staticmethod
-    def _wrong(reading: Reading, said_s: object) -> bool:
-        return isinstance(said_s, int | float) and abs(reading.at_ms / 1000 - said_s) > WRONG_BY_S
+    def _wrong(reading: Reading, chip_s: object) -> bool:
+        return isinstance(chip_s, int | float) and abs(reading.at_ms / 1000 - chip_s) > WRONG_BY_S
 
     async def _set(self, device: Device) -> None:
         now_s = self._clock.monotonic_s()
@@ -61,13 +61,13 @@ class ClockChip(ReadingSubscriber):
             log.info("clock_chip_set", device=device.name)
 
     async def run(self) -> None:
-        """Say when the time becomes known, until it is; cancelled at the end."""
+        """Note that the time is not known, and when it becomes known; then return."""
         if self._clock.is_set():
             return
         self._note("the time is not known; it counts from the start of the machine")
         log.warning("clock_unset", boot=self._clock.boot)
-        while not self._clock.is_set():  # noqa: ASYNC110 - the machine's clock tells nobody
-            await asyncio.sleep(LOOK_S)
+        while not self._clock.is_set():  # noqa: ASYNC110 - the machine's clock sends no event
+            await asyncio.sleep(CHECK_S)
         started_ms = self._clock.offset_ms()
         self._note(f"the time is known ({self._clock.source}); the machine started at {started_ms}")
         log.info("clock_set", source=self._clock.source, boot=self._clock.boot, started_ms=started_ms)

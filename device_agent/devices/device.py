@@ -43,8 +43,8 @@ log = structlog.get_logger("device")
 # A chip that misses one question is asked again at once; only the third miss in a row means that it is gone.
 READ_TRIES = 3
 RETRY_PAUSE_S = 0.1
-# Reading waits patiently for its turn: thirty thermometers on one wire take 0.75 s each.
-TURN_LIMIT_S = 30.0
+# A reading may wait so long for the bus: thirty thermometers on one wire take 0.75 s each.
+QUEUE_LIMIT_S = 30.0
 # Opening again: soon enough that a replugged sensor is back within seconds, seldom enough to spare the bus.
 REOPEN_FIRST_S = 0.5
 REOPEN_MAX_S = 15.0
@@ -277,9 +277,9 @@ class Device:
         # One question at a time: another trigger in between would spoil the first one's answer.
         async with self._asking:
             if driver.settle_s > 0:
-                await self.bus.run(driver.trigger, self.bus.timeout_s, turn_s=TURN_LIMIT_S)
+                await self.bus.run(driver.trigger, self.bus.timeout_s, queue_s=QUEUE_LIMIT_S)
                 await asyncio.sleep(driver.settle_s)
-            values = await self.bus.run(driver.read, self.bus.timeout_s, turn_s=TURN_LIMIT_S)
+            values = await self.bus.run(driver.read, self.bus.timeout_s, queue_s=QUEUE_LIMIT_S)
         self.bus.note_success()
         self.now_online()
         return self._builder.measured(values, self._clock.monotonic_s())
@@ -335,8 +335,8 @@ class Device:
 
         def job() -> list[Step] | File:
             may_begin()
-            given = driver.do(action, args) or ()
-            return given if isinstance(given, File) else list(given)
+            result = driver.do(action, args) or ()
+            return result if isinstance(result, File) else list(result)
 
         return await self.bus.run(job, self.bus.timeout_s)
 

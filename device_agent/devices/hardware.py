@@ -101,7 +101,7 @@ class Hardware:
             bus = self.supervisors[options.bus].bus
         return Device(name, config.drivers[name], options, bus, self._clock, self._subscriber, self._hooks)
 
-    # -- life ----------------------------------------
+    # -- start and end ----------------------------------------
 
     def start(self) -> None:
         """Open everything; each bus and device runs by itself."""

@@ -1,4 +1,4 @@
-"""From what a driver returns to a Reading: calibrated, checked, with its time and its doubts."""
+"""From what a driver returns to a Reading: calibrated, checked against its range, with time and flags."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,14 +8,14 @@ from device_agent.clock import Clock
 from device_agent.config.calibration import calibrated, calibrated_points
 from device_agent.devices.staleness import Staleness
 from device_agent.driver import Driver, DriverConfig
-from device_agent.records import Flag, Flagged, Point, Reading, Value, Values
+from device_agent.records import Flag, Flagged, Point, Reading, Value, Values, is_number
 
 Wall = tuple[int, bool]
 """Epoch milliseconds, and whether the clock can be right."""
 
 
 class ReadingBuilder:
-    """Of one device, whose `points` it names. Belongs to the event loop."""
+    """Of one device, whose calibrated `points` it has. Belongs to the event loop."""
 
     def __init__(
         self, device: str, driver: type[Driver[Any, Any]], config: DriverConfig, clock: Clock
@@ -29,49 +29,47 @@ class ReadingBuilder:
 
     def wall(self, monotonic_s: float) -> Wall:
         """The wall clock at that instant."""
-        age_ms = round((self._clock.monotonic_s() - monotonic_s) * 1000)
-        offset_ms = self._clock.offset_ms()
-        return round(self._clock.monotonic_s() * 1000) - max(0, age_ms) + (
-            offset_ms or 0
-        ), offset_ms is not None
+        now_s, offset_ms = self._clock.monotonic_s(), self._clock.offset_ms()
+        at_ms = round(now_s * 1000) - max(0, round((now_s - monotonic_s) * 1000))
+        return at_ms + (offset_ms or 0), offset_ms is not None
 
     def measured(self, values: Values, at_s: float, wall: Wall | None = None) -> Reading:
-        """The chip has just said this."""
-        clean, flags = believable(self.points.values(), values, self._calibration)
-        heard_again = self.staleness.measured(clean, flags, at_s)
+        """Values that the device gave at `at_s` (monotonic); `wall` is the same instant, if it is known."""
+        clean, flags = checked(self.points.values(), values, self._calibration)
+        speaks_again = self.staleness.measured(clean, flags, at_s)
         at_ms, clock_set = wall or self.wall(at_s)
-        silence: Literal["", "ended"] = "ended" if heard_again else ""
+        silence: Literal["", "ended"] = "ended" if speaks_again else ""
         return Reading(self._device, at_ms, clean, flags, at_s, clock_set, silence=silence)
 
     def present(self, values: Values | None) -> Reading:
-        """What the device said last, now; with the time at which it said it where that is too long ago."""
+        """The last values as of now; as of the time they are from, once the device is silent for too long."""
         now_s = self._clock.monotonic_s()
-        clean, flags = believable(self.points.values(), values or {}, self._calibration)
+        clean, flags = checked(self.points.values(), values or {}, self._calibration)
         self.staleness.flag(clean, flags)
-        heard_s = self.staleness.heard_s()
-        at_s = heard_s if self.staleness.silent and values is not None and heard_s is not None else now_s
+        last_s = self.staleness.last_s()
+        at_s = last_s if self.staleness.silent and values is not None and last_s is not None else now_s
         at_ms, clock_set = self.wall(at_s)
         return Reading(self._device, at_ms, clean, flags, at_s, clock_set)
 
     def commanded(self, values: Mapping[str, Value], latest: Reading | None) -> Reading:
-        """What a command has set, beside what is known of the other points."""
+        """What a command has set, beside the latest values of the other points."""
         known: dict[str, Value | Flagged] = {}
         if latest is not None:
-            flags = latest.flags
-            known = {n: Flagged(v, flags[n]) if n in flags else v for n, v in latest.values.items()}
+            doubts = latest.flags
+            known = {n: Flagged(v, doubts[n]) if n in doubts else v for n, v in latest.values.items()}
         known.update({name: value for name, value in values.items() if name in self.points})
         now_s = self._clock.monotonic_s()
-        clean, doubts = believable(self.points.values(), known, None)
+        clean, flags = checked(self.points.values(), known, None)
         at_ms, clock_set = self.wall(now_s)
-        return Reading(self._device, at_ms, clean, doubts, now_s, clock_set, at_once=True)
+        return Reading(self._device, at_ms, clean, flags, now_s, clock_set, at_once=True)
 
 
-# Six decimals keep what any converter resolves and drop the binary dust of floating point.
+# Six decimals keep what any converter resolves, and no more of a float's binary remainder.
 DECIMALS = 6
 _MISSING = Flagged(None, Flag.NO_ANSWER)
 
 
-def believable(
+def checked(
     points: Iterable[Point], values: Values, calibration: DriverConfig | None
 ) -> tuple[dict[str, Value], dict[str, Flag]]:
     """All points with values, and the flags of those in doubt. `calibration` is None for what was set."""
@@ -79,19 +77,12 @@ def believable(
     flags: dict[str, Flag] = {}
     for point in points:
         name = point.name
-        given = values.get(name, _MISSING)
-        flag: Flag | None = None
-        if isinstance(given, Flagged):
-            value, flag = given.value, given.flag
-        else:
-            value = given
-        # Booleans are integers to Python, and a bool is neither calibrated nor out of range.
-        if isinstance(value, (int, float)) and value is not True and value is not False:
-            if calibration is not None and (
-                calibration.scale or calibration.offset or calibration.calibration
-            ):
+        raw = values.get(name, _MISSING)
+        value, flag = (raw.value, raw.flag) if isinstance(raw, Flagged) else (raw, None)
+        if is_number(value):
+            if calibration is not None:
                 value = calibrated(name, value, calibration)
-            value, doubt = _checked(point, value)
+            value, doubt = _in_range(point, value)
             flag = flag or doubt
         clean[name] = value
         if flag is not None:
@@ -99,7 +90,7 @@ def believable(
     return clean, flags
 
 
-def _checked(point: Point, value: float) -> tuple[float | None, Flag | None]:
+def _in_range(point: Point, value: float) -> tuple[float | None, Flag | None]:
     if (
         not math.isfinite(value)
         or (point.low is not None and value < point.low)

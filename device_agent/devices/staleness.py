@@ -1,4 +1,4 @@
-"""How far values may be trusted as time goes by: too old is `stale`, too still to be measured is `frozen`."""
+"""Flags that values get by time alone: `stale` for too old, `frozen` for unchanged for too long."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from device_agent.driver import Driver, DriverConfig, Listener
 from device_agent.records import Flag, Point, Value
 
-# A slow beat must not make two equal readings in a row look like a chip that stands still.
+# Two equal readings in a row of a slow device do not make a chip that is frozen.
 STILL_READINGS = 10
 
 
@@ -21,7 +21,7 @@ class _Unchanged:
 
 
 class Staleness:
-    """Of one device's points. Times are of the monotonic clock; nothing here waits."""
+    """Of one device's points. Times are seconds of the monotonic clock; nothing here waits."""
 
     def __init__(
         self, points: Mapping[str, Point], driver: type[Driver[Any, Any]], config: DriverConfig
@@ -30,33 +30,33 @@ class Staleness:
         self.frozen: set[str] = set()
         self._stale_s = _stale_limits(points, driver, config)
         self._still_s = _still_limits(points, config)
-        self._heard_s: dict[str, float] = {}
+        self._last_s: dict[str, float] = {}
         self._still: dict[str, _Unchanged] = {}
 
     def begin(self, now_s: float) -> None:
-        """The device was opened: silence and stillness count from here."""
+        """The device was opened: everything counts from here."""
         self.stale.clear()
         self.frozen.clear()
         self._still.clear()
-        self._heard_s = dict.fromkeys(self._stale_s, now_s)
+        self._last_s = dict.fromkeys(self._stale_s, now_s)
 
     def measured(self, values: Mapping[str, Value], flags: dict[str, Flag], now_s: float) -> bool:
-        """The device gave these values now; what has stood still for too long gets its flag.
+        """The device gave these values now; puts their flags of time into `flags`.
 
-        True when a point is heard again that was stale.
+        True when a point has a value again that was stale.
         """
         before = len(self.stale)
-        for name in self._heard_s:
+        for name in self._last_s:
             if flags.get(name) not in (Flag.STALE, Flag.NOT_READY):
-                self._heard_s[name] = now_s
+                self._last_s[name] = now_s
                 self.stale.discard(name)
         for name, limit_s in self._still_s.items():
-            self._look(name, values.get(name), limit_s, now_s)
+            self._note_value(name, values.get(name), limit_s, now_s)
         if self.stale or self.frozen:
             self.flag(values, flags)
         return len(self.stale) < before
 
-    def _look(self, name: str, value: Value, limit_s: float, now_s: float) -> None:
+    def _note_value(self, name: str, value: Value, limit_s: float, now_s: float) -> None:
         still = self._still.get(name)
         if still is None or still.value != value or value is None:
             self._still[name] = _Unchanged(value, now_s)
@@ -67,7 +67,7 @@ class Staleness:
             self.frozen.add(name)
 
     def flag(self, values: Mapping[str, Value], flags: dict[str, Flag]) -> None:
-        """Put the flags of time to values that are told again. What is null for a reason keeps its own."""
+        """Put the flags of time into `flags`. A value that is null for another reason keeps its own flag."""
         for name in self.stale:
             if name in values and (values[name] is not None or flags.get(name) is Flag.NO_ANSWER):
                 flags[name] = Flag.STALE
@@ -77,49 +77,51 @@ class Staleness:
 
     def age(self, now_s: float) -> bool:
         """True when a point has become stale by now that was not before."""
-        late = {name for name, at_s in self._heard_s.items() if now_s - at_s >= self._stale_s[name]}
+        late = {name for name, at_s in self._last_s.items() if now_s - at_s >= self._stale_s[name]}
         new = late - self.stale
         self.stale |= new
         return bool(new)
 
     def due_s(self) -> float | None:
-        """When the next point becomes stale, if nothing is heard until then."""
-        waiting = self._heard_s.keys() - self.stale
-        return min((self._heard_s[name] + self._stale_s[name] for name in waiting), default=None)
+        """When the next point becomes stale, if the device says nothing until then; None for never."""
+        waiting = self._last_s.keys() - self.stale
+        return min((self._last_s[name] + self._stale_s[name] for name in waiting), default=None)
 
-    def heard_s(self) -> float | None:
-        """When the device was last heard (or opened), where that is watched."""
-        return max(self._heard_s.values(), default=None)
+    def last_s(self) -> float | None:
+        """When the device last gave a value (or was opened); None if no point can become stale."""
+        return max(self._last_s.values(), default=None)
 
     @property
     def silent(self) -> bool:
-        """Whether everything that is watched is stale: there is nothing new to tell."""
-        return bool(self._heard_s) and self.stale == self._heard_s.keys()
+        """Whether every point that can become stale is: there is nothing new to report."""
+        return bool(self._last_s) and self.stale == self._last_s.keys()
 
 
 def _stale_limits(
     points: Mapping[str, Point], driver: type[Driver[Any, Any]], config: DriverConfig
 ) -> dict[str, float]:
+    """Only listeners become stale: what is polled fails instead."""
     if not issubclass(driver, Listener) or driver.bytes_side:
         return {}
-    given, default = config.stale_after_s, driver.default_stale_after_s
-    found = {}
-    for name, point in points.items():
-        # What is written here is never heard from many far ends: only what was named is watched.
-        general = None if point.write else default if given is None or isinstance(given, dict) else given
-        limit_s = given.get(name, general) if isinstance(given, dict) else general
-        if limit_s:
-            found[name] = limit_s
-    return found
+    # Many devices never report what is written to them: those points are watched only if they are named.
+    default = driver.default_stale_after_s
+    defaults = {name: None if point.write else default for name, point in points.items()}
+    return _limits(config.stale_after_s, defaults, {name for name, p in points.items() if not p.write})
 
 
 def _still_limits(points: Mapping[str, Point], config: DriverConfig) -> dict[str, float]:
-    given = config.frozen_after_s
-    found = {}
-    for name, point in points.items():
-        measured = point.type in ("number", "integer") and not point.write
-        general = point.still_s if given is None or isinstance(given, dict) else given if measured else None
-        limit_s = given.get(name, general) if isinstance(given, dict) else general
-        if limit_s:
-            found[name] = limit_s
-    return found
+    defaults = {name: point.still_s for name, point in points.items()}
+    measured = {n for n, p in points.items() if p.type in ("number", "integer") and not p.write}
+    return _limits(config.frozen_after_s, defaults, measured)
+
+
+def _limits(
+    configured: float | dict[str, float] | None, defaults: Mapping[str, float | None], general: set[str]
+) -> dict[str, float]:
+    """Seconds by point, without those that have no limit. One number is for all points in `general`."""
+    limits = dict(defaults)
+    if isinstance(configured, dict):
+        limits |= {name: limit_s for name, limit_s in configured.items() if name in defaults}
+    elif configured is not None:
+        limits = dict.fromkeys(general, configured)
+    return {name: limit_s for name, limit_s in limits.items() if limit_s}

@@ -50,12 +50,12 @@ class LocalHandlers:
         event = {name: value for name, value in question.items() if name not in ("op", "dry_run")}
         event["kind"] = question["op"]
         event.setdefault("id", f"local-{time.time_ns()}")
-        word = parse(event)
+        command = parse(event)
         if question.get("dry_run"):
-            return self._executor.preview(word, OWNER).members()  # type: ignore[arg-type]
-        given: list[File] = []
-        ack = await self._executor.execute(word, OWNER, age_ms=0.0, take=given.append)  # type: ignore[arg-type]
-        return {**ack.members(), **({"file": asdict(given[0])} if given else {})}
+            return self._executor.preview(command, OWNER).members()  # type: ignore[arg-type]
+        files: list[File] = []
+        ack = await self._executor.execute(command, OWNER, age_ms=0.0, take=files.append)  # type: ignore[arg-type]
+        return {**ack.members(), **({"file": asdict(files[0])} if files else {})}
 
     async def safe(self, question: Mapping[str, Any]) -> dict[str, bool]:
         """Every actuator to its safe state, now."""

@@ -85,7 +85,7 @@ class StandaloneControl:
         await self._end()
 
     async def _online(self) -> None:
-        """Returns when the first try to open each device came to an end; `need` says how."""
+        """Returns when each device was opened, or could not be; `need` tells which."""
         with suppress(TimeoutError):
             async with asyncio.timeout(ONLINE_LIMIT_S):
                 while not all(self._tried(d) for d in self._devices.values()):  # noqa: ASYNC110 - two sources

@@ -1,7 +1,7 @@
-"""What must be so elsewhere while an actuator is away from safe: "only while the lid is closed".
+"""Conditions on other devices while an actuator is away from safe (`only_while` the lid is closed).
 
-Judged by the newest reading of the other device, before anything moves and whenever something is read. What
-cannot be read does not hold.
+Judged by the newest reading of the other device, before anything moves and at every reading. What cannot be
+read does not hold.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from device_agent.devices.device import Device
 from device_agent.driver import Within
 from device_agent.errors import Interlocked
-from device_agent.records import Flag, Value
+from device_agent.records import Flag, Value, is_number
 
 
 class Conditions:
@@ -23,7 +23,9 @@ class Conditions:
         for other, points in getattr(self._devices[name].config, "only_while", {}).items():
             for point, wanted in points.items():
                 if fault := self._fault(other, point, wanted):
-                    rule = f"{name} may leave its safe value only while {other}.{point} is {_words(wanted)}"
+                    rule = (
+                        f"{name} may leave its safe value only while {other}.{point} is {_in_words(wanted)}"
+                    )
                     raise Interlocked(f"{rule}; it {fault}", other)
 
     def depend_on(self, other: str) -> list[str]:
@@ -41,23 +43,23 @@ class Conditions:
         value = device.latest.values.get(point)
         if value is None or device.latest.flags.get(point) is Flag.STALE:
             return "cannot be read now"
-        return "" if _holds(value, wanted) else f"is {_words(value)}"
+        return "" if _holds(value, wanted) else f"is {_in_words(value)}"
 
 
 def _holds(value: Value, wanted: Value | Within) -> bool:
     if not isinstance(wanted, Within):
         return value == wanted
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         return False
     low, high = wanted.minimum, wanted.maximum
     return (low is None or value >= low) and (high is None or value <= high)
 
 
-def _words(wanted: Value | Within) -> str:
+def _in_words(wanted: Value | Within) -> str:
     if isinstance(wanted, Within):
         bounds = [
-            f"{word} {bound:g}"
-            for word, bound in (("at least", wanted.minimum), ("at most", wanted.maximum))
+            f"{side} {bound:g}"
+            for side, bound in (("at least", wanted.minimum), ("at most", wanted.maximum))
             if bound is not None
         ]
         return " and ".join(bounds) or "any number"

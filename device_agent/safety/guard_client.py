@@ -86,7 +86,7 @@ class GuardClient(ActuatorHooks):
     # -- connection ----------------------------------------
 
     async def start(self) -> None:
-        """Find or begin a guard. Where that fails it is said, and tried again; the daemon goes on."""
+        """Find or start a guard. If that fails it is logged and tried again; the daemon goes on."""
         self._permit.standstill.beat()
         self._guarded = self._actuators()
         if not self._guarded:

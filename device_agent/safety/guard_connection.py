@@ -20,12 +20,12 @@ from device_agent.guard import PROTOCOL
 log = structlog.get_logger("guard")
 
 GUARD_VARIABLE = "DEVICE_AGENT_GUARD"
-# A guard that runs answers within a millisecond; a busy machine is given time.
+# A guard that runs answers within a millisecond; a busy machine needs longer.
 ANSWER_LIMIT_S = 1.0
-# A guard that was told to end is gone, or started anew by its service manager, after this.
+# How long a guard that is asked to end, or started anew by its service manager, may take.
 END_LIMIT_S = 2.0
 BACKLOG = 8
-# The service manager's words to the daemon: a guard that fed the daemon's watchdog would hide that it hangs.
+# For the daemon alone: a guard that fed the daemon's watchdog would hide that the daemon hangs.
 OURS_ALONE = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 RECEIVE_BYTES = 262_144
 
@@ -33,11 +33,11 @@ Message = dict[str, Any]
 
 
 class GuardGone(AgentError):
-    """There is no guard, or it does not want us; the message says which."""
+    """There is no guard, or it refuses this daemon; the message says which."""
 
 
 class GuardConnection:
-    """Lives once. `process` is the guard itself where it is our child."""
+    """One connection. `process` is the guard itself where it is a child of this process."""
 
     def __init__(self, sock: socket.socket, path: Path, process: "subprocess.Popen[bytes] | None") -> None:
         sock.setblocking(False)
