@@ -12,14 +12,14 @@ from power_writer import CHANNEL, begin
 async def drained(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """All events that wait, and the outbox's figures."""
     outbox = await begin(folder)
-    lane = await outbox.open(CHANNEL, "events", "drop-oldest")
+    queue = await outbox.open(CHANNEL, "events", "drop-oldest")
     seen: list[dict[str, Any]] = []
-    while lane.pending_events:
-        await asyncio.wait_for(lane.until_ready(), 30)
-        cut = lane.next_message(50_000)
+    while queue.pending_events:
+        await asyncio.wait_for(queue.until_ready(), 30)
+        cut = queue.next_message(50_000)
         assert cut is not None
         seen += [json.loads(item) for item in cut.items]
-        lane.ack(cut)
+        queue.ack(cut)
     return seen, outbox.figures()
 
 

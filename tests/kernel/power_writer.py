@@ -36,15 +36,15 @@ async def begin(folder: Path) -> Outbox:
 
 async def main(folder: Path) -> None:
     outbox = await begin(folder)
-    lane = await outbox.open(CHANNEL, "events", "drop-oldest")
+    queue = await outbox.open(CHANNEL, "events", "drop-oldest")
     clock = SystemClock()
     while True:
         for _ in range(20):
-            reading = Reading("d", clock.now_ms(), {"v": float(lane.next_seq)})
-            lane.append(events.reading(reading, clock.boot))
+            reading = Reading("d", clock.now_ms(), {"v": float(queue.next_seq)})
+            queue.append(events.reading(reading, clock.boot))
         await outbox.commit(float("inf"))
         assert not outbox.figures()["trouble"], outbox.figures()
-        print("ACK", lane.next_seq - 1, flush=True)
+        print("ACK", queue.next_seq - 1, flush=True)
 
 
 if __name__ == "__main__":

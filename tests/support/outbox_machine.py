@@ -53,14 +53,14 @@ class Machine:
 
     async def boot(self, rule: Rule, channel: str = "s", *, again: bool = False) -> None:
         """Start; `again`: the Journal knows a session with this channel, as after a crash."""
-        self.thread, self.lanes = await self.start([channel] if again else [])
-        self.lane: ChannelQueue = await self.lanes.open(channel, rule.format, rule.overflow)
-        self.lanes._begin_log()
+        self.thread, self.outbox = await self.start([channel] if again else [])
+        self.queue: ChannelQueue = await self.outbox.open(channel, rule.format, rule.overflow)
+        self.outbox._begin_log()
 
     async def start(self, dedicated: list[str]) -> tuple[StoreThread, Outbox]:
         """A process that has begun and serves nobody yet; channels of sessions that are to go on."""
         thread = StoreThread()
-        lanes = Outbox(
+        outbox = Outbox(
             self.disk,
             self.memory,
             max_bytes=self.max_bytes,
@@ -68,40 +68,40 @@ class Machine:
             thread=thread,
             clock=self.clock,
         )
-        await lanes.load()
-        lanes.expect(shared=(), dedicated=dedicated)
-        return thread, lanes
+        await outbox.load()
+        outbox.expect(shared=(), dedicated=dedicated)
+        return thread, outbox
 
     def append(self, count: int) -> None:
         for _ in range(count):
             self.made += 1
             reading = Reading("d", self.clock.now_ms(), {"v": float(self.made)})
-            self.lane.append(events.reading(reading, "boot"))
+            self.queue.append(events.reading(reading, "boot"))
 
     async def send(self, *, delivered: bool, acknowledged: bool, limit_bytes: int = 2000) -> None:
-        if not self.lane.pending_events:
+        if not self.queue.pending_events:
             return
-        await asyncio.wait_for(self.lane.until_ready(), 5)
-        cut = self.lane.next_message(limit_bytes)
+        await asyncio.wait_for(self.queue.until_ready(), 5)
+        cut = self.queue.next_message(limit_bytes)
         assert cut is not None
         if delivered:
             self.caller.deliver(cut)
         if delivered and acknowledged:
-            self.lane.ack(cut)
+            self.queue.ack(cut)
 
     async def tick(self) -> None:
         self.clock.step(0.3)
-        await self.lanes.commit(self.clock.monotonic_s() - 0.25)
+        await self.outbox.commit(self.clock.monotonic_s() - 0.25)
 
     async def drain(self) -> None:
-        while self.lane.pending_events:
+        while self.queue.pending_events:
             await self.send(delivered=True, acknowledged=True)
 
     async def end(self) -> None:
         """Give back what a dead process would not have any more."""
-        await self.thread.run(self.lanes._file.close)
-        os.close(self.lanes._log._descriptor)
-        self.lanes._log._descriptor = -1
+        await self.thread.run(self.outbox._file.close)
+        os.close(self.outbox._log._descriptor)
+        self.outbox._log._descriptor = -1
         await self.thread.close()
 
     async def kill(self, folder: Path) -> None:
@@ -115,7 +115,7 @@ class Machine:
 
 
 def accounted(caller: Caller, made: int) -> None:
-    """Every event came once, in order within its lane; nothing is missing without a gap."""
+    """Every event came once, in order among live and late events; nothing is missing without a gap."""
     values = [e["values"]["v"] for e in caller.events if e["kind"] == "reading"]
     assert len(values) == len(set(values)), "an event came twice"
     assert set(values) == {float(n + 1) for n in range(made)}, "an event is missing"

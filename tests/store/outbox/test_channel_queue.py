@@ -29,7 +29,7 @@ async def machine(machines: Any) -> Machine:
 
 @pytest.fixture
 def queue(machine: Machine) -> ChannelQueue:
-    return machine.lane
+    return machine.queue
 
 
 def body(message: OutgoingMessage | None) -> list[dict[str, Any]]:
@@ -57,8 +57,8 @@ async def test_events_and_messages_are_numbered_from_one(machine: Machine, queue
 async def test_messages_of_a_byte_stream_are_numbered_from_zero(machines: Any) -> None:
     machine = machines()
     await machine.boot(Bytes())
-    machine.lane.append_bytes(b"login: ")
-    message = machine.lane.next_message(1000)
+    machine.queue.append_bytes(b"login: ")
+    message = machine.queue.next_message(1000)
     assert (message.number, message.items) == (0, (b"login: ",))
 
 
@@ -128,10 +128,10 @@ async def test_an_event_is_live_up_to_the_limit(machine: Machine, queue: Channel
 async def test_bytes_are_never_late(machines: Any) -> None:
     machine = machines()
     await machine.boot(Bytes())
-    machine.lane.append_bytes(b"a")
+    machine.queue.append_bytes(b"a")
     machine.clock.step(LATE_AFTER_S + 1)
-    machine.lane.append_bytes(b"b")
-    assert machine.lane.next_message(1000).items == (b"a", b"b")
+    machine.queue.append_bytes(b"b")
+    assert machine.queue.next_message(1000).items == (b"a", b"b")
 
 
 # -- waiting ----------------------------------------
@@ -204,7 +204,7 @@ async def test_replay_begins_where_it_still_can(
 async def test_refused_readings_are_reported_by_one_gap_when_there_is_space(machines: Any) -> None:
     machine = machines(max_bytes=50_000)
     await machine.boot(Rule("refuse"))
-    queue = machine.lane
+    queue = machine.queue
     machine.append(1000)
     made = queue.pending_events
     assert made < 1000
@@ -227,12 +227,12 @@ async def test_bytes_that_nobody_reads_are_bounded(machines: Any, monkeypatch: p
     machine = machines()
     await machine.boot(Bytes())
     for number in range(30):
-        machine.lane.append_bytes(b"%02d" % number * 50)
-    assert machine.lane.pending_bytes <= 1400
-    assert machine.lane.dropped == 30 - machine.lane.pending_events
-    last = b"".join(machine.lane.next_message(10_000).items)
+        machine.queue.append_bytes(b"%02d" % number * 50)
+    assert machine.queue.pending_bytes <= 1400
+    assert machine.queue.dropped == 30 - machine.queue.pending_events
+    last = b"".join(machine.queue.next_message(10_000).items)
     assert last.endswith(b"29")
-    assert machine.lane.report_lost(machine.lane.range_of(machine.lane.in_memory), "overflow") is None
+    assert machine.queue.report_lost(machine.queue.range_of(machine.queue.in_memory), "overflow") is None
 
 
 async def test_the_oldest_are_dropped_and_the_gap_has_their_numbers(
@@ -255,6 +255,6 @@ async def test_the_newest_event_is_never_dropped(machine: Machine, queue: Channe
 async def test_discarding_frees_all_that_was_counted(machine: Machine, queue: ChannelQueue) -> None:
     machine.append(10)
     queue.next_message(1)
-    machine.lanes.forget("s")
-    assert (machine.lanes.used_bytes, machine.lanes.memory_bytes) == (0, 0)
+    machine.outbox.forget("s")
+    assert (machine.outbox.used_bytes, machine.outbox.memory_bytes) == (0, 0)
     assert queue.next_message(10_000) is None

@@ -43,7 +43,7 @@ async def stored(machine: Machine, count: int) -> None:
 
 async def off(machine: Machine, *, keep_memory: bool = False) -> None:
     """An orderly end, with the log of the file written back."""
-    await machine.lanes.close()
+    await machine.outbox.close()
     await machine.thread.close()
     if not keep_memory:
         shutil.rmtree(machine.memory)
@@ -76,8 +76,8 @@ async def test_a_flipped_bit_costs_one_event_and_is_said_once(tmp_path: Path, ma
     assert (gap["count"], gap["from_seq"], gap["to_seq"]) == (1, 1500, 1500)
     await off(machine)
     await machine.boot(Rule(), again=True)
-    assert machine.lane.pending_events == 0, "it is told once"
-    assert not machine.lanes.figures()["set_aside"]
+    assert machine.queue.pending_events == 0, "it is told once"
+    assert not machine.outbox.figures()["set_aside"]
 
 
 @pytest.mark.parametrize("at", ["start", "work"])
@@ -89,9 +89,9 @@ async def test_of_a_damaged_file_what_is_whole_is_saved(tmp_path: Path, machines
         await off(machine, keep_memory=True)
     else:
         await machine.thread.run(
-            lambda: machine.lanes._file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            lambda: machine.outbox._file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         )
-        await machine.thread.run(lambda: machine.lanes._file.db.execute("PRAGMA cache_size = 0"))
+        await machine.thread.run(lambda: machine.outbox._file.db.execute("PRAGMA cache_size = 0"))
     path = machine.disk / "outbox.db"
     where = path.read_bytes().index(b'"values":{"v":2000.0}') // 1024 * 1024
     with path.open("r+b") as file:
@@ -106,8 +106,8 @@ async def test_of_a_damaged_file_what_is_whole_is_saved(tmp_path: Path, machines
     assert 3900 < len(came) < 4005, "a page is a handful of events"
     assert set(everything(4001, 4005)) <= set(came)
     assert 4005 - len(came) == sum(gap["count"] for gap in gaps(machine))
-    assert machine.lanes.figures()["set_aside"] or at == "start"
-    if machine.lanes.figures()["set_aside"]:
+    assert machine.outbox.figures()["set_aside"] or at == "start"
+    if machine.outbox.figures()["set_aside"]:
         assert list(machine.disk.glob("outbox.db.damaged-*"))
 
 
@@ -156,7 +156,7 @@ async def test_a_power_cut_is_said_even_if_the_next_start_served_nobody(
     machine.append(5)
     await machine.send(delivered=True, acknowledged=True)
     await power_cut(machine, tmp_path)
-    machine.thread, machine.lanes = await machine.start(dedicated=["s"])
+    machine.thread, machine.outbox = await machine.start(dedicated=["s"])
     await off(machine)
     await machine.boot(Rule(), again=True)
     machine.append(1)
@@ -173,7 +173,7 @@ async def test_a_killed_process_loses_nothing_even_if_the_next_one_served_nobody
     machine.append(20)
     await machine.kill(tmp_path)
     # Started and stopped before the network was there; then the machine is switched off.
-    machine.thread, machine.lanes = await machine.start(dedicated=["s"])
+    machine.thread, machine.outbox = await machine.start(dedicated=["s"])
     await off(machine)
     await machine.boot(Rule(), again=True)
     await machine.drain()
@@ -200,7 +200,7 @@ async def test_what_was_asked_for_again_survives_a_kill(tmp_path: Path, machines
     await machine.boot(Rule())
     machine.append(10)
     await machine.drain()
-    assert machine.lane.replay(4) == 4
+    assert machine.queue.replay(4) == 4
     await machine.send(delivered=False, acknowledged=False)
     await machine.kill(tmp_path)
     await machine.boot(Rule(), again=True)
@@ -212,35 +212,35 @@ async def test_bytes_keep_their_order_over_a_restart(tmp_path: Path, machines: M
     machine = machines()
     await machine.boot(Bytes())
     for n in range(200):
-        machine.lane.append_bytes(b"%d," % n)
+        machine.queue.append_bytes(b"%d," % n)
     machine.clock.step(1)
     await machine.tick()
     for n in range(200, 300):
-        machine.lane.append_bytes(b"%d," % n)
+        machine.queue.append_bytes(b"%d," % n)
     await machine.kill(tmp_path)
     await machine.boot(Bytes(), again=True)
     for n in range(300, 400):
-        machine.lane.append_bytes(b"%d," % n)
+        machine.queue.append_bytes(b"%d," % n)
     taken = b""
-    while machine.lane.pending_events:
-        await asyncio.wait_for(machine.lane.until_ready(), 5)
-        cut = machine.lane.next_message(500)
+    while machine.queue.pending_events:
+        await asyncio.wait_for(machine.queue.until_ready(), 5)
+        cut = machine.queue.next_message(500)
         assert cut is not None
         taken += b"".join(cut.items)
-        machine.lane.ack(cut)
+        machine.queue.ack(cut)
     assert taken == b"".join(b"%d," % n for n in range(400))
 
 
 async def test_bytes_have_no_words_for_a_power_cut(tmp_path: Path, machines: Machines) -> None:
     machine = machines()
     await machine.boot(Bytes())
-    machine.lane.append_bytes(b"login: ")
+    machine.queue.append_bytes(b"login: ")
     machine.clock.step(1)
     await machine.tick()
     await power_cut(machine, tmp_path)
     await machine.boot(Bytes(), again=True)
-    await asyncio.wait_for(machine.lane.until_ready(), 5)
-    cut = machine.lane.next_message(500)
+    await asyncio.wait_for(machine.queue.until_ready(), 5)
+    cut = machine.queue.next_message(500)
     assert cut is not None
     assert cut.items == (b"login: ",)
 
@@ -249,7 +249,7 @@ async def test_what_was_refused_is_said_even_after_a_kill(tmp_path: Path, machin
     machine = machines(max_bytes=20_000)
     await machine.boot(Rule("refuse"))
     machine.append(500)
-    kept = machine.lane.pending_events
+    kept = machine.queue.pending_events
     assert kept < 200
     await machine.kill(tmp_path)
     await machine.boot(Rule("refuse"), again=True)
@@ -287,8 +287,8 @@ async def test_memory_is_bounded_while_the_disk_hangs(
         machine.append(1000)
         machine.clock.step(0.1)
         await asyncio.sleep(0)
-        assert machine.lanes.memory_bytes < 8_100_000
-    assert machine.lanes._log._size_bytes < 40_000_000
+        assert machine.outbox.memory_bytes < 8_100_000
+    assert machine.outbox._log._size_bytes < 40_000_000
     release.set()
     await commit
     await machine.tick()
@@ -314,12 +314,12 @@ async def test_a_disk_that_comes_back_gives_what_it_has(tmp_path: Path, machines
     machine.append(10)
     machine.clock.step(1)
     await machine.tick()
-    assert machine.lanes.figures()["trouble"]
+    assert machine.outbox.figures()["trouble"]
     path.rmdir()
     (machine.disk / "away").rename(path)
     machine.clock.step(6)
     await machine.tick()
-    assert not machine.lanes.figures()["trouble"]
+    assert not machine.outbox.figures()["trouble"]
     await machine.drain()
     assert sorted(readings(machine)) == everything(1, 510)
 
@@ -373,16 +373,16 @@ async def test_a_stream_that_ends_while_its_backlog_is_read_leaves_no_memory_beh
     machine = machines()
     await machine.boot(Rule())
     await stored(machine, 3000)
-    while (cut := machine.lane.next_message(2000)) is not None:
-        machine.lane.ack(cut)
+    while (cut := machine.queue.next_message(2000)) is not None:
+        machine.queue.ack(cut)
     hung = threading.Event()
     machine.thread.later(hung.wait)
-    reading = asyncio.ensure_future(machine.lane.until_ready())
+    reading = asyncio.ensure_future(machine.queue.until_ready())
     for _ in range(5):
         await asyncio.sleep(0)  # the writer asks for old events, which are on the disk alone
     reading.cancel()
-    machine.lanes.forget(machine.lane.channel)
+    machine.outbox.forget(machine.queue.channel)
     hung.set()
     await machine.thread.run(lambda: None)
     await machine.tick()
-    assert (machine.lanes.memory_bytes, machine.lanes.used_bytes) == (0, 0)
+    assert (machine.outbox.memory_bytes, machine.outbox.used_bytes) == (0, 0)

@@ -34,8 +34,8 @@ async def test_killed_processes_lose_nothing_and_repeat_nothing(
                 await machine.boot(Rule(), again=True)
     await machine.drain()
     accounted(machine.caller, machine.made)
-    assert machine.lanes.figures()["events"] == 0
-    assert machine.lanes.used_bytes == 0
+    assert machine.outbox.figures()["events"] == 0
+    assert machine.outbox.used_bytes == 0
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -51,7 +51,7 @@ async def test_orderly_restarts_lose_nothing_even_without_the_memory(
         machine.clock.step(rng.choice([0.1, 10]))
         await machine.tick()
         if rng.random() < 0.5:
-            await machine.lanes.close()
+            await machine.outbox.close()
             await machine.thread.close()
             shutil.rmtree(machine.memory)
             machine.memory.mkdir()
@@ -97,12 +97,12 @@ async def test_what_is_acknowledged_in_time_never_touches_the_disk(
     machine = machines()
     await machine.boot(Rule())
     await machine.tick()
-    before = machine.lanes.figures()["written_bytes"]
+    before = machine.outbox.figures()["written_bytes"]
     for _ in range(50):
         machine.append(2)
         await machine.send(delivered=True, acknowledged=True)
         await machine.tick()
-    assert machine.lanes.figures()["written_bytes"] == before
+    assert machine.outbox.figures()["written_bytes"] == before
     accounted(machine.caller, 100)
 
 
@@ -115,9 +115,9 @@ async def test_a_long_backlog_is_on_disk_and_not_in_memory(
         machine.append(500)
         machine.clock.step(6)
         await machine.tick()
-    lane = machine.lane
-    assert lane.pending_events == 20_000
-    assert len(lane._live) + sum(1 for _ in lane._late.in_memory()) < 2_000
+    queue = machine.queue
+    assert queue.pending_events == 20_000
+    assert len(queue._live) + sum(1 for _ in queue._late.in_memory()) < 2_000
     machine.append(1)
     await machine.send(delivered=True, acknowledged=True)
     first = machine.caller.events[0]
@@ -136,8 +136,8 @@ async def test_the_cap_holds_and_every_loss_is_said(
         machine.append(400)
         machine.clock.step(6)
         await machine.tick()
-        assert machine.lanes.used_bytes <= 500_000
-    assert machine.lanes.figures()["dropped"] > 0
+        assert machine.outbox.used_bytes <= 500_000
+    assert machine.outbox.figures()["dropped"] > 0
     await machine.drain()
     seen = machine.caller.events
     values = [e["values"]["v"] for e in seen if e["kind"] == "reading"]
@@ -173,11 +173,11 @@ async def test_a_damaged_file_is_set_aside_and_the_start_goes_on(
 async def test_a_full_disk_is_survived_in_memory(tmp_path: Path, machines: Callable[..., Machine]) -> None:
     machine = machines()
     await machine.boot(Rule())
-    await machine.thread.run(lambda: machine.lanes._file.db.execute("PRAGMA max_page_count = 20"))
+    await machine.thread.run(lambda: machine.outbox._file.db.execute("PRAGMA max_page_count = 20"))
     for _ in range(5):
         machine.append(200)
         machine.clock.step(6)
         await machine.tick()
-    assert machine.lanes.figures()["disk_failures"] > 0
+    assert machine.outbox.figures()["disk_failures"] > 0
     await machine.drain()
     accounted(machine.caller, machine.made)

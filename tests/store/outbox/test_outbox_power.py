@@ -49,7 +49,7 @@ class Recorder:
         self.watch()
 
     def watch(self) -> None:
-        file = self._machine.lanes._file
+        file = self._machine.outbox._file
         self._files, self._kept = self._read(), _kept(file)
         plain = file._transaction
 
@@ -122,7 +122,7 @@ async def after_a_cut(moment: Moment, rng: random.Random, machine: Machine, rule
     machine.caller, machine.made = copy.deepcopy(moment.caller), moment.made
     await machine.boot(rule, again=True)
     try:
-        assert not machine.lanes.figures()["set_aside"], "a cut is no damage"
+        assert not machine.outbox.figures()["set_aside"], "a cut is no damage"
         machine.append(3)
         await machine.drain()
         check(machine, kept)

@@ -55,7 +55,7 @@ async def machine(machines: Any) -> Machine:
 
 @pytest.fixture
 def queue(machine: Machine) -> ChannelQueue:
-    return machine.lane
+    return machine.queue
 
 
 def sent(queue: ChannelQueue) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ async def test_while_the_disk_cannot_be_read_its_acknowledged_events_are_deleted
 ) -> None:
     records = [in_flight(1, 5), crash_records.acknowledged("s", 1), crash_records.deleted("s", 106)]
     await restore(queue, records, Disk(readable=False).read)
-    assert machine.lanes._deletes == [("s", 105), ("s", 106)]
+    assert machine.outbox._deletes == [("s", 105), ("s", 106)]
     assert sent(queue) == []
 
 
@@ -146,7 +146,7 @@ async def test_a_snapshot_restores_the_same_state(machine: Machine, queue: Chann
     machine.append(5)
     message = queue.next_message(250)
     records = queue.snapshot()
-    again = await machine.lanes.open("t", "events", "drop-oldest")
+    again = await machine.outbox.open("t", "events", "drop-oldest")
     await restore(again, records, Disk().read)
     assert again.next_message(250) == message
     assert (again.next_seq, again.next_number) == (queue.next_seq, queue.next_number)
