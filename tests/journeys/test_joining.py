@@ -57,6 +57,7 @@ def test_forced_offline_neither_ends_the_process_nor_makes_it_knock(new_world: C
     daemon.wait_logged("not_allowed")
     until(lambda: daemon.device("climate")["state"] == "online", "sampling goes on")
     assert "connect" in daemon.ask("status")["link"]["trouble"]
+    assert daemon.ask("status")["link"]["state"] == "forced offline"
     knocks = [r for r in net.requests() if r.path.endswith("/auth/agent/connect") and r.status == 403]
     assert len(knocks) == 1
     assert daemon.stop() == 0

@@ -63,6 +63,7 @@ def test_a_key_revoked_at_work_ends_no_process_and_a_reload_asks_again(outage: A
         outage.daemon.wait_logged("not_allowed")
         link = outage.daemon.ask("status")["link"]
         assert not link["joined"]
+        assert link["state"] == "revoked"
         assert "API_KEY_INVALID" in link["trouble"] or "connect" in link["trouble"]
         assert outage.daemon.device("climate")["state"] == "online"
         before = requests(outage, "/api/v1/auth/agent/connect")
