@@ -10,7 +10,7 @@ from typing import TypeVar
 from device_agent.config.access import AccessConfig, Right
 from device_agent.errors import Rejected
 from device_agent.network import Caller, TaskKind
-from device_agent.records import Value
+from device_agent.records import Value, is_number
 
 LOCAL = "local"
 DELEGATION = "delegation:"
@@ -28,6 +28,11 @@ class Actor:
     kind: TaskKind | None = None
 
     @property
+    def is_owner(self) -> bool:
+        """Acts on the device itself, and needs no access rule."""
+        return self.holder == LOCAL
+
+    @property
     def identities(self) -> frozenset[str]:
         if self.holder.startswith(DELEGATION):
             return frozenset((self.holder,))
@@ -37,14 +42,14 @@ class Actor:
     @property
     def journal_key(self) -> str:
         """Whose ids these are: a caller's, over all its tasks."""
-        if self.holder == LOCAL or self.holder.startswith(DELEGATION):
+        if self.is_owner or self.holder.startswith(DELEGATION):
             return self.holder
         return f"{self.caller.org}/{self.caller.user}"
 
 
 def may(access: AccessConfig, right: Right, actor: Actor, device: str) -> bool:
     """The owner on the device needs no rule."""
-    return actor.holder == LOCAL or access.allows(right, device, actor.identities, actor.kind)
+    return actor.is_owner or access.allows(right, device, actor.identities, actor.kind)
 
 
 def knows(access: AccessConfig, actor: Actor, device: str) -> bool:
@@ -54,7 +59,7 @@ def knows(access: AccessConfig, actor: Actor, device: str) -> bool:
 
 def rank(access: AccessConfig, actors: Iterable[Actor], device: str) -> int:
     """The worst rank among these; the owner on the device is above all with -1."""
-    return max(-1 if one.holder == LOCAL else access.rank(device, one.identities) for one in actors)
+    return max(-1 if one.is_owner else access.rank(device, one.identities) for one in actors)
 
 
 def known_device(
@@ -87,12 +92,12 @@ def check_points(
 
     None stands for a value that is not known yet.
     """
-    callers = [actor for actor in actors if actor.holder != LOCAL]
+    callers = [actor for actor in actors if not actor.is_owner]
     for point, value in values.items():
         if not all(access.drives_point(device, point, actor.identities) for actor in callers):
             raise Rejected("not_allowed", f"the owner's access rules do not let you drive {device}.{point}")
         rule = access.point(device, point)
-        if not callers or isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not callers or not is_number(value):
             continue
         low, high = rule.minimum, rule.maximum
         if (low is not None and value < low) or (high is not None and value > high):

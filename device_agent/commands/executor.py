@@ -102,8 +102,11 @@ class CommandExecutor:
             return replace(first, repeated=True)
         outcome, senders = Outcome(), (actor, *possible_senders)
         try:
-            if command.device in self.delegation_actions:
-                await self._ask(command, senders, devices, deadline_s)
+            if (delegation := self.delegation_actions.get(command.device)) is not None:
+                args = self._check_do(command, senders, devices)
+                motion = Motion(command.device, actor.holder, deadline_s, command.ttl_ms)
+                self._permit.check_deadline(motion)
+                await delegation.ask(args, actor.label, command.id)
             else:
                 device = self._authorize(command, senders, devices)
                 plan = replace(self._plan(command, device, senders, deadline_s), for_s=for_s, send=send)
@@ -139,9 +142,9 @@ class CommandExecutor:
         """
         senders = (actor, *possible_senders)
         try:
-            if command.device in self.delegation_actions:
+            if (delegation := self.delegation_actions.get(command.device)) is not None:
                 self._check_do(command, senders, devices)
-                self.delegation_actions[command.device].check()
+                delegation.check()
                 return Ack(command.id, dry_run=True)
             plan = self._plan(command, self._authorize(command, senders, devices), senders)
             self._permit.admit(plan.motion)
@@ -203,8 +206,7 @@ class CommandExecutor:
         """What it would do. Raises Rejected for values, points and arguments that are not as the device
         declares them (`unknown_point`, `read_only`, `invalid_value`, `out_of_range`), or `not_allowed`."""
         access = self.config.access
-        motion = Motion(device.name, senders[0].holder, deadline_s, command.ttl_ms, device.is_actuator)
-        plan = CommandPlan(command, device, senders, rank(access, senders, device.name), motion)
+        plan = CommandPlan(command, device, senders, rank(access, senders, device.name), deadline_s)
         if isinstance(command, Set):
             values = checked_values(command.values, device.points, device.name)
             check_points(access, senders, device.name, values)
@@ -213,13 +215,12 @@ class CommandExecutor:
         args = checked_args(action, command.args)
         if action.moves:
             check_points(access, senders, device.name, dict.fromkeys(device.safe_values))
-        motion = replace(motion, read_only=action.read_only)
-        return replace(plan, action=action, args=args, motion=motion)
+        return replace(plan, action=action, args=args)
 
     def _admit(self, plan: CommandPlan, *, age_known: bool, takes_file: bool) -> None:
         """Raises Rejected: files that do not fit the action, `clock_unset`, and what the permit forbids."""
         check_files(plan, takes_file=takes_file)
-        if not (age_known or plan.motion.read_only):
+        if not (age_known or plan.read_only):
             raise Rejected("clock_unset", "the command's age is not known yet: nor is the network's time")
         self._permit.admit(plan.motion)
 
@@ -281,7 +282,7 @@ class CommandExecutor:
             await self._journal.begin_command(plan.actor.journal_key, plan.command.id, what, now_ms)
         except NotRecorded:
             # Making safe twice does no harm, and not at all would.
-            if not (plan.makes_safe or plan.motion.read_only):
+            if not (plan.makes_safe or plan.read_only):
                 raise
         outcome.commanded = plan.commanded
         if plan.moves:
@@ -375,22 +376,9 @@ class CommandExecutor:
             self._safe_states.mark_unknown(plan.device.name)
             self._safe_states.spawn_safe(plan.device.name, f"a command {how}")
 
-    # -- delegations ----------------------------------------
-
-    async def _ask(
-        self,
-        command: Command,
-        senders: tuple[Actor, ...],
-        bounds: Collection[str] | None,
-        deadline_s: float,
-    ) -> None:
-        """The one action of a delegation. Raises Rejected."""
-        args = self._check_do(command, senders, bounds)
-        self._permit.check_deadline(Motion(command.device, senders[0].holder, deadline_s, command.ttl_ms))
-        await self.delegation_actions[command.device].ask(args, senders[0].label, command.id)
-
     def _check_do(
         self, command: Command, senders: tuple[Actor, ...], bounds: Collection[str] | None
     ) -> dict[str, Value]:
+        """The arguments of a delegation's action. Raises Rejected."""
         known = (*self._devices, *self.delegation_actions) if bounds is None else bounds
         return check_do(self.delegation_actions, known, self.config.access, command, senders)

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from device_agent.commands.authorization import Actor
 from device_agent.devices.device import Device
@@ -41,7 +42,9 @@ class CommandPlan:
     senders: tuple[Actor, ...]
     """Who sent it, first; and who else may have, on a stream where nobody can tell."""
     rank: int
-    motion: Motion
+    """Of the sender that comes last by the owner's access list."""
+    deadline_s: float = inf
+    """Monotonic; from then on it moves nothing."""
     values: dict[str, Value] | None = None
     action: Action | None = None
     args: dict[str, Value] = field(default_factory=dict)
@@ -58,6 +61,22 @@ class CommandPlan:
     def commanded(self) -> Mapping[str, Value]:
         """As the ack says it."""
         return self.args if self.values is None else self.values
+
+    @property
+    def motion(self) -> Motion:
+        """As the permit is asked about it."""
+        return Motion(
+            self.device.name,
+            self.actor.holder,
+            self.deadline_s,
+            self.command.ttl_ms,
+            is_actuator=self.device.is_actuator,
+            read_only=self.read_only,
+        )
+
+    @property
+    def read_only(self) -> bool:
+        return self.action is not None and self.action.read_only
 
     @property
     def moves(self) -> bool:

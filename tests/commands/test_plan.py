@@ -25,12 +25,14 @@ class Valve(Actuator[Any, Any]):
     actions = (PULSE, SNAPSHOT)
 
 
-VALVE: Any = SimpleNamespace(name="valve", driver_class=Valve, safe_values={"on": False, "level": 0})
+VALVE: Any = SimpleNamespace(
+    name="valve", driver_class=Valve, safe_values={"on": False, "level": 0}, is_actuator=True
+)
 SET = Set(kind="set", id="1", device="valve", values={"on": True})
 
 
 def plan(**what: Any) -> CommandPlan:
-    return CommandPlan(SET, VALVE, (ALICE,), 0, Motion("valve"), **what)
+    return CommandPlan(SET, VALVE, (ALICE,), 0, 100.0, **what)
 
 
 async def send(device: Any) -> None:
@@ -54,6 +56,11 @@ def test_an_action_may_move_and_is_never_known_to_make_safe() -> None:
     assert (plan(action=PULSE).moves, plan(action=PULSE).makes_safe) == (True, False)
     assert not plan(action=SNAPSHOT).moves
     assert plan(values={"on": True}).moves
+
+
+def test_what_the_permit_is_asked_about() -> None:
+    assert plan(values={"on": True}).motion == Motion("valve", "task-1", 100.0, 5000)
+    assert plan(action=SNAPSHOT).motion == Motion("valve", "task-1", 100.0, 5000, read_only=True)
 
 
 def test_what_is_commanded() -> None:
