@@ -11,7 +11,7 @@ from device_agent.errors import BusGone, DriverError
 LIMIT_S = 10.0
 
 
-class Listener:
+class ListeningLog:
     """Writes down when it begins, is cancelled and closed."""
 
     def __init__(self) -> None:
@@ -35,8 +35,8 @@ class Listener:
             return await self.steps.get()
 
 
-async def begun() -> tuple[Bus, Watchers, Listener, "asyncio.Task[None]"]:
-    bus, watchers, it = Bus("cam", Handle()), Watchers(), Listener()
+async def begun() -> tuple[Bus, Watchers, ListeningLog, "asyncio.Task[None]"]:
+    bus, watchers, it = Bus("cam", Handle()), Watchers(), ListeningLog()
     await bus.open()
     task = asyncio.create_task(while_watched(watchers, bus, it.listen, it.close))
     return bus, watchers, it, task

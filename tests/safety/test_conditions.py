@@ -12,7 +12,7 @@ from device_agent.safety.conditions import Conditions
 
 
 @dataclass
-class Stub:
+class StubDevice:
     """What conditions read of a device."""
 
     config: ActuatorConfig = field(default_factory=lambda: ActuatorConfig(safe=False))
@@ -21,8 +21,8 @@ class Stub:
 
 
 def conditions(wanted: Value | Within, value: Value, **lid: Any) -> Conditions:
-    motor = Stub(ActuatorConfig(safe=False, only_while={"lid": {"at": wanted}}))
-    it = {"motor": motor, "lid": Stub(**{"latest": Reading("lid", 0, {"at": value}), **lid})}
+    motor = StubDevice(ActuatorConfig(safe=False, only_while={"lid": {"at": wanted}}))
+    it = {"motor": motor, "lid": StubDevice(**{"latest": Reading("lid", 0, {"at": value}), **lid})}
     return Conditions(it)  # type: ignore[arg-type]
 
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_read_does_not_hold(lid: dict[str, Any]) -> None:
 
 
 def test_a_device_that_does_not_exist_does_not_hold() -> None:
-    motor = Stub(ActuatorConfig(safe=False, only_while={"lid": {"at": True}}))
+    motor = StubDevice(ActuatorConfig(safe=False, only_while={"lid": {"at": True}}))
     with pytest.raises(Interlocked, match="cannot be read now"):
         Conditions({"motor": motor}).check("motor")  # type: ignore[dict-item]
 

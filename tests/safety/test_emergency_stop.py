@@ -16,13 +16,13 @@ CONFIG = SafetyConfig(stop_device="button", stop_point="active", stop_active=Tru
 
 
 @dataclass
-class Button:
+class StubButton:
     online: bool = True
     latest: Reading | None = None
 
 
 def line(**button: Any) -> StopLine:
-    return StopLine(CONFIG, {"button": Button(**button)})  # type: ignore[dict-item]
+    return StopLine(CONFIG, {"button": StubButton(**button)})  # type: ignore[dict-item]
 
 
 def reading(active: bool | None, flag: Flag | None = None) -> Reading:
@@ -41,7 +41,7 @@ def test_a_line_that_is_read_bars_nothing() -> None:
 def test_the_configured_level_is_the_pressed_one() -> None:
     assert line(latest=reading(True)).is_active_now()
     inverted = SafetyConfig(stop_device="button", stop_point="active", stop_active=False)
-    assert StopLine(inverted, {"button": Button(latest=reading(False))}).is_active_now()  # type: ignore[dict-item]
+    assert StopLine(inverted, {"button": StubButton(latest=reading(False))}).is_active_now()  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(
