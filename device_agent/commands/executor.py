@@ -326,7 +326,7 @@ class CommandExecutor:
 
     async def _set(self, plan: CommandPlan, values: Mapping[str, Value], outcome: Outcome) -> None:
         device = plan.device
-        written = (await self._safe_states.write(device, values, plan.motion)).read_back
+        written = await self._safe_states.write(device, values, plan.motion)
         outcome.applied = {name: written.get(name, value) for name, value in values.items()}
         asked = {name: value for name, value in values.items() if name in written}
         wrong = [name for name, value in asked.items() if not same_value(written[name], value)]

@@ -5,7 +5,6 @@ A failing driver takes only itself down and is opened again, later each time. Lo
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -57,13 +56,6 @@ ABSENT = frozenset({"absent", "unplugged", "timeout", "bus_fault", "busy", "perm
 NOT_OPENED = "not opened yet"
 
 
-@dataclass(frozen=True, slots=True)
-class WriteResult:
-    """What became of a write: read back values where the hardware can be asked."""
-
-    read_back: Mapping[str, Value]
-
-
 class Device:
     """`run` keeps it open. Everything else may be called at any time and raises while it is not online."""
 
@@ -87,7 +79,6 @@ class Device:
         self.latest: Reading | None = None
         self._builder = ReadingBuilder(name, driver_class, config, clock)
         self.points: dict[str, Point] = self._builder.points
-        self.losses = 0
         self.watchers = Watchers()
         self._clock = clock
         self._subscriber = subscriber
@@ -131,11 +122,11 @@ class Device:
 
     @property
     def fastest_s(self) -> float | None:
-        """Seconds between readings as configured or, sooner, as a session wants them."""
+        """Seconds between readings: as configured or, if that is sooner, as a session asked for."""
         return min([*filter(None, [self.period_s]), *self._demands.values()], default=None)
 
     def demand(self, who: str, every_s: float | None) -> None:
-        """A session wants readings this often (None: no wish any more)."""
+        """A session asks for a reading every so many seconds; None withdraws that."""
         if every_s is None:
             self._demands.pop(who, None)
         else:
@@ -232,7 +223,6 @@ class Device:
         self.bus.note_lost_user(error)
         if was_online or reason != before or not self._state_reported:
             self._state_reported = True
-            self.losses += was_online
             log.warning("device_lost", device=self.name, reason=reason, error=str(error))
             self._subscriber.on_status(
                 Status(self.name, self._clock.now_ms(), self.state, reason, str(error))
@@ -309,10 +299,11 @@ class Device:
             return self.latest
         raise NoAnswer(f"device {self.name} has said nothing yet")
 
-    async def write(self, values: Mapping[str, Value], *, may_begin: Callable[[], None]) -> WriteResult:
-        """Set points. `may_begin` runs on the bus's thread right before, and raises if it came too late.
+    async def write(self, values: Mapping[str, Value], *, may_begin: Callable[[], None]) -> dict[str, Value]:
+        """Set points; the values that were read back from the hardware, as far as it can be asked.
 
-        Raises BusTimeout when it is not known whether it happened.
+        `may_begin` runs on the bus's thread right before, and raises if nothing may move any more. Raises
+        BusError, DriverError; BusTimeout when it is not known whether it happened.
         """
         driver = self._need()
         if not isinstance(driver, Actuator):
@@ -324,8 +315,8 @@ class Device:
 
         read_back = await self.bus.run(job, self.bus.timeout_s)
         plain = {k: v.value if isinstance(v, Flagged) else v for k, v in (read_back or {}).items()}
-        self._note_written(driver, {**values, **plain})
-        return WriteResult(plain)
+        self._emit_written({**values, **plain})
+        return plain
 
     async def do(
         self, action: str, args: Mapping[str, Value], *, may_begin: Callable[[], None]
@@ -346,13 +337,13 @@ class Device:
         if not isinstance(driver, Actuator):
             return
         await self.bus.run(driver.safe, self.bus.timeout_s)
-        self._note_written(driver, self.safe_values)
+        self._emit_written(self.safe_values)
 
     async def send_bytes(self, data: bytes) -> None:
         """Pass bytes to the device's bytes side. Raises BusError, DriverError."""
         driver = self._need()
         await self.bus.run(lambda: driver.write_bytes(data), self.bus.timeout_s)
 
-    def _note_written(self, driver: Driver[Any, Any], values: Mapping[str, Value]) -> None:
+    def _emit_written(self, values: Mapping[str, Value]) -> None:
         """Callers see what a command changed at once, not at the next regular reading."""
         self.emit(self._builder.commanded(values, self.latest))

@@ -1,6 +1,6 @@
-"""`read`, `set`, `do` and `safe` where no daemon runs; who drives stays until everything is safe again.
+"""`read`, `set`, `do` and `safe` where no daemon runs; the process stays until everything is safe again.
 
-What was moved has somebody who watches it, whoever that is. So the command holds what it set, under the same
+An actuator that is away from safe always has a process that watches it. So the command stays, with the same
 limits, latch, Journal and guard as the daemon's, and answers at the daemon's socket meanwhile; when it ends,
 everything is safe.
 """
@@ -34,13 +34,13 @@ SAFE_LIMIT_S = 5.0
 GUARD_LIMIT_S = 2.0
 # A sensor is opened and read within this, beside the limit of one call.
 ANSWER_LIMIT_S = 10.0
-LOOK_S = 0.05
+CHECK_S = 0.05
 
 Ack = dict[str, Any]
 
 
 class StandaloneControl:
-    """`async with` it: the devices named, and those that their rules ask about, at work without a network."""
+    """`async with` it: these devices, and those that their rules depend on, at work without a network."""
 
     def __init__(self, config: Config, names: set[str], make: HandleFactory = make_handle) -> None:
         named = _with_their_rules(config, names)
@@ -89,7 +89,7 @@ class StandaloneControl:
         with suppress(TimeoutError):
             async with asyncio.timeout(ONLINE_LIMIT_S):
                 while not all(self._tried(d) for d in self._devices.values()):  # noqa: ASYNC110 - two sources
-                    await asyncio.sleep(LOOK_S)
+                    await asyncio.sleep(CHECK_S)
 
     def _tried(self, device: Device) -> bool:
         if device.bus.state is not BusState.OPEN and device.bus.last_error:
@@ -107,7 +107,7 @@ class StandaloneControl:
         """Returns when nothing is away any more, or when `ended` is set."""
         while self.safe_states.away(self.safe_states.limits):
             with suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), LOOK_S)
+                await asyncio.wait_for(ended.wait(), CHECK_S)
                 return
 
     async def _end(self) -> None:

@@ -13,7 +13,7 @@ import structlog
 
 from device_agent.background import BackgroundTasks
 from device_agent.devices.context import Context
-from device_agent.devices.device import Device, WriteResult
+from device_agent.devices.device import Device
 from device_agent.errors import AgentError, Interlocked
 from device_agent.records import DeviceState, Reading, ReadingSubscriber, Status, Step, Value
 from device_agent.safety.conditions import Conditions
@@ -121,15 +121,15 @@ class SafeStates(ReadingSubscriber):
             if claim:
                 self.limits[device].claim(values)
 
-    async def write(self, device: Device, values: Mapping[str, Value], motion: Motion) -> WriteResult:
-        """Write, if the permit confirms it on the bus's thread, and account for it. Raises as `Device.write`.
+    async def write(self, device: Device, values: Mapping[str, Value], motion: Motion) -> dict[str, Value]:
+        """Write, if the permit confirms it on the bus's thread, and account for it. As `Device.write`.
 
         What would have followed an earlier command is cancelled.
         """
         self._cancel_follow_up(device.name)
-        written = await device.write(values, may_begin=partial(self._permit.confirm, motion))
-        self.applied(device.name, {**values, **written.read_back})
-        return written
+        read_back = await device.write(values, may_begin=partial(self._permit.confirm, motion))
+        self.applied(device.name, {**values, **read_back})
+        return read_back
 
     def applied(self, device: str, values: Mapping[str, Value]) -> None:
         """These values were set."""
