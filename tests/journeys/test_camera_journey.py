@@ -84,4 +84,5 @@ def test_a_picture_at_the_board(new_world: Callable[..., World], tmp_path: Path)
         [sys.executable, "-m", "device_agent", *words], capture_output=True, check=False, timeout=LIMIT_S
     )
     assert done.stdout.decode() == f"done: {out}, {out.stat().st_size} bytes\n", done.stderr.decode()
-    assert Image.open(out).size == (1280, 960)
+    with Image.open(out) as picture:
+        assert picture.size == (1280, 960)
