@@ -6,7 +6,7 @@ VENV   ?= .venv
 # Most tests wait for processes and sockets; more workers than cores only crowd them.
 JOBS   ?= 2
 RUN    := $(VENV)/bin/python -m
-GUARDS := $(addprefix tests/test_,layers.py sizes.py public_names.py lazy_imports.py no_paths.py)
+GUARDS := $(addprefix tests/test_,layers.py sizes.py public_names.py lazy_imports.py no_paths.py references.py)
 
 .PHONY: help demo test check guards lint bench soak hil hil-vm hil-power wheel cards driver-docs clean
 

@@ -1,4 +1,4 @@
-"""What the guard is told: recipes of every actuator driver, a real port, a real broker."""
+"""What the guard carries out: the recipes of every actuator driver, on a board, a port and a broker."""
 
 import os
 import pty
@@ -102,8 +102,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def test_no_actuator_is_forgotten() -> None:
-    """Every driver of ours that moves something has its way to safe tried below."""
+def test_every_actuator_driver_is_tested_below() -> None:
+    """A new driver that moves something needs a case in CASES."""
     drivers = {entry.name: entry.load() for entry in entry_points(group="device_agent.drivers")}
     ours = {
         name
@@ -113,7 +113,7 @@ def test_no_actuator_is_forgotten() -> None:
     assert ours == set(CASES)
 
 
-def act(recipe: Recipe) -> dict[str, Any]:
+def action_of(recipe: Recipe) -> dict[str, Any]:
     return {"kind": recipe.kind, **recipe.members}
 
 
@@ -145,7 +145,7 @@ def test_every_actuator_is_made_safe_by_what_its_driver_wrote(name: str, tmp_pat
         driver.write(away)
         assert world() != at_safe
         for recipe in recipes:
-            carry_out(act(recipe), recipe.fd)
+            carry_out(action_of(recipe), recipe.fd)
         assert world() == at_safe
         assert {e["by"] for e in board.record.entries if e["t"] == board.record.entries[-1]["t"]} >= {"guard"}
         driver.close()
@@ -186,7 +186,7 @@ def test_a_serial_port_goes_on_after_its_owner(port: tuple[SerialPort, int]) -> 
     recipe = handle.recipe([b"STOP\n", 0.001, b"OFF\n"])
     assert recipe.exclusive
     handle.close()
-    carry_out(act(recipe), recipe.fd)
+    carry_out(action_of(recipe), recipe.fd)
     heard = b""
     while len(heard) < len(b"STOP\nOFF\n"):
         assert select.select([far], [], [], LIMIT_S)[0], heard
@@ -215,7 +215,7 @@ def test_a_broker_acknowledges_what_the_guard_says(broker: Broker) -> None:
     source = handle.subscribe(("plug/#",))
     long = b"x" * 20_000
     recipe = handle.recipe([("plug/1", b"OFF", False), 0.01, ("plug/2", long, True)])
-    carry_out(act(recipe), -1)
+    carry_out(action_of(recipe), -1)
     got = collected(source, lambda got: len(got) == 2)
     assert [(message.topic, message.payload) for message in got] == [("plug/1", b"OFF"), ("plug/2", long)]
     source.close()
@@ -225,7 +225,7 @@ def test_a_broker_acknowledges_what_the_guard_says(broker: Broker) -> None:
     handle.close()
     broker.stop()
     with pytest.raises(OSError):
-        carry_out(act(recipe), -1)
+        carry_out(action_of(recipe), -1)
 
 
 def test_a_broker_that_wants_a_password(broker: Broker, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_broker_that_wants_a_password(broker: Broker, tmp_path: Path) -> None:
     )
     handle = PahoMqtt("broker", config)
     handle.open()
-    right = act(handle.recipe([("plug/1", b"OFF", False)]))
+    right = action_of(handle.recipe([("plug/1", b"OFF", False)]))
     handle.close()
     carry_out(right, -1)
     with pytest.raises(ConnectionRefusedError, match="0005"):
