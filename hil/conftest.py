@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import rig_file
 from rigs import Rig, SimulatedRig
-from scenery import Scene, stage
+from scene import Scene, stage
 from support.callers import alice, caller, net
 from support.deployment import World
 from support.official_client import excuse_requests

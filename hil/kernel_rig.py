@@ -18,7 +18,7 @@ import pytest
 import rig_file
 import serial
 from gpiod.line import Direction, Edge, Value
-from rigs import Moment, Rig
+from rigs import LevelChange, Rig
 from support.processes import BoardProcess
 from support.waiting import until
 
@@ -28,7 +28,7 @@ COMMAND_LIMIT_S = 60.0
 
 
 class KernelRig(Rig):
-    """Wires are held from the start of a scenario to its end; the far ends move only when told."""
+    """Lines are requested from the start of a scenario to its end; the far ends move on a test's order."""
 
     def __init__(self, file: rig_file.RigFile) -> None:
         self.name = file.name
@@ -36,8 +36,8 @@ class KernelRig(Rig):
         self._stack = ExitStack()
         self._drive: Callable[[bool], None] = _no_way
         self._say: Callable[[bytes], None] = _no_way
-        self._door: list[Moment] = []
-        self._relay: list[Moment] = []
+        self._door: list[LevelChange] = []
+        self._relay: list[LevelChange] = []
         self._pty: tuple[int, str] | None = None
 
     def abilities(self) -> set[str]:
@@ -127,18 +127,18 @@ class KernelRig(Rig):
         )
 
     def _listen(self, request: Any, ended: threading.Event) -> None:
-        self._relay.append(Moment(time.monotonic(), request.get_values()[0] is Value.ACTIVE))
+        self._relay.append(LevelChange(time.monotonic(), request.get_values()[0] is Value.ACTIVE))
         while not ended.is_set():
             if request.wait_edge_events(timedelta(seconds=0.1)):
                 for event in request.read_edge_events():
                     rising = event.event_type is event.Type.RISING_EDGE
-                    self._relay.append(Moment(event.timestamp_ns / 1e9, rising))
+                    self._relay.append(LevelChange(event.timestamp_ns / 1e9, rising))
 
     def _look(self, path: Path, ended: threading.Event) -> None:
         while not ended.wait(LOOK_S):
             level = path.read_text().strip() == "1"
             if not self._relay or self._relay[-1].level is not level:
-                self._relay.append(Moment(time.monotonic(), level))
+                self._relay.append(LevelChange(time.monotonic(), level))
 
     # -- the serial line ----------------------------------------
 
@@ -161,7 +161,7 @@ class KernelRig(Rig):
 
     def door(self, active: bool) -> None:
         self._drive(active)
-        self._door.append(Moment(time.monotonic(), active))
+        self._door.append(LevelChange(time.monotonic(), active))
 
     def feed(self, data: bytes) -> None:
         self._say(data)
@@ -178,10 +178,10 @@ class KernelRig(Rig):
     def release(self) -> None:
         self._run(self._file.sensor.release if self._file.sensor else None)
 
-    def door_record(self) -> list[Moment]:
+    def door_record(self) -> list[LevelChange]:
         return list(self._door)
 
-    def relay_record(self) -> list[Moment]:
+    def relay_record(self) -> list[LevelChange]:
         return list(self._relay)
 
 
@@ -194,8 +194,8 @@ def _pull(path: Path) -> Callable[[bool], None]:
     return lambda level: _written(path, "pull-up" if level else "pull-down")
 
 
-def _written(path: Path, word: str) -> None:
-    path.write_text(word)
+def _written(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -57,9 +57,9 @@ class Sensor(_Table):
 
     @model_validator(mode="after")
     def _in_pairs(self) -> "Sensor":
-        for one, other in (("unplug", "replug"), ("hang", "release")):
-            if (getattr(self, one) is None) != (getattr(self, other) is None):
-                raise ValueError(f"`{one}` and `{other}` come together")
+        for fault, remedy in (("unplug", "replug"), ("hang", "release")):
+            if (getattr(self, fault) is None) != (getattr(self, remedy) is None):
+                raise ValueError(f"`{fault}` and `{remedy}` come together")
         return self
 
 

@@ -29,7 +29,7 @@ ABILITIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class LevelChange:
     """A line took this physical level at `t_s` (CLOCK_MONOTONIC)."""
 
     t_s: float
@@ -57,11 +57,11 @@ class Rig(ABC):
 
     def need(self, *wanted: str) -> None:
         """Skips a scenario that this rig cannot do."""
-        for one in wanted:
-            if one not in self.abilities():
-                pytest.skip(f"the rig {self.name} lacks {ABILITIES[one]}")
+        for ability in wanted:
+            if ability not in self.abilities():
+                pytest.skip(f"the rig {self.name} lacks {ABILITIES[ability]}")
 
-    # -- the hand ----------------------------------------
+    # -- what it does to the hardware ----------------------------------------
 
     @abstractmethod
     def door(self, active: bool) -> None:
@@ -87,15 +87,15 @@ class Rig(ABC):
     def release(self) -> None:
         """The bus works again."""
 
-    # -- the eye ----------------------------------------
+    # -- what it records ----------------------------------------
 
     @abstractmethod
-    def door_record(self) -> list[Moment]:
+    def door_record(self) -> list[LevelChange]:
         """Every change of the door's line since the start."""
 
     @abstractmethod
-    def relay_record(self) -> list[Moment]:
-        """Every level that the relay's line was given since the start."""
+    def relay_record(self) -> list[LevelChange]:
+        """Every level that the relay's line took since the start."""
 
     def relay_on(self) -> bool:
         record = self.relay_record()
@@ -141,11 +141,11 @@ class SimulatedRig(Rig):
             self._link.close()
             self._board = self._link = None
 
-    def _call(self, op: str, *words: Any) -> Any:
+    def _call(self, op: str, *arguments: Any) -> Any:
         # The command line would do the same, and take too long for a contact that bounces.
         assert self._link is not None
         with self._lock:
-            return self._link.call(op, *words)
+            return self._link.call(op, *arguments)
 
     def door(self, active: bool) -> None:
         self._call("pin", "pins", self.DOOR, active)
@@ -166,13 +166,13 @@ class SimulatedRig(Rig):
     def release(self) -> None:
         self._call("heal", "i2c1")
 
-    def door_record(self) -> list[Moment]:
-        return self._moments(self.DOOR, lambda entry: entry["by"] == "stimulus")
+    def door_record(self) -> list[LevelChange]:
+        return self._changes(self.DOOR, lambda entry: entry["by"] == "stimulus")
 
-    def relay_record(self) -> list[Moment]:
-        return self._moments(self.RELAY, lambda entry: True)
+    def relay_record(self) -> list[LevelChange]:
+        return self._changes(self.RELAY, lambda entry: True)
 
-    def _moments(self, line: int, meant: Callable[[dict[str, Any]], bool]) -> list[Moment]:
+    def _changes(self, line: int, meant: Callable[[dict[str, Any]], bool]) -> list[LevelChange]:
         assert self._board is not None
         entries = map(json.loads, self._board.record_path.read_text().splitlines())
-        return [Moment(e["t"], bool(e["level"])) for e in entries if e.get("line") == line and meant(e)]
+        return [LevelChange(e["t"], bool(e["level"])) for e in entries if e.get("line") == line and meant(e)]

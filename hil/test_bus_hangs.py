@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from scenery import Scene
+from scene import Scene
 from support.waiting import SLOWNESS
 
 
@@ -11,7 +11,7 @@ def test_the_other_buses_go_on(begin: Callable[..., Scene]) -> None:
     scene = begin("sensor", "hang", "door", "relay", "serial")
     scene.fresh("sensor")
     scene.rig.hang()
-    scene.until(lambda: scene.of("status", device="sensor"), "word that the bus hangs")
+    scene.until(lambda: scene.of("status", device="sensor"), "the status: the bus hangs")
     assert scene.of("status", device="sensor")[0]["reason"] in ("timeout", "bus_fault")
     # All three at work while the thread of the other bus is still inside its call.
     assert scene.switch(True, "on")["state"] == "done"
@@ -33,7 +33,7 @@ def test_it_stops_in_order_all_the_same(begin: Callable[..., Scene]) -> None:
     scene = begin("sensor", "hang", "relay")
     assert scene.switch(True, "on")["state"] == "done"
     scene.rig.hang()
-    scene.until(lambda: scene.of("status", device="sensor"), "word that the bus hangs")
+    scene.until(lambda: scene.of("status", device="sensor"), "the status: the bus hangs")
     asked_s = time.monotonic()
     assert scene.daemon.stop() == 0
     scene.until(lambda: not scene.rig.relay_on(), "the relay at its safe level")

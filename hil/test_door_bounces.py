@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from rigs import Rig
-from scenery import DEBOUNCE_S, Scene, held
+from scene import DEBOUNCE_S, Scene, held
 
 BOUNCES = 15
 SLAMS = 4
@@ -23,7 +23,7 @@ def slam(rig: Rig, active: bool) -> None:
 
 
 def seen(scene: Scene) -> list[bool]:
-    """The levels that the caller was told of."""
+    """The levels that the caller received."""
     return [event["values"]["active"] for event in scene.of("reading", device="door")]
 
 
@@ -32,15 +32,15 @@ def test_one_edge_for_one_movement(begin: Callable[..., Scene]) -> None:
     scene.wait("reading", device="door", values={"active": False})
     proven, active = 0, False
     for _ in range(TRIES):
-        moved, told = len(scene.rig.door_record()), len(seen(scene))
+        moved, known = len(scene.rig.door_record()), len(seen(scene))
         before, active = active, not active
         slam(scene.rig, active)
-        scene.until(lambda told=told, active=active: seen(scene)[told:][-1:] == [active], "the last level")
+        scene.until(lambda known=known, active=active: seen(scene)[known:][-1:] == [active], "the last level")
         record = scene.rig.door_record()[moved:]
         assert len(record) == 2 * BOUNCES + 1
         wanted = held(record, DEBOUNCE_S, before)
         if wanted is not None:
-            assert seen(scene)[told:] == wanted
+            assert seen(scene)[known:] == wanted
             proven += 1
         if proven >= SLAMS and not active:
             break

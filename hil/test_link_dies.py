@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from scenery import GRACE_S, Scene
+from scene import GRACE_S, Scene
 from support.waiting import SLOWNESS
 
 # A daemon that does its work at once, on a machine that does much else besides.
 PATIENCE_S = 5.0 * SLOWNESS
-# A link that was silent is heard again at the latest after this.
+# A link that was silent is in use again at the latest after this.
 BACK_S = 40.0 * SLOWNESS
 
 
@@ -52,12 +52,12 @@ def test_the_session_goes_on(begin: Callable[..., Scene], how: str) -> None:
     mark = scene.mark
     heal()
     off = {"device": "relay", "values": {"on": False}}
-    scene.until(lambda: scene.after(mark, "reading", **off), "word that the relay is off")
+    scene.until(lambda: scene.after(mark, "reading", **off), "the reading: the relay is off")
     assert not scene.rig.relay_on(), "it was switched on again by what came before"
     # What the caller sends before the daemon listens again comes too late, and then nothing moves.
     acks = commanded_until_done(scene)
     assert all(ack["error"]["code"] == "expired" for ack in acks[:-1])
-    assert [moment.level for moment in scene.rig.relay_record()][-2:] == [True, False]
+    assert [change.level for change in scene.rig.relay_record()][-2:] == [True, False]
     scene.end()
     scene.until(lambda: not scene.rig.relay_on(), "the relay safe after the session")
 
@@ -79,5 +79,5 @@ def test_an_outage_within_the_grace_changes_nothing(begin: Callable[..., Scene])
     cut(scene, "refused")()
     assert scene.switch(True, "still")["state"] == "done"
     assert scene.rig.relay_on()
-    assert all(not moment.level for moment in scene.rig.relay_record()[moved:]), "it was switched off"
+    assert all(not change.level for change in scene.rig.relay_record()[moved:]), "it was switched off"
     scene.end()

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from scenery import Scene
+from scene import Scene
 
 from device_agent.testing.board.medium import noisy
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from scenery import Scene
+from scene import Scene
 from support.waiting import SLOWNESS
 
 KILLS = 2
@@ -38,7 +38,7 @@ def test_sigterm_is_a_pause(begin: Callable[..., Scene]) -> None:
     assert not scene.rig.relay_on(), "the process ended before the relay was safe"
     stopped = len(scene.rig.relay_record())
     go_on(scene)
-    assert all(moment.level for moment in scene.rig.relay_record()[stopped:]), "it moved by itself"
+    assert all(change.level for change in scene.rig.relay_record()[stopped:]), "it moved by itself"
     same = {"kind": "set", "id": scene.own("on"), "device": "relay", "values": {"on": True}}
     scene.events.stream.write(same)
     scene.wait("ack", id=scene.own("on"), repeated=True)

@@ -1,8 +1,8 @@
-"""A sensor is pulled out and put back: it alone is lost, that is said once, and it comes back by itself."""
+"""A sensor is pulled out and put back: it alone is lost, reported once, and comes back by itself."""
 
 from collections.abc import Callable
 
-from scenery import Scene
+from scene import Scene
 
 
 def test_it_is_said_and_it_comes_back(begin: Callable[..., Scene]) -> None:
@@ -11,7 +11,7 @@ def test_it_is_said_and_it_comes_back(begin: Callable[..., Scene]) -> None:
     before = scene.fresh("sensor")["values"]
     mark = scene.mark
     scene.rig.unplug()
-    scene.until(lambda: scene.after(mark, "status", device="sensor"), "word that the sensor is lost")
+    scene.until(lambda: scene.after(mark, "status", device="sensor"), "the status: the sensor is lost")
     lost = scene.of("status", device="sensor")[0]
     assert lost["state"] in ("offline", "fault")
     assert lost["reason"]
@@ -29,7 +29,7 @@ def test_it_is_said_and_it_comes_back(begin: Callable[..., Scene]) -> None:
     assert not [event for event in scene.of("reading", device="sensor") if event["seq"] in absent]
     states = [event["state"] for event in scene.of("status", device="sensor")]
     assert states[-1] == "online"
-    assert len(states) <= 3, "what is lost is said once for each reason, not at every try"
+    assert len(states) <= 3, "a loss is reported once for each reason, not at every try"
     assert {event["device"] for event in scene.of("status")} == {"sensor"}
     assert scene.rig.relay_on() or not others
     scene.end()

@@ -150,7 +150,7 @@ async def run_child(query: Query, limit_s: float) -> Export:
             await child.wait()
     head, _, body = out.partition(b"\n")
     if child.returncode != 0 or not head:
-        log.error("history_child_died", code=child.returncode, said=err.decode("utf-8", "replace")[-2000:])
+        log.error("history_child_died", code=child.returncode, output=err.decode("utf-8", "replace")[-2000:])
         raise AgentError("the history could not be read: its process died, see the agent's log")
     head_members = json.loads(head)
     if "error" in head_members:

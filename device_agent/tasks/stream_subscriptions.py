@@ -67,5 +67,5 @@ class StreamSubscriptions(ReadingSubscriber):
                 subscription.send(draft)
 
     def newest(self, delegations: Collection[str]) -> list[EventDraft]:
-        """The newest event of each of these that has said anything, by name."""
+        """The newest event of each of these that has reported anything, by name."""
         return [self._announced[name] for name in sorted(delegations) if name in self._announced]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rigs import Moment, Rig
+from rigs import LevelChange, Rig
 from support.callers import Listening, pipe, stream
 from support.deployment import World
 from support.processes import Daemon
@@ -163,7 +163,7 @@ class Scene:
     # -- what must be true at the end ----------------------------------------
 
     def check_nothing_lost(self) -> None:
-        """Every number of the stream came, none twice; no gap was said."""
+        """Every number of the stream came, none twice; no gap was reported."""
         assert not self.of("gap")
         numbers = [event["seq"] for event in list(self.events.events)]
         assert sorted(numbers) == list(range(1, len(numbers) + 1))
@@ -192,17 +192,17 @@ def stage(rig: Rig, net: NetworkThread, folder: Path, link: str) -> Iterator[Wor
         yield world
 
 
-def held(record: Sequence[Moment], debounce_s: float, present: bool) -> list[bool] | None:
+def held(record: Sequence[LevelChange], debounce_s: float, present: bool) -> list[bool] | None:
     """The changes from `present` that held for `debounce_s`; None where one held for about as long as that.
 
     The last one is taken to hold.
     """
     changes: list[bool] = []
-    for moment, later in zip(record, [*record[1:], None], strict=True):
-        held_s = float("inf") if later is None else later.t_s - moment.t_s
+    for change, later in zip(record, [*record[1:], None], strict=True):
+        held_s = float("inf") if later is None else later.t_s - change.t_s
         if 0.7 * debounce_s < held_s < 1.5 * debounce_s:
             return None
-        if held_s > debounce_s and moment.level is not present:
-            present = moment.level
+        if held_s > debounce_s and change.level is not present:
+            present = change.level
             changes.append(present)
     return changes
