@@ -60,11 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (`common.Exit`). `argv` is without the program's name."""
     from device_agent.cli.common import run_command
 
-    words = list(sys.argv[1:] if argv is None else argv)
-    return run_command(lambda: _dispatch(words))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _dispatch(arguments))
 
 
-def parser(words: Sequence[str]) -> argparse.ArgumentParser:
+def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for these arguments: complete for the command they name, one line of help for all others."""
     from device_agent.cli.common import add_config_option
 
@@ -73,7 +73,7 @@ def parser(words: Sequence[str]) -> argparse.ArgumentParser:
     add_config_option(root)
     root.add_argument("--version", action="store_true", help="print the version")
     subparsers = root.add_subparsers(metavar="COMMAND", dest="command")
-    wanted = _wanted(words)
+    wanted = _wanted(arguments)
     loaded = COMMANDS[wanted].module if wanted in COMMANDS else None
     for name, command in COMMANDS.items():
         if command.module != loaded and _installed(command.module):
@@ -85,15 +85,15 @@ def parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return root
 
 
-def _dispatch(words: list[str]) -> int:
-    root = parser(words)
-    wanted = _wanted(words)
+def _dispatch(arguments: list[str]) -> int:
+    root = parser(arguments)
+    wanted = _wanted(arguments)
     if wanted and wanted not in COMMANDS:
         guess = difflib.get_close_matches(wanted, COMMANDS, n=1)
         root.error(
             f'there is no command "{wanted}": ' + (f'did you mean "{guess[0]}"?' if guess else "see --help")
         )
-    args = root.parse_args(words)
+    args = root.parse_args(arguments)
     if args.version and args.run is None:
         from device_agent.cli.version import print_version
 
@@ -104,10 +104,10 @@ def _dispatch(words: list[str]) -> int:
     return int(args.run(args))
 
 
-def _wanted(words: Sequence[str]) -> str:
+def _wanted(arguments: Sequence[str]) -> str:
     """The command among the arguments: the first that is neither an option nor the value of `--config`."""
     skip = False
-    for word in words:
+    for word in arguments:
         if skip:
             skip = False
         elif word == "--config":

@@ -8,21 +8,24 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from device_agent.errors import AgentError, BusDenied, ConfigError, Rejected
 
 if TYPE_CHECKING:
+    from device_agent.account.service import Account
     from device_agent.config import Config, NetworkConfig
 
 DEFAULT_CONFIG = Path("/etc/device-agent/agent.toml")
 CONFIG_VARIABLE = "DEVICE_AGENT_CONFIG"
 
-_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+T = TypeVar("T")
+STYLES = {"bold": "1", "dim": "2", "reverse": "7", "red": "31", "green": "32", "yellow": "33"}
+STYLES |= {"blue": "34", "magenta": "35", "cyan": "36"}
 _SPANS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -118,12 +121,21 @@ def styled(text: str, *styles: str, stream: TextIO | None = None) -> str:
     """The text in these styles (bold dim red green yellow cyan) where the stream shows colour."""
     if not colour(stream or sys.stdout):
         return text
-    return f"\x1b[{';'.join(_STYLES[style] for style in styles)}m{text}\x1b[0m"
+    return f"\x1b[{';'.join(STYLES[style] for style in styles)}m{text}\x1b[0m"
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output, indented for people and stable for programs."""
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def said(args: argparse.Namespace, value: Any, sentence: str) -> int:
+    """Print the result as JSON where --json asks for it, else as a sentence."""
+    if args.json:
+        print_json(value)
+    elif sentence:
+        print(sentence)
+    return Exit.DONE
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -209,6 +221,19 @@ def instant_ms(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no instant such as 2026-05-01T06:00, 24h or 1777608000000"
         ) from None
+
+
+def with_account(network: "NetworkConfig", key: str, act: "Callable[[Account], Awaitable[T]]") -> T:
+    """What `act` returns, done with the network's account service. Raises what the service raises."""
+    import asyncio
+
+    from device_agent.account.service import account
+
+    async def run() -> T:
+        async with account(network, key) as service:
+            return await act(service)
+
+    return asyncio.run(run())
 
 
 def write_out(path: Path, data: bytes) -> None:

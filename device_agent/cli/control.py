@@ -19,6 +19,7 @@ from device_agent.cli.common import (
     parse_value,
     print_json,
     print_table,
+    said,
     styled,
 )
 from device_agent.config import Config, load
@@ -181,11 +182,11 @@ def _drive_directly(config: Config, question: Mapping[str, Any], out: Path | Non
     """Held in the foreground: without a daemon nobody else watches what was moved."""
     from device_agent.operate.standalone_control import drive_directly
 
-    told = False
+    reported = False
 
     def held(ack: Mapping[str, Any]) -> None:
-        nonlocal told
-        told = True
+        nonlocal reported
+        reported = True
         _show_ack(_saved(ack, out), as_json=as_json)
         sys.stdout.flush()
         limit_s = getattr(config.devices[str(question["device"])], "max_on_s", None)
@@ -194,7 +195,7 @@ def _drive_directly(config: Config, question: Mapping[str, Any], out: Path | Non
 
     _without_log()
     ack = drive_directly(config, question, held)
-    return Exit.DONE if told else _show_ack(_saved(ack, out), as_json=as_json)
+    return Exit.DONE if reported else _show_ack(_saved(ack, out), as_json=as_json)
 
 
 def run_safe(args: argparse.Namespace) -> int:
@@ -207,11 +208,7 @@ def run_estop(args: argparse.Namespace) -> int:
 
 def run_release(args: argparse.Namespace) -> int:
     stop = ask_daemon(load(config_path(args)), {"op": "release"})
-    if args.json:
-        print_json(stop)
-    else:
-        print(f"released{', but ' + stop['barred'] if 'barred' in stop else ''}")
-    return Exit.DONE
+    return said(args, stop, f"released{', but ' + stop['barred'] if 'barred' in stop else ''}")
 
 
 def _make_safe(args: argparse.Namespace, op: str) -> int:

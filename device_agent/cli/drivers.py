@@ -231,32 +231,32 @@ def _list(*, as_json: bool) -> int:
 
 
 def _describe(name: str, *, as_json: bool) -> int:
-    told = description(name)
+    driver = description(name)
     if as_json:
-        print_json(told)
+        print_json(driver)
         return Exit.DONE
-    bus = "needs no bus" if told["bus"] == "none" else f'needs a bus of kind "{told["bus"]}"'
-    print(f"{styled(told['name'], 'bold')} ({told['package']}), {bus}")
-    print(told["description"])
+    bus = "needs no bus" if driver["bus"] == "none" else f'needs a bus of kind "{driver["bus"]}"'
+    print(f"{styled(driver['name'], 'bold')} ({driver['package']}), {bus}")
+    print(driver["description"])
     print()
-    print_table(["option", "type", "default", "what it does"], [option_row(one) for one in told["options"]])
+    print_table(["option", "type", "default", "what it does"], [option_row(one) for one in driver["options"]])
     print()
-    if told["points"]:
+    if driver["points"]:
         print_table(
-            ["point", "type", "unit", "range", "what it is"], [point_row(one) for one in told["points"]]
+            ["point", "type", "unit", "range", "what it is"], [point_row(one) for one in driver["points"]]
         )
-    if told["points_as_configured"]:
+    if driver["points_as_configured"]:
         print("Which points a device has depends on its options.")
-    for action in told["actions"]:
+    for action in driver["actions"]:
         arguments = ", ".join(one["name"] for one in action["arguments"])
         print(f"\naction {styled(action['name'], 'bold')}({arguments}): {action['description']}")
         for one in action["arguments"]:
             print(f"  {'  '.join(filter(None, point_row(one)))}")
-    for key, options in told["tables"].items():
+    for key, options in driver["tables"].items():
         print(f"\neach of {styled(key, 'bold')}:")
         print_table(["option", "type", "default", "what it does"], [option_row(one) for one in options])
     print("\nexample:\n")
-    print("\n".join(f"    {line}".rstrip() for line in told["example"].splitlines()))
+    print("\n".join(f"    {line}".rstrip() for line in driver["example"].splitlines()))
     return Exit.DONE
 
 
@@ -292,40 +292,40 @@ def write_all(folder: Path) -> None:
 
 def pages() -> dict[str, str]:
     """The text of each file by its name. Raises ConfigError for a driver that cannot be loaded."""
-    told = [description(name) for name in registry.names()]
-    rows = [(f"[{one['name']}]({one['name']}.md)", one["bus"], one["description"]) for one in told]
+    drivers = [description(name) for name in registry.names()]
+    rows = [(f"[{one['name']}]({one['name']}.md)", one["bus"], one["description"]) for one in drivers]
     index = "\n".join([_row(("driver", "bus", "what it is")), _row(["---"] * 3), *map(_row, rows)])
     return {
         "README.md": f"{NOTE}\n\n# Drivers\n\n{index}\n",
-        **{f"{one['name']}.md": page(one) for one in told},
+        **{f"{one['name']}.md": page(one) for one in drivers},
     }
 
 
-def page(told: Mapping[str, Any]) -> str:
+def page(driver: Mapping[str, Any]) -> str:
     """Markdown from `description` of `cli.drivers`."""
-    bus = "It needs no bus." if told["bus"] == "none" else f"It sits on a bus of kind `{told['bus']}`."
-    parts = [NOTE, f"# {told['name']}", told["description"], bus, f"```toml\n{told['example']}\n```"]
+    bus = "It needs no bus." if driver["bus"] == "none" else f"It sits on a bus of kind `{driver['bus']}`."
+    parts = [NOTE, f"# {driver['name']}", driver["description"], bus, f"```toml\n{driver['example']}\n```"]
     parts += [
         "## Options",
-        _table(("option", "type", "default", "what it does"), map(option_row, told["options"])),
+        _table(("option", "type", "default", "what it does"), map(option_row, driver["options"])),
     ]
-    for key, options in told["tables"].items():
+    for key, options in driver["tables"].items():
         parts += [f"Each of `{key}` has:"]
         parts += [_table(("option", "type", "default", "what it does"), map(option_row, options))]
     parts.append("## Points")
-    if told["points"]:
-        rows = map(point_row, told["points"])
+    if driver["points"]:
+        rows = map(point_row, driver["points"])
         parts.append(_table(("point", "type", "unit", "range", "what it is"), rows))
-    if told["points_as_configured"]:
+    if driver["points_as_configured"]:
         parts.append("Which points a device has depends on its options.")
-    if told["actions"]:
+    if driver["actions"]:
         parts.append("## Actions")
-    for action in told["actions"]:
+    for action in driver["actions"]:
         parts.append(f"`{action['name']}`: {action['description']}")
         if action["arguments"]:
             rows = map(point_row, action["arguments"])
             parts.append(_table(("argument", "type", "unit", "range", "what it is"), rows))
-    if told["simulator"]:
+    if driver["simulator"]:
         parts.append("With `--simulate` a simulated chip takes its place.")
     return "\n\n".join(parts) + "\n"
 

@@ -1,14 +1,16 @@
 """`invite`, `dashboard`: who else may call a private agent, and its page."""
 
 import argparse
-import asyncio
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from device_agent.account.credentials import key_and_source
-from device_agent.cli.common import Exit, network_of, print_json
+from device_agent.cli.common import Exit, network_of, print_json, said, with_account
 from device_agent.config import NetworkConfig
 from device_agent.errors import AgentError, ConfigError
+
+if TYPE_CHECKING:
+    from device_agent.account.service import Account
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -51,8 +53,6 @@ def _name(args: argparse.Namespace) -> tuple[str, NetworkConfig]:
 
 
 def run_invite(args: argparse.Namespace) -> int:
-    from device_agent.account.service import account
-
     name, network = _name(args)
     key, _, _ = key_and_source(network)
     if args.list or args.revoke:
@@ -60,63 +60,44 @@ def run_invite(args: argparse.Namespace) -> int:
     # That an empty body asks for a link alone is not stated by the public documents: unverified.
     whom = {} if args.link else {"email": args.email} if args.email else {"targetOrgSlug": args.org}
 
-    async def ask() -> dict[str, Any]:
-        async with account(network, key) as service:
-            return await service.invite(name, whom)
-
-    told = asyncio.run(ask())
+    answer = with_account(network, key, lambda service: service.invite(name, whom))
     if args.json:
-        print_json({"agent": name, **whom, **told})
+        print_json({"agent": name, **whom, **answer})
         return Exit.DONE
     # No mail was sent: then the link is the invitation.
-    mailed = "" if told.get("notified") == 0 else "; the network tells them"
-    if args.link and "inviteUrl" not in told:
+    mailed = "" if answer.get("notified") == 0 else "; the network tells them"
+    if args.link and "inviteUrl" not in answer:
         raise AgentError(f"the network made no link for {name}: invite by --email or --org")
     if not args.link:
         print(f"{args.email or args.org} is invited to {name}{mailed}")
-    if "inviteUrl" in told:
-        print(f"the link to pass on: {told['inviteUrl']}")
+    if "inviteUrl" in answer:
+        print(f"the link to pass on: {answer['inviteUrl']}")
     return Exit.DONE
 
 
 def _access(args: argparse.Namespace, name: str, network: NetworkConfig, key: str) -> int:
     """`--list` and `--revoke`."""
-    from device_agent.account.service import account
-
-    async def ask() -> dict[str, Any]:
-        async with account(network, key) as service:
-            if args.revoke:
-                await service.revoke(name, args.revoke)
-                return {"agent": name, "revoked": args.revoke}
-            return {"agent": name, **await service.access(name)}
-
-    told = asyncio.run(ask())
+    if args.revoke:
+        with_account(network, key, lambda service: service.revoke(name, args.revoke))
+        return said(args, {"agent": name, "revoked": args.revoke}, f"{args.revoke} may no longer call {name}")
+    access = with_account(network, key, lambda service: service.access(name))
     if args.json:
-        print_json(told)
-    elif args.revoke:
-        print(f"{args.revoke} may no longer call {name}")
+        print_json({"agent": name, **access})
     else:
-        for one in told["grants"]:
+        for one in access["grants"]:
             print(f"may call  {one['id']}  {one['who']}  since {one['since']}")
-        for one in told["invitations"]:
+        for one in access["invitations"]:
             print(f"invited   {one['id']}  {one['who']}  until {one['until']}")
-        if not told["grants"] and not told["invitations"]:
+        if not access["grants"] and not access["invitations"]:
             print(f"nobody is invited to {name}")
     return Exit.DONE
 
 
 def run_dashboard(args: argparse.Namespace) -> int:
-    from device_agent.account.service import account
-
     name, network = _name(args)
 
-    async def ask() -> str:
-        async with account(network, "") as service:
-            return service.page(name)
+    async def page(service: "Account") -> str:
+        return service.page(name)
 
-    url = asyncio.run(ask())
-    if args.json:
-        print_json({"agent": name, "url": url})
-    else:
-        print(url)
-    return Exit.DONE
+    url = with_account(network, "", page)
+    return said(args, {"agent": name, "url": url}, url)

@@ -10,23 +10,12 @@ import tty
 from collections.abc import Sequence
 from typing import Any, Self
 
-from device_agent.cli.common import colour
+from device_agent.cli.common import STYLES, colour
 
 Span = tuple[str, str]
 """Text and its styles, such as "bold green"; no style is ""."""
 Line = Sequence[Span]
 
-_STYLES = {
-    "bold": "1",
-    "dim": "2",
-    "reverse": "7",
-    "red": "31",
-    "green": "32",
-    "yellow": "33",
-    "blue": "34",
-    "magenta": "35",
-    "cyan": "36",
-}
 _ASCII = str.maketrans("▁▂▃▄▅▆▇█─▶◀●○✕│·°³µ…", "_.-~=+*#->" + "<*ox|. 3u.")
 # Whole frames at once, where the terminal knows how (others ignore it).
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
@@ -79,7 +68,7 @@ class Screen:
         for text, style in line:
             text = text[:room] if self._utf8 else text[:room].translate(_ASCII)
             room -= len(text)
-            codes = ";".join(_STYLES[word] for word in style.split())
+            codes = ";".join(STYLES[word] for word in style.split())
             parts.append(f"\x1b[{codes}m{text}\x1b[0m" if codes and self._colour else text)
         return "".join(parts)
 

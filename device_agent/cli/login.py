@@ -4,14 +4,13 @@ The daemon does not use it: its key is a systemd credential, $BLOCKS_API_KEY or 
 """
 
 import argparse
-import asyncio
 import getpass
 import sys
 from pathlib import Path
 from typing import Any
 
 from device_agent.account.credentials import Credentials, credentials_path, is_key, key_and_source, save
-from device_agent.cli.common import Exit, network_of, print_json
+from device_agent.cli.common import Exit, network_of, print_json, said, with_account
 from device_agent.config import NetworkConfig
 from device_agent.errors import AgentError, ConfigError, Rejected
 
@@ -42,7 +41,7 @@ def run_login(args: argparse.Namespace) -> int:
     key = _key(args)
     if not is_key(key):
         raise ConfigError("this is no API key: one word of printable characters is expected, such as bk_…")
-    context = {} if args.no_check else asyncio.run(_context(network, key))
+    context = {} if args.no_check else _context(network, key)
     login = Credentials(key, str(context.get("orgId", "")), str(context.get("orgName", "")))
     path = credentials_path()
     try:
@@ -51,12 +50,9 @@ def run_login(args: argparse.Namespace) -> int:
         raise AgentError(
             f"{path} cannot be written ({error.strerror}): set $XDG_CONFIG_HOME to a folder of yours"
         ) from error
-    if args.json:
-        print_json({"file": str(path), "checked": bool(context), **context})
-    else:
-        whose = f" of {login.org_name or login.org_id}" if context else ", not checked"
-        print(f"logged in with key {masked(key)}{whose}; stored in {path}")
-    return Exit.DONE
+    whose = f" of {login.org_name or login.org_id}" if context else ", not checked"
+    sentence = f"logged in with key {masked(key)}{whose}; stored in {path}"
+    return said(args, {"file": str(path), "checked": bool(context), **context}, sentence)
 
 
 def _key(args: argparse.Namespace) -> str:
@@ -72,13 +68,10 @@ def _key(args: argparse.Namespace) -> str:
     return getpass.getpass("API key: ").strip()
 
 
-async def _context(network: NetworkConfig, key: str) -> dict[str, str | int]:
+def _context(network: NetworkConfig, key: str) -> dict[str, str | int]:
     """Whose key it is. Only a key that is refused is not stored; a service that cannot say is no reason."""
-    from device_agent.account.service import account
-
     try:
-        async with account(network, key) as service:
-            return await service.context()
+        return with_account(network, key, lambda service: service.context())
     except Rejected:
         raise Rejected("not_allowed", "the network refuses this API key; nothing was stored") from None
     except AgentError as error:
@@ -95,36 +88,26 @@ def run_logout(args: argparse.Namespace) -> int:
         found = False
     except OSError as error:
         raise AgentError(f"{path} cannot be removed ({error.strerror})") from error
-    if args.json:
-        print_json({"file": str(path), "removed": found})
-    elif found:
-        print(f"{path} removed; the key itself is valid until you revoke it on the dashboard")
-    else:
-        print("nobody was logged in")
-    return Exit.DONE
+    text = f"{path} removed; the key itself is valid until you revoke it on the dashboard"
+    return said(args, {"file": str(path), "removed": found}, text if found else "nobody was logged in")
 
 
 def run_whoami(args: argparse.Namespace) -> int:
-    from device_agent.account.service import account
-
     _, network = network_of(args)
     key, source, login = key_and_source(network)
 
-    async def ask() -> dict[str, str | int]:
-        async with account(network, key) as service:
-            return await service.context()
-
-    told: dict[str, Any] = {"key": masked(key), "source": source, **asyncio.run(ask())}
+    context = with_account(network, key, lambda service: service.context())
+    account: dict[str, Any] = {"key": masked(key), "source": source, **context}
     if login is not None and login.expires_at:
-        told["expiresAt"] = login.expires_at
+        account["expiresAt"] = login.expires_at
     if args.json:
-        print_json(told)
+        print_json(account)
         return Exit.DONE
     names = {"orgName": "organisation", "orgId": "its id", "agentCount": "agents", "key": "key"}
     names |= {"source": "key from", "expiresAt": "valid until"}
     for name, title in names.items():
-        if name in told:
-            print(f"{title:<13}{told[name]}")
+        if name in account:
+            print(f"{title:<13}{account[name]}")
     return Exit.DONE
 
 

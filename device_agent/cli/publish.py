@@ -4,17 +4,14 @@ import argparse
 import asyncio
 import sys
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from device_agent.account import publication
 from device_agent.account.credentials import key_and_source
 from device_agent.account.publication import Terms
-from device_agent.cli.common import Exit, config_path, print_json, refused, styled
+from device_agent.cli.common import Exit, config_path, refused, said, styled, with_account
 from device_agent.config import Config, load
 from device_agent.errors import AgentError
-
-if TYPE_CHECKING:
-    from device_agent.account.service import Account
 
 CHANGES_SHOWN = 30
 
@@ -110,11 +107,11 @@ async def _publish(
         done: dict[str, Any] = {"agent": config.agent.name, "new": there is None, "changes": changes}
         # The network does not tell the present price, so one that is configured is always sent.
         if args.dry_run or (not changes and terms.billing_mode == "free"):
-            return _said(args, {**done, "published": False}, "" if args.dry_run else "nothing to publish")
+            return said(args, {**done, "published": False}, "" if args.dry_run else "nothing to publish")
         if (code := refused(f"Publish {config.agent.name}?", yes=args.yes)) is not None:
             return code
         url = await service.publish(publication.body(made, terms))
-        return _said(args, {**done, "published": True, "url": url}, f"published: {url}")
+        return said(args, {**done, "published": True, "url": url}, f"published: {url}")
 
 
 def _changes(there: dict[str, Any] | None, made: dict[str, Any], terms: Terms) -> list[str]:
@@ -167,14 +164,6 @@ def _prices(terms: Terms) -> str:
     return f": {', '.join(parts)}" if parts else ""
 
 
-def _said(args: argparse.Namespace, done: dict[str, Any], sentence: str) -> int:
-    if args.json:
-        print_json(done)
-    elif sentence:
-        print(sentence)
-    return Exit.DONE
-
-
 # -- unpublish ----------------------------------------------------------------------------------------------
 
 
@@ -186,15 +175,5 @@ def run_unpublish(args: argparse.Namespace) -> int:
     if (code := refused(question, yes=args.yes)) is not None:
         return code
 
-    async def delete(service: "Account") -> None:
-        await service.unpublish(name)
-
-    asyncio.run(_with_account(config, key, delete))
-    return _said(args, {"agent": name, "deleted": True}, f"{name} is deleted from the registry")
-
-
-async def _with_account(config: Config, key: str, act: Any) -> None:
-    from device_agent.account.service import account
-
-    async with account(config.network, key) as service:
-        await act(service)
+    with_account(config.network, key, lambda service: service.unpublish(name))
+    return said(args, {"agent": name, "deleted": True}, f"{name} is deleted from the registry")

@@ -161,12 +161,12 @@ def _control(event: Mapping[str, Any]) -> str:
 
 def _delegation(event: Mapping[str, Any]) -> str:
     """A delegation: its state, its answer or error, and the result of its command."""
-    told = f"{clean(event.get('delegation'), 64)} {clean(event.get('state'), 20)}"
-    said = event.get("answer") or mapping(event.get("error")).get("message") or event.get("cause") or ""
-    told += f": {clean(said)}" if said else ""
+    text = f"{clean(event.get('delegation'), 64)} {clean(event.get('state'), 20)}"
+    message = event.get("answer") or mapping(event.get("error")).get("message") or event.get("cause") or ""
+    text += f": {clean(message)}" if message else ""
     if event.get("command"):
-        told += f" [{clean(event['command'], 64)}: {ack_text(mapping(event.get('ack')))}]"
-    return told
+        text += f" [{clean(event['command'], 64)}: {ack_text(mapping(event.get('ack')))}]"
+    return text
 
 
 def _because(reason: object) -> str:

@@ -78,8 +78,8 @@ def _line(status: Mapping[str, Any] | None) -> str:
     link = status["link"]["state"] if status["link"]["up"] else "link down"
     parts = [f"{link}, {status['outbox']['events']} waiting, {len(status['sessions'])} sessions"]
     for device in status["devices"]:
-        told = _values(device) if device["state"] == "online" else device["state"]
-        parts.append(f"{device['device']}: {told or device['state']}")
+        values = _values(device) if device["state"] == "online" else device["state"]
+        parts.append(f"{device['device']}: {values or device['state']}")
     return " | ".join(parts)
 
 
@@ -167,16 +167,19 @@ def _buses(buses: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
 _PHASES = {"waiting": "to be sent", "asked": "waits for the answer", "open": "until it ends"}
 
 
-def _delegation(told: Mapping[str, Any]) -> list[Span]:
-    """One line: where it stands, and the newest that was heard."""
-    last, state = told.get("last", {}), told["state"]
+def _delegation(delegation: Mapping[str, Any]) -> list[Span]:
+    """One line: its state, and the newest answer, error and command."""
+    last, state = delegation.get("last", {}), delegation["state"]
     shown = _PHASES.get(state, state)
-    line: list[Span] = [(f"asks     {told['delegation']}  ", ""), (shown, "" if state == "idle" else "cyan")]
-    parts = [f"{told['asked_today']} of {told['max_per_day']} today"]
-    if "may_ask_in_s" in told:
-        parts.append(f"again in {told['may_ask_in_s']} s")
-    if "trouble" in told:
-        line.append((f" ({clean(told['trouble'], 100)})", "yellow"))
+    line: list[Span] = [
+        (f"asks     {delegation['delegation']}  ", ""),
+        (shown, "" if state == "idle" else "cyan"),
+    ]
+    parts = [f"{delegation['asked_today']} of {delegation['max_per_day']} today"]
+    if "may_ask_in_s" in delegation:
+        parts.append(f"again in {delegation['may_ask_in_s']} s")
+    if "trouble" in delegation:
+        line.append((f" ({clean(delegation['trouble'], 100)})", "yellow"))
     if last:
         said = last.get("answer") or last.get("error", {}).get("message", "")
         parts.append(f"{last['state']}{': ' if said else ''}{clean(said, 60)}")

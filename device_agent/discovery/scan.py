@@ -29,9 +29,9 @@ LOOPBACK = ("0100007F", "00000000", "0" * 32, "00000000000000000000000001000000"
 def board_model(system: System) -> str:
     """The board's model, such as "Raspberry Pi 4 Model B Rev 1.4"."""
     model = system.text(f"{DEVICE_TREE}/model")
-    told = re.search(r"^Model\s*:\s*(.+)$", system.text("/proc/cpuinfo"), re.MULTILINE)
-    if model or told:
-        return model or (told[1].strip() if told else "")
+    found = re.search(r"^Model\s*:\s*(.+)$", system.text("/proc/cpuinfo"), re.MULTILINE)
+    if model or found:
+        return model or (found[1].strip() if found else "")
     parts = (system.text(f"/sys/class/dmi/id/{part}") for part in ("sys_vendor", "product_name"))
     return " ".join(filter(None, parts))
 

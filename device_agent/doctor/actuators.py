@@ -44,12 +44,12 @@ def questions(config: Config) -> list[SafetyQuestion]:
         kind = bus.kind if bus is not None else "none"
         claims = [claim for claim in config.drivers[device].claims(options) if claim != "port"]
         place = ", ".join(claims) or f"bus {options.bus}"
-        told = _TOLD.get(kind)
-        if told is None:
+        template = _QUESTIONS.get(kind)
+        if template is None:
             continue
         values = ", ".join(f"{point} = {json.dumps(value)}" for point, value in safe.items())
         level = _level(safe, options) if kind == "gpio" else ""
-        text, why, remedy = (part.format(place=place, values=values, level=level) for part in told)
+        text, why, remedy = (part.format(place=place, values=values, level=level) for part in template)
         remedy = RESISTORS.get(level, remedy) if kind == "gpio" else remedy
         about = json.dumps([device, kind, options.bus, place, values, level, text], sort_keys=True)
         asked.append(
@@ -69,7 +69,7 @@ def _level(safe: Mapping[str, Any], options: Any) -> str:
 
 RESISTORS = {"low": "10 kOhm from the pin to ground", "high": "10 kOhm from the pin to 3.3 V"}
 
-_TOLD = {
+_QUESTIONS = {
     "gpio": (
         "Does a resistor hold {place} at its {level} level while nobody drives the pin?",
         "while the board boots, after a kernel panic and without power nobody drives the pin: it floats",
@@ -103,13 +103,13 @@ def check(config: Config, ask: Ask | None) -> Iterator[Finding]:
     """A finding for each question. `ask` puts those without an answer to a person; None: no terminal."""
     path = config.state.directory / FILE
     answers = load(path)
-    given = False
+    changed = False
     for question in questions(config):
         answer = answers.get(question.key)
         if answer is not True and ask is not None:
-            told = ask(f"devices.{question.device}: {question.text}")
-            if told is not None:
-                answers[question.key], answer, given = told, told, True
+            said = ask(f"devices.{question.device}: {question.text}")
+            if said is not None:
+                answers[question.key], answer, changed = said, said, True
         where = f"devices.{question.device}"
         if answer is True:
             yield ok(f"you said yes: {question.text}", where)
@@ -117,7 +117,7 @@ def check(config: Config, ask: Ask | None) -> Iterator[Finding]:
             yield Finding("problem", f"you said no: {question.text}", where, question.why, question.remedy)
         else:
             yield Finding("question", question.text, where, question.why, question.remedy)
-    if given and not save(path, answers):
+    if changed and not save(path, answers):
         why = "the same will be asked again"
         remedy = "run device-agent doctor as the user of the daemon, or with sudo"
         yield Finding("note", "the answers could not be kept", str(path), why, remedy)

@@ -24,24 +24,13 @@ if TYPE_CHECKING:
         SpiChip,
     )
 
-_HOME = {
-    "Board": "device_agent.testing.board",
-    "SteppedClock": "device_agent.testing.board",
-    "ensure_board": "device_agent.testing.board",
-    "open_handle": "device_agent.testing.board",
-    "check_driver": "device_agent.testing.check",
-    "Chip": "device_agent.testing.chips",
-    "Drive": "device_agent.testing.chips",
-    "GpioChip": "device_agent.testing.chips",
-    "I2cChip": "device_agent.testing.chips",
-    "MqttChip": "device_agent.testing.chips",
-    "Nack": "device_agent.testing.chips",
-    "OneWireChip": "device_agent.testing.chips",
-    "Publication": "device_agent.testing.chips",
-    "Quantity": "device_agent.testing.chips",
-    "RegisterChip": "device_agent.testing.chips",
-    "SerialChip": "device_agent.testing.chips",
-    "SpiChip": "device_agent.testing.chips",
+# All others are in `chips`.
+_MODULES = {
+    "Board": "board",
+    "SteppedClock": "board",
+    "check_driver": "check",
+    "ensure_board": "board",
+    "open_handle": "board",
 }
 
 __all__ = [
@@ -66,6 +55,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'chips')}"), name)

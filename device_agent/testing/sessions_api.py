@@ -262,9 +262,9 @@ class FakeSessionsApi(FakeSessions):
 
     def _follow_up(self, session: FakeSession, base: str, body: dict[str, Any]) -> dict[str, Any]:
         number = self.say(session, _text(body))
-        told = session.messages[number - 1].shown(session.id, session.thread)
+        message = session.messages[number - 1].shown(session.id, session.thread)
         return self._led_away(
-            {**told, "_links": {"final_message": {"href": final_link(session, base, number)}}}
+            {**message, "_links": {"final_message": {"href": final_link(session, base, number)}}}
         )
 
     def _led_away(self, body: dict[str, Any]) -> dict[str, Any]:

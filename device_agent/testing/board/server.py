@@ -1,7 +1,6 @@
 """A board behind a Unix socket: one thread for each client, since a call may be stuck for a minute."""
 
 import contextlib
-import os
 import select
 import socket
 import threading
@@ -34,6 +33,7 @@ class BoardServer:
         self._clients: set[_Client] = set()
         self._users = 0
         self._used = False
+        self._closed = False
         self._thread = threading.Thread(target=self._accept, name="board-accept", daemon=True)
         self._thread.start()
 
@@ -45,7 +45,11 @@ class BoardServer:
 
     def close(self) -> None:
         """End every client, give the socket's name back. May be called twice."""
-        self._socket.stop()
+        if self._closed:
+            return
+        self._closed = True
+        self.path.unlink(missing_ok=True)
+        self._socket.shutdown(socket.SHUT_RDWR)  # `accept` fails from now on
         self._thread.join()
         self._socket.close()
         with self._changed:
@@ -62,7 +66,11 @@ class BoardServer:
             self._changed.wait_for(lambda: self._users == 0)
 
     def _accept(self) -> None:
-        while (connection := self._socket.accept()) is not None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
             client = _Client(self, connection)
             with self._changed:
                 self._clients.add(client)
@@ -158,44 +166,14 @@ class _Client:
                 self._frames.send((chunks, mailbox.take_lost()))
 
 
-class _ListeningSocket:
-    """The listening socket, with a descriptor beside it that ends the waiting for clients."""
-
-    def __init__(self, sock: socket.socket, path: Path) -> None:
-        self._socket = sock
-        self._path = path
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
-        self._open = True
-
-    def accept(self) -> socket.socket | None:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        poll.register(self._stop, select.POLLIN)
-        if any(fd == self._stop for fd, _ in poll.poll()):
-            return None
-        return self._socket.accept()[0]
-
-    def stop(self) -> None:
-        """`accept` returns None from now on."""
-        if self._open:
-            self._path.unlink(missing_ok=True)
-            os.eventfd_write(self._stop, 1)
-
-    def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._socket.close()
-            os.close(self._stop)
-
-
-def _bound(path: Path) -> _ListeningSocket:
+def _bound(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _bind(sock, path)
     except BaseException:
         sock.close()
         raise
-    return _ListeningSocket(sock, path)
+    return sock
 
 
 def _bind(sock: socket.socket, path: Path) -> None:

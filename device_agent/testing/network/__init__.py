@@ -27,21 +27,13 @@ __all__ = [
     "serve",
 ]
 
-_HOME = {
-    "AdminClient": "hosting",
-    "DevNetwork": "server",
-    "NetworkProcess": "hosting",
-    "NetworkThread": "hosting",
-    "Settings": "settings",
-    "TokenLifetimes": "settings",
-    "serve": "hosting",
-}
+_MODULES = {"DevNetwork": "server", "Settings": "settings", "TokenLifetimes": "settings"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is used: the server and its libraries cost nothing until then."""
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'hosting')}"), name)

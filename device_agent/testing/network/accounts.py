@@ -18,6 +18,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import cbor2
+
 from device_agent.testing.network.http import access_denied, backend_error
 from device_agent.testing.network.settings import Settings
 
@@ -266,36 +268,15 @@ def encode(
 ) -> str:
     """The token text; ``expires_at_s`` is epoch seconds."""
     ttl_minutes = max(1, math.ceil(ttl_s / 60))
-    empty: dict[str, int] = {}
+    empty: dict[bytes, Any] = {b"grp": {}, b"usr": {}, b"spc": {}, b"uuid": {}}
     value = {
-        "v": 2,
-        "t": int(expires_at_s - 60 * ttl_minutes),
-        "ttl": ttl_minutes,
-        "res": {"chan": channels, "grp": empty, "usr": empty, "spc": empty, "uuid": empty},
-        "pat": {"chan": patterns, "grp": empty, "usr": empty, "spc": empty, "uuid": empty},
-        "meta": meta,
-        "sig": secrets.token_bytes(32),
+        b"v": 2,
+        b"t": int(expires_at_s - 60 * ttl_minutes),
+        b"ttl": ttl_minutes,
+        b"res": {b"chan": {name.encode(): bits for name, bits in channels.items()}, **empty},
+        b"pat": {b"chan": {name.encode(): bits for name, bits in patterns.items()}, **empty},
+        b"meta": {name.encode(): value for name, value in meta.items()},
+        b"sig": secrets.token_bytes(32),
     }
     # Padding is kept: the client decodes without restoring it.
-    return base64.urlsafe_b64encode(_cbor(value)).decode()
-
-
-def _cbor(value: Any) -> bytes:
-    """CBOR (RFC 8949) of the few types that a token holds; keys go out as byte strings."""
-    if isinstance(value, dict):
-        items = b"".join(_cbor(key.encode()) + _cbor(item) for key, item in value.items())
-        return _head(5, len(value)) + items
-    if isinstance(value, bytes):
-        return _head(2, len(value)) + value
-    if isinstance(value, str):
-        return _head(3, len(text := value.encode())) + text
-    return _head(0, int(value)) if value >= 0 else _head(1, -1 - int(value))
-
-
-def _head(major: int, number: int) -> bytes:
-    if number < 24:
-        return bytes([major << 5 | number])
-    for code, size in ((24, 1), (25, 2), (26, 4), (27, 8)):
-        if number < 1 << (8 * size):
-            return bytes([major << 5 | code]) + number.to_bytes(size, "big")
-    raise ValueError(f"{number} has no CBOR head")
+    return base64.urlsafe_b64encode(cbor2.dumps(value)).decode()
