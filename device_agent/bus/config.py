@@ -5,15 +5,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class _Table(BaseModel):
+class _BusTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class _BusConfig(_Table):
+class _BusConfig(_BusTable):
     timeout_s: float = Field(2.0, ge=0.05, le=30, description="Longest time one job may take on this bus.")
 
 
-class PowerConfig(_Table):
+class PowerConfig(_BusTable):
     """A GPIO line that switches the supply of what sits on a bus. Wire it so that undriven means on."""
 
     bus: str = Field(description='A bus of kind "gpio".')
@@ -22,7 +22,7 @@ class PowerConfig(_Table):
     off_s: float = Field(1.0, ge=0.05, le=60, description="How long the supply is taken away.")
 
 
-class ClearConfig(_Table):
+class ClearConfig(_BusTable):
     """The GPIO lines behind an I2C bus, by which a chip that holds SDA is clocked free."""
 
     bus: str = Field(description='A bus of kind "gpio".')
@@ -57,7 +57,7 @@ class GpioBusConfig(_BusConfig):
     )
 
 
-class UsbIdentity(_Table):
+class UsbIdentity(_BusTable):
     """A USB adapter, by its identity instead of the number of its node."""
 
     vid: int = Field(ge=0, le=0xFFFF)

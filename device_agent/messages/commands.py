@@ -17,11 +17,11 @@ Name = Annotated[str, Field(min_length=1, max_length=64)]
 CommandId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Message(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class _Command(_Message):
+class _Command(_StrictModel):
     id: CommandId
     device: Name
     ttl_ms: int = Field(5000, ge=0, le=86_400_000)
@@ -63,19 +63,19 @@ class Do(_Command):
     _check = field_validator("args")(_plain)
 
 
-class Pause(_Message):
+class Pause(_StrictModel):
     """Send no readings until `resume`."""
 
     kind: Literal["pause"]
 
 
-class Resume(_Message):
+class Resume(_StrictModel):
     """Send readings again."""
 
     kind: Literal["resume"]
 
 
-class Rate(_Message):
+class Rate(_StrictModel):
     """How often, and from which change on, readings of a device (of all, without one) are wanted."""
 
     kind: Literal["rate"]
@@ -85,21 +85,21 @@ class Rate(_Message):
     dead_band: float | int | None = Field(None, ge=0)
 
 
-class Select(_Message):
+class Select(_StrictModel):
     """Only these devices' readings are wanted."""
 
     kind: Literal["select"]
     devices: list[Name] = Field(max_length=256)
 
 
-class Replay(_Message):
+class Replay(_StrictModel):
     """Send again what is still there, from this number on."""
 
     kind: Literal["replay"]
     from_seq: int = Field(ge=1, le=2**53)
 
 
-class Stop(_Message):
+class Stop(_StrictModel):
     """The emergency stop: everything to safe, and nothing moves until it is released at the device."""
 
     kind: Literal["stop"]
