@@ -7,7 +7,7 @@ readings a minute is recorded as mean, minimum and maximum of each second.
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
@@ -148,7 +148,7 @@ class HistoryRecorder(ReadingSubscriber):
             self._pack_here(_aggregated(device, list(group)) for _, group in groupby(blocks, _frame))
         while len(self._unwritten) > UNWRITTEN_MAX:
             self.lost += self._unwritten.popleft().readings
-        if self._unwritten and self._tried(lambda file: file.append(list(self._unwritten))):
+        if self._unwritten and self._try(lambda file: file.append(list(self._unwritten))):
             self._unwritten.clear()
 
     def _pack_here(self, blocks: Iterable[HistoryBlock]) -> None:
@@ -165,10 +165,10 @@ class HistoryRecorder(ReadingSubscriber):
         if self._file is None or not self._clock.is_set():
             return False
         more: list[bool] = []
-        self._tried(lambda file: more.append(file.thin(self._clock.now_ms())))
+        self._try(lambda file: more.append(file.thin(self._clock.now_ms())))
         return more == [True]
 
-    def _tried(self, work: Any) -> bool:
+    def _try(self, work: Callable[[HistoryFile], object]) -> bool:
         """Do this on the file; whether it worked. A damaged file is set aside and begun anew."""
         try:
             if self._file is None:

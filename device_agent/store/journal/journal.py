@@ -70,11 +70,11 @@ class Journal:
         self._runtime_folder = runtime_folder or path.parent
         self._fallback = CommandFallback(self._runtime_folder / "journal.log")
         self._copy: Path | None = None
-        self._blind = False
+        self._past_unknown = False
         self._now_ms = now_ms or SystemClock().now_ms
         self._thread = thread
         self._db: sqlite3.Connection | None = None
-        self._tasks: OrderedDict[str, bool] = OrderedDict()
+        self._tasks: OrderedDict[str, None] = OrderedDict()
         self._commands: OrderedDict[tuple[str, str], Ack | None] = OrderedDict()
         self._waiting: dict[tuple[str, str], asyncio.Future[Ack]] = {}
         self._chain = hash_chain.HashChain()
@@ -123,8 +123,8 @@ class Journal:
                     "journal_not_written", file=str(self._path), error=str(error), until_the_end=str(copy)
                 )
                 return db
-        # Which commands were carried out before is not known: none is carried out now.
-        self._blind = True
+        # It is not known which commands were carried out before: none is carried out now.
+        self._past_unknown = True
         log.error("journal_not_written", file=str(self._path), error=str(error), until_the_end="memory")
         return self._connect(Path(":memory:"))
 
@@ -181,8 +181,8 @@ class Journal:
     def _read_all(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._job(self._trim)
-        rows = db.execute("SELECT id, ended_ms FROM task ORDER BY rowid DESC LIMIT ?", (TASKS_MAX,))
-        self._tasks = OrderedDict((id_, ended is not None) for id_, ended in reversed(rows.fetchall()))
+        rows = db.execute("SELECT id FROM task ORDER BY rowid DESC LIMIT ?", (TASKS_MAX,))
+        self._tasks = OrderedDict((id_, None) for (id_,) in reversed(rows.fetchall()))
         rows = db.execute("SELECT caller, id, ack FROM command ORDER BY rowid DESC LIMIT ?", (COMMANDS_MAX,))
         for caller, id_, ack in reversed(rows.fetchall()):
             self._commands[(caller, id_)] = _ack(ack)
@@ -233,7 +233,7 @@ class Journal:
 
     def begin_task(self, start: StartTask, now_ms: int) -> None:
         self._count()
-        self._tasks[start.task_id] = False
+        self._tasks[start.task_id] = None
         if len(self._tasks) > TASKS_MAX:
             self._tasks.popitem(last=False)
         blob = msgpack.packb(asdict(start))
@@ -247,7 +247,6 @@ class Journal:
         self._later("UPDATE task SET session = ? WHERE id = ?", (msgpack.packb(dict(session)), task_id))
 
     def end_task(self, task_id: str, now_ms: int) -> None:
-        self._tasks[task_id] = True
         self._later(
             "UPDATE task SET ended_ms = ?, start = NULL, session = NULL WHERE id = ?", (now_ms, task_id)
         )
@@ -306,12 +305,12 @@ class Journal:
             self._job(self._catch_up)
             return True
         small = row._replace(what=msgpack.packb({"device": msgpack.unpackb(row.what).get("device", "")}))
-        return self._fallback.add(small) and not self._blind
+        return self._fallback.add(small) and not self._past_unknown
 
     @property
     def _durable(self) -> bool:
         """Whether the next process will read what is written."""
-        return self._copy is None and not self._blind
+        return self._copy is None and not self._past_unknown
 
     def _catch_up(self, db: sqlite3.Connection) -> None:
         """Write the rows that the disk refused before; a copy gets them too, but ends with this process."""
