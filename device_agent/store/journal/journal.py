@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import structlog
@@ -50,6 +50,21 @@ TASKS_MAX = 20_000
 COMMANDS_MAX = 50_000
 NEWEST_KEPT = 1000
 TRIM_EVERY = 1000
+
+
+class UnfinishedTask(NamedTuple):
+    """A task that was running when the last process ended, with what `note_session` stored for it."""
+
+    start: StartTask
+    session: dict[str, Any]
+
+
+class UnfinishedCommand(NamedTuple):
+    """A command that an earlier process began and never answered. `what` is as in `begin_command`."""
+
+    caller: str
+    id: str
+    what: dict[str, Any]
 
 
 class Journal:
@@ -251,14 +266,17 @@ class Journal:
             "UPDATE task SET ended_ms = ?, start = NULL, session = NULL WHERE id = ?", (now_ms, task_id)
         )
 
-    async def unfinished_tasks(self) -> list[tuple[StartTask, dict[str, Any]]]:
-        """Tasks that were running when the last process ended, oldest first."""
+    async def unfinished_tasks(self) -> list[UnfinishedTask]:
+        """Oldest first."""
         rows = await self._thread.run(
             lambda: self._execute(
                 "SELECT start, session FROM task WHERE ended_ms IS NULL AND start IS NOT NULL ORDER BY rowid"
             )
         )
-        return [(_start(msgpack.unpackb(a)), msgpack.unpackb(b) if b else {}) for a, b in rows]
+        return [
+            UnfinishedTask(_start(msgpack.unpackb(start)), msgpack.unpackb(session) if session else {})
+            for start, session in rows
+        ]
 
     # -- commands ----------------------------------------
 
@@ -330,8 +348,8 @@ class Journal:
         row = CommandRow(caller, ack.id, now_ms, msgpack.packb({}), msgpack.packb(ack.members()))
         self._thread.later(lambda: self._write_command(_ANSWERED, row))
 
-    async def unfinished_commands(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Commands that began in an earlier process and were never answered: (caller, id, what)."""
+    async def unfinished_commands(self) -> list[UnfinishedCommand]:
+        """Those of earlier processes; of rows in the fallback `what` has the device only."""
 
         def read() -> dict[tuple[str, str], bytes]:
             rows = self._execute("SELECT caller, id, what FROM command WHERE ack IS NULL")
@@ -341,7 +359,9 @@ class Journal:
 
         found = await self._thread.run(read)
         return [
-            (*key, msgpack.unpackb(what)) for key, what in found.items() if self._commands.get(key) is None
+            UnfinishedCommand(*key, msgpack.unpackb(what))
+            for key, what in found.items()
+            if self._commands.get(key) is None
         ]
 
     # -- actuations ----------------------------------------
