@@ -239,8 +239,9 @@ class Device:
             self.emit(await self._read_patiently(driver))
             period_s = self.fastest_s or 10.0
             now_s = self._clock.monotonic_s()
-            # Readings that were missed are not made up for: one now, then at the same times as before.
-            next_s = max(next_s + period_s, now_s)
+            # Readings that were missed are not made up for: one now, then at the same times as before. One
+            # that came early, because a session asked for a shorter period, begins that period.
+            next_s = min(max(next_s + period_s, now_s), now_s + period_s)
             await self._pause(next_s - now_s)
 
     async def _pause(self, delay_s: float) -> None:

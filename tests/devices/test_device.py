@@ -1,0 +1,162 @@
+"""A device's states and what it reports of them, its period, and the hooks around an actuator."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+import pytest
+from support.waiting import until_async
+
+from device_agent.bus.core import Bus, NoBus
+from device_agent.clock import SystemClock
+from device_agent.devices.actuator_hooks import ActuatorHooks
+from device_agent.devices.device import FASTEST_S, READ_TRIES, Device
+from device_agent.driver import Actuator, ActuatorConfig, Driver, DriverConfig, Point, Sensor, Value
+from device_agent.errors import BusGone, DriverError, NoAnswer
+from device_agent.records import DeviceState, Reading, ReadingSubscriber, Status
+
+
+class Reports(ReadingSubscriber):
+    def __init__(self) -> None:
+        self.readings: list[Reading] = []
+        self.states: list[tuple[DeviceState, str]] = []
+
+    def on_reading(self, reading: Reading) -> None:
+        self.readings.append(reading)
+
+    def on_status(self, status: Status) -> None:
+        self.states.append((status.state, status.reason))
+
+
+class Gauge(Sensor[DriverConfig, NoBus]):
+    points = (Point("level"),)
+    default_every_s = 0.02
+    faults: ClassVar[list[Exception]] = []
+
+    def read(self) -> dict[str, Value]:
+        if self.faults:
+            raise self.faults.pop(0)
+        return {"level": 5.0}
+
+
+class Valve(Actuator[ActuatorConfig, NoBus]):
+    points = (Point("open", type="boolean", write=True),)
+
+    def open(self) -> None:
+        self.set_to: list[Mapping[str, Value]] = []
+
+    def write(self, values: Mapping[str, Value]) -> None:
+        self.set_to.append(values)
+
+
+class Steps(ActuatorHooks):
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def open(self, device: str, driver: Driver[Any, Any]) -> str:
+        driver.open()
+        self.steps.append("open")
+        return "recipes"
+
+    def opened(self, device: str, result: Any) -> None:
+        self.steps.append(f"opened with {result}")
+
+    async def closed(self, device: str) -> None:
+        self.steps.append("closed")
+
+
+@asynccontextmanager
+async def running(
+    driver: type[Driver[Any, Any]], config: DriverConfig, hooks: ActuatorHooks | None = None
+) -> AsyncIterator[tuple[Device, Reports]]:
+    Gauge.faults = []
+    bus, reports = Bus("bus", NoBus()), Reports()
+    await bus.open()
+    device = Device("it", driver, config, bus, SystemClock(), reports, hooks)
+    task = asyncio.create_task(device.run())
+    try:
+        await until_async(lambda: device.online)
+        yield device, reports
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await bus.close()
+        bus.stop()
+
+
+async def test_a_question_that_fails_is_repeated_before_the_device_is_lost() -> None:
+    async with running(Gauge, DriverConfig()) as (device, reports):
+        Gauge.faults = [NoAnswer("0x76")] * (READ_TRIES - 1)
+        await until_async(lambda: device.bus.retries_helped == 1)
+        assert reports.states == [(DeviceState.ONLINE, "")]
+        assert device.bus.retries == READ_TRIES - 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "state", "reason"),
+    [
+        ([NoAnswer("0x76")] * READ_TRIES, DeviceState.OFFLINE, "absent"),
+        ([DriverError("wrong id")], DeviceState.FAULT, "driver_error"),
+        ([ValueError("a bug")], DeviceState.FAULT, "driver_error"),
+    ],
+)
+async def test_lost_and_back_are_reported_once(
+    faults: list[Exception], state: DeviceState, reason: str
+) -> None:
+    async with running(Gauge, DriverConfig()) as (device, reports):
+        Gauge.faults = list(faults)
+        await until_async(lambda: len(reports.states) == 3)
+        assert reports.states == [(DeviceState.ONLINE, ""), (state, reason), (DeviceState.ONLINE, "")]
+        assert repr(device) == "<Device it online>"
+
+
+async def test_a_medium_that_is_gone_is_the_bus_s_failure_too() -> None:
+    async with running(Gauge, DriverConfig()) as (device, reports):
+        Gauge.faults = [BusGone("no adapter")]
+        await until_async(lambda: not device.online)
+        assert reports.states[-1] == (DeviceState.OFFLINE, "unplugged")
+        assert device.bus.state == "faulted"
+        assert repr(device) == "<Device it offline (unplugged: no adapter)>"
+        with pytest.raises(NoAnswer, match="no adapter"):
+            await device.read_now()
+
+
+async def test_the_period_is_the_shortest_that_anybody_asked_for() -> None:
+    async with running(Gauge, DriverConfig(every_s=60.0)) as (device, reports):
+        known = len(reports.readings)
+        device.demand("s1", 0.0)
+        device.demand("s2", 10.0)
+        assert device.fastest_s == FASTEST_S
+        await until_async(lambda: len(reports.readings) >= known + 2)
+        device.demand("s1", None)
+        assert device.fastest_s == 10.0
+        device.demand("s2", None)
+        assert device.fastest_s == 60.0
+
+
+async def test_hooks_are_called_around_an_actuator() -> None:
+    hooks = Steps()
+    async with running(Valve, ActuatorConfig(safe=False), hooks):
+        assert hooks.steps == ["open", "opened with recipes"]
+    assert hooks.steps[2:] == ["closed"]
+
+
+async def test_hooks_are_not_called_for_a_sensor() -> None:
+    hooks = Steps()
+    async with running(Gauge, DriverConfig(), hooks):
+        pass
+    assert hooks.steps == []
+
+
+async def test_a_write_is_reported_at_once_and_refused_on_the_bus_thread() -> None:
+    async with running(Valve, ActuatorConfig(safe=False)) as (device, reports):
+        assert await device.write({"open": True}, may_begin=lambda: None) == {}
+        assert reports.readings[-1].values == {"open": True}
+
+        def refuse() -> None:
+            raise DriverError("nothing may move")
+
+        with pytest.raises(DriverError, match="nothing may move"):
+            await device.write({"open": False}, may_begin=refuse)
+        assert reports.readings[-1].values == {"open": True}
