@@ -23,7 +23,7 @@ async def ended(bus: Bus) -> None:
     bus.stop()
 
 
-async def test_an_answer_in_the_moment_of_the_limit_is_an_answer() -> None:
+async def test_an_answer_exactly_at_the_limit_counts() -> None:
     """The loop is held up by something else, and finds the answer and the end of the limit together."""
     bus = await opened()
     done = threading.Event()
@@ -53,7 +53,7 @@ async def test_a_drivers_own_time_limit_is_the_drivers() -> None:
     await ended(bus)
 
 
-async def test_what_hangs_is_said_and_others_are_refused_at_once() -> None:
+async def test_a_hanging_call_faults_the_bus_and_others_are_refused_at_once() -> None:
     bus = await opened()
     let_go = threading.Event()
     with pytest.raises(BusTimeout):
@@ -83,7 +83,7 @@ async def test_a_job_that_came_too_late_never_begins() -> None:
     await ended(bus)
 
 
-async def test_what_hangs_is_known_although_nobody_waits_for_it_any_more() -> None:
+async def test_a_hanging_call_is_noticed_without_a_waiting_caller() -> None:
     """Its session was cancelled. Else the bus would be busy for ever, and no step be taken about it."""
     bus = await opened()
     begun, gate = threading.Event(), threading.Event()
@@ -111,7 +111,7 @@ async def test_what_hangs_is_known_although_nobody_waits_for_it_any_more() -> No
     await ended(bus)
 
 
-async def test_what_ends_in_time_although_nobody_waits_is_no_fault() -> None:
+async def test_a_call_that_ends_in_time_is_no_fault_without_a_waiting_caller() -> None:
     bus = await opened()
     begun, gate = threading.Event(), threading.Event()
 

@@ -68,7 +68,7 @@ def test_a_chip_is_clocked_free_with_as_many_pulses_as_it_takes(pulses: int) -> 
         (HeldLines(0, clock_held=True), r"SCL \(line 3\) is held low"),
     ],
 )
-def test_lines_that_stay_low_are_said(lines: HeldLines, words: str) -> None:
+def test_lines_that_stay_low_are_an_error(lines: HeldLines, words: str) -> None:
     with pytest.raises(BusError, match=words):
         clear_i2c(lines, 3, 2, no_sleep)
     assert not lines.driven

@@ -160,7 +160,7 @@ def test_a_chip_that_is_not_there():
         GpiozeroGpio("pins", CONFIG.model_copy(update={"chip": "no-such-chip"})).open()
 
 
-def test_a_chip_that_falls_silent_is_told():
+def test_a_dead_chip_is_reported():
     dead = threading.Event()
 
     def check() -> None:

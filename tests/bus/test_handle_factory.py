@@ -50,7 +50,7 @@ sys.exit(f"loaded: {heavy}" if heavy else 0)
     {"kind": "i2c", "device": "no such adapter"},
     {"kind": "gpio", "chip": "no such chip"},
 ])  # fmt: skip
-def test_a_name_that_nobody_has_lists_what_there_is(table):
+def test_an_unknown_name_lists_the_known_ones(table):
     handle = make_handle("bus", TypeAdapter(BusConfig).validate_python(table))
     with pytest.raises(BusGone, match=r"there (is no|are)"):
         handle.open()

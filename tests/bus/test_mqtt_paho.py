@@ -90,7 +90,7 @@ def test_large_payloads_do_not_fill_the_memory(handle):
     source.close()
 
 
-def test_a_lost_broker_is_told_and_a_new_connection_works(broker, handle):
+def test_a_lost_broker_is_reported_and_a_new_connection_works(broker, handle):
     source = handle.subscribe(("a",))
     broker.stop()
     with pytest.raises(BusGone, match="connection lost"):
@@ -110,7 +110,7 @@ def test_a_lost_broker_is_told_and_a_new_connection_works(broker, handle):
     source.close()
 
 
-def test_nobody_there():
+def test_no_broker_at_the_address():
     with pytest.raises(BusGone, match="no broker answers"):
         PahoMqtt("broker", MqttBusConfig(kind="mqtt", host="127.0.0.1", port=free_port())).open()
 

@@ -120,7 +120,7 @@ def test_a_channel_is_exported_and_waited_for(exporting):
         (0.0, True, [("duty_cycle", "0"), ("period", "10000000"), ("duty_cycle", "10000000")]),
     ],
 )
-def test_the_guards_way_to_safe_fits_whatever_was_set(root, duty, active_low, expected):
+def test_the_guards_writes_fit_any_setting(root, duty, active_low, expected):
     pwm = SysfsPwm("pins", "pwmchip0/1", duty=1, frequency_hz=20, active_low=active_low, root=root)
     done = []
     for recipe in pwm.recipes(duty, 100.0):

@@ -86,7 +86,7 @@ def test_settings_reach_the_port(far):
     assert cflag & termios.CSIZE == termios.CS7 or cflag & termios.CSTOPB  # a pty keeps only some of them
 
 
-def test_discard_input_forgets(far, port):
+def test_discard_input_drops_what_arrived(far, port):
     os.write(far.fd, b"late answer")
     collected(port.listen(), lambda chunks: bool(chunks))
     os.write(far.fd, b"later answer")
@@ -100,7 +100,7 @@ def test_a_far_end_that_takes_nothing_is_a_time_out(port):
         port.write(b"x" * 1_000_000)
 
 
-def test_a_second_owner_is_told_who_holds_it(far, port):
+def test_a_second_owner_gets_the_holders_name(far, port):
     with pytest.raises(BusHeld, match=r"in use.*stop that program"):
         SerialPort("other", far.config()).open()
 

@@ -177,7 +177,7 @@ def test_who_the_agent_is(greenhouse):
     }
 
 
-def test_the_request_tells_what_can_be_asked(greenhouse):
+def test_the_request_schema_lists_what_exists(greenhouse):
     (entry,) = greenhouse["io"]["inputs"]
     properties = entry["schema"]["properties"]
     assert entry["id"] == "request"
@@ -262,7 +262,7 @@ def test_the_runtime_reads_every_form_that_the_card_offers(greenhouse, word):
     assert offered == {"kind", *sample}
 
 
-def test_what_exists_for_nobody_is_not_in_the_card(tmp_path: Path) -> None:
+def test_devices_without_any_caller_are_not_in_the_card(tmp_path: Path) -> None:
     """A card is read by everybody: a device that no caller may read or drive is not in it."""
     rules = (
         "[access.devices.console]\nread = []\ndrive = []\n[access.devices.red_light]\nread = []\ndrive = []\n"

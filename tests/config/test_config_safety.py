@@ -57,7 +57,7 @@ def test_pulses_need_something_that_keeps_them(problems, text, words):
     assert found == () if not words else words in found[0], found
 
 
-def test_what_the_guard_cannot_keep_is_said(load_text):
+def test_what_the_guard_cannot_keep_safe_is_a_warning(load_text):
     text = '[agent]\nname = "a"\n' + PWM_PINS + device("a", "arm", bus='"p"', line=4, safe=0)
     assert any(
         "devices.a goes to no position when the agent is killed" in w for w in load_text(text).warnings

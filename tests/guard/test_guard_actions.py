@@ -154,7 +154,7 @@ def test_every_actuator_is_made_safe_by_what_its_driver_wrote(name: str, tmp_pat
         inner.close()
 
 
-def test_a_bus_in_the_daemons_own_process_is_said_to_be_unguarded() -> None:
+def test_a_bus_in_the_daemons_own_process_is_reported_unguarded() -> None:
     (entry,) = entry_points(group="device_agent.drivers", name="gpio-output")
     driver_class = entry.load()
     config = driver_class.Config(bus="bus", line=27, safe=False)
@@ -208,7 +208,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     broker.stop()
 
 
-def test_a_broker_acknowledges_what_the_guard_says(broker: Broker) -> None:
+def test_a_broker_acknowledges_the_guards_messages(broker: Broker) -> None:
     broker.start()
     handle = PahoMqtt("broker", MqttBusConfig(kind="mqtt", host="127.0.0.1", port=broker.port))
     handle.open()

@@ -214,7 +214,7 @@ def test_a_guard_as_a_service_holds_the_lines_after_an_orderly_stop(new_scene, s
     until(lambda: scene.daemon.ask("status")["guard"]["child"], "a guard of the daemon's own")
 
 
-def test_nobody_else_may_speak_to_it(scene: Scene) -> None:
+def test_other_users_may_not_connect(scene: Scene) -> None:
     path = scene.folder / "state" / "run" / "guard.sock"
     assert path.stat().st_mode & 0o777 == 0o600
 

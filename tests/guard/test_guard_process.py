@@ -129,7 +129,7 @@ def test_nothing_happens_after_an_orderly_end(client, line) -> None:
     assert ours.recv(100) == b""  # let go, and nothing written before
 
 
-def test_what_it_did_is_told_until_it_was_noted(client, line) -> None:
+def test_reports_are_repeated_until_they_are_recorded(client, line) -> None:
     ours, theirs = line
     first = client()
     first.ask(**HELLO)
@@ -148,7 +148,7 @@ def test_what_it_did_is_told_until_it_was_noted(client, line) -> None:
     assert client().ask(**HELLO)["report"] == []
 
 
-def test_what_the_new_configuration_does_not_name_is_let_go(client, line) -> None:
+def test_devices_that_left_the_configuration_are_released(client, line) -> None:
     ours, theirs = line
     first = client()
     first.ask(**HELLO)
