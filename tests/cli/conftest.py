@@ -84,18 +84,3 @@ def short_folder() -> Iterator[Path]:
     """For what must leave nothing behind."""
     with tempfile.TemporaryDirectory(prefix="da-", dir="/tmp") as folder:
         yield Path(folder)
-
-
-@pytest.fixture
-def until() -> Callable[..., Any]:
-    """Wait for a condition; its value."""
-    import time
-
-    def wait(condition: Callable[[], Any], what: str) -> Any:
-        deadline_s = time.monotonic() + LIMIT_S
-        while not (value := condition()):
-            assert time.monotonic() < deadline_s, f"not within {LIMIT_S:g} s: {what}"
-            time.sleep(0.02)
-        return value
-
-    return wait

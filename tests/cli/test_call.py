@@ -6,9 +6,10 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from support.waiting import until
 
 
 def test_read_describe_and_set(calls: Any) -> None:
@@ -32,7 +33,7 @@ def test_read_describe_and_set(calls: Any) -> None:
     assert pulse.returncode == 0, pulse.stderr
 
 
-def test_set_for_a_time_goes_back_to_safe(calls: Any, until: Callable[..., Any]) -> None:
+def test_set_for_a_time_goes_back_to_safe(calls: Any) -> None:
     assert calls("set", "valve", "on", "true", "--for", "1s").returncode == 0
     until(lambda: calls.world.valve_open() is False, "the valve closes by itself")
 
@@ -99,7 +100,7 @@ def test_watch_as_lines_table_and_csv(calls: Any, tmp_path: Path) -> None:
     assert [done.returncode for done in (lines, table, csv)] == [0, 0, 0]
 
 
-def test_watch_passes_a_byte_stream_on_and_ends_in_order(calls: Any, until: Callable[..., Any]) -> None:
+def test_watch_passes_a_byte_stream_on_and_ends_in_order(calls: Any) -> None:
     process = calls.begin("watch", "--stream", "console", text=False)
 
     def heard() -> bool:
@@ -147,7 +148,7 @@ def test_drive_with_commands_as_arguments(calls: Any) -> None:
     assert "not_allowed" in refused.stdout
 
 
-def test_history_is_written_to_a_file(calls: Any, tmp_path: Path, until: Callable[..., Any]) -> None:
+def test_history_is_written_to_a_file(calls: Any, tmp_path: Path) -> None:
     until(
         lambda: len(calls("history", "climate", "--from", "1h").stdout.splitlines()) > 1, "a recorded reading"
     )

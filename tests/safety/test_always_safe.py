@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.control_side import ALICE, LIMIT_S, OWNER, Button, Ground, Relay, actor, told, until
+from support.control_side import ALICE, LIMIT_S, OWNER, Button, Ground, Relay, actor, told
+from support.waiting import until_async
 
 from device_agent.bus.core import Bus
 from device_agent.driver import Action, DriverError, Flag, Flagged
@@ -71,7 +72,7 @@ async def test_one_that_does_not_obey_keeps_no_session_from_its_end(
             await ground.safe_states.end_of_session(ALICE_1.holder)
         assert ground.safe_states.limits["heater"].away
         Relay.faults = []
-        await until(lambda: not ground.safe_states.limits["heater"].away)
+        await until_async(lambda: not ground.safe_states.limits["heater"].away)
         assert Relay.told[-1][1] == SAFE
 
 
@@ -79,8 +80,8 @@ async def test_a_plan_that_meets_a_fault_ends_safe(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
         assert await ground.pulse(ALICE_1, "up") == "done"
         Relay.faults = [ValueError("a bug")]
-        await until(lambda: not Relay.faults)
-        await until(lambda: not ground.safe_states.limits["up"].away)
+        await until_async(lambda: not Relay.faults)
+        await until_async(lambda: not ground.safe_states.limits["up"].away)
         assert Relay.told[-1][1] == SAFE
 
 
@@ -91,9 +92,9 @@ async def test_who_drives_after_a_safe_state_is_remembered(tmp_path: Path) -> No
         bus = ground.devices["up"].bus
         with occupied(bus):
             safe = asyncio.ensure_future(ground.safe_states.make_safe("up", "max_on_s"))
-            await until(lambda: bus.waiting == 2)
+            await until_async(lambda: bus.waiting == 2)
             command = asyncio.ensure_future(ground.set(ALICE_1, "up", level=40))
-            await until(lambda: bus.waiting == 3)
+            await until_async(lambda: bus.waiting == 3)
         assert (await safe, await command) == (True, "done")
         assert ground.safe_states.driven_by(ALICE_1.holder) == ["up"]
         await ground.safe_states.end_of_session(ALICE_1.holder)
@@ -107,13 +108,13 @@ async def test_a_doubt_right_after_a_safe_state_is_made_safe_again(tmp_path: Pat
         bus = ground.devices["up"].bus
         with occupied(bus):
             ground.safe_states.spawn_safe("up", "max_on_s")
-            await until(lambda: bus.waiting == 2)
+            await until_async(lambda: bus.waiting == 2)
             command = asyncio.ensure_future(ground.set(ALICE_1, "up", level=40))
-            await until(lambda: bus.waiting == 3)
+            await until_async(lambda: bus.waiting == 3)
             Relay.faults = [None, ValueError("a bug")]
         time.sleep(0.2)  # noqa: ASYNC251 - the loop hears of both at once: it is safe, the command failed
         assert await command == "internal"
-        await until(lambda: not ground.safe_states.limits["up"].away)
+        await until_async(lambda: not ground.safe_states.limits["up"].away)
         assert Relay.told[-1][1] == SAFE
 
 
@@ -125,7 +126,7 @@ async def test_nothing_moves_while_the_configuration_changes(tmp_path: Path) -> 
             leaving = asyncio.ensure_future(
                 ground.safe_states.leave(["up", "heater"], "configuration changed")
             )
-            await until(lambda: not ground.safe_states.limits["up"].away)
+            await until_async(lambda: not ground.safe_states.limits["up"].away)
             assert await ground.set(ALICE_1, "up", level=40) == "device_offline"
         await leaving
         assert await ground.set(ALICE_1, "up", level=40) == "device_offline"
@@ -138,10 +139,10 @@ async def test_nothing_moves_while_the_configuration_changes(tmp_path: Path) -> 
 async def test_what_was_not_heard_for_too_long_is_not_closed(tmp_path: Path) -> None:
     """A lid whose far end fell silent says `closed` for ever."""
     async with Ground(tmp_path, LID) as ground:
-        await until(lambda: ground.devices["lid"].latest is not None)
+        await until_async(lambda: ground.devices["lid"].latest is not None)
         assert await ground.set(ALICE_1, "drum", on=True) == "done"
         Button.pressed = Flagged(False, Flag.STALE)
-        await until(lambda: not ground.safe_states.limits["drum"].away)
+        await until_async(lambda: not ground.safe_states.limits["drum"].away)
         refusal = ground.executor.preview(ground.word("drum", on=True), ALICE_1)
         assert refusal.error.message.endswith("it cannot be read now")
 
@@ -149,15 +150,15 @@ async def test_what_was_not_heard_for_too_long_is_not_closed(tmp_path: Path) -> 
 @pytest.mark.parametrize("said", [None, Flagged(False, Flag.STALE)])
 async def test_a_stop_line_that_cannot_be_believed_stops(tmp_path: Path, said: Flagged | None) -> None:
     async with Ground(tmp_path, STOP) as ground:
-        await until(lambda: ground.devices["stop"].latest is not None)
+        await until_async(lambda: ground.devices["stop"].latest is not None)
         assert await ground.set(ALICE_1, "up", level=80) == "done"
         Button.pressed = said
-        await until(lambda: not ground.safe_states.limits["up"].away)
+        await until_async(lambda: not ground.safe_states.limits["up"].away)
         assert Relay.told[-1][1] == SAFE
         assert await ground.set(ALICE_1, "up", level=80) == "not_allowed"
         assert not ground.stop.status()["latched"]
         Button.pressed = False
-        await until(lambda: "barred" not in ground.stop.status())
+        await until_async(lambda: "barred" not in ground.stop.status())
         assert await ground.set(ALICE_1, "up", level=80) == "done"
 
 

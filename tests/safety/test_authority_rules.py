@@ -4,7 +4,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from support.control_side import ALICE, BOB, LIMIT_S, OWNER, Button, Ground, Relay, actor, told, until
+from support.control_side import ALICE, BOB, LIMIT_S, OWNER, Button, Ground, Relay, actor, told
+from support.waiting import until_async
 
 from device_agent.errors import Rejected
 from device_agent.network import Caller
@@ -105,7 +106,7 @@ async def test_two_commands_at_once_cannot_both_pass_an_interlock(tmp_path: Path
     async with Ground(tmp_path) as ground:
         Relay.hold.clear()
         first = asyncio.ensure_future(ground.set(ALICE_1, "up", on=True))
-        await until(Relay.begun.is_set)
+        await until_async(Relay.begun.is_set)
         assert await ground.set(BOB_1, "down", on=True) == "interlocked"
         Relay.hold.set()
         assert await first == "done"
@@ -121,7 +122,7 @@ async def test_a_command_in_doubt_keeps_its_interlock_until_it_is_safe(tmp_path:
         assert ground.safe_states.limits["up"].away
         assert await ground.set(BOB_1, "down", on=True) == "interlocked"
         Relay.hold.set()
-        await until(lambda: not ground.safe_states.limits["up"].away)
+        await until_async(lambda: not ground.safe_states.limits["up"].away)
         assert await ground.set(BOB_1, "down", on=True) == "done"
 
 
@@ -178,10 +179,10 @@ async def test_a_command_under_way_is_stopped(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
         Relay.hold.clear()
         first = asyncio.ensure_future(ground.set(ALICE_1, "up", level=10))
-        await until(Relay.begun.is_set)
+        await until_async(Relay.begun.is_set)
         second = asyncio.ensure_future(ground.set(ALICE_1, "up", level=20))
         pressing = asyncio.ensure_future(ground.stop.press("the owner"))
-        await until(lambda: ground.latch.state is not None)
+        await until_async(lambda: ground.latch.state is not None)
         Relay.hold.set()
         assert await first == "done"
         assert await second == "not_allowed"
@@ -209,16 +210,16 @@ drive = "anyone"
 
 async def test_a_line_presses_the_stop_and_must_be_released_first(tmp_path: Path) -> None:
     async with Ground(tmp_path, LINE) as ground:
-        await until(lambda: ground.devices["button"].latest)
+        await until_async(lambda: ground.devices["button"].latest)
         assert await ground.set(ALICE_1, "up", on=True) == "done"
         Button.pressed = True
         ground.devices["button"].demand("test", 0.05)
-        await until(lambda: ground.latch.state is not None)
-        await until(lambda: not ground.safe_states.limits["up"].away)
+        await until_async(lambda: ground.latch.state is not None)
+        await until_async(lambda: not ground.safe_states.limits["up"].away)
         refusal = await asyncio.wait_for(_release(ground), LIMIT_S)
         assert "still active" in refusal
         Button.pressed = False
-        await until(lambda: ground.devices["button"].latest.values["active"] is False)
+        await until_async(lambda: ground.devices["button"].latest.values["active"] is False)
         assert await ground.set(ALICE_1, "up", on=True) == "not_allowed"
         assert await _release(ground) == ""
         assert await ground.set(ALICE_1, "up", on=True) == "done"
@@ -226,9 +227,9 @@ async def test_a_line_presses_the_stop_and_must_be_released_first(tmp_path: Path
 
 async def test_a_line_that_cannot_be_read_bars_everything(tmp_path: Path) -> None:
     async with Ground(tmp_path, LINE) as ground:
-        await until(lambda: ground.devices["button"].latest)
+        await until_async(lambda: ground.devices["button"].latest)
         Button.pressed = None
-        await until(lambda: ground.devices["button"].latest.values["active"] is None)
+        await until_async(lambda: ground.devices["button"].latest.values["active"] is None)
         assert await ground.set(ALICE_1, "up", on=True) == "not_allowed"
         assert "cannot be read" in ground.stop.status()["barred"]
         assert not ground.stop.status()["latched"]

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from support.control_side import ALICE, BOB, OWNER, Button, Fan, Ground, Relay, actor, told, until
+from support.control_side import ALICE, BOB, OWNER, Button, Fan, Ground, Relay, actor, told
+from support.waiting import until_async
 
 from device_agent.errors import Rejected
 from device_agent.messages.commands import Do, parse
@@ -27,7 +28,7 @@ async def test_only_while_closed(tmp_path: Path) -> None:
     """Before it moves, and as long as it is away: an opened lid stops the drum."""
     async with Ground(tmp_path, LID) as ground:
         Button.pressed = True
-        await until(lambda: ground.devices["lid"].latest.values["active"] is True)
+        await until_async(lambda: ground.devices["lid"].latest.values["active"] is True)
         refused = await ground.executor.execute(ground.word("drum", on=True), ALICE_1, age_ms=0.0)
         assert told(refused) == "interlocked"
         assert refused.error.message == (
@@ -35,10 +36,10 @@ async def test_only_while_closed(tmp_path: Path) -> None:
         )
         assert Relay.told == []
         Button.pressed = False
-        await until(lambda: ground.devices["lid"].latest.values["active"] is False)
+        await until_async(lambda: ground.devices["lid"].latest.values["active"] is False)
         assert await ground.set(ALICE_1, "drum", on=True) == "done"
         Button.pressed = True
-        await until(lambda: not ground.safe_states.limits["drum"].away)
+        await until_async(lambda: not ground.safe_states.limits["drum"].away)
         assert Relay.told[-1][1] == {"on": False, "level": 0}
         rows = await ground.journal.actuations()
         assert "only while lid.active is false" in rows[-1]["rule"]
@@ -48,10 +49,10 @@ async def test_only_while_closed(tmp_path: Path) -> None:
 
 async def test_what_cannot_be_read_is_not_closed(tmp_path: Path) -> None:
     async with Ground(tmp_path, LID) as ground:
-        await until(lambda: ground.devices["lid"].latest is not None)
+        await until_async(lambda: ground.devices["lid"].latest is not None)
         assert await ground.set(ALICE_1, "drum", on=True) == "done"
         Button.pressed = None
-        await until(lambda: not ground.safe_states.limits["drum"].away)
+        await until_async(lambda: not ground.safe_states.limits["drum"].away)
         refusal = ground.executor.preview(ground.word("drum", on=True), ALICE_1)
         assert refusal.error.message.endswith("it cannot be read now")
 
@@ -70,7 +71,7 @@ async def test_a_command_whose_session_ends_before_it_begins_never_moves(tmp_pat
     async with Ground(tmp_path) as ground:
         Relay.hold.clear()
         first = asyncio.ensure_future(ground.set(ALICE_1, "heater", level=10))
-        await until(Relay.begun.is_set)
+        await until_async(Relay.begun.is_set)
         # It is past every check, and waits for the bus only.
         bus = ground.devices["heater"].bus
         second = asyncio.ensure_future(
@@ -90,12 +91,12 @@ async def test_a_cut_off_command_is_in_doubt_and_made_safe(tmp_path: Path) -> No
     async with Ground(tmp_path) as ground:
         Relay.hold.clear()
         command = asyncio.ensure_future(ground.set(ALICE_1, "heater", on=True))
-        await until(Relay.begun.is_set)
+        await until_async(Relay.begun.is_set)
         command.cancel()
         await asyncio.wait([command])
         assert ground.safe_states.limits["heater"].away
         Relay.hold.set()
-        await until(lambda: not ground.safe_states.limits["heater"].away)
+        await until_async(lambda: not ground.safe_states.limits["heater"].away)
         assert Relay.told[-1][1] == {"on": False, "level": 0}
         rows = await ground.journal.actuations()
         assert [row["result"] for row in rows] == ["unknown", "done"]
@@ -106,7 +107,7 @@ async def test_nothing_moves_after_the_last_safe_state(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
         Relay.hold.clear()
         first = asyncio.ensure_future(ground.set(ALICE_1, "heater", on=True))
-        await until(Relay.begun.is_set)
+        await until_async(Relay.begun.is_set)
         waits = asyncio.ensure_future(ground.set(ALICE_1, "heater", level=5))
         ground.control.permit.stop()
         stop = asyncio.ensure_future(ground.safe_states.all_safe("stop", 5.0))
@@ -140,7 +141,7 @@ async def test_each_step_of_an_action_is_in_the_journal(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
         word = Do(kind="do", id="p", device="up", action="pulse")
         assert told(await ground.executor.execute(word, ALICE_1, age_ms=0.0)) == "done"
-        await until(lambda: not ground.safe_states.limits["up"].away)
+        await until_async(lambda: not ground.safe_states.limits["up"].away)
         rows = await ground.journal.actuations()
         assert [(row["who"], row["what"]) for row in rows] == [
             ("session alice", "pulse()"),
@@ -191,9 +192,9 @@ async def test_a_device_that_gives_up_is_left_safe(tmp_path: Path) -> None:
         assert await ground.set(actor(ALICE), "fan", on=True) == "done"
         told, fan = len(Relay.told), ground.devices["fan"]
         Fan.broken = True
-        await until(lambda: not fan.online)
-        await until(lambda: len(Relay.told) > told)
+        await until_async(lambda: not fan.online)
+        await until_async(lambda: len(Relay.told) > told)
         assert Relay.told[told] == ("fan", {"on": False, "level": 0})
         Fan.broken = False
-        await until(lambda: fan.online)
+        await until_async(lambda: fan.online)
         assert not ground.safe_states.away(["fan"])

@@ -1,6 +1,5 @@
 """The executor with real devices and a real Journal, on a clock and a bus that a test holds in its hands."""
 
-import asyncio
 import itertools
 import threading
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from device_agent.store.journal.journal import Journal
 from device_agent.store.store_thread import StoreThread
 from device_agent.tasks.stream_subscriptions import StreamSubscriptions
 from device_agent.testing.clock import SteppedClock
+from support.waiting import until_async
 
 LIMIT_S = 10.0
 
@@ -162,7 +162,7 @@ class Ground:
         await self.journal.open()
         await self.control.recall()
         self._hardware.start()
-        await until(lambda: all(device.online for device in self.devices.values()))
+        await until_async(lambda: all(device.online for device in self.devices.values()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -188,9 +188,3 @@ class Ground:
 
 def told(ack: Ack) -> str:
     return str(ack.state if ack.error is None else ack.error.code)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():  # noqa: ASYNC110 - what is awaited happens in many places
-            await asyncio.sleep(0.005)

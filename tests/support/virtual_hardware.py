@@ -4,6 +4,7 @@ $DEVICE_AGENT_RIG names a module on the path that does: levels on pins, register
 lines, and taking any of it away. On a machine without one the tests here are skipped.
 """
 
+import functools
 import importlib
 import os
 import select
@@ -15,7 +16,10 @@ from typing import Any
 
 import pytest
 
+from support import waiting
+
 LIMIT_S = 60.0  # the rig's processor is emulated
+until = functools.partial(waiting.until, limit_s=LIMIT_S)
 
 
 class Rig:
@@ -67,14 +71,6 @@ def find_rig() -> Rig:
     if not os.path.exists("/dev/gpiochip0"):
         pytest.skip("no /dev/gpiochip0 on this machine")
     return Rig(importlib.import_module(name))
-
-
-def until(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
-    deadline_s = time.monotonic() + limit_s
-    while not (result := condition()):
-        assert time.monotonic() < deadline_s, f"no {what} within {limit_s:g} s"
-        time.sleep(0.005)
-    return result
 
 
 def collected(source: Any, enough: Callable[[list[Any]], Any], limit_s: float = LIMIT_S) -> list[Any]:

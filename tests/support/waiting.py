@@ -9,10 +9,10 @@ from typing import Any
 
 # How much longer than usual everything may take on this machine: 4 on a Pi Zero, 12 where it is emulated.
 SLOWNESS = float(os.environ.get("DEVICE_AGENT_SLOWNESS", "1"))
-LIMIT_S = 20.0 * SLOWNESS
+LIMIT_S = 30.0 * SLOWNESS
 
 
-def until(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
+def until(condition: Callable[[], Any], what: str = "the condition", limit_s: float = LIMIT_S) -> Any:
     """Wait for a condition; its value."""
     deadline = time.monotonic() + limit_s
     while True:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.control_side import until
 from support.fake_task_link import FakeTaskLink, start_of
+from support.waiting import until_async
 
 from device_agent.tasks.manager import TaskManager
 from device_agent.tasks.result_delivery import ResultFile, TaskResult
@@ -56,15 +56,15 @@ async def test_a_task_is_known_from_its_beginning_and_runs_to_its_end(manager: T
     link = begun(manager, start_of("t1", "request", {"op": "read"}))
     assert manager.knows("t1")
     assert manager.is_running("t1")
-    await until(lambda: link.terminals)
-    await until(lambda: not manager.is_running("t1"))
+    await until_async(lambda: link.terminals)
+    await until_async(lambda: not manager.is_running("t1"))
     assert manager.knows("t1"), "it must not begin again"
     assert manager.resumable() == []
 
 
 async def test_tasks_and_dedicated_streams_are_counted(manager: TaskManager) -> None:
     link = begun(manager, start_of("t1", "pipe", duration_min=5))
-    await until(lambda: len(link.streams) == 3)
+    await until_async(lambda: len(link.streams) == 3)
     assert manager.load_now() == (1, 2), "the shared stream is no session's own"
 
 
@@ -75,8 +75,8 @@ async def test_no_more_than_concurrency(manager: TaskManager, services: Services
     link = begun(manager, start_of("t1", "pipe", duration_min=5))
     assert not manager.has_room()
     assert manager.end("t1", "cancel")
-    await until(lambda: link.terminals)
-    await until(manager.has_room)
+    await until_async(lambda: link.terminals)
+    await until_async(manager.has_room)
 
 
 async def test_a_kind_that_is_not_served_fails_at_once(manager: TaskManager, services: Services) -> None:
@@ -95,7 +95,7 @@ async def test_a_request_ends_although_its_device_hangs(
     link = begun(manager, start_of("t1", "request", {"op": "read", "devices": ["fan"]}))
     await asyncio.wait_for(began.wait(), 10)
     assert manager.end("t1", how)
-    await until(lambda: not manager.is_running("t1"))
+    await until_async(lambda: not manager.is_running("t1"))
     assert link.terminals == [("canceled", reason)]
 
 
@@ -103,7 +103,7 @@ async def test_an_end_that_comes_with_the_beginning_counts(manager: TaskManager)
     """Both messages may come in one answer of the network."""
     link = begun(manager, start_of("t1", "request", {"op": "read"}))
     assert manager.end("t1", "cancel")
-    await until(lambda: not manager.is_running("t1"))
+    await until_async(lambda: not manager.is_running("t1"))
     assert link.terminals[0] == ("canceled", "")
 
 
@@ -115,11 +115,11 @@ async def test_a_session_that_fails_has_an_end_and_leaves_nothing_on(
     manager: TaskManager, services: Services
 ) -> None:
     link = begun(manager, start_of("t1", "pipe", duration_min=5))
-    await until(lambda: len(link.streams) == 3)
+    await until_async(lambda: len(link.streams) == 3)
     link.streams["orders"].send({"kind": "set", "id": "1", "device": "up", "values": {"on": True}})
-    await until(lambda: services.safe_states.away(["up"]))
+    await until_async(lambda: services.safe_states.away(["up"]))
     manager.sessions["t1"]._ended.set_exception(ZeroDivisionError())
-    await until(lambda: not manager.is_running("t1"))
+    await until_async(lambda: not manager.is_running("t1"))
     [(state, error)] = link.terminals
     assert (state, error) == ("failed", "internal: the session failed; see the agent's log")
     assert services.safe_states.away(["up"]) == []
@@ -130,21 +130,21 @@ async def test_a_session_that_fails_has_an_end_and_leaves_nothing_on(
 
 async def test_a_session_continues_in_the_next_process(manager: TaskManager, services: Services) -> None:
     first = begun(manager, start_of("t1", "pipe", {"streams": ["control"]}, duration_min=5))
-    await until(lambda: first.streams)
+    await until_async(lambda: first.streams)
     first.streams["control"].send({"kind": "pause"})
-    await until(lambda: first.streams["control"].of("control", about="pause"))
+    await until_async(lambda: first.streams["control"].of("control", about="pause"))
     following = await later(services, manager)
     assert first.terminals == []
     assert first.streams["control"].closed == "closed"
     assert [start.task_id for start in following.resumable()] == ["t1"]
     link = FakeTaskLink(following.resumable()[0])
     following.resume(link)
-    await until(lambda: link.streams)
+    await until_async(lambda: link.streams)
     assert link.announced == {"control": True}
     assert "paused" in repr(following.sessions["t1"].streams["control"].subscription)
     following.end("t1", "cancel")
-    await until(lambda: link.terminals)
-    await until(lambda: not following.is_running("t1"))
+    await until_async(lambda: link.terminals)
+    await until_async(lambda: not following.is_running("t1"))
     assert (await later(services, following)).resumable() == []
 
 
@@ -179,10 +179,10 @@ async def test_a_result_that_was_not_delivered_goes_out_in_the_next_process(
     following._unfinished = {s.task_id: (s, saved) for s, saved in await services.journal.unfinished_tasks()}
     link = FakeTaskLink(start)
     following.resume(link)
-    await until(lambda: link.terminals)
+    await until_async(lambda: link.terminals)
     assert link.terminals == [("completed", "")]
     assert link.artifacts["history"] == LARGE
-    await until(lambda: not following.is_running("t1"))
+    await until_async(lambda: not following.is_running("t1"))
 
 
 # -- rights and the safety side -------------------------------------------------------------------------
@@ -190,10 +190,10 @@ async def test_a_result_that_was_not_delivered_goes_out_in_the_next_process(
 
 async def test_a_lost_right_to_drive_makes_safe_at_once(manager: TaskManager, services: Services) -> None:
     link = begun(manager, start_of("t1", "pipe", {"streams": ["control"]}, duration_min=5))
-    await until(lambda: link.streams)
+    await until_async(lambda: link.streams)
     control = link.streams["control"]
     control.send({"kind": "set", "id": "1", "device": "up", "values": {"on": True}})
-    await until(lambda: control.of("ack", id="1"))
+    await until_async(lambda: control.of("ack", id="1"))
     assert manager.graces() == {"up": 3}
     assert manager.silences() == {}
     access = services.config.access.model_copy(update={"drive": ()})
@@ -206,17 +206,17 @@ async def test_a_lost_right_to_drive_makes_safe_at_once(manager: TaskManager, se
 
 async def test_who_drives_and_is_silent_is_told_apart(manager: TaskManager, services: Services) -> None:
     link = begun(manager, start_of("t1", "pipe", {"streams": ["control"]}, duration_min=5))
-    await until(lambda: link.streams)
+    await until_async(lambda: link.streams)
     control = link.streams["control"]
     control.send({"kind": "set", "id": "1", "device": "up", "values": {"on": True}})
-    await until(lambda: control.of("ack", id="1"))
+    await until_async(lambda: control.of("ack", id="1"))
     services.clock.step(61)  # type: ignore[attr-defined]
     assert manager.silences() == {"up": 60}, "the fan is silent too, and at safe"
 
 
 async def test_a_reload_replaces_devices_of_sessions(manager: TaskManager, services: Services) -> None:
     link = begun(manager, start_of("t1", "pipe", {"streams": ["control"]}, duration_min=5))
-    await until(lambda: link.streams)
+    await until_async(lambda: link.streams)
     scope = manager.sessions["t1"].streams["control"].scope
     services.devices["fan"] = services.devices["down"]  # type: ignore[index]
     manager.replace_devices(gone=["fan", "up"], fresh=["fan"])

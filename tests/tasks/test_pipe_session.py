@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.control_side import until
 from support.fake_task_link import FakeStream, FakeTaskLink, start_of
+from support.waiting import until_async
 
 from device_agent.messages.commands import Pause, Rate, Resume, Select
 from device_agent.network import Caller, Part, StartTask
@@ -34,7 +34,7 @@ async def running(
     session = PipeSession(services, link, shared or SharedSessionStreams(), saved)
     work = asyncio.ensure_future(session.run())
     try:
-        await until(lambda: session.state is not SessionState.OPENING)
+        await until_async(lambda: session.state is not SessionState.OPENING)
         yield session, link
     finally:
         session.end("cancel")
@@ -54,7 +54,7 @@ async def control_answer(stream: FakeStream, command: dict[str, Any]) -> dict[st
     """What the stream answers to one session command."""
     known = len(stream.of("control", about=command["kind"]))
     stream.send(command)
-    await until(lambda: len(stream.of("control", about=command["kind"])) > known)
+    await until_async(lambda: len(stream.of("control", about=command["kind"])) > known)
     return stream.of("control", about=command["kind"])[-1]
 
 
@@ -124,7 +124,7 @@ async def test_each_end_has_its_terminal(services: Services, how: Any, terminal:
     async with running(services) as (session, link):
         session.end(how)
         session.end("cancel")
-        await until(lambda: link.terminals)
+        await until_async(lambda: link.terminals)
         assert link.terminals == [terminal], "the first end counts"
         assert session.state is SessionState.ENDED
         assert {stream.closed for stream in link.streams.values()} == {"ended"}
@@ -135,7 +135,7 @@ async def test_its_time_runs_out_by_the_networks_clock(services: Services) -> No
     async with running(services, start=start) as (_, link):
         assert link.terminals == []
         link.time_ms = 50
-        await until(lambda: link.terminals)
+        await until_async(lambda: link.terminals)
         assert link.terminals == [("completed", "duration_expired")]
 
 
@@ -156,11 +156,11 @@ async def test_the_end_makes_safe_before_the_caller_is_told(services: Services) 
     async with running(services) as (session, link):
         control = link.streams["control"]
         control.send({"kind": "set", "id": "1", "device": "up", "values": {"on": True}})
-        await until(lambda: control.of("ack", id="1"))
+        await until_async(lambda: control.of("ack", id="1"))
         assert control.of("ack")[0]["state"] == "done"
         assert services.safe_states.away(["up"]) == ["up"]
         session.end("cancel")
-        await until(lambda: link.terminals)
+        await until_async(lambda: link.terminals)
         assert services.safe_states.away(["up"]) == []
 
 
@@ -170,7 +170,7 @@ async def test_the_end_makes_safe_before_the_caller_is_told(services: Services) 
 async def test_pause_holds_readings_and_resume_lets_them_go(services: Services) -> None:
     async with running(services) as (_, link):
         control = link.streams["control"]
-        await until(lambda: control.of("reading", device="fan"))
+        await until_async(lambda: control.of("reading", device="fan"))
         assert (await control_answer(control, {"kind": "pause"}))["ok"] is True
         known = len(control.of("reading"))
         await services.devices["fan"].read_now()
@@ -213,7 +213,7 @@ async def test_replay_sends_again_what_is_kept_and_says_from_where(services: Ser
         control = link.streams["control"]
         assert control.events[0]["seq"] == 1
         assert (await control_answer(control, {"kind": "replay", "from_seq": 1}))["from_seq"] == 1
-        await until(lambda: control.of("control", about="session", late=True))
+        await until_async(lambda: control.of("control", about="session", late=True))
         refused = await control_answer(control, {"kind": "replay", "from_seq": 10_000})
         assert (refused["ok"], refused["error"]["code"]) == (False, "invalid_value")
 
@@ -222,11 +222,11 @@ async def test_answers_to_an_inbound_stream_go_out_on_another(services: Services
     async with running(services, {"streams": ["orders", "control"]}) as (_, link):
         orders, control = link.streams["orders"], link.streams["control"]
         orders.send({"kind": "pause"})
-        await until(lambda: control.of("control", about="pause", ok=True))
+        await until_async(lambda: control.of("control", about="pause", ok=True))
         orders.send({"kind": "replay", "from_seq": 1})
-        await until(lambda: control.of("control", about="replay", ok=False))
+        await until_async(lambda: control.of("control", about="replay", ok=False))
         orders.send({"kind": "set", "id": "7", "device": "up", "values": {"on": True}})
-        await until(lambda: control.of("ack", id="7", state="done"))
+        await until_async(lambda: control.of("ack", id="7", state="done"))
 
 
 async def test_a_shared_stream_takes_no_session_commands(services: Services) -> None:
@@ -259,7 +259,7 @@ async def test_a_session_continues_with_its_streams_and_commands(services: Servi
     saved = SavedSession(["telemetry", "control"], {"select": {"kind": "select", "devices": ["fan", "gone"]}})
     async with running(services, saved=saved) as (_, link):
         assert link.announced == {"telemetry": True, "control": True, "orders": False}
-        await until(lambda: link.streams["control"].of("reading", device="fan"))
+        await until_async(lambda: link.streams["control"].of("reading", device="fan"))
         assert link.streams["control"].of("control") == [], "the caller knows the stream"
         assert link.streams["control"].of("reading", device="up") == []
     assert saved.announced == ["telemetry", "control", "orders"]
@@ -270,10 +270,10 @@ async def test_readings_are_kept_from_the_start_where_the_network_is_away(servic
     link.reachable.clear()
     session = PipeSession(services, link, SharedSessionStreams(), SavedSession(["control"]))
     work = asyncio.ensure_future(session.run())
-    await until(lambda: session.streams)
+    await until_async(lambda: session.streams)
     services.subscriptions.on_reading(replace(await services.devices["fan"].read_now(), at_once=True))
     link.reachable.set()
-    await until(lambda: session.state is SessionState.RUNNING)
+    await until_async(lambda: session.state is SessionState.RUNNING)
     assert link.streams["control"].of("reading", device="fan")
     work.cancel()
     await asyncio.wait([work])
@@ -314,4 +314,4 @@ async def test_a_silent_caller_is_one_who_sent_nothing_on_any_stream(services: S
         assert session.silent(began_s + 61) == {"up": 60, "fan": 60}
         services.clock.step(50)  # type: ignore[attr-defined]
         link.streams["orders"].send({"kind": "pause"})
-        await until(lambda: session.silent(began_s + 61) == {})
+        await until_async(lambda: session.silent(began_s + 61) == {})

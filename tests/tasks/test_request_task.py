@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.control_side import Fan, Relay, until
+from support.control_side import Fan, Relay
 from support.fake_task_link import FakeTaskLink, start_of
+from support.waiting import until_async
 
 from device_agent.network import Part
 from device_agent.tasks.request_task import RequestTask
@@ -176,7 +177,7 @@ async def test_long_work_is_reported_and_the_stream_ends_with_the_result(
     monkeypatch.setattr(services.devices["fan"], "read_now", slowly)
     task = RequestTask(services, link, ResultDelivery(tmp_path, services.journal))
     work = asyncio.ensure_future(task.run())
-    await until(lambda: link.sentences)
+    await until_async(lambda: link.sentences)
     assert link.sentences == ["reading"]
     release.set()
     await asyncio.wait_for(work, 30)

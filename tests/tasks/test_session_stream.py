@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from support.control_side import ALICE, Ground, Relay, actor, until
+from support.control_side import ALICE, Ground, Relay, actor
+from support.waiting import until_async
 
 from device_agent.config.models import StreamConfig
 from device_agent.messages.events import EventDraft
@@ -87,7 +88,7 @@ async def test_a_command_whose_session_has_ended_drives_nothing(tmp_path: Path) 
         stream = stream_of(ground, SPEC, config, up)
         await stream.attach(wire, actor(ALICE), ["orders"], announced=False)
         wire.send("first")
-        await until(lambda: Relay.told)
+        await until_async(lambda: Relay.told)
         moved = len(Relay.told)
         background = stream._input._background
         known = len(background)
@@ -125,7 +126,7 @@ async def test_a_fault_or_a_reload_ends_no_stream(tmp_path: Path) -> None:
         await stream.attach(wire, actor(ALICE), ["console"], announced=False)
         for data in (b"bug", b"reload", b"after"):
             wire.send_bytes(data)
-        await until(lambda: console.received[-1:] == [b"after"])
+        await until_async(lambda: console.received[-1:] == [b"after"])
         assert console.received == [b"bug", b"reload", b"after"]
         await stream.detach("t1", end=True)
 

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from support.control_side import Relay, until
+from support.control_side import Relay
 from support.fake_task_link import FakeStream, FakeTaskLink, start_of
+from support.waiting import until_async
 
 from device_agent.commands.authorization import Actor
 from device_agent.errors import Rejected
@@ -51,7 +52,7 @@ class Stream:
     async def ask(self, event: Any, sender: str = "alice") -> dict[str, Any]:
         known = len(self.answers)
         self.wire.send(event, sender=f"{sender}-stream-0001")
-        await until(lambda: len(self.answers) > known)
+        await until_async(lambda: len(self.answers) > known)
         return self.answers[-1]
 
 
@@ -157,10 +158,10 @@ async def test_a_stop_waits_for_no_command(
     assert await asyncio.to_thread(Relay.begun.wait, 10)
     stream.wire.send({"kind": "stop", "id": "halt"})
     command, actor = parse(set_("2")), stream.attached["task-alice"].actor
-    await until(lambda: services.executor.preview(command, actor).error is not None)  # type: ignore[arg-type]
+    await until_async(lambda: services.executor.preview(command, actor).error is not None)  # type: ignore[arg-type]
     assert stream.answers == [], "the command holds its bus still"
     Relay.hold.set()
-    await until(lambda: len(stream.answers) == 2)
+    await until_async(lambda: len(stream.answers) == 2)
     assert {a["id"] for a in stream.answers} == {"1", "halt"}
 
 
@@ -173,9 +174,9 @@ async def test_more_commands_than_fit_wait_in_the_network(
     for number in range(4):
         stream.wire.send(set_(str(number)))
     assert await asyncio.to_thread(Relay.begun.wait, 10)
-    await until(lambda: stream.wire._inbound.qsize() == 1)
+    await until_async(lambda: stream.wire._inbound.qsize() == 1)
     Relay.hold.set()
-    await until(lambda: len(stream.answers) == 4)
+    await until_async(lambda: len(stream.answers) == 4)
     assert [a["id"] for a in stream.answers] == ["0", "1", "2", "3"], "one after the other, in their order"
 
 
@@ -183,7 +184,7 @@ async def test_what_comes_after_the_last_session_is_dropped(opened: Open) -> Non
     stream = opened("alice")
     attachment = stream.attached.pop("task-alice")
     stream.wire.send(set_("1"))
-    await until(lambda: stream.wire._inbound.empty())
+    await until_async(lambda: stream.wire._inbound.empty())
     stream.attached["task-alice"] = attachment
     assert (await stream.ask(set_("2")))["id"] == "2"
     assert len(stream.answers) == 1

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.waiting import until
 
 from device_agent import config
 from device_agent.errors import BusError, BusGone, BusHeld
@@ -131,14 +132,6 @@ def board(tmp_path: Path) -> Iterator[Running]:
     running = Running(tmp_path)
     yield running
     running.end()
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline_s = time.monotonic() + LIMIT_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline_s, "in time"
-        time.sleep(0.01)
-    return value
 
 
 def test_commands_change_the_world_and_show_it(board):
