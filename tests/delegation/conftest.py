@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from scripted_service import Service
+from support.scripted_service import Service
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from scripted_service import Service
+from support.scripted_service import Service
 
 from device_agent.config.delegation import Delegation
 from device_agent.delegation.exchange_runner import ExchangeRunner

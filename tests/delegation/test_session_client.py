@@ -1,7 +1,7 @@
 """Sending a question at most twice, and polling for its answer in time."""
 
 import pytest
-from scripted_service import Service
+from support.scripted_service import Service
 
 from device_agent.config.delegation import Delegation
 from device_agent.delegation.session_client import SENDS_MAX, ExchangeFailed, SessionClient
