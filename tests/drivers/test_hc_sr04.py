@@ -55,7 +55,7 @@ def test_a_copy_that_holds_its_echo_for_long(bench):
     assert it.measure() == {"distance": pytest.approx(0.5, abs=1e-6)}
 
 
-def test_no_broker_at_the_address(bench):
+def test_a_chip_that_is_not_there(bench):
     it = bench(HcSr04, "pins", **LINES)
     it.driver.open()
     it.board.chip("it").saw = lambda line, level: ()

@@ -64,7 +64,7 @@ def test_the_clock_is_what_the_chip_bears(bench, vref_v, limit_hz, bus_hz):
     assert it.board.chip("it").fastest_hz == min(limit_hz, bus_hz)
 
 
-def test_no_broker_at_the_address(bench):
+def test_a_chip_that_is_not_there(bench):
     it = bench(Mcp3008, "spi0")
     it.board.fault("spi0", "nack")
     with pytest.raises(NoAnswer, match="all ones"):
