@@ -62,15 +62,15 @@ def check_live(
 ) -> None:
     """Raises AssertionError for the first rule that does not hold."""
 
-    def run() -> None:
+    def check_rules() -> None:
         for rule in _RULES:
-            with _Bench(rules, model, simulator, feed) as bench:
-                rule(bench)
+            with _TestRun(rules, model, simulator, feed) as run:
+                rule(run)
 
-    leaves_nothing(rules, run)
+    leaves_nothing(rules, check_rules)
 
 
-class _Bench:
+class _TestRun:
     """One board with one device of the driver, fresh for each rule."""
 
     def __init__(
@@ -113,7 +113,7 @@ class _Bench:
         )
         self.clock.step(seconds)
 
-    def __enter__(self) -> "_Bench":
+    def __enter__(self) -> "_TestRun":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -169,34 +169,34 @@ class _Bench:
 # -- rules ------------------------------------------------------------------------------------------------
 
 
-def _reads(bench: _Bench) -> None:
-    bench.open()
-    readings = bench.readings()
+def _reads(run: _TestRun) -> None:
+    run.open()
+    readings = run.readings()
     for reading in readings:
-        bench.check_reading(reading)
-    if isinstance(bench.device, Sensor | Listener) and not bench.rules.driver.bytes_side:
-        bench.rules.require(
+        run.check_reading(reading)
+    if isinstance(run.device, Sensor | Listener) and not run.rules.driver.bytes_side:
+        run.rules.require(
             bool(readings), "says nothing although its far end spoke; pass `feed` if the simulator does not"
         )
         believed = [v for reading in readings for v in reading.values() if not isinstance(v, Flagged)]
-        bench.rules.require(
+        run.rules.require(
             any(value is not None for value in believed), "doubts every value of a healthy chip"
         )
 
 
-def _parses_in_pieces(bench: _Bench) -> None:
-    if not isinstance(bench.device, Listener) or bench.rules.driver.Bus.kind != "serial":
+def _parses_in_pieces(run: _TestRun) -> None:
+    if not isinstance(run.device, Listener) or run.rules.driver.Bus.kind != "serial":
         return
-    bench.open()
-    bench.speak()
-    whole, pieces, hostile = bench.new(), bench.new(), bench.new()
+    run.open()
+    run.speak()
+    whole, pieces, hostile = run.new(), run.new(), run.new()
     assert isinstance(whole, Listener)
     assert isinstance(pieces, Listener)
     assert isinstance(hostile, Listener)
-    data = b"".join(bench.source.drain())
+    data = b"".join(run.source.drain())
     together = [dict(values) for values in whole.feed(data)]
     apart = [dict(values) for byte in data for values in pieces.feed(bytes((byte,)))]
-    bench.rules.require(together == apart, "parses bytes otherwise when they come one by one")
+    run.rules.require(together == apart, "parses bytes otherwise when they come one by one")
     chance = random.Random(1)
     for _ in range(50):
         try:
@@ -204,141 +204,141 @@ def _parses_in_pieces(bench: _Bench) -> None:
         except AgentError:
             continue  # saying so is an answer
         for reading in readings:
-            bench.check_reading(reading)
+            run.check_reading(reading)
 
 
-def _writes_and_goes_safe(bench: _Bench) -> None:
-    device = bench.device
+def _writes_and_goes_safe(run: _TestRun) -> None:
+    device = run.device
     if not isinstance(device, Actuator) or not any(point.write for point in device.points):
         return
-    bench.open()
-    at_open = bench.world()
+    run.open()
+    at_open = run.world()
     by_line: dict[int, int] = {}
-    for entry in bench.board.record.entries:
+    for entry in run.board.record.entries:
         if "line" in entry and entry["by"] == "daemon":
             by_line[entry["line"]] = by_line.get(entry["line"], 0) + 1
     blinked = [str(line) for line, count in by_line.items() if count > 1]
-    bench.rules.require(not blinked, f"moves line {', '.join(blinked)} more than once while it opens")
-    wanted = bench.values_to_write()
-    _check_read_back(bench, device.write(wanted), wanted)
+    run.rules.require(not blinked, f"moves line {', '.join(blinked)} more than once while it opens")
+    wanted = run.values_to_write()
+    _check_read_back(run, device.write(wanted), wanted)
     if at_open:
-        bench.rules.require(bench.world() != at_open, f"writes {wanted} and nothing moves")
+        run.rules.require(run.world() != at_open, f"writes {wanted} and nothing moves")
     device.safe()
-    bench.rules.require(
-        bench.world() == at_open, f"is not safe after `open`: {at_open}, but `safe` makes {bench.world()}"
+    run.rules.require(
+        run.world() == at_open, f"is not safe after `open`: {at_open}, but `safe` makes {run.world()}"
     )
 
 
-def _check_read_back(bench: _Bench, read_back: Reading, wanted: Mapping[str, Value]) -> None:
+def _check_read_back(run: _TestRun, read_back: Reading, wanted: Mapping[str, Value]) -> None:
     for name, value in read_back.items():
-        bench.rules.require(name in bench.points, f"reads back {name!r}, which is none of its points")
+        run.rules.require(name in run.points, f"reads back {name!r}, which is none of its points")
         if name in wanted and not isinstance(value, Flagged):
-            bench.rules.require(
+            run.rules.require(
                 _near(value, wanted[name]), f"was told {name} = {wanted[name]!r} and reads back {value!r}"
             )
 
 
-def _opens_and_closes(bench: _Bench) -> None:
-    bench.device.close()  # never opened
-    bench.open()
-    bench.unlisten()
-    bench.device.open()  # after a fault, without a close
-    bench.device.close()
-    bench.device.close()
-    bench.open()
-    for reading in bench.readings():
-        bench.check_reading(reading)
+def _opens_and_closes(run: _TestRun) -> None:
+    run.device.close()  # never opened
+    run.open()
+    run.unlisten()
+    run.device.open()  # after a fault, without a close
+    run.device.close()
+    run.device.close()
+    run.open()
+    for reading in run.readings():
+        run.check_reading(reading)
 
 
-def _survives_unplugging(bench: _Bench) -> None:
-    bench.open()
-    bench.board.fault(BUS, "unplug")
-    _expect(bench, BusError, "while its bus is unplugged")
-    bench.unlisten()
-    bench.device.close()
-    bench.board.fault(BUS, "replug")
-    bench.handle.close()
-    bench.handle.open()
-    bench.open()
-    for reading in bench.readings():
-        bench.check_reading(reading)
+def _survives_unplugging(run: _TestRun) -> None:
+    run.open()
+    run.board.fault(BUS, "unplug")
+    _expect(run, BusError, "while its bus is unplugged")
+    run.unlisten()
+    run.device.close()
+    run.board.fault(BUS, "replug")
+    run.handle.close()
+    run.handle.open()
+    run.open()
+    for reading in run.readings():
+        run.check_reading(reading)
 
 
-def _survives_silence(bench: _Bench) -> None:
-    if bench.rules.driver.Bus.kind not in ("i2c", "w1"):
+def _survives_silence(run: _TestRun) -> None:
+    if run.rules.driver.Bus.kind not in ("i2c", "w1"):
         return
-    bench.open()
-    bench.board.fault(BUS, "nack")
-    _expect(bench, AgentError, "while its chip does not answer")
+    run.open()
+    run.board.fault(BUS, "nack")
+    _expect(run, AgentError, "while its chip does not answer")
     try:
-        bench.device.open()
+        run.device.open()
     except AgentError:
-        bench.device.close()
+        run.device.close()
     else:
         # The kernel's files can be there although the sensor is not, so opening may ask nothing of them
-        bench.rules.require(bench.rules.driver.Bus.kind == "w1", "opens although its chip does not answer")
-    bench.board.heal()
-    bench.open()
+        run.rules.require(run.rules.driver.Bus.kind == "w1", "opens although its chip does not answer")
+    run.board.heal()
+    run.open()
 
 
-def _survives_a_hang(bench: _Bench) -> None:
+def _survives_a_hang(run: _TestRun) -> None:
     """A call that hung and returns late, or fails then, leaves nothing behind that spoils the next."""
-    bench.open()
-    bench.board.fault(BUS, "stuck")
-    let_go = threading.Timer(HANG_S, bench.board.heal)
+    run.open()
+    run.board.fault(BUS, "stuck")
+    let_go = threading.Timer(HANG_S, run.board.heal)
     let_go.start()
     try:
-        if isinstance(bench.device, Sensor):
-            bench.readings()
-        elif isinstance(bench.device, Actuator):
-            bench.device.write(bench.values_to_write())
+        if isinstance(run.device, Sensor):
+            run.readings()
+        elif isinstance(run.device, Actuator):
+            run.device.write(run.values_to_write())
     except AgentError:
-        bench.unlisten()
-        bench.device.close()
-        bench.open()
+        run.unlisten()
+        run.device.close()
+        run.open()
     finally:
         let_go.join()
-    for reading in bench.readings():
-        bench.check_reading(reading)
+    for reading in run.readings():
+        run.check_reading(reading)
 
 
-def _notices_a_reset(bench: _Bench) -> None:
-    if bench.rules.driver.Bus.kind != "i2c":
+def _notices_a_reset(run: _TestRun) -> None:
+    if run.rules.driver.Bus.kind != "i2c":
         return
-    bench.open()
-    before = _settled(bench)
-    bench.board.reset(DEVICE)
+    run.open()
+    before = _settled(run)
+    run.board.reset(DEVICE)
     try:
-        after = _settled(bench)
+        after = _settled(run)
     except AgentError:
-        bench.open()  # noticed: the runtime configures it again
-        after = _settled(bench)
-    _compare(bench, before, after, "after its chip lost power and came back")
+        run.open()  # noticed: the runtime configures it again
+        after = _settled(run)
+    _compare(run, before, after, "after its chip lost power and came back")
 
 
-def _assumes_no_state(bench: _Bench) -> None:
-    chip = bench.board.chip(DEVICE)
+def _assumes_no_state(run: _TestRun) -> None:
+    chip = run.board.chip(DEVICE)
     if not isinstance(chip, RegisterChip):
         return
-    bench.open()
-    before = _settled(bench)
-    bench.device.close()
-    bench.board.reset(DEVICE)
+    run.open()
+    before = _settled(run)
+    run.device.close()
+    run.board.reset(DEVICE)
     for register in chip.written:
         chip[register] = ~chip[register]
-    bench.open()
-    _compare(bench, before, _settled(bench), "where the program before left every register otherwise")
+    run.open()
+    _compare(run, before, _settled(run), "where the program before left every register otherwise")
 
 
-def _refuses_unknown_actions(bench: _Bench) -> None:
+def _refuses_unknown_actions(run: _TestRun) -> None:
     try:
-        bench.device.do("no_such_action", {})
+        run.device.do("no_such_action", {})
     except DriverError:
         return
-    bench.rules.broken("does not refuse an unknown action: `do` raises DriverError")
+    run.rules.broken("does not refuse an unknown action: `do` raises DriverError")
 
 
-_RULES: tuple[Callable[[_Bench], None], ...] = (
+_RULES: tuple[Callable[[_TestRun], None], ...] = (
     _reads,
     _parses_in_pieces,
     _writes_and_goes_safe,
@@ -352,38 +352,38 @@ _RULES: tuple[Callable[[_Bench], None], ...] = (
 )
 
 
-def _expect(bench: _Bench, error: type[AgentError], when: str) -> None:
+def _expect(run: _TestRun, error: type[AgentError], when: str) -> None:
     """Using the device raises this; nothing else, and not nothing."""
     try:
-        if isinstance(bench.device, Actuator) and any(point.write for point in bench.device.points):
-            bench.device.write(bench.values_to_write())
-        elif isinstance(bench.device, Sensor):
-            bench.readings()
-        elif bench.source is not None:
-            bench.source.drain()  # what had arrived before
-            bench.source.drain()
+        if isinstance(run.device, Actuator) and any(point.write for point in run.device.points):
+            run.device.write(run.values_to_write())
+        elif isinstance(run.device, Sensor):
+            run.readings()
+        elif run.source is not None:
+            run.source.drain()  # what had arrived before
+            run.source.drain()
         else:
             return
     except error:
         return
-    bench.rules.broken(f"raises no {error.__name__} {when}")
+    run.rules.broken(f"raises no {error.__name__} {when}")
 
 
-def _settled(bench: _Bench) -> dict[str, Any]:
+def _settled(run: _TestRun) -> dict[str, Any]:
     """One reading and, for an actuator, what it makes happen; only what is the same twice."""
     twice = []
     for _ in range(2):
-        if isinstance(bench.device, Actuator):
-            bench.device.write(bench.values_to_write())
-        seen: dict[str, Any] = {f"output {name}": value for name, value in bench.world().items()}
-        if isinstance(bench.device, Sensor):
-            seen.update(bench.readings()[0])
+        if isinstance(run.device, Actuator):
+            run.device.write(run.values_to_write())
+        seen: dict[str, Any] = {f"output {name}": value for name, value in run.world().items()}
+        if isinstance(run.device, Sensor):
+            seen.update(run.readings()[0])
         twice.append(seen)
     first, second = twice
     return {name: value for name, value in second.items() if _near(first.get(name), value)}
 
 
-def _compare(bench: _Bench, before: Mapping[str, Any], after: Mapping[str, Any], when: str) -> None:
+def _compare(run: _TestRun, before: Mapping[str, Any], after: Mapping[str, Any], when: str) -> None:
     if any(isinstance(value, Flagged) for value in after.values()):
         return  # it said that something is doubtful
     for name, value in before.items():
@@ -391,7 +391,7 @@ def _compare(bench: _Bench, before: Mapping[str, Any], after: Mapping[str, Any],
             return  # a point that says so, such as `lost_power`
     for name, value in before.items():
         if name in after and not _near(value, after[name]):
-            bench.rules.broken(f"gives {name} {after[name]!r} instead of {value!r} {when}, without a word")
+            run.rules.broken(f"gives {name} {after[name]!r} instead of {value!r} {when}, without a word")
 
 
 def _near(a: Any, b: Any) -> bool:
