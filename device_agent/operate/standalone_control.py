@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from device_agent.background import first_of
 from device_agent.bus.core import Bus, BusState
 from device_agent.bus.factory import make_handle
 from device_agent.clock import SystemClock
@@ -35,8 +36,6 @@ GUARD_LIMIT_S = 2.0
 # A sensor is opened and read within this, beside the limit of one call.
 ANSWER_LIMIT_S = 10.0
 CHECK_S = 0.05
-
-Ack = dict[str, Any]
 
 
 class StandaloneControl:
@@ -97,18 +96,16 @@ class StandaloneControl:
         return device.online or device.detail != NOT_OPENED
 
     def need(self, name: str) -> None:
-        """Raises NoAnswer where the device did not come."""
+        """Raises NoAnswer if the device could not be opened."""
         device = self._devices[name]
         if not device.online:
             why = device.detail if device.bus.state is BusState.OPEN else device.bus.last_error
             raise NoAnswer(f"device {name}: {why or device.detail}")
 
     async def until_safe(self, ended: asyncio.Event) -> None:
-        """Returns when nothing is away any more, or when `ended` is set."""
-        while self.safe_states.away(self.safe_states.limits):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), CHECK_S)
-                return
+        """Returns when everything is at its safe value, or when `ended` is set."""
+        while self.safe_states.away(self.safe_states.limits) and not ended.is_set():
+            await first_of(ended.wait(), limit_s=CHECK_S)
 
     async def _end(self) -> None:
         self._control.permit.stop()
@@ -125,25 +122,26 @@ class StandaloneControl:
 def drive_directly(
     config: Config,
     question: Mapping[str, Any],
-    held: Callable[[Ack], None],
+    held: Callable[[dict[str, Any]], None],
     make: HandleFactory = make_handle,
-) -> Ack:
-    """Carry out a `set` or `do`; its ack. Where something is away from safe after it, `held` is told, and
-    this returns when it is safe again: by a limit, another command, or a signal to this process.
+) -> dict[str, Any]:
+    """Carry out a `set` or `do`; the members of its ack. If something is away from safe after it, `held` is
+    called with them, and this returns when it is safe again: by a limit, another command, or a signal to this
+    process.
 
     Raises Rejected, NoAnswer, AgentError where a daemon runs.
     """
     name = str(question["device"])
     _check_known(config, name)
 
-    async def drive() -> Ack:
+    async def drive() -> dict[str, Any]:
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, ended.set)
         async with StandaloneControl(config, {name}, make) as control:
             control.need(name)
-            ack: Ack = await control.handlers.command(question)
+            ack: dict[str, Any] = await control.handlers.command(question)
             if ack["state"] == "done" and control.safe_states.away(control.safe_states.limits):
                 held(ack)
                 await control.until_safe(ended)
