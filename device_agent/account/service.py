@@ -80,19 +80,14 @@ class Account:
 
     async def unpublish(self, name: str) -> None:
         """Delete an agent. Raises AgentError unless the answer confirms it for this agent."""
-        try:
-            reply = await self._ask("DELETE", f"{AGENTS}?agentName={quote(name)}")
-        except Missing:
-            raise AgentError(f"there is no agent {name} of this organisation") from None
+        reply = await self._ask("DELETE", f"{AGENTS}?agentName={quote(name)}", missing=_no_agent(name))
         if reply.get("agentName") != name or reply.get("status") != "deleted":
             raise AgentError(f"the network did not say that {name} is deleted: look at {self.page(name)}")
 
     async def invite(self, name: str, whom: Mapping[str, str]) -> dict[str, Any]:
         """Invite `{"email"}` or `{"targetOrgSlug"}`; returns `inviteUrl` and `notified` if there are any."""
-        try:
-            reply = await self._ask("POST", f"/api/v1/agents/{quote(name)}/invitations", dict(whom))
-        except Missing:
-            raise AgentError(f"there is no agent {name} of this organisation: publish it first") from None
+        path = f"/api/v1/agents/{quote(name)}/invitations"
+        reply = await self._ask("POST", path, dict(whom), missing=f"{_no_agent(name)}: publish it first")
         answer: dict[str, Any] = {}
         if url := _web(reply.get("inviteUrl")):
             answer["inviteUrl"] = url
@@ -103,11 +98,8 @@ class Account:
     async def access(self, name: str) -> dict[str, list[dict[str, str]]]:
         """`grants` (who has access) and `invitations` (who was invited), with texts fit for a terminal."""
         reply: dict[str, Any] = {}
-        try:
-            for what in ("invitations", "grants"):
-                reply |= await self._ask("GET", f"/api/v1/agents/{quote(name)}/{what}")
-        except Missing:
-            raise AgentError(f"there is no agent {name} of this organisation") from None
+        for what in ("invitations", "grants"):
+            reply |= await self._ask("GET", f"/api/v1/agents/{quote(name)}/{what}", missing=_no_agent(name))
         invited = [
             {"id": _text(item, "id"), "who": _text(item, "email", "scope"), "until": _text(item, "expiresAt")}
             for item in _objects(reply.get("invitations"))
@@ -125,21 +117,22 @@ class Account:
 
     async def revoke(self, name: str, grant_id: str) -> None:
         """Take a grant back."""
-        try:
-            await self._ask("DELETE", f"/api/v1/agents/{quote(name)}/grants/{quote(grant_id)}")
-        except Missing:
-            raise AgentError(f"{name} has no grant {grant_id}: see invite --list") from None
+        path = f"/api/v1/agents/{quote(name)}/grants/{quote(grant_id)}"
+        await self._ask("DELETE", path, missing=f"{name} has no grant {grant_id}: see invite --list")
 
     def page(self, name: str) -> str:
         """The agent's page on the dashboard."""
         return f"{self.dashboard_url}/agents/{quote(name)}"
 
-    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing: str = ""
+    ) -> dict[str, Any]:
+        """`missing` is the sentence for HTTP 404, which raises Missing."""
         try:
             return await self._api.request(method, path, bearer=self._key, body=body)
         except Refused as error:
             if error.status == 404:
-                raise Missing(str(error)) from error
+                raise Missing(missing or str(error)) from error
             if error.status == 401:
                 text = "the API key is not valid (any more): run `device-agent login`"
                 raise Rejected("not_allowed", text) from error
@@ -152,6 +145,10 @@ class Account:
 
 class Missing(AgentError):
     """HTTP 404."""
+
+
+def _no_agent(name: str) -> str:
+    return f"there is no agent {name} of this organisation"
 
 
 def _sentence(error: Refused) -> str:
