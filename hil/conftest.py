@@ -9,11 +9,11 @@ import pytest
 import rig_file
 from rigs import Rig, SimulatedRig
 from scene import Scene, stage
+
+from device_agent.testing.network import NetworkThread
 from support.callers import alice, caller, net
 from support.deployment import World
 from support.official_client import excuse_requests
-
-from device_agent.testing.network import NetworkThread
 
 _links = itertools.count(1)
 

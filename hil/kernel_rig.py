@@ -19,6 +19,7 @@ import rig_file
 import serial
 from gpiod.line import Direction, Edge, Value
 from rigs import LevelChange, Rig
+
 from support.processes import BoardProcess
 from support.waiting import until
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support.processes import BoardProcess
 
 from device_agent.testing.board.link import SocketLink
 from device_agent.testing.board.server import STIMULUS
+from support.processes import BoardProcess
 
 ABILITIES = {
     "door": "a line that the test drives and the agent senses: [gpio.door]",

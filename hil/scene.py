@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rigs import LevelChange, Rig
+
+from device_agent.testing.network import NetworkThread
 from support.callers import Listening, pipe, stream
 from support.deployment import World
 from support.processes import Daemon
 from support.waiting import LIMIT_S, SLOWNESS, until
-
-from device_agent.testing.network import NetworkThread
 
 DEBOUNCE_S = 0.05
 GRACE_S = 2.0 * SLOWNESS

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from scene import GRACE_S, Scene
+
 from support.waiting import SLOWNESS
 
 # A daemon that does its work at once, on a machine that does much else besides.

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from scene import Scene
+
 from support.waiting import SLOWNESS
 
 KILLS = 2

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from support.official_client import excuse_requests
 
 # A shell that starts the tests in the background has them, and the programs they start, ignore SIGINT.

@@ -22,12 +22,11 @@ from typing import Any, Self
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from support.processes import BoardProcess, Daemon  # noqa: E402
-from support.waiting import LIMIT_S, until  # noqa: E402
-
 from device_agent.testing.board.link import SocketLink  # noqa: E402
 from device_agent.testing.network import NetworkProcess  # noqa: E402
 from device_agent.testing.network.sdk import sdk_environment  # noqa: E402
+from support.processes import BoardProcess, Daemon  # noqa: E402
+from support.waiting import LIMIT_S, until  # noqa: E402
 
 STREAM = "readings"
 SESSIONS_MAX = 64

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench_measure import machine, note, parser, save, table
 from bench_rig import Ours, Rig
+
 from support.callers import Listening
 from support.waiting import LIMIT_S, until
 

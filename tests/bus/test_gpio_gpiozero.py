@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 from gpiozero.pins.mock import MockFactory
-from support.mosquitto import LIMIT_S, collected
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio import Edge
@@ -15,6 +14,7 @@ from device_agent.bus.gpio_debounce import Debouncer
 from device_agent.bus.gpio_gpiozero import EDGES_MAX, GpiozeroGpio
 from device_agent.bus.inbox import Inbox
 from device_agent.errors import BusError, BusGone, BusHeld
+from support.mosquitto import LIMIT_S, collected
 
 CONFIG = GpioBusConfig(kind="gpio", chip="pinctrl-bcm2711", backend="gpiozero")
 

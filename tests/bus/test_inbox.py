@@ -5,10 +5,10 @@ import select
 import threading
 
 import pytest
-from support.mosquitto import collected
 
 from device_agent.bus.inbox import Inbox
 from device_agent.errors import BusGone
+from support.mosquitto import collected
 
 
 def readable(inbox: Inbox) -> bool:

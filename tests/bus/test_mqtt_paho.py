@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from support.mosquitto import LIMIT_S, Broker, collected, free_port
 
 from device_agent.bus.config import MqttBusConfig
 from device_agent.bus.mqtt import MqttMessage
 from device_agent.bus.mqtt_paho import MESSAGES_MAX, WAITING_MAX_BYTES, PahoMqtt
 from device_agent.errors import BusDenied, BusError, BusGone, BusTimeout
+from support.mosquitto import LIMIT_S, Broker, collected, free_port
 
 
 def config(broker: Broker, **options) -> MqttBusConfig:

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from support.mosquitto import collected
 
 from device_agent.bus.config import SerialBusConfig, UsbIdentity
 from device_agent.bus.serial_port import SerialPort, _fits, find_usb
 from device_agent.errors import BusError, BusGone, BusHeld, BusTimeout
+from support.mosquitto import collected
 
 
 class FarEnd:

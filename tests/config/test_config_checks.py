@@ -1,6 +1,7 @@
 """Cross checks: buses, claims, safe values, calibration, streams, access. Each names both sides."""
 
 import pytest
+
 from support.config_texts import CONSOLE, I2C, PINS, PORT, THERMO, device, relay
 
 

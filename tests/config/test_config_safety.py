@@ -1,6 +1,7 @@
 """Cross checks of what moves: conditions on other devices, pulses, and what the guard can keep."""
 
 import pytest
+
 from support.config_texts import PINS, THERMO, device, relay
 
 

@@ -1,10 +1,10 @@
 """Every installed driver keeps the rules that a third party's must keep."""
 
 import pytest
-from support.contract_cases import CASES
 
 from device_agent import registry
 from device_agent.testing import check_driver
+from support.contract_cases import CASES
 
 
 @pytest.mark.parametrize("name", CASES)

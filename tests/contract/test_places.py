@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from support.contract_places import Place
-
 from device_agent.bus.core import Bus, BusState
 from device_agent.driver import Actuator, Driver, Flagged, Listener, Sensor, Value
 from device_agent.errors import BusError, DriverError
 from device_agent.testing.check import Rules
+from support.contract_places import Place
 
 LIMIT_S = 60.0
 JOB_S = 20.0

@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from support.scripted_service import Service
 
 from device_agent.config.delegation import Delegation
 from device_agent.delegation.exchange_runner import ExchangeRunner
 from device_agent.errors import Refused
 from device_agent.messages.commands import Do, Set
+from support.scripted_service import Service
 
 OPEN = {"open_vent": {"device": "vent", "values": {"on": True}, "for_s": 600}}
 MOVE = {"home": {"device": "arm", "action": "home", "args": {"slow": True}}}

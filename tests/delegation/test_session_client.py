@@ -1,12 +1,12 @@
 """Sending a question at most twice, and polling for its answer in time."""
 
 import pytest
-from support.scripted_service import Service
 
 from device_agent.config.delegation import Delegation
 from device_agent.delegation.session_client import SENDS_MAX, ExchangeFailed, SessionClient
 from device_agent.errors import ProtocolFault, Refused, Unreachable
 from device_agent.network.sessions_api import NotNow, Unsent
+from support.scripted_service import Service
 
 RULE = Delegation(agent="claude", message="Hot?", answer_within_s=60)
 

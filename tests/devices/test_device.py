@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 import pytest
-from support.waiting import until_async
 
 from device_agent.bus.core import Bus, NoBus
 from device_agent.clock import SystemClock
@@ -15,6 +14,7 @@ from device_agent.devices.device import FASTEST_S, READ_TRIES, Device
 from device_agent.driver import Actuator, ActuatorConfig, Driver, DriverConfig, Point, Sensor, Value
 from device_agent.errors import BusGone, DriverError, NoAnswer
 from device_agent.records import DeviceState, Reading, ReadingSubscriber, Status
+from support.waiting import until_async
 
 
 class Reports(ReadingSubscriber):

@@ -6,9 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from device_agent_drivers.bme280 import Bme280, Bme280Config
-from device_agent_drivers.pms5003 import Pms5003, Pms5003Config
-from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
 from pydantic import TypeAdapter
 
 from device_agent.bus.config import BusConfig
@@ -21,6 +18,9 @@ from device_agent.devices.reading_builder import ReadingBuilder
 from device_agent.driver import DriverConfig, Listener, Point, Sensor, SerialBus
 from device_agent.records import Flag, Flagged, Reading
 from device_agent.testing.board import Board, SteppedClock, open_handle
+from device_agent_drivers.bme280 import Bme280, Bme280Config
+from device_agent_drivers.pms5003 import Pms5003, Pms5003Config
+from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
 
 LIMIT_S = 10.0
 

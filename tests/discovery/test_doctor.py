@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.machine_tree import HEADER, Tree
 
 from device_agent.cli import doctor as command
 from device_agent.cli import main
@@ -18,6 +17,7 @@ from device_agent.doctor import actuators, service
 from device_agent.doctor.checks import examine
 from device_agent.doctor.finding import Finding, Target
 from device_agent.doctor.service import user_of_the_service
+from support.machine_tree import HEADER, Tree
 
 NOW_MS = 1_800_000_000_000
 # Not the test's own user, whoever that is: what he may do follows from the mode bits alone.

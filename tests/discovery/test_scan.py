@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device_agent_drivers.bme280 import Bme280, Bme280Config
-from device_agent_drivers.pca9685 import Pca9685, Pca9685Config
-from device_agent_drivers.ssd1306 import Ssd1306, Ssd1306Config
-from support.machine_tree import HEADER, Tree
 
 from device_agent.bus.config import I2cBusConfig
 from device_agent.cli import scan as command
@@ -22,6 +18,10 @@ from device_agent.discovery.results import ScanResult
 from device_agent.discovery.scan import installed, scan
 from device_agent.errors import AgentError
 from device_agent.testing import Board, open_handle
+from device_agent_drivers.bme280 import Bme280, Bme280Config
+from device_agent_drivers.pca9685 import Pca9685, Pca9685Config
+from device_agent_drivers.ssd1306 import Ssd1306, Ssd1306Config
+from support.machine_tree import HEADER, Tree
 
 DRIVERS, _ = installed()
 

@@ -1,10 +1,10 @@
 """ADS1115: scale, channels, waiting, and a chip that misbehaves."""
 
 import pytest
-from device_agent_drivers.ads1115 import Ads1115, Ads1115Config, conversion_s, volts
 
 from device_agent.driver import BadReading, ChipReset, DriverError, Flag, Flagged
 from device_agent.testing import check_driver
+from device_agent_drivers.ads1115 import Ads1115, Ads1115Config, conversion_s, volts
 
 ALL = ["a0", "a1", "a2", "a3", "a0_a1", "a0_a3", "a1_a3", "a2_a3"]
 ENDS = (-0x8000, 0x7FFF)

@@ -1,10 +1,10 @@
 """BH1750: half lux, a time that divides, a ceiling, and the sheet's whole range by itself."""
 
 import pytest
-from device_agent_drivers.bh1750 import HIGHEST_LX, LOOK, MODES, Bh1750, Bh1750Config, Setting, settings_of
 
 from device_agent.driver import Flag, Flagged
 from device_agent.testing import check_driver
+from device_agent_drivers.bh1750 import HIGHEST_LX, LOOK, MODES, Bh1750, Bh1750Config, Setting, settings_of
 
 
 def measured(bench, lux: float, **options):

@@ -1,6 +1,8 @@
 """BME280: the data sheet's formulas and vectors, its traps, and a chip that misbehaves."""
 
 import pytest
+
+from device_agent.driver import ChipReset, DriverError, Flag, Flagged, WrongChip
 from device_agent_drivers.bme280 import (
     Bme280,
     Bme280Config,
@@ -9,8 +11,6 @@ from device_agent_drivers.bme280 import (
     longest_measurement_s,
 )
 from device_agent_drivers.simulated import bme280 as simulated
-
-from device_agent.driver import ChipReset, DriverError, Flag, Flagged, WrongChip
 
 
 def words(*values: int) -> bytes:

@@ -1,11 +1,11 @@
 """BMP280: the data sheet's example, its traps, and a chip that misbehaves."""
 
 import pytest
-from device_agent_drivers.bmp280 import Bmp280, Bmp280Config, decode
-from device_agent_drivers.bosch import Calibration, longest_measurement_s
 
 from device_agent.driver import ChipReset, DriverError, Flag, Flagged, WrongChip
 from device_agent.testing import check_driver
+from device_agent_drivers.bmp280 import Bmp280, Bmp280Config, decode
+from device_agent_drivers.bosch import Calibration, longest_measurement_s
 
 NOT_READY = Flagged(None, Flag.NOT_READY)
 

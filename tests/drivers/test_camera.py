@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
-from device_agent_drivers.camera import Camera, CameraConfig
-from device_agent_drivers.camera_programs import CHUNK_BYTES, Cutter, Frames
-from device_agent_drivers.simulated.camera import picture
 from PIL import Image
-from support.fake_camera import NAMES, install
 
 from device_agent.driver import BadReading, DriverError, NoAnswer, NoBus
 from device_agent.testing import check_driver
+from device_agent_drivers.camera import Camera, CameraConfig
+from device_agent_drivers.camera_programs import CHUNK_BYTES, Cutter, Frames
+from device_agent_drivers.simulated.camera import picture
+from support.fake_camera import NAMES, install
 
 LIMIT_S = 30.0
 

@@ -1,12 +1,12 @@
 """DS18B20: the sheet's table, the 85 degree rule, and what the kernel says of sensors that are not there."""
 
 import pytest
-from device_agent_drivers.ds18b20 import Ds18b20, Ds18b20Config, crc8, scratchpad, temperature
-from device_agent_drivers.simulated.ds18b20 import SimulatedDs18b20
 
 from device_agent.driver import BadReading, DriverError, Flag, Flagged, NoAnswer
 from device_agent.errors import BusGone
 from device_agent.testing import check_driver
+from device_agent_drivers.ds18b20 import Ds18b20, Ds18b20Config, crc8, scratchpad, temperature
+from device_agent_drivers.simulated.ds18b20 import SimulatedDs18b20
 
 ID = "28-0316a2794caf"
 GOOD = "72 01 4b 46 7f ff 0e 10 57 : crc=57 YES\n72 01 4b 46 7f ff 0e 10 57 t=23125\n"

@@ -3,12 +3,12 @@
 from datetime import UTC, datetime
 
 import pytest
-from device_agent_drivers.ds3231 import EARLIEST_S, LATEST_S, Ds3231, epoch_of, registers_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent.driver import DriverError, Flag, Flagged, WrongChip
 from device_agent.testing import check_driver
+from device_agent_drivers.ds3231 import EARLIEST_S, LATEST_S, Ds3231, epoch_of, registers_of
 
 POWER_ON_VALUE = Flagged(None, Flag.POWER_ON_VALUE)
 OUT_OF_RANGE = Flagged(None, Flag.OUT_OF_RANGE)

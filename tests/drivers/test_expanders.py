@@ -1,11 +1,11 @@
 """MCP23017 and PCF8574: directions, latches, polarity, foreign state, and writes that move nothing else."""
 
 import pytest
-from device_agent_drivers.mcp23017 import Mcp23017, Mcp23017Config
-from device_agent_drivers.pcf8574 import Pcf8574, Pcf8574Config
 
 from device_agent.driver import ChipReset, DriverError
 from device_agent.testing import check_driver
+from device_agent_drivers.mcp23017 import Mcp23017, Mcp23017Config
+from device_agent_drivers.pcf8574 import Pcf8574, Pcf8574Config
 
 MIXED = {
     "inputs": ["a0", "b7"],

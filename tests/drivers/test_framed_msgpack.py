@@ -11,11 +11,11 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from device_agent_drivers.framed_msgpack import FramedMsgpack, FramedMsgpackConfig, decoded, encoded
-from device_agent_drivers.frames import FRAMINGS, Framing, cobs, crc16, slip, uncobs, unslip
 
 from device_agent.driver import DriverError, Flag, Flagged
 from device_agent.testing import check_driver
+from device_agent_drivers.framed_msgpack import FramedMsgpack, FramedMsgpackConfig, decoded, encoded
+from device_agent_drivers.frames import FRAMINGS, Framing, cobs, crc16, slip, uncobs, unslip
 
 POINTS = {
     "temperature": {"unit": "Cel"},

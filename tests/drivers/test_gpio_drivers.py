@@ -1,11 +1,11 @@
 """GPIO input and output: levels, counts, rates, safe values."""
 
 import pytest
-from device_agent_drivers.gpio_input import GpioInput, GpioInputConfig
-from device_agent_drivers.gpio_output import GpioOutput, GpioOutputConfig
 from pydantic import ValidationError
 
 from device_agent.driver import DriverError, Edge, Step
+from device_agent_drivers.gpio_input import GpioInput, GpioInputConfig
+from device_agent_drivers.gpio_output import GpioOutput, GpioOutputConfig
 
 
 def counting(**options) -> GpioInput:

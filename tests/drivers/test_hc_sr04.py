@@ -1,10 +1,10 @@
 """HC-SR04: distances by the length of the echo, and echoes that are none."""
 
 import pytest
-from device_agent_drivers.hc_sr04 import HcSr04, HcSr04Config, distance, speed_of_sound
 
 from device_agent.driver import Edge, Flag, Flagged, NoAnswer
 from device_agent.testing import check_driver
+from device_agent_drivers.hc_sr04 import HcSr04, HcSr04Config, distance, speed_of_sound
 
 LINES = {"trigger": 23, "echo": 24}
 OUT_OF_RANGE = Flagged(None, Flag.OUT_OF_RANGE)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from device_agent_drivers.host import Host, HostConfig
-from device_agent_drivers.serial_bytes import SerialBytes, SerialBytesConfig
 
 from device_agent.driver import Flag, Flagged, NoBus
+from device_agent_drivers.host import Host, HostConfig
+from device_agent_drivers.serial_bytes import SerialBytes, SerialBytesConfig
 
 NO_ANSWER = Flagged(None, Flag.NO_ANSWER)
 PI = {

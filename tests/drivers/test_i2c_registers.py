@@ -1,14 +1,14 @@
 """Chips described in the configuration: widths, signs, bytes, bits, limits, identity, settings."""
 
 import pytest
-from device_agent_drivers.i2c_register_map import RegisterPoint
-from device_agent_drivers.i2c_registers import I2cRegisters, I2cRegistersConfig
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from device_agent.driver import ChipReset, DriverError, NoAnswer, WrongChip
 from device_agent.testing import check_driver
+from device_agent_drivers.i2c_register_map import RegisterPoint
+from device_agent_drivers.i2c_registers import I2cRegisters, I2cRegistersConfig
 
 # A TMP117 as a configuration would describe it
 THERMOMETER = {

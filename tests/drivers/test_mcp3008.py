@@ -1,10 +1,10 @@
 """MCP3008: channels and pairs by the sheet's table, the ends of the range, the clock, and nobody there."""
 
 import pytest
-from device_agent_drivers.mcp3008 import PAIRS, SINGLES, Mcp3008, Mcp3008Config, volts
 
 from device_agent.driver import BadReading, Flag, Flagged, NoAnswer
 from device_agent.testing import check_driver
+from device_agent_drivers.mcp3008 import PAIRS, SINGLES, Mcp3008, Mcp3008Config, volts
 
 
 @pytest.mark.parametrize("options", [{}, {"channels": ["ch7", "ch1_ch0"], "vref_v": 5.0}])

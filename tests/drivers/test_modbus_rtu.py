@@ -4,13 +4,13 @@ import math
 import struct
 
 import pytest
-from device_agent_drivers.modbus import Master, ModbusException, crc16, framed
-from device_agent_drivers.modbus_points import ModbusPoint, blocks_of
-from device_agent_drivers.modbus_rtu import ModbusRtu, ModbusRtuConfig
 
 from device_agent.driver import BadReading, DriverError, Flag, Flagged, NoAnswer
 from device_agent.errors import BusTimeout
 from device_agent.testing import check_driver
+from device_agent_drivers.modbus import Master, ModbusException, crc16, framed
+from device_agent_drivers.modbus_points import ModbusPoint, blocks_of
+from device_agent_drivers.modbus_rtu import ModbusRtu, ModbusRtuConfig
 
 METER = {
     "voltage": {"kind": "input", "address": 0, "type": "float32", "unit": "V"},

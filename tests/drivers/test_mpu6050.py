@@ -1,10 +1,10 @@
 """MPU-6050: ranges, relatives and copies, sleep after a brown-out."""
 
 import pytest
-from device_agent_drivers.mpu6050 import IDS, Mpu6050, Mpu6050Config
 
 from device_agent.driver import ChipReset, DriverError, Flag, Flagged, WrongChip
 from device_agent.testing import check_driver
+from device_agent_drivers.mpu6050 import IDS, Mpu6050, Mpu6050Config
 
 G = 9.80665
 

@@ -1,10 +1,10 @@
 """Devices on a local broker: topics, JSON, retained values, commands."""
 
 import pytest
-from device_agent_drivers.mqtt_topic import MqttTopic, MqttTopicConfig
 from pydantic import ValidationError
 
 from device_agent.driver import DriverError, Flag, Flagged, MqttMessage
+from device_agent_drivers.mqtt_topic import MqttTopic, MqttTopicConfig
 
 PLUG = {
     "points": {

@@ -1,10 +1,10 @@
 """NMEA: degrees and minutes, signs, what is old or empty, time, and sentences among other bytes."""
 
 import pytest
-from device_agent_drivers.nmea_gps import NmeaGps, NmeaGpsConfig, angle, epoch_s, number
 
 from device_agent.driver import Flag, Flagged
 from device_agent.testing import check_driver
+from device_agent_drivers.nmea_gps import NmeaGps, NmeaGpsConfig, angle, epoch_s, number
 
 NOT_READY = Flagged(None, Flag.NOT_READY)
 

@@ -1,10 +1,10 @@
 """PCA9685: what counts only asleep, restart, full on and off, foreign state, one step for several."""
 
 import pytest
-from device_agent_drivers.pca9685 import Pca9685, Pca9685Config, decoded, encoded, pre_scale_of
 
 from device_agent.driver import ChipReset, DriverError
 from device_agent.testing import check_driver
+from device_agent_drivers.pca9685 import Pca9685, Pca9685Config, decoded, encoded, pre_scale_of
 
 SERVOS = {"channels": ["ch0", "ch1", "ch15"], "frequency_hz": 50, "safe": 0.0}
 

@@ -3,9 +3,9 @@
 import random
 
 import pytest
-from device_agent_drivers.pms5003 import NAMES, Pms5003, Pms5003Config
 
 from device_agent.testing import check_driver
+from device_agent_drivers.pms5003 import NAMES, Pms5003, Pms5003Config
 
 # 12, 18 and 20 ug/m3, as standard particles and as the air is alike; the sum of its bytes is 0x0390
 EXAMPLE = bytes.fromhex("424d001c 000c 0012 0014 000c 0012 0014 08d3 0293 006c 0008 0004 0002 9700 0390")

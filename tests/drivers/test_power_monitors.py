@@ -1,11 +1,11 @@
 """INA219 and INA226: calibrations that fit, the sheets' examples, signs, overflow, bad chips."""
 
 import pytest
-from device_agent_drivers.ina219 import Ina219, Ina219Config
-from device_agent_drivers.ina226 import Ina226, Ina226Config
 
 from device_agent.driver import ChipReset, Flag, Flagged, WrongChip
 from device_agent.testing import check_driver
+from device_agent_drivers.ina219 import Ina219, Ina219Config
+from device_agent_drivers.ina226 import Ina226, Ina226Config
 
 SHUNT = {"shunt_ohms": 0.1, "max_current_a": 2.0}
 SMALL = {"shunt_ohms": 0.01, "max_current_a": 5.0}

@@ -1,8 +1,6 @@
 """gpio-pwm and servo: duty and angle, polarity, safe values, and buses that cannot."""
 
 import pytest
-from device_agent_drivers.gpio_pwm import GpioPwm, GpioPwmConfig
-from device_agent_drivers.servo import Servo, ServoConfig
 from gpiozero.pins.mock import MockFactory, MockPWMPin
 
 from device_agent.bus.config import GpioBusConfig
@@ -13,6 +11,8 @@ from device_agent.guard.actions import carry_out
 from device_agent.safety.safe_recorder import open_and_record, recorded
 from device_agent.testing import Board, check_driver, open_handle
 from device_agent.testing.board.server import BoardServer
+from device_agent_drivers.gpio_pwm import GpioPwm, GpioPwmConfig
+from device_agent_drivers.servo import Servo, ServoConfig
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 import select
 
 import pytest
-from device_agent_drivers.rotary_encoder import RotaryEncoder, RotaryEncoderConfig, Turn
 
 from device_agent.driver import DriverError
 from device_agent.errors import BusHeld
 from device_agent.testing import check_driver
+from device_agent_drivers.rotary_encoder import RotaryEncoder, RotaryEncoderConfig, Turn
 
 LINES = {"line_a": 5, "line_b": 6}
 A, B = True, False

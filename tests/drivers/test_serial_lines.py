@@ -4,12 +4,12 @@ import math
 import time
 
 import pytest
-from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from device_agent.driver import DriverError, Flag, Flagged
+from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
 
 SCALE = {
     "format": "regex",

@@ -1,12 +1,12 @@
 """SHT3x and SHT4x: checksums, formulas, a result that can be fetched once."""
 
 import pytest
-from device_agent_drivers.sensirion import crc8, words_of
-from device_agent_drivers.sht3x import Sht3x, Sht3xConfig
-from device_agent_drivers.simulated import sensirion as simulated
 
 from device_agent.driver import BadReading, ChipReset, Flag, Flagged, NoAnswer, WrongChip
 from device_agent.testing import check_driver
+from device_agent_drivers.sensirion import crc8, words_of
+from device_agent_drivers.sht3x import Sht3x, Sht3xConfig
+from device_agent_drivers.simulated import sensirion as simulated
 
 CHECKSUM = Flagged(None, Flag.CHECKSUM)
 

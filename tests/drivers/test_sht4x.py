@@ -1,10 +1,10 @@
 """SHT4x: its own formula, its commands; the rest is in test_sht3x.py."""
 
 import pytest
-from device_agent_drivers.sht4x import Sht4x, Sht4xConfig
 
 from device_agent.driver import BadReading, Flag, Flagged, NoAnswer, WrongChip
 from device_agent.testing import check_driver
+from device_agent_drivers.sht4x import Sht4x, Sht4xConfig
 
 COMMANDS = {"high": b"\xfd", "medium": b"\xf6", "low": b"\xe0"}
 

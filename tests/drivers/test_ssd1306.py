@@ -1,13 +1,13 @@
 """SSD1306: text on a panel, a memory that is never shown as it woke, a chip that went dark."""
 
 import pytest
-from device_agent_drivers.ssd1306 import Ssd1306, Ssd1306Config, render, wrapped
-from device_agent_drivers.ssd1306_font import GLYPHS, UNKNOWN
 from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent.driver import ChipReset
 from device_agent.testing import check_driver
+from device_agent_drivers.ssd1306 import Ssd1306, Ssd1306Config, render, wrapped
+from device_agent_drivers.ssd1306_font import GLYPHS, UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """TMP117: the data sheet's table of values, its power-on value, its settings."""
 
 import pytest
-from device_agent_drivers.tmp117 import Tmp117, Tmp117Config
 
 from device_agent.driver import ChipReset, DriverError, Flag, Flagged, WrongChip
 from device_agent.testing import RegisterChip, check_driver
+from device_agent_drivers.tmp117 import Tmp117, Tmp117Config
 
 
 def test_contract():

@@ -1,11 +1,11 @@
 """VL53L0X: the API's initialization, range status, and waits that end."""
 
 import pytest
-from device_agent_drivers.vl53l0x import Vl53l0x, Vl53l0xConfig
-from device_agent_drivers.vl53l0x_tuning import TUNING, encoded_timeout, final_range_timeout, reference_spads
 
 from device_agent.driver import ChipReset, DriverError, Flag, Flagged, WrongChip
 from device_agent.testing import check_driver
+from device_agent_drivers.vl53l0x import Vl53l0x, Vl53l0xConfig
+from device_agent_drivers.vl53l0x_tuning import TUNING, encoded_timeout, final_range_timeout, reference_spads
 
 NOT_READY = Flagged(None, Flag.NOT_READY)
 OUT_OF_RANGE = Flagged(None, Flag.OUT_OF_RANGE)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.deployment import World
-from support.waiting import LIMIT_S, until
 
 from device_agent.testing.network import NetworkThread
 from device_agent.testing.network.sdk import sdk_environment
+from support.deployment import World
+from support.waiting import LIMIT_S, until
 
 CARDS = Path(__file__).parents[2] / "cards"
 HERE = """

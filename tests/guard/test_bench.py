@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.guarded_daemon import VALVE, VALVE_SAFE, Scene
-from support.waiting import LIMIT_S, until
 
 from device_agent.cli import main
+from support.guarded_daemon import VALVE, VALVE_SAFE, Scene
+from support.waiting import LIMIT_S, until
 
 ON = 1 - VALVE_SAFE
 CHILD = Path(__file__).parent / "bench_child.py"

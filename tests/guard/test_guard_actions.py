@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
-from support.mosquitto import Broker, collected
-from support.waiting import LIMIT_S
 
 from device_agent.bus.config import BusConfig, GpioBusConfig, MqttBusConfig, SerialBusConfig
 from device_agent.bus.mqtt_paho import PahoMqtt
@@ -26,6 +24,8 @@ from device_agent.guard.actions import carry_out
 from device_agent.safety.safe_recorder import open_and_record, recorded
 from device_agent.testing.board import Board, open_handle
 from device_agent.testing.board.server import BoardServer
+from support.mosquitto import Broker, collected
+from support.waiting import LIMIT_S
 
 BUSES: dict[str, dict[str, Any]] = {
     "gpio": {"chip": "gpiochip0"},

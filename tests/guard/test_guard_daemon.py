@@ -4,6 +4,7 @@ import itertools
 import signal
 
 import pytest
+
 from support.guarded_daemon import (
     ACTUATORS,
     AWAY,

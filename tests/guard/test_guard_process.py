@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.guarded_daemon import Service, alive
-from support.waiting import LIMIT_S, until
 
 from device_agent.guard import PROTOCOL
 from device_agent.safety import guard_connection
+from support.guarded_daemon import Service, alive
+from support.waiting import LIMIT_S, until
 
 ROOT = Path(__file__).parents[2]
 # What the guard may have loaded besides what the bare interpreter has; each name costs memory on every board.

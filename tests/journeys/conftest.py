@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from device_agent.testing.network import NetworkThread
 from support.callers import alice, caller, net
 from support.delegations import sessions, start
 from support.deployment import World
 from support.outages import heard, outage
-
-from device_agent.testing.network import NetworkThread
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from device_agent.testing.network import NetworkThread
 from support.callers import Listening, pipe, stream
 from support.deployment import CONFIG, World
 from support.outages import accept, accounted, refuse
 from support.waiting import LIMIT_S, until
-
-from device_agent.testing.network import NetworkThread
 
 
 def test_replay_brings_again_what_was_sent_and_says_what_is_gone(outage: Any, heard: Listening) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+from device_agent.testing.network import NetworkThread
 from support.callers import pipe, question, result, stream
 from support.deployment import CONFIG, World
 from support.waiting import LIMIT_S, SLOWNESS, until
-
-from device_agent.testing.network import NetworkThread
 
 VALVE, SAFE, ON = 27, 1, 0  # the valve is active low
 SILENCE_S = 4.0 * SLOWNESS

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
 from support.callers import pipe, question, result, stream
 from support.deployment import World
 from support.waiting import LIMIT_S, until

@@ -6,10 +6,9 @@ import subprocess
 import sys
 from typing import Any
 
+from device_agent.testing.network import NetworkThread
 from support.deployment import World
 from support.waiting import LIMIT_S
-
-from device_agent.testing.network import NetworkThread
 
 
 def publish(world: World) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.callers import Listening
 from support.outages import SEED, accounted, caught_up
 from support.processes import Daemon

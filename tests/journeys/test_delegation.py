@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.callers import pipe, question, result, stream
-from support.delegations import COOL, HOT, KEY, NOTHING, OPEN, ended, heat, one, outcome, told
-from support.deployment import World
-from support.waiting import until
 
 from device_agent.card import json_schema
 from device_agent.card.agent_card import build
 from device_agent.config import load
 from device_agent.testing.sessions_api import FakeSessionsApi
+from support.callers import pipe, question, result, stream
+from support.delegations import COOL, HOT, KEY, NOTHING, OPEN, ended, heat, one, outcome, told
+from support.deployment import World
+from support.waiting import until
 
 
 def test_a_hot_greenhouse_asks_and_the_answer_opens_the_valve(

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from device_agent.testing.network import NetworkThread
+from device_agent.testing.sessions_api import FakeSessionsApi
 from support.callers import pipe, stream
 from support.delegations import HOT, KEY, NOTHING, OPEN, ended, heat, one, outcome, told
 from support.deployment import World
 from support.processes import Daemon
 from support.waiting import LIMIT_S, until
-
-from device_agent.testing.network import NetworkThread
-from device_agent.testing.sessions_api import FakeSessionsApi
 
 
 def kill_and_start(world: World) -> Daemon:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from device_agent.testing.network import NetworkThread
 from support.callers import pipe, stream
 from support.deployment import World
 from support.outages import accept, accounted, caught_up, refuse
 from support.waiting import LIMIT_S, until
-
-from device_agent.testing.network import NetworkThread
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted for this, which takes root"),

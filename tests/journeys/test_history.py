@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.callers import question, result
-from support.deployment import World
-from support.waiting import LIMIT_S, until
 
 from device_agent.store.history.history_block import HistoryBlock, pack
 from device_agent.store.history.history_file import HistoryFile
 from device_agent.testing.network import NetworkThread
+from support.callers import question, result
+from support.deployment import World
+from support.waiting import LIMIT_S, until
 
 HOUR_MS = 3_600_000
 HOURS = 20

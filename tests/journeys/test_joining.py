@@ -6,15 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.callers import question, result
-from support.deployment import AGENT, World
-from support.waiting import LIMIT_S, until
-
 from device_agent.clock import SystemClock
 from device_agent.network.blocks.joiner import JoinSettings
 from device_agent.network.blocks.network import BlocksNetwork
 from device_agent.network.connectivity import TIME_SAMPLE_MAX_AGE_S
 from device_agent.testing.network import NetworkThread
+from support.callers import question, result
+from support.deployment import AGENT, World
+from support.waiting import LIMIT_S, until
 
 
 def fault(world: World, kind: str, path: str, **options: Any) -> None:

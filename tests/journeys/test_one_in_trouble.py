@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+
 from support.callers import Listening, pipe, stream
 from support.deployment import World
 from support.waiting import LIMIT_S, until

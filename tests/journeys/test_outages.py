@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from device_agent.testing.network import NetworkThread
 from support.callers import Listening, pipe, stream
 from support.deployment import AGENT, World
 from support.outages import SEED, TRANSIENT, accept, accounted, caught_up, fault, outbox_grows, refuse
 from support.waiting import LIMIT_S, until
-
-from device_agent.testing.network import NetworkThread
 
 
 def test_a_refused_link_loses_nothing(outage: Any, heard: Listening) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from support.callers import pipe, stream
 from support.deployment import World
 from support.waiting import LIMIT_S, until

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.callers import question, result, stream
-from support.deployment import AGENT, CONFIG, World
-from support.waiting import LIMIT_S, until
-
 from device_agent.messages.requests import PROGRESS_STREAM
 from device_agent.network.blocks.wire import stream_channel
 from device_agent.store.history.history_block import HistoryBlock, pack
 from device_agent.store.history.history_file import HistoryFile
 from device_agent.testing.network import NetworkThread
+from support.callers import question, result, stream
+from support.deployment import AGENT, CONFIG, World
+from support.waiting import LIMIT_S, until
 
 
 def parts(body: Any, *more: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from blocks_network import file_part
+
 from support.callers import result
 from support.deployment import AGENT, World
 from support.waiting import LIMIT_S, until

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from support.callers import question, result
 from support.deployment import AGENT, World
 from support.waiting import LIMIT_S, until

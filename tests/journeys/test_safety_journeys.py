@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.callers import pipe, question, result, stream
-from support.deployment import CONFIG, World, send, start_of
-from support.waiting import LIMIT_S, until
 
 from device_agent.cli import main
 from device_agent.testing.network import NetworkThread
+from support.callers import pipe, question, result, stream
+from support.deployment import CONFIG, World, send, start_of
+from support.waiting import LIMIT_S, until
 
 VALVE, SAFE, ON = 27, 1, 0  # the valve is active low
 EXPANDER = """

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from device_agent.testing.network import NetworkThread
 from support.callers import pipe, question, result, stream
 from support.deployment import CONFIG, World
 from support.waiting import LIMIT_S, until
-
-from device_agent.testing.network import NetworkThread
 
 
 def several(kinds: str, instances: int) -> str:

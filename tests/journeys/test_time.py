@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from device_agent.clock import EARLIEST_TRUE_MS
+from device_agent.testing.network import NetworkThread
 from support.callers import Listening, pipe, stream
 from support.deployment import CONFIG, World
 from support.outages import accept, accounted, caught_up, refuse
 from support.waiting import LIMIT_S, until
-
-from device_agent.clock import EARLIEST_TRUE_MS
-from device_agent.testing.network import NetworkThread
 
 YEARS_S = 12 * 365 * 86_400.0
 MAX_ON_S, LEASE_IDLE_S = 3, 6

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
 from support.callers import pipe, stream
 from support.deployment import World
 from support.processes import Daemon

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.callers import Listening, pipe, question, result, stream
-from support.deployment import AGENT
-from support.outages import accept, accounted, caught_up, fault, refuse
-from support.waiting import LIMIT_S, until
 
 from device_agent.clock import SystemClock
 from device_agent.errors import Refused, Unreachable
 from device_agent.network.blocks.stream_channel import writer_uuid
 from device_agent.network.connectivity import REFUSED_MAX_S, UNREACHABLE_MAX_S, Connectivity, NetworkBackoff
+from support.callers import Listening, pipe, question, result, stream
+from support.deployment import AGENT
+from support.outages import accept, accounted, caught_up, fault, refuse
+from support.waiting import LIMIT_S, until
 
 CONTROL = "/v2/subscribe/*.control/*"
 

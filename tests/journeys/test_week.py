@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from device_agent.testing.network import NetworkThread
 from support.callers import Listening, pipe, stream
 from support.deployment import World
 from support.outages import SEED, accept, accounted, fault, outbox_grows, refuse
 from support.waiting import LIMIT_S, until
-
-from device_agent.testing.network import NetworkThread
 
 SOAK_S = 60 * float(os.environ.get("DEVICE_AGENT_SOAK_MIN", "25"))
 # What a process may grow by between the second quarter of the time and the last: caches fill, nothing else.

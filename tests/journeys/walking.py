@@ -17,9 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import device_agent_drivers
-
 import device_agent
+import device_agent_drivers
 from device_agent.cli import main
 
 FOLDERS = tuple(f"{Path(str(package.__file__)).parent}/" for package in (device_agent, device_agent_drivers))

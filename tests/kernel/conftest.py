@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+
 from support.virtual_hardware import Rig, descriptors, find_rig
 
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from device_agent_drivers.gpio_input import GpioInput, GpioInputConfig
-from device_agent_drivers.gpio_output import GpioOutput, GpioOutputConfig
-from support.virtual_hardware import LIMIT_S, Rig, as_nobody, collected, until
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.core import Bus, BusState
 from device_agent.bus.gpio_gpiod import EDGES_MAX, GpiodGpio
 from device_agent.errors import BusError, BusGone, BusHeld
+from device_agent_drivers.gpio_input import GpioInput, GpioInputConfig
+from device_agent_drivers.gpio_output import GpioOutput, GpioOutputConfig
+from support.virtual_hardware import LIMIT_S, Rig, as_nobody, collected, until
 
 LABEL = "pinctrl-bcm2711"
 

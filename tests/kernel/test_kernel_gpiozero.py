@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import pytest
+
 from support.virtual_hardware import LIMIT_S, Rig
 
 pytest.importorskip("lgpio", reason="lgpio is not installed: pip install device-agent[lgpio]")

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.virtual_hardware import LIMIT_S, Rig, until
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio_gpiod import GpiodGpio
 from device_agent.errors import BusHeld
 from device_agent.operate.control_socket import ask
+from support.virtual_hardware import LIMIT_S, Rig, until
 
 LABEL = "pinctrl-bcm2711"
 VALVE, LAMP = 27, 22

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from device_agent_drivers.bme280 import Bme280, Bme280Config
-from support.virtual_hardware import LIMIT_S, Rig, as_nobody, until
 
 from device_agent.bus.config import I2cBusConfig
 from device_agent.bus.core import Bus
 from device_agent.bus.i2c_linux import LinuxI2c
 from device_agent.errors import BusError, BusGone, BusHeld, BusTimeout, ChipReset, NoAnswer, WrongChip
+from device_agent_drivers.bme280 import Bme280, Bme280Config
+from support.virtual_hardware import LIMIT_S, Rig, as_nobody, until
 
 
 def handle_for(kind) -> LinuxI2c:

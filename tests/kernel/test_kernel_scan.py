@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.virtual_hardware import LIMIT_S, Rig
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio_gpiod import GpiodGpio
+from support.virtual_hardware import LIMIT_S, Rig
 
 
 def device_agent(*words: str, code: int = 0) -> str:

@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
-from support.virtual_hardware import Rig, as_nobody, collected
 
 from device_agent.bus.config import SerialBusConfig
 from device_agent.bus.serial_port import SerialPort
 from device_agent.errors import BusGone, BusHeld, BusTimeout
+from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
+from support.virtual_hardware import Rig, as_nobody, collected
 
 SCALE = SerialLinesConfig.model_validate(
     {

@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
-from device_agent_drivers.gpio_pwm import GpioPwm, GpioPwmConfig
-from device_agent_drivers.hc_sr04 import HcSr04, HcSr04Config, distance
-from device_agent_drivers.rotary_encoder import RotaryEncoder, RotaryEncoderConfig
-from support.virtual_hardware import Rig, collected
 
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio_gpiod import GpiodGpio
 from device_agent.driver import Flagged, NoAnswer
 from device_agent.errors import BusError
+from device_agent_drivers.gpio_pwm import GpioPwm, GpioPwmConfig
+from device_agent_drivers.hc_sr04 import HcSr04, HcSr04Config, distance
+from device_agent_drivers.rotary_encoder import RotaryEncoder, RotaryEncoderConfig
+from support.virtual_hardware import Rig, collected
 
 A, B = 5, 6
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from device_agent_drivers.ds18b20 import Ds18b20, Ds18b20Config
-from support.virtual_hardware import Rig, until
 
 from device_agent.bus.config import OneWireBusConfig
 from device_agent.bus.factory import make_handle
 from device_agent.driver import BadReading, NoAnswer
+from device_agent_drivers.ds18b20 import Ds18b20, Ds18b20Config
+from support.virtual_hardware import Rig, until
 
 FOLDER = Path("/sys/bus/w1/devices")
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.control_side import ALICE, LIMIT_S, OWNER, Button, Ground, Relay, actor, told
-from support.waiting import until_async
 
 from device_agent.bus.core import Bus
 from device_agent.driver import Action, DriverError, Flag, Flagged
 from device_agent.messages.commands import Do
 from device_agent.safety import safe_states
+from support.control_side import ALICE, LIMIT_S, OWNER, Button, Ground, Relay, actor, told
+from support.waiting import until_async
 
 ALICE_1 = actor(ALICE)
 SAFE = {"on": False, "level": 0}

@@ -4,12 +4,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from support.control_side import ALICE, BOB, LIMIT_S, OWNER, Button, Ground, Relay, actor, told
-from support.waiting import until_async
 
 from device_agent.errors import Rejected
 from device_agent.network import Caller
 from device_agent.safety.emergency_stop import StopLatch
+from support.control_side import ALICE, BOB, LIMIT_S, OWNER, Button, Ground, Relay, actor, told
+from support.waiting import until_async
 
 RULES = """
 [access]

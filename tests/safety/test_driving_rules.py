@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
-from support.control_side import ALICE, BOB, OWNER, Button, Fan, Ground, Relay, actor, told
-from support.waiting import until_async
 
 from device_agent.errors import Rejected
 from device_agent.messages.commands import Do, parse
+from support.control_side import ALICE, BOB, OWNER, Button, Fan, Ground, Relay, actor, told
+from support.waiting import until_async
 
 ALICE_1, BOB_1 = actor(ALICE), actor(BOB)
 LID = """

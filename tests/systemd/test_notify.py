@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
 from support.deployment import CONFIG
 from support.processes import Daemon
 from support.waiting import LIMIT_S, until

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.control_side import Ground
 
 from device_agent.history.history_service import HistoryService
 from device_agent.store.outbox.outbox import Outbox
 from device_agent.tasks.services import Services
+from support.control_side import Ground
 
 CONFIG = """
 [devices.fan]

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.fake_task_link import FakeTaskLink, start_of
-from support.waiting import until_async
 
 from device_agent.tasks.manager import TaskManager
 from device_agent.tasks.result_delivery import ResultFile, TaskResult
 from device_agent.tasks.services import Services
+from support.fake_task_link import FakeTaskLink, start_of
+from support.waiting import until_async
 
 LARGE = b"x" * 20_000
 

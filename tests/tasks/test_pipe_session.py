@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.fake_task_link import FakeStream, FakeTaskLink, start_of
-from support.waiting import until_async
 
 from device_agent.messages.commands import Pause, Rate, Resume, Select
 from device_agent.network import Caller, Part, StartTask
 from device_agent.tasks.pipe_session import PipeSession, SavedSession, SessionState
 from device_agent.tasks.services import Services
 from device_agent.tasks.session_stream import SharedSessionStreams
+from support.fake_task_link import FakeStream, FakeTaskLink, start_of
+from support.waiting import until_async
 
 BOB = Caller("org_b", "bob")
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.control_side import Fan, Relay
-from support.fake_task_link import FakeTaskLink, start_of
-from support.waiting import until_async
 
 from device_agent.network import Part
 from device_agent.tasks.request_task import RequestTask
 from device_agent.tasks.result_delivery import ResultDelivery
 from device_agent.tasks.services import Services
+from support.control_side import Fan, Relay
+from support.fake_task_link import FakeTaskLink, start_of
+from support.waiting import until_async
 
 Ask = Callable[..., Any]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_task_link import FakeTaskLink, start_of
 
 from device_agent.errors import Fault, Refused
 from device_agent.network import Caller, Part, StartTask
 from device_agent.store.journal.journal import Journal
 from device_agent.store.store_thread import StoreThread
 from device_agent.tasks.result_delivery import WORTH_KEEPING_BYTES, ResultDelivery, ResultFile, TaskResult
+from support.fake_task_link import FakeTaskLink, start_of
 
 LARGE = b"x" * 20_000
 

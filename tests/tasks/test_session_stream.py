@@ -5,9 +5,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from support.control_side import ALICE, Ground, Relay, actor
-from support.waiting import until_async
-
 from device_agent.config.models import StreamConfig
 from device_agent.messages.events import EventDraft
 from device_agent.network import Inbound, StartTask, StreamSpec
@@ -16,6 +13,8 @@ from device_agent.tasks.services import Services
 from device_agent.tasks.session_stream import SessionStream, SharedSessionStreams
 from device_agent.tasks.stream_scope import StreamScope
 from device_agent.tasks.stream_subscriptions import StreamSubscriptions
+from support.control_side import ALICE, Ground, Relay, actor
+from support.waiting import until_async
 
 SPEC = StreamSpec("orders", "t1-1", "inbound", "events", "dedicated")
 

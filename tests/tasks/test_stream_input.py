@@ -6,9 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from support.control_side import Relay
-from support.fake_task_link import FakeStream, FakeTaskLink, start_of
-from support.waiting import until_async
 
 from device_agent.commands.authorization import Actor
 from device_agent.errors import Rejected
@@ -19,6 +16,9 @@ from device_agent.tasks import stream_input
 from device_agent.tasks.services import Services
 from device_agent.tasks.stream_input import Attachment, StreamInput
 from device_agent.tasks.stream_scope import StreamScope
+from support.control_side import Relay
+from support.fake_task_link import FakeStream, FakeTaskLink, start_of
+from support.waiting import until_async
 
 SPEC = StreamSpec("control", "control", "bidirectional", "events", "shared")
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.control_side import DRIVERS
 
 from device_agent.commands.authorization import Actor
 from device_agent.config import Config, load
@@ -12,6 +11,7 @@ from device_agent.errors import Rejected
 from device_agent.messages.requests import PipeRequest
 from device_agent.network import Caller, StartTask
 from device_agent.tasks.stream_scope import STREAM_ID_MAX, choose_streams, scope_of, spec_of, stream_id
+from support.control_side import DRIVERS
 
 CONFIG = """
 [agent]

@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 import pytest
-from support.control_side import Fan
 
 from device_agent.messages import events
 from device_agent.messages.commands import Pause, Rate, Resume, Select
@@ -16,6 +15,7 @@ from device_agent.tasks.services import Services
 from device_agent.tasks.stream_scope import StreamScope
 from device_agent.tasks.stream_subscriptions import StreamSubscriptions
 from device_agent.tasks.subscription import ByteSubscription, Subscription
+from support.control_side import Fan
 
 T0 = 1_780_000_000_000
 SPEC = StreamSpec("control", "t1-1", "bidirectional", "events", "dedicated")

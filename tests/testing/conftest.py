@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from support.board_devices import BUSES, DEVICES
 
 from device_agent.testing import Board
 from device_agent.testing.board.server import BoardServer
+from support.board_devices import BUSES, DEVICES
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 import select
 
 import pytest
-from support.board_devices import BUSES, DEVICES, LIMIT_S, arrived, levels, opened
 
 from device_agent.errors import BusError, BusGone, BusHeld
 from device_agent.testing import Board, SteppedClock
 from device_agent.testing.board import attach_output
+from support.board_devices import BUSES, DEVICES, LIMIT_S, arrived, levels, opened
 
 
 def test_output_claims_level_with_direction_and_goes_to_its_pull(board, place):

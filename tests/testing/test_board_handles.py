@@ -4,11 +4,11 @@ import select
 import threading
 
 import pytest
-from support.board_devices import BUSES, DEVICES, LIMIT_S, Port, PortConfig, arrived, opened
 
 from device_agent.errors import BusError, BusGone, BusHeld, BusTimeout, NoAnswer
 from device_agent.testing import Board, SerialChip, SteppedClock
 from device_agent.testing.board.medium import SLOW_S
+from support.board_devices import BUSES, DEVICES, LIMIT_S, Port, PortConfig, arrived, opened
 
 # -- I2C --------------------------------------------------------------------------------------------------
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.waiting import until
 
 from device_agent import config
 from device_agent.errors import BusError, BusGone, BusHeld
 from device_agent.testing.board import attach_output, ensure_board, open_handle
 from device_agent.testing.board.server import answers
+from support.waiting import until
 
 LIMIT_S = 60.0
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from device_agent.testing.network import NetworkThread
 from support.callers import pipe, stream
 from support.deployment import CONFIG, World
 from support.waiting import LIMIT_S, until
-
-from device_agent.testing.network import NetworkThread
 
 PACKAGE = Path(__file__).parent / "acme_tmp117"
 LINES_MAX = 25

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from support.fake_backend import FakeBackend
 
 from device_agent.network.blocks.http import Http
 from device_agent.network.connectivity import Connectivity
+from support.fake_backend import FakeBackend
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_pubsub import delivery
 
 from device_agent.network import Caller, StartTask, TaskLink
 from device_agent.network.blocks.joiner import JoinSettings
 from device_agent.network.blocks.network import REFUSALS_MAX, BlocksNetwork
 from device_agent.testing.clock import SteppedClock
+from support.fake_pubsub import delivery
 
 pytestmark = pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning")
 NOBODY_THERE = "127.0.0.1:9"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_pubsub import FakePubSub
 
 from device_agent.background import BackgroundTasks
 from device_agent.errors import Refused
@@ -19,6 +18,7 @@ from device_agent.network.blocks.joiner import JoinSettings
 from device_agent.network.blocks.shared_streams import SharedStreams
 from device_agent.network.blocks.task import BlocksTask, TaskServices
 from device_agent.testing.clock import SteppedClock
+from support.fake_pubsub import FakePubSub
 
 START = StartTask("t1", "request", Caller("org", "alice"), "org", write_token="write")
 TELEMETRY = StreamSpec("telemetry", "s1", "outbound", "events", "dedicated")

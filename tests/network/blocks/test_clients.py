@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from support.fake_pubsub import FakePubSub
 
 from device_agent.errors import ProtocolFault
 from device_agent.network.blocks.clients import Clients, TaskClients
@@ -12,6 +11,7 @@ from device_agent.network.blocks.identity import IdentityFile
 from device_agent.network.blocks.joiner import JoinSettings
 from device_agent.network.connectivity import Connectivity
 from device_agent.testing.clock import SteppedClock
+from support.fake_pubsub import FakePubSub
 
 pytestmark = pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning")
 

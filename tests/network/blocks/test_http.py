@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from support.fake_backend import FakeBackend
 
 from device_agent.errors import ProtocolFault, Refused, Revoked, TokenRefused, Unreachable
 from device_agent.network.blocks import http as module
 from device_agent.network.blocks.http import Api, Http, error_of, printable
 from device_agent.network.connectivity import Connectivity
+from support.fake_backend import FakeBackend
 
 
 @pytest.fixture

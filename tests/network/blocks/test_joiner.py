@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_backend import FakeBackend
 
 from device_agent.errors import NetworkError, ProtocolFault, Refused, Revoked, TokenRefused
 from device_agent.network.blocks.http import Http
 from device_agent.network.blocks.identity import IdentityFile
 from device_agent.network.blocks.joiner import Joiner, JoinSettings
+from support.fake_backend import FakeBackend
 
 CONFIG = "/config.json"
 REGISTRY = "/api/v1/registry/agents"

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.fake_pubsub import TOKEN_REFUSED, UNREACHABLE, FakePubSub, batch, delivery
 
 from device_agent.background import BackgroundTasks
 from device_agent.network import Format, OutgoingMessage, StreamSpec
@@ -17,6 +16,7 @@ from device_agent.network.blocks.shared_streams import SharedStreams
 from device_agent.network.blocks.stream_channel import StreamChannel
 from device_agent.network.connectivity import Connectivity
 from device_agent.testing.clock import SteppedClock
+from support.fake_pubsub import TOKEN_REFUSED, UNREACHABLE, FakePubSub, batch, delivery
 
 SHARED = StreamSpec("telemetry", "s1", "outbound", "events", "shared")
 

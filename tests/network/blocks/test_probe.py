@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
-from support.fake_pubsub import UNREACHABLE, FakePubSub
 
 from device_agent.network.blocks import probe as module
 from device_agent.network.blocks.probe import probe, probe_interval_s
 from device_agent.network.connectivity import Connectivity
 from device_agent.testing.clock import SteppedClock
+from support.fake_pubsub import UNREACHABLE, FakePubSub
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub
 
 from device_agent.errors import ProtocolFault, Refused
 from device_agent.network import Affinity, Caller, StartTask, StreamSpec
@@ -13,6 +12,7 @@ from device_agent.network.blocks.clients import TaskClients
 from device_agent.network.blocks.stream_channel import StreamChannel, writer_uuid
 from device_agent.network.blocks.stream_tokens import StreamTokens
 from device_agent.network.connectivity import Connectivity
+from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub
 
 START = StartTask("t1", "pipe", Caller("org", "alice"), "org", has_stream=True, duration_min=5)
 INVALID = {"message": {"ok": False, "error": {"code": "InvalidArgument", "message": "no such phase"}}}

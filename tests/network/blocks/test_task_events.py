@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub
 
 from device_agent.errors import Refused
 from device_agent.network import Caller, StartTask
@@ -16,6 +15,7 @@ from device_agent.network.blocks.clients import TaskClients
 from device_agent.network.blocks.task_events import EARLY_TERMINAL_S, QUEUE_MAX, SETTLE_S, TaskEvents
 from device_agent.network.connectivity import Connectivity
 from device_agent.testing.clock import SteppedClock
+from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub
 
 START = StartTask("t1", "request", Caller("org", "alice"), "org")
 

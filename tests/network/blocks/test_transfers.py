@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_backend import FakeBackend
 
 from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused, Unreachable
 from device_agent.network.blocks import files as module
@@ -20,6 +19,7 @@ from device_agent.network.blocks.files import (
     transfer_limit_s,
 )
 from device_agent.network.blocks.http import Http
+from support.fake_backend import FakeBackend
 
 REQUEST = "/api/v1/files/request-upload"
 CONFIRM = "/api/v1/files/confirm-upload"

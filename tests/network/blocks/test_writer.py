@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub
 
 from device_agent.network import OutgoingMessage, StreamSpec
 from device_agent.network.blocks import writer as module
@@ -15,6 +14,7 @@ from device_agent.network.blocks.stream_channel import StreamChannel
 from device_agent.network.blocks.writer import PublishPace, StreamWriter
 from device_agent.network.connectivity import Connectivity
 from device_agent.testing.clock import SteppedClock
+from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub
 
 SPEC = StreamSpec("telemetry", "s1", "outbound", "events", "dedicated")
 

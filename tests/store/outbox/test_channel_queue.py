@@ -5,13 +5,13 @@ import json
 from typing import Any
 
 import pytest
-from support.outbox_machine import Machine, Rule
 
 from device_agent.messages import events
 from device_agent.network import OutgoingMessage
 from device_agent.records import DeviceState, Status
 from device_agent.store.outbox import channel_queue
 from device_agent.store.outbox.channel_queue import LATE_AFTER_S, ChannelQueue
+from support.outbox_machine import Machine, Rule
 
 
 class Bytes(Rule):

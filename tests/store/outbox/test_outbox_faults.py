@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.outbox_machine import Machine, Rule
 
 Machines = Callable[..., Machine]

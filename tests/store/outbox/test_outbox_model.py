@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from support.outbox_machine import Machine, Rule, accounted
 
 SEEDS = range(80)

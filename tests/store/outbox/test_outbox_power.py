@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.outbox_machine import Caller, Machine, Rule
 
 from device_agent.store.outbox.outbox_file import OutboxFile
+from support.outbox_machine import Caller, Machine, Rule
 
 SECTOR_BYTES = 512
 SEED = int(os.environ.get("DEVICE_AGENT_SEED", "1"))

@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from support.outbox_machine import Machine, Rule
 
 from device_agent.store.outbox import overflow
 from device_agent.store.outbox.overflow import DiskOverflow, drop_order
+from support.outbox_machine import Machine, Rule
 
 Machines = Any
 

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from support.outbox_machine import Machine, Rule
 
 from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.messages import events
@@ -15,6 +14,7 @@ from device_agent.store.outbox.channel_queue import ChannelQueue
 from device_agent.store.outbox.crash_records import Record
 from device_agent.store.outbox.event import DiskState, Event, EventRange
 from device_agent.store.outbox.restore import format_of, restore
+from support.outbox_machine import Machine, Rule
 
 AT_MS = EARLIEST_TRUE_MS
 

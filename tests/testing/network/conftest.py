@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.official_client import official_sockets
-from support.official_provider import LIMIT_S, Provider, StartProvider, make_card
 
 from device_agent.testing.network import NetworkThread, Settings
 from device_agent.testing.network.sdk import sdk_environment
+from support.official_client import official_sockets
+from support.official_provider import LIMIT_S, Provider, StartProvider, make_card
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.network_peer import Api
-from support.official_provider import make_card
 
 from device_agent.testing.network import DevNetwork, Settings
+from support.network_peer import Api
+from support.official_provider import make_card
 
 READ = "/api/v1/registry/agents?agentName="
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from support.network_peer import Peer, held
 
 from device_agent.testing.network import DevNetwork, Settings, faults
+from support.network_peer import Peer, held
 
 
 @pytest.fixture

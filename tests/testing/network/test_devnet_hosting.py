@@ -13,13 +13,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.network_peer import Peer, held
 
 from device_agent.testing.network import AdminClient, DevNetwork, NetworkProcess, NetworkThread, serve
 from device_agent.testing.network.admin import METHODS, Admin
 from device_agent.testing.network.hosting import NOTICE
 from device_agent.testing.network.sdk import sdk_environment
 from device_agent.testing.network.settings import KEY_SETS
+from support.network_peer import Peer, held
 
 LIMIT_S = 15.0
 

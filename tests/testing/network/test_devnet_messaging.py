@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import pytest
-from support.network_peer import Peer, held
 
 from device_agent.testing.network import DevNetwork, Settings
+from support.network_peer import Peer, held
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import itertools
 from typing import Any
 
 import pytest
-from support.official_provider import LIMIT_S, Provider, StartProvider, ask
 
 from device_agent.testing.network import NetworkThread
+from support.official_provider import LIMIT_S, Provider, StartProvider, ask
 
 
 def pipe(client: Any, provider: Provider, **request: Any) -> Any:

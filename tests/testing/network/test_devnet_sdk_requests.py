@@ -6,9 +6,9 @@ import threading
 from typing import Any
 
 import pytest
-from support.official_provider import LIMIT_S, Provider, StartProvider, ask, result
 
 from device_agent.testing.network import NetworkThread
+from support.official_provider import LIMIT_S, Provider, StartProvider, ask, result
 
 
 def test_inline_artifact_comes_back(net: NetworkThread, worker: Provider, client: Any) -> None:

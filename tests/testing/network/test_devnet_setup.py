@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.network_peer import Api, Peer, join
-from support.official_provider import make_card
 
 from device_agent.testing.network import DevNetwork
 from device_agent.testing.network.tasks import Task
+from support.network_peer import Api, Peer, join
+from support.official_provider import make_card
 
 REQUEST = {"partId": "request", "text": "{}"}
 

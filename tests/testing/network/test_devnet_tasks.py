@@ -8,11 +8,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.network_peer import Api, Peer, join, state
-from support.official_provider import make_card
 
 from device_agent.testing.network import DevNetwork, Settings
 from device_agent.testing.network.tasks import Task
+from support.network_peer import Api, Peer, join, state
+from support.official_provider import make_card
 
 REQUEST = {"partId": "request", "text": "{}"}
 

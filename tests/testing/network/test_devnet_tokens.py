@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.network_peer import Api, Peer, held
 
 from device_agent.testing.network import DevNetwork, Settings
+from support.network_peer import Api, Peer, held
 
 
 @pytest.fixture
