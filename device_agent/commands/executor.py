@@ -52,7 +52,7 @@ log = structlog.get_logger("command")
 
 
 class CommandExecutor:
-    """Owns the leases. Limits, and the way back to safe, are of `SafeStates`."""
+    """Owns the leases. Limits, and the way back to safe, belong to `SafeStates`."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class CommandExecutor:
         emergency_stop: EmergencyStop,
         delegation_actions: Mapping[str, DelegationAction],
     ) -> None:
-        """`delegation_actions` are filled later: by name; the right to drive one is the right to ask it."""
+        """`delegation_actions`, by name, are filled later. Who may drive a delegation may start it."""
         self.config = config
         self.delegation_actions = delegation_actions
         self.leases = Leases(config.safety.lease_idle_s)
@@ -74,7 +74,7 @@ class CommandExecutor:
         self._journal = context.journal
         self._clock = context.clock
 
-    def take(self, config: Config) -> None:
+    def use_config(self, config: Config) -> None:
         """A new configuration: its access rules hold from the next command on."""
         self.config = config
 
@@ -87,15 +87,15 @@ class CommandExecutor:
         devices: Collection[str] | None = None,
         possible_senders: Collection[Actor] = (),
         for_s: float | None = None,
-        take: Callable[[File], None] | None = None,
+        on_file: Callable[[File], None] | None = None,
         send: Send | None = None,
     ) -> Ack:
         """Carry out one command, once by its id, and return its ack.
 
         `age_ms` is how old it was when it came, by the transport's clock (None: that clock is not known yet).
         `devices` bounds what this stream may name. `possible_senders` are others who might have sent it: on a
-        shared stream nobody can tell, so all need the right. `for_s` puts a set back to safe after that.
-        `take` is given the file that an action made (without it: refused); `send` passes on one that came.
+        shared stream nobody can tell, so all need the right. A set goes back to safe after `for_s` seconds.
+        `on_file` gets the file that an action made (without it: refused); `send` passes on one that came.
         """
         deadline_s = self._clock.monotonic_s() + (command.ttl_ms - (age_ms or 0.0)) / 1000
         if (first := await self._journal.first_answer(actor.journal_key, command.id)) is not None:
@@ -110,10 +110,10 @@ class CommandExecutor:
             else:
                 device = self._authorize(command, senders, devices)
                 plan = replace(self._plan(command, device, senders, deadline_s), for_s=for_s, send=send)
-                self._admit(plan, age_known=age_ms is not None, takes_file=take is not None)
+                self._admit(plan, age_known=age_ms is not None, takes_file=on_file is not None)
                 file = await self._carry_out(plan, outcome)
-                if file is not None and take is not None:
-                    take(file)
+                if file is not None and on_file is not None:
+                    on_file(file)
         except Rejected as rejected:
             outcome.fail(AckState.REJECTED, rejected.code, rejected.message)
         except NotRecorded as error:
@@ -148,7 +148,7 @@ class CommandExecutor:
                 return Ack(command.id, dry_run=True)
             plan = self._plan(command, self._authorize(command, senders, devices), senders)
             self._permit.admit(plan.motion)
-            hand_over = self._must_hand_over(plan)
+            hand_over = self._check_lease(plan)
             if not hand_over:
                 self._limit(plan, plan.values, claim=False)
         except Rejected as rejected:
@@ -167,7 +167,7 @@ class CommandExecutor:
         self.leases.take(device, actor.holder, actor.label, now_s, rank(access, senders, device))
 
     async def stop(self, command: Stop, actor: Actor) -> Ack:
-        """The emergency stop, for anybody who may drive anything; it never expires."""
+        """The emergency stop, for anybody who may drive anything; its age is not checked."""
         if not any(may(self.config.access, "drive", actor, name) for name in self._devices):
             fault = Fault("not_allowed", "the owner's access rules do not let you drive anything")
             return Ack(command.id, AckState.REJECTED, error=fault)
@@ -235,7 +235,7 @@ class CommandExecutor:
             except asyncio.CancelledError:
                 # Its task, session or the process ends, and nobody knows how far it came.
                 if outcome.commanded is not None:
-                    self._in_doubt(plan, "was cut off")
+                    self._make_safe_in_doubt(plan, "was cut off")
                 raise
 
     async def _arbitrate(self, plan: CommandPlan) -> None:
@@ -243,13 +243,14 @@ class CommandExecutor:
 
         Raises Rejected `leased`, `device_offline`, `not_allowed`.
         """
-        if self._must_hand_over(plan):
+        if self._check_lease(plan):
             self._take_lease(plan)
             await self._safe_states.make_safe(plan.device.name, f"handed over to {plan.actor.label}")
-            self._must_hand_over(plan)
+            self._check_lease(plan)
 
-    def _must_hand_over(self, plan: CommandPlan) -> bool:
-        """Whether somebody else drove it last, but has to leave it to this sender. Raises as `_arbitrate`."""
+    def _check_lease(self, plan: CommandPlan) -> bool:
+        """Whether it has to be handed over: somebody of a lower rank has the lease, or left the device away
+        from safe without one. Raises Rejected as `_arbitrate` does."""
         device, holder, now_s = plan.device, plan.actor.holder, self._clock.monotonic_s()
         self._permit.check_session(plan.motion)
         if not device.online:
@@ -272,7 +273,7 @@ class CommandExecutor:
         except Interlocked as fault:
             if all(knows(access, actor, fault.other) for actor in plan.senders):
                 raise
-            # The other device does not exist for this caller.
+            # Do not name a device that this caller may not know.
             raise Rejected("interlocked", f"{name} is interlocked: the device forbids it now") from None
 
     async def _note(self, plan: CommandPlan, outcome: Outcome) -> None:
@@ -281,7 +282,7 @@ class CommandExecutor:
         try:
             await self._journal.begin_command(plan.actor.journal_key, plan.command.id, what, now_ms)
         except NotRecorded:
-            # Making safe twice does no harm, and not at all would.
+            # Making safe twice does no harm; not making safe might.
             if not (plan.makes_safe or plan.read_only):
                 raise
         outcome.commanded = plan.commanded
@@ -317,10 +318,10 @@ class CommandExecutor:
             log.exception("driver_failed", device=device.name)
             outcome.fail(AckState.FAILED, "internal", f"{type(error).__name__} in the driver")
         if outcome.state is not AckState.DONE:
-            self._in_doubt(plan, f"came out as {outcome.state}")
+            self._make_safe_in_doubt(plan, f"came out as {outcome.state}")
         elif plan.moves:
             self._take_lease(plan)
-            # Once more: a safe state that stood before it in the queue has forgotten who drives.
+            # Once more: a safe state that waited for the bus before this write has cleared it.
             self._safe_states.note_driver(device.name, plan.actor.holder)
         return file
 
@@ -370,8 +371,8 @@ class CommandExecutor:
         actor, now_s = plan.actor, self._clock.monotonic_s()
         self.leases.take(plan.device.name, actor.holder, actor.label, now_s, plan.rank)
 
-    def _in_doubt(self, plan: CommandPlan, how: str) -> None:
-        """It may have happened, in part or in whole."""
+    def _make_safe_in_doubt(self, plan: CommandPlan, how: str) -> None:
+        """It may have happened, in part or in whole: the device goes to safe, and is away until then."""
         if plan.moves and plan.device.is_actuator:
             self._safe_states.mark_unknown(plan.device.name)
             self._safe_states.spawn_safe(plan.device.name, f"a command {how}")

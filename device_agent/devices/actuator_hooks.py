@@ -1,4 +1,4 @@
-"""What may be done beside a driver when an actuator is opened and closed; by default nothing."""
+"""Hooks around opening and closing an actuator, for the guard process; by default they do nothing."""
 
 from typing import Any
 

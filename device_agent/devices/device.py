@@ -1,6 +1,7 @@
 """One configured driver at work: opened, polled or listened to, written, lost, and opened again.
 
-A failing driver takes only itself down and is opened again, later each time. Lost and back are logged once.
+A failing driver takes only itself down and is opened again, later each time. Each loss and each return is
+logged once.
 """
 
 import asyncio
@@ -50,7 +51,7 @@ REOPEN_MAX_S = 15.0
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 # A caller may ask for readings this often at most, whatever the configuration says.
-FASTEST_S = 0.05
+SHORTEST_PERIOD_S = 0.05
 # Reasons for which a lost device is `offline`; for all others it is in `fault`.
 ABSENT = frozenset({"absent", "unplugged", "timeout", "bus_fault", "busy", "permission"})
 NOT_OPENED = "not opened yet"
@@ -121,7 +122,7 @@ class Device:
         return self.state is DeviceState.ONLINE
 
     @property
-    def fastest_s(self) -> float | None:
+    def effective_period_s(self) -> float | None:
         """Seconds between readings: as configured or, if that is sooner, as a session asked for."""
         return min([*filter(None, [self.period_s]), *self._demands.values()], default=None)
 
@@ -130,7 +131,7 @@ class Device:
         if every_s is None:
             self._demands.pop(who, None)
         else:
-            self._demands[who] = max(FASTEST_S, every_s)
+            self._demands[who] = max(SHORTEST_PERIOD_S, every_s)
         self._demand_changed.set()
 
     # -- open, work, close, wait, again ----------------------------------------
@@ -149,11 +150,11 @@ class Device:
                     await self._work(driver)
                 except (BusError, DriverError) as error:
                     self._lost(error, getattr(error, "reason", "driver_error"))
-                    await self._leave_safe()
+                    await self._make_safe_when_lost()
                 except Exception as error:
                     log.exception("driver_failed", device=self.name)
                     self._lost(error, "driver_error")
-                    await self._leave_safe()
+                    await self._make_safe_when_lost()
                 finally:
                     self._driver = None
                     await self._close(driver)
@@ -170,7 +171,7 @@ class Device:
         if not isinstance(driver, Sensor | Listener):
             self.bus.note_success()
 
-    async def _leave_safe(self) -> None:
+    async def _make_safe_when_lost(self) -> None:
         """A device that gives up may still obey: what was set last must not stay."""
         driver = self._driver
         if not isinstance(driver, Actuator) or self.bus.state is not BusState.OPEN:
@@ -194,7 +195,7 @@ class Device:
 
     async def _work(self, driver: Driver[Any, Any]) -> None:
         if isinstance(driver, Listener) and driver.on_demand:
-            self.now_online()
+            self.mark_online()
             await while_watched(
                 self.watchers, self.bus, lambda: self._listen(driver), lambda: self._close(driver)
             )
@@ -203,10 +204,10 @@ class Device:
         elif isinstance(driver, Sensor):
             await self._poll(driver)
         else:
-            self.now_online()
+            self.mark_online()
             await self.bus.until_not_open()
 
-    def now_online(self) -> None:
+    def mark_online(self) -> None:
         """It has just worked."""
         if not self.online:
             self.state, self.reason, self.detail = DeviceState.ONLINE, "", ""
@@ -237,7 +238,7 @@ class Device:
         next_s = self._clock.monotonic_s()
         while True:
             self.emit(await self._read_patiently(driver))
-            period_s = self.fastest_s or 10.0
+            period_s = self.effective_period_s or 10.0
             now_s = self._clock.monotonic_s()
             # Readings that were missed are not made up for: one now, then at the same times as before. One
             # that came early, because a session asked for a shorter period, begins that period.
@@ -272,7 +273,7 @@ class Device:
                 await asyncio.sleep(driver.settle_s)
             values = await self.bus.run(driver.read, self.bus.timeout_s, queue_s=QUEUE_LIMIT_S)
         self.bus.note_success()
-        self.now_online()
+        self.mark_online()
         return self._builder.measured(values, self._clock.monotonic_s())
 
     def emit(self, reading: Reading) -> None:
@@ -282,7 +283,7 @@ class Device:
 
     # -- what callers ask for ----------------------------------------
 
-    def _need(self) -> Driver[Any, Any]:
+    def _online_driver(self) -> Driver[Any, Any]:
         if self._driver is None or not self.online:
             raise NoAnswer(
                 f"device {self.name} is {self.state} ({self.reason or 'no answer'}): {self.detail}"
@@ -291,7 +292,7 @@ class Device:
 
     async def read_now(self) -> Reading:
         """A fresh reading where the device can be asked, else the last one. Raises BusError, DriverError."""
-        driver = self._need()
+        driver = self._online_driver()
         if isinstance(driver, Sensor):
             return await self._read_patiently(driver)
         if isinstance(driver, Listener) and (values := present_of(driver, self._clock)) is not None:
@@ -306,7 +307,7 @@ class Device:
         `may_begin` runs on the bus's thread right before, and raises if nothing may move any more. Raises
         BusError, DriverError; BusTimeout when it is not known whether it happened.
         """
-        driver = self._need()
+        driver = self._online_driver()
         if not isinstance(driver, Actuator):
             raise DriverError(f"device {self.name} has nothing to set")
 
@@ -323,7 +324,7 @@ class Device:
         self, action: str, args: Mapping[str, Value], *, may_begin: Callable[[], None]
     ) -> list[Step] | File:
         """Carry out an action; the steps it returns are the caller's to carry out. Raises as `write`."""
-        driver = self._need()
+        driver = self._online_driver()
 
         def job() -> list[Step] | File:
             may_begin()
@@ -342,7 +343,7 @@ class Device:
 
     async def send_bytes(self, data: bytes) -> None:
         """Pass bytes to the device's bytes side. Raises BusError, DriverError."""
-        driver = self._need()
+        driver = self._online_driver()
         await self.bus.run(lambda: driver.write_bytes(data), self.bus.timeout_s)
 
     def _emit_written(self, values: Mapping[str, Value]) -> None:

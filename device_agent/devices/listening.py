@@ -61,7 +61,7 @@ class Listening:
         fd = source.fileno()
         loop.add_reader(fd, readable)
         try:
-            self._device.now_online()
+            self._device.mark_online()
             self._emit_present()
             await self._emit_until(broken)
         finally:
@@ -75,7 +75,7 @@ class Listening:
         emitted_s = loop.time()
         while True:
             # A silent device has nothing new to report: the next thing to wait for is what it says.
-            period_s = math.inf if staleness.silent else self._device.fastest_s or math.inf
+            period_s = math.inf if staleness.silent else self._device.effective_period_s or math.inf
             silent_s = math.inf if (due_s := staleness.due_s()) is None else due_s - self._clock.monotonic_s()
             wait_s = max(0.0, min(emitted_s + period_s - loop.time(), silent_s))
             self._woken.clear()

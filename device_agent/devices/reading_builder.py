@@ -11,11 +11,11 @@ from device_agent.driver import Driver, DriverConfig
 from device_agent.records import Flag, Flagged, Point, Reading, Value, Values, is_number
 
 Wall = tuple[int, bool]
-"""Epoch milliseconds, and whether the clock can be right."""
+"""Epoch milliseconds, and whether the clock was set by then (else the events say `clock: unset`)."""
 
 
 class ReadingBuilder:
-    """Of one device, whose calibrated `points` it has. Belongs to the event loop."""
+    """Makes the readings of one device, on the event loop. `points` are as callers see them: calibrated."""
 
     def __init__(
         self, device: str, driver: type[Driver[Any, Any]], config: DriverConfig, clock: Clock
@@ -42,7 +42,7 @@ class ReadingBuilder:
         return Reading(self._device, at_ms, clean, flags, at_s, clock_set, silence=silence)
 
     def present(self, values: Values | None) -> Reading:
-        """The last values as of now; as of the time they are from, once the device is silent for too long."""
+        """The last values again, dated now; once they are all stale, dated when the device last reported."""
         now_s = self._clock.monotonic_s()
         clean, flags = checked(self.points.values(), values or {}, self._calibration)
         self.staleness.flag(clean, flags)

@@ -54,7 +54,7 @@ class LocalHandlers:
         if question.get("dry_run"):
             return self._executor.preview(command, OWNER).members()  # type: ignore[arg-type]
         files: list[File] = []
-        ack = await self._executor.execute(command, OWNER, age_ms=0.0, take=files.append)  # type: ignore[arg-type]
+        ack = await self._executor.execute(command, OWNER, age_ms=0.0, on_file=files.append)  # type: ignore[arg-type]
         return {**ack.members(), **({"file": asdict(files[0])} if files else {})}
 
     async def safe(self, question: Mapping[str, Any]) -> dict[str, bool]:

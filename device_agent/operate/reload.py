@@ -56,7 +56,7 @@ class Reloader:
         for name in change.removed:
             self._safe_states.forget(name)
         self._safe_states.enforce_conditions()
-        self._executor.take(config)
+        self._executor.use_config(config)
         self._tasks.replace_devices(gone=gone, fresh=fresh)
         await self._tasks.judge_again()
         self._config = config

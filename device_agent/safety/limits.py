@@ -1,4 +1,4 @@
-"""What limits each actuator, whoever drives it: how long away from safe, how soon again, how far, how often.
+"""The limits of each actuator, whoever drives it: time away from safe, rest, step, rate, cycles, interlocks.
 
 A point is away from the moment that it may have left its safe value until it is known to be back. These
 transitions are kept in the Journal: `min_off_s` and the cycles of an hour go on counting over restarts.
@@ -27,7 +27,7 @@ class _PointState:
     value: Value
     changed_s: float
     left_safe_s: float | None = None
-    """While it is away."""
+    """Since when it is away from its safe value; None while it is there."""
     back_safe_s: float | None = None
     departures: deque[float] = field(default_factory=deque)
 

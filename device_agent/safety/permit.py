@@ -30,7 +30,7 @@ class Motion:
     """An action that gets something and moves nothing."""
 
 
-class Guard(NamedTuple):
+class MotionGuard(NamedTuple):
     """One reason why nothing may move: `check` raises Rejected, on any thread."""
 
     name: str
@@ -102,13 +102,13 @@ class MotionPermit:
         self._changing: set[str] = set()
         self._stopping = False
         self.guards = (
-            # Only before the write: what stood still is the event loop, and it could not have asked.
-            Guard("daemon stood still", self.standstill.check, at_admission=False, for_reads=True),
-            Guard("session ended", self.check_session, for_reads=True),
-            Guard("emergency stop", lambda _: self._check_latch()),
-            Guard("configuration changing", self._check_configuration),
-            Guard("agent stopping", self._check_agent),
-            Guard("expired", self.check_deadline),
+            # Asked on the bus's thread alone: while the event loop stands still, it admits nothing.
+            MotionGuard("daemon stood still", self.standstill.check, at_admission=False, for_reads=True),
+            MotionGuard("session ended", self.check_session, for_reads=True),
+            MotionGuard("emergency stop", lambda _: self._check_latch()),
+            MotionGuard("configuration changing", self._check_configuration),
+            MotionGuard("agent stopping", self._check_agent),
+            MotionGuard("expired", self.check_deadline),
         )
 
     def admit(self, motion: Motion) -> None:

@@ -53,7 +53,7 @@ class SafeStates(ReadingSubscriber):
     # -- devices ----------------------------------------
 
     def adopt(self, device: Device) -> None:
-        """From now on, this device is one of those here."""
+        """Look after a device that is new, or has a new configuration: its limits go on counting."""
         name = device.name
         self._permit.end_change(name)
         self._locks[name] = asyncio.Lock()

@@ -222,7 +222,7 @@ class RequestTask:
             ack = self._executor.preview(command, self.actor)
         else:
             ack = await self._executor.execute(
-                command, self.actor, age_ms=await self._age_ms(), for_s=for_s, take=take, send=send
+                command, self.actor, age_ms=await self._age_ms(), for_s=for_s, on_file=take, send=send
             )
         return _acknowledged(command.kind, ack, files)
 

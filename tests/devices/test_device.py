@@ -10,7 +10,7 @@ import pytest
 from device_agent.bus.core import Bus, NoBus
 from device_agent.clock import SystemClock
 from device_agent.devices.actuator_hooks import ActuatorHooks
-from device_agent.devices.device import FASTEST_S, READ_TRIES, Device
+from device_agent.devices.device import READ_TRIES, SHORTEST_PERIOD_S, Device
 from device_agent.driver import Actuator, ActuatorConfig, Driver, DriverConfig, Point, Sensor, Value
 from device_agent.errors import BusGone, DriverError, NoAnswer
 from device_agent.records import DeviceState, Reading, ReadingSubscriber, Status
@@ -127,12 +127,12 @@ async def test_the_period_is_the_shortest_that_anybody_asked_for() -> None:
         known = len(reports.readings)
         device.demand("s1", 0.0)
         device.demand("s2", 10.0)
-        assert device.fastest_s == FASTEST_S
+        assert device.effective_period_s == SHORTEST_PERIOD_S
         await until_async(lambda: len(reports.readings) >= known + 2)
         device.demand("s1", None)
-        assert device.fastest_s == 10.0
+        assert device.effective_period_s == 10.0
         device.demand("s2", None)
-        assert device.fastest_s == 60.0
+        assert device.effective_period_s == 60.0
 
 
 async def test_hooks_are_called_around_an_actuator() -> None:

@@ -70,7 +70,7 @@ async def test_tasks_and_dedicated_streams_are_counted(manager: TaskManager) -> 
 
 async def test_no_more_than_concurrency(manager: TaskManager, services: Services) -> None:
     agent = services.config.agent.model_copy(update={"concurrency": 1})
-    services.executor.take(replace(services.config, agent=agent))
+    services.executor.use_config(replace(services.config, agent=agent))
     assert manager.has_room()
     link = begun(manager, start_of("t1", "pipe", duration_min=5))
     assert not manager.has_room()
@@ -81,7 +81,7 @@ async def test_no_more_than_concurrency(manager: TaskManager, services: Services
 
 async def test_a_kind_that_is_not_served_fails_at_once(manager: TaskManager, services: Services) -> None:
     agent = services.config.agent.model_copy(update={"task_kinds": ("request",)})
-    services.executor.take(replace(services.config, agent=agent))
+    services.executor.use_config(replace(services.config, agent=agent))
     link = begun(manager, start_of("t1", "pipe", duration_min=5))
     assert link.terminals == [("failed", "not_allowed: this agent serves no pipe tasks")]
     assert not manager.is_running("t1")
@@ -197,7 +197,7 @@ async def test_a_lost_right_to_drive_makes_safe_at_once(manager: TaskManager, se
     assert manager.graces() == {"up": 3}
     assert manager.silences() == {}
     access = services.config.access.model_copy(update={"drive": ()})
-    services.executor.take(replace(services.config, access=access))
+    services.executor.use_config(replace(services.config, access=access))
     await manager.judge_again()
     assert services.safe_states.away(["up"]) == []
     assert manager.graces() == {}

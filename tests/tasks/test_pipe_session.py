@@ -192,19 +192,19 @@ async def test_select_and_rate_are_refused_for_devices_that_no_own_stream_carrie
 
 
 async def test_rate_asks_the_device_for_readings_that_often(services: Services) -> None:
-    usual_s = services.devices["up"].fastest_s
+    usual_s = services.devices["up"].effective_period_s
     async with running(services) as (_, link):
         answer = await control_answer(
             link.streams["control"], {"kind": "rate", "device": "up", "every_s": 0.5}
         )
         assert answer["ok"] is True
-        assert services.devices["up"].fastest_s == 0.5
-    assert services.devices["up"].fastest_s == usual_s, "withdrawn with the session"
+        assert services.devices["up"].effective_period_s == 0.5
+    assert services.devices["up"].effective_period_s == usual_s, "withdrawn with the session"
 
 
 async def test_a_request_for_a_rate_is_no_command_of_the_caller(services: Services) -> None:
     async with running(services, {"every_s": 0.25}) as (_, link):
-        assert services.devices["up"].fastest_s == 0.25
+        assert services.devices["up"].effective_period_s == 0.25
         assert link.streams["control"].of("control", about="rate") == []
 
 

@@ -148,7 +148,7 @@ async def test_the_time_limit_ends_what_hangs(
     services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: Any, state: str
 ) -> None:
     agent = services.config.agent.model_copy(update={"max_running_s": 0.4})
-    services.executor.take(replace(services.config, agent=agent))
+    services.executor.use_config(replace(services.config, agent=agent))
     release = asyncio.Event()
     device = services.devices[request_.get("device", "fan")]
     monkeypatch.setattr(device, "read_now", release.wait)

@@ -125,18 +125,21 @@ async def test_a_rate_for_one_device_leaves_the_others_and_what_it_does_not_name
     subscription: Subscription, subscriptions: StreamSubscriptions, services: Services, queue: ChannelQueue
 ) -> None:
     subscriptions.add(subscription)
-    usual_s = services.devices["up"].fastest_s
+    usual_s = services.devices["up"].effective_period_s
     subscription.apply(Rate(kind="rate", device="fan", on_change=True, dead_band=2))
     subscription.apply(Rate(kind="rate", device="fan", every_s=0.01))
-    assert (services.devices["up"].fastest_s, services.devices["fan"].fastest_s) == (usual_s, 0.02)
+    assert (services.devices["up"].effective_period_s, services.devices["fan"].effective_period_s) == (
+        usual_s,
+        0.02,
+    )
     for at_s, level in enumerate((10, 12, 13)):
         subscriptions.on_reading(reading("fan", at_s, level=level))
         subscriptions.on_reading(reading("up", at_s, level=level))
     assert devices_of(queue) == ["fan", "up", "up", "fan", "up"]
     subscription.apply(Rate(kind="rate", every_s=0.5))
-    assert services.devices["up"].fastest_s == 0.5
+    assert services.devices["up"].effective_period_s == 0.5
     subscriptions.remove(subscription)
-    assert services.devices["up"].fastest_s == usual_s
+    assert services.devices["up"].effective_period_s == usual_s
 
 
 async def test_a_replaced_device_begins_with_the_filter_of_its_own_configuration(

@@ -1,6 +1,7 @@
 """When the control token is renewed: before it ends, and soon after it was refused.
 
-A renewal is a new join (`Membership.run`). Stream tokens are renewed one by one (`stream_tokens`).
+The renewal itself is a new join: `Membership.run` calls `Joiner.join`. The tokens of streams are renewed by
+`StreamChannel.renew_token`, and the token of the HTTP API by `Joiner.refresh_access`.
 """
 
 import asyncio

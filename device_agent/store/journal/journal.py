@@ -23,11 +23,11 @@ from device_agent.clock import EARLIEST_TRUE_MS, SystemClock, undated
 from device_agent.errors import Fault, NotRecorded
 from device_agent.messages.acks import Ack, AckState
 from device_agent.network import Caller, Part, StartTask
-from device_agent.store.damage import Damaged, is_damage
 from device_agent.store.files import set_aside
 from device_agent.store.journal import hash_chain, safe_transitions
 from device_agent.store.journal.command_fallback import CommandFallback, CommandRow
 from device_agent.store.journal.safe_transitions import SafeTransition
+from device_agent.store.salvage import Damaged, is_damage
 from device_agent.store.store_thread import StoreThread
 
 log = structlog.get_logger("journal")

@@ -397,7 +397,7 @@ class ChannelQueue:
         return {event.id for event, _ in self._in_flight.events} if self._in_flight is not None else set()
 
     def take_row(self) -> ChannelRow:
-        """The channel's row for a commit that is made now."""
+        """The channel's row to be committed; from now on only a change makes another commit necessary."""
         self.row_changed = False
         return ChannelRow(
             self.channel, self.next_seq, self._number, self._seq_reserved, self._number_reserved

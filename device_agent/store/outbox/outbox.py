@@ -20,8 +20,8 @@ from device_agent.store.outbox import crash_records
 from device_agent.store.outbox.channel_queue import ChannelQueue, OverflowRule
 from device_agent.store.outbox.crash_log import CrashLog
 from device_agent.store.outbox.crash_records import Record
+from device_agent.store.outbox.disk_jobs import DiskJobs
 from device_agent.store.outbox.event import DiskState, Event
-from device_agent.store.outbox.outbox_disk import OutboxDisk
 from device_agent.store.outbox.outbox_file import ChannelRow, Commit, OutboxContents, OutboxFile
 from device_agent.store.outbox.overflow import DiskOverflow, drop_order
 from device_agent.store.outbox.restore import format_of, restore
@@ -62,7 +62,7 @@ class Outbox:
         self._memory_max_bytes = min(MEMORY_MAX_BYTES, max_bytes)
         self._interval_s = commit_interval_s
         self._file = OutboxFile(folder / "outbox.db")
-        self._disk = OutboxDisk(
+        self._disk = DiskJobs(
             self._file, thread, clock, ids_in_memory=self._ids_in_memory, on_new_file=self._file_begun_anew
         )
         self._log = CrashLog(runtime_folder / "outbox.log", clock.boot)

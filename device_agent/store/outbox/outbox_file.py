@@ -16,10 +16,10 @@ from typing import Any
 
 import structlog
 
-from device_agent.store.damage import WrongVersion, is_damage, readable
 from device_agent.store.files import set_aside
 from device_agent.store.outbox.crash_records import Record
 from device_agent.store.outbox.event import DiskState, Event
+from device_agent.store.salvage import WrongVersion, is_damage, readable
 from device_agent.store.store_thread import written_bytes
 
 log = structlog.get_logger("outbox")

@@ -59,9 +59,10 @@ class DiskOverflow:
             queue.replaced(queue.range_of(old), 0)
 
     async def _thin(self, queue: ChannelQueue) -> bool:
-        """Thin the next part of the backlog; with a wider window once all of it has this one.
+        """Thin the next part of the backlog: `window` events become one.
 
-        So all of the past gets coarser at the same rate, the newest part last.
+        Once all of the backlog is thinned with this window, the next round begins with a wider one: the whole
+        past gets coarser at the same rate, the newest part last.
         """
         progress = queue.thinning
         while progress.window <= WINDOW_MAX:

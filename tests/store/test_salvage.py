@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.store.damage import Damaged, WrongVersion, is_damage, readable
+from device_agent.store.salvage import Damaged, WrongVersion, is_damage, readable
 
 TABLES = [("note", "id, text")]
 

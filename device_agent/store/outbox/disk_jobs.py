@@ -7,8 +7,8 @@ from typing import TypeVar
 import structlog
 
 from device_agent.clock import Clock
-from device_agent.store.damage import is_damage
 from device_agent.store.outbox.outbox_file import OutboxContents, OutboxFile
+from device_agent.store.salvage import is_damage
 from device_agent.store.store_thread import StoreThread
 
 log = structlog.get_logger("outbox")
@@ -20,7 +20,7 @@ OPEN_AGAIN_S = 5.0
 SLOW_S = 5.0
 
 
-class OutboxDisk:
+class DiskJobs:
     """Runs jobs on the store thread and knows whether they work.
 
     When the file turns out to be damaged it is begun anew without the events of `ids_in_memory()`, and
