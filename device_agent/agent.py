@@ -13,6 +13,7 @@ from device_agent.card.compare import CardWatch
 from device_agent.clock import Clock
 from device_agent.commands.control_side import build_control
 from device_agent.config import Config
+from device_agent.config.secret import ApiKeys
 from device_agent.devices.clock_chip import ClockChip
 from device_agent.devices.hardware import HandleFactory, Hardware
 from device_agent.history.history_service import HistoryService
@@ -56,15 +57,13 @@ class Agent:
     def __init__(
         self,
         config: Config,
-        api_key: str,
+        keys: ApiKeys,
         clock: Clock,
         make_handle: HandleFactory,
         notifier: Notifier,
         *,
         log_style: str = "text",
-        sessions_key: str = "",
     ) -> None:
-        """`sessions_key` is needed where there are delegations."""
         self._config = config
         self._clock = clock
         self._notifier = notifier
@@ -92,9 +91,9 @@ class Agent:
             clock=clock,
         )
         self._tasks = TaskManager(services)
-        self._network = self._make_network(config, api_key)
+        self._network = self._make_network(config, keys.network)
         self._delegations = (
-            self._make_delegations(config, sessions_key, rules) if config.delegations else None
+            self._make_delegations(config, keys.sessions, rules) if config.delegations else None
         )
         self._hardware = self._make_hardware(make_handle)
         self._reloader = Reloader(control, self._hardware, self._tasks)

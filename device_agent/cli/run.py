@@ -16,7 +16,7 @@ from device_agent.bus.factory import make_handle
 from device_agent.cli.common import config_path
 from device_agent.clock import Clock, SystemClock
 from device_agent.config import Config, load
-from device_agent.config.secret import api_key, sessions_key
+from device_agent.config.secret import ApiKeys, api_key, sessions_key
 from device_agent.devices.hardware import HandleFactory
 from device_agent.errors import ConfigError
 from device_agent.operate.systemd import Notifier
@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> int:
     configure_log(args.log)
     path = config_path(args)
     config = load(path)
-    key = api_key(config.network)
-    asking = sessions_key(config.delegation) if config.delegations else ""
+    sessions = sessions_key(config.delegation) if config.delegations else ""
+    keys = ApiKeys(api_key(config.network), sessions)
     try:
         prepare_directories(config)
     except OSError as error:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             "make it for this user, or name another directory"
         ) from error
     return asyncio.run(
-        _run(config, (key, asking), _handles(args.simulate, path), _clock(args.simulate, config), args.log)
+        _run(config, keys, _handles(args.simulate, path), _clock(args.simulate, config), args.log)
     )
 
 
@@ -69,11 +69,8 @@ def _clock(simulate: bool, config: Config) -> Clock:
     return ShiftedClock(Path(wrong), memory)
 
 
-async def _run(
-    config: Config, keys: tuple[str, str], handles: HandleFactory, clock: Clock, log_style: str
-) -> int:
-    key, asking = keys
-    agent = Agent(config, key, clock, handles, Notifier(), log_style=log_style, sessions_key=asking)
+async def _run(config: Config, keys: ApiKeys, handles: HandleFactory, clock: Clock, log_style: str) -> int:
+    agent = Agent(config, keys, clock, handles, Notifier(), log_style=log_style)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)

@@ -4,6 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from device_agent.config.delegation import DelegationConfig
@@ -17,6 +18,14 @@ SESSIONS_VARIABLE = "BLOCKS_SESSIONS_API_KEY"
 
 _KEY = re.compile(r"[\x21-\x7e]{1,512}")
 _FILE_MAX_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeys:
+    """`network` joins the Blocks Network; `sessions` is for delegations, empty without them."""
+
+    network: str = field(repr=False)
+    sessions: str = field(default="", repr=False)
 
 
 def api_key(network: NetworkConfig, *, environ: Mapping[str, str] = os.environ) -> str:

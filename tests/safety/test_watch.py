@@ -10,6 +10,7 @@ from device_agent.agent import Agent
 from device_agent.bus.core import NoBus
 from device_agent.clock import SystemClock
 from device_agent.config import load
+from device_agent.config.secret import ApiKeys
 
 LIMIT_S = 10.0
 CONFIG = """
@@ -41,7 +42,7 @@ async def test_a_slow_card_delays_no_safe_state(tmp_path: Path, monkeypatch: pyt
     path.write_text(CONFIG.format(folder=tmp_path))
     (tmp_path / "state" / "run").mkdir(parents=True, mode=0o700)
     systemd, gate, seen = Systemd(), threading.Event(), []
-    agent = Agent(load(path), "bk_x", SystemClock(), lambda *_: NoBus(simulated=True), systemd)  # type: ignore[arg-type]
+    agent = Agent(load(path), ApiKeys("bk_x"), SystemClock(), lambda *_: NoBus(simulated=True), systemd)  # type: ignore[arg-type]
     monkeypatch.setattr(agent._tasks, "graces", lambda: {"valve": -1.0})
     monkeypatch.setattr(agent._control.safe_states, "spawn_safe", lambda name, why: seen.append(name))
     running = asyncio.ensure_future(agent.run())
