@@ -276,6 +276,8 @@ class SocketLink:
                 chunks.extend(frame[0])
         except BlockingIOError:
             return chunks, lost
+        except BusGone:
+            raise  # it is an OSError too, and says what has gone
         except (OSError, EOFError):
             if chunks:
                 return chunks, lost
