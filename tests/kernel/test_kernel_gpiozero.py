@@ -175,11 +175,11 @@ def test_the_guard_claims_what_nobody_holds(rig, tmp_path):
         tmp_path,
         GUARDED
         + textwrap.dedent("""
-        from device_agent.bus.gpio_gpiozero import Hold
+        from device_agent.bus.gpio_gpiozero import LineHold
         from device_agent.bus.gpio_gpiod import find_chip
         path = find_chip("pins", "pinctrl-bcm2711")
         for level in (True, False):
-            recipe = Hold(path, 27, -1).recipe(level, "here")
+            recipe = LineHold(path, 27, -1).recipe(level, "here")
             fd = carry_out(act(recipe), -1)
             assert fd >= 0 and rig.gpio.get(27) == int(level)
             assert carry_out(act(recipe), fd) == fd

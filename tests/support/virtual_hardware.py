@@ -4,7 +4,6 @@ $DEVICE_AGENT_RIG names a module on the path that does: levels on pins, register
 lines, and taking any of it away. On a machine without one the tests here are skipped.
 """
 
-import functools
 import importlib
 import os
 import select
@@ -19,7 +18,10 @@ import pytest
 from support import waiting
 
 LIMIT_S = 60.0  # the rig's processor is emulated
-until = functools.partial(waiting.until, limit_s=LIMIT_S)
+
+
+def until(condition: Callable[[], Any], what: str = "the condition", limit_s: float = LIMIT_S) -> Any:
+    return waiting.until(condition, what, limit_s)
 
 
 class Rig:
