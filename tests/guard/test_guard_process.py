@@ -61,7 +61,15 @@ class Client:
     def __init__(self, service: Service) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(LIMIT_S)
-        self.sock.connect(str(service.path))
+        # The socket is there a moment before the guard listens.
+        until(lambda: self._connected(service.path), "the guard listens")
+
+    def _connected(self, path: Path) -> bool:
+        try:
+            self.sock.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        return True
 
     def say(self, *fds: int, **message: Any) -> None:
         socket.send_fds(self.sock, [marshal.dumps(message, 2)], list(fds))
