@@ -22,13 +22,15 @@ from support.waiting import LIMIT_S, until
 
 HOUR_MS = 3_600_000
 HOURS = 20
+# Once for all tests: some of them may run after the next hour has begun.
+END_MS = time.time_ns() // 1_000_000 // HOUR_MS * HOUR_MS
 
 
-def fill(path: Path, now_ms: int) -> None:
+def fill(path: Path) -> None:
     """A record of the last hours, as an earlier life of the daemon left it: a reading every 10 s."""
     path.parent.mkdir(parents=True, mode=0o700)
     file = HistoryFile(path, keep_ms=7 * 24 * HOUR_MS, max_bytes=64_000_000)
-    first = now_ms // HOUR_MS - HOURS
+    first = END_MS // HOUR_MS - HOURS
     for hour in range(first, first + HOURS):
         at = [hour * HOUR_MS + 10_000 * n for n in range(360)]
         columns: list[list[Any]] = [
@@ -44,7 +46,7 @@ def fill(path: Path, now_ms: int) -> None:
 def world(net: NetworkThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A daemon that begins with a record."""
     folder = tmp_path_factory.mktemp("world")
-    fill(folder / "state" / "history.db", time.time_ns() // 1_000_000)
+    fill(folder / "state" / "history.db")
     with World(folder, net) as made:
         made.start()
         until(lambda: made.daemon.ask("status")["history"]["readings"] > 3, "some readings")
@@ -66,8 +68,7 @@ def asked(client: Any, body: dict[str, Any]) -> tuple[dict[str, Any], Any, bytes
 
 def last(hours: float) -> dict[str, int]:
     """So many whole hours, which end with the record of the earlier life."""
-    end_ms = time.time_ns() // 1_000_000 // HOUR_MS * HOUR_MS
-    return {"from": round(end_ms - hours * HOUR_MS), "to": end_ms - 1}
+    return {"from": round(END_MS - hours * HOUR_MS), "to": END_MS - 1}
 
 
 def test_readings_as_json_inline(world: World, alice: Any) -> None:

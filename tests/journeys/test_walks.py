@@ -53,7 +53,9 @@ def calls(marker: Path, first: str) -> dict[str, list[str]]:
     """
     seen = marker.with_suffix(".seen")
     found: dict[str, list[str]] = {}
-    for line in seen.read_text().splitlines() if seen.exists() else ():
+    text = seen.read_text() if seen.exists() else ""
+    # The last line may be half written.
+    for line in text.split("\n")[:-1]:
         _, function, callers = json.loads(line)
         if found or function == first:
             found.setdefault(function, callers)
