@@ -35,7 +35,9 @@ def official_sockets() -> Iterator[None]:
 
 
 def excuse_requests(items: list[pytest.Item]) -> None:
-    """On the network stand-in (fixture `net`) its single requests may stay unclosed, too."""
+    """On the network stand-in (fixture `net`) its single requests may stay unclosed, too, and so may their
+    other ends in the stand-in."""
     for item in items:
         if "net" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning"))
+            item.add_marker(pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"))

@@ -3,6 +3,7 @@
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ class Machine:
         self.disk, self.memory = folder / "disk", folder / "memory"
         self.disk.mkdir()
         self.memory.mkdir()
-        self.threads: list[StoreThread] = []
+        self.lives: list[tuple[Journal, StoreThread]] = []
         self.thread = StoreThread()
 
     async def start(self) -> Journal:
         self.thread = StoreThread()
-        self.threads.append(self.thread)
         journal = Journal(self.disk / "journal.db", self.thread, lambda: NOW_MS, self.memory)
+        self.lives.append((journal, self.thread))
         await journal.open()
         return journal
 
@@ -49,7 +50,8 @@ async def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     machine = Machine(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield machine
-    for thread in machine.threads:
+    for journal, thread in machine.lives:
+        await journal.close()
         await thread.close()
 
 
@@ -85,7 +87,7 @@ async def test_ids_outlive_a_full_disk_and_a_crash(machine: Machine) -> None:
     assert told.state == "unknown"
     # The disk had room at that start: from there on it knows them itself.
     assert not machine.log.exists()
-    with sqlite3.connect(machine.disk / "journal.db") as db:
+    with closing(sqlite3.connect(machine.disk / "journal.db")) as db:
         assert {row[0] for row in db.execute("SELECT id FROM command")} == {
             "before", "full", "half", "cut off",
         }  # fmt: skip
