@@ -91,14 +91,8 @@ class TaskClients:
     def __init__(self, own: PubSubClient, control: PubSubClient) -> None:
         self.current = own
         self._other = control
-        self._switched = False
 
-    def accepted(self) -> None:
-        """The current token served."""
-        self._switched = False
-
-    def refused(self) -> bool:
-        """The current token was refused: the other is current now. False if that was refused before, too."""
-        self.current, self._other = self._other, self.current
-        self._switched = not self._switched
-        return self._switched
+    def refused(self, client: PubSubClient) -> None:
+        """The token of this client was refused: the other one is current, if it is not already."""
+        if client is self.current:
+            self.current, self._other = self._other, client

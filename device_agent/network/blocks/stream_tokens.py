@@ -7,6 +7,7 @@ from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefus
 from device_agent.network import StartTask, StreamSpec
 from device_agent.network.blocks.clients import TaskClients
 from device_agent.network.blocks.http import error_of
+from device_agent.network.blocks.pubsub import PubSubClient
 from device_agent.network.blocks.wire import PROTOCOL_VERSION, setup_channel, stream_channel
 from device_agent.network.connectivity import Connectivity, NetworkBackoff
 
@@ -41,25 +42,26 @@ class StreamTokens:
     async def ask(self, spec: StreamSpec, phase: str) -> str:
         """The stream token (empty for `activate`). Tries until it is answered; raises Refused."""
         backoff = NetworkBackoff(self.connectivity)
-        loop = asyncio.get_running_loop()
+        loop, switches = asyncio.get_running_loop(), 0
         refused_since_s: float | None = None
         while True:
+            client = self.clients.current
             try:
-                token = await self._ask_once(spec, phase)
+                return await self._ask_once(client, spec, phase)
             except Refused as error:
-                if isinstance(error, TokenRefused) and self.clients.refused():
-                    continue
+                if isinstance(error, TokenRefused):
+                    self.clients.refused(client)
+                    switches += 1
+                    if switches % 2:
+                        continue  # with the other token, at once
                 refused_since_s = refused_since_s or loop.time()
                 if error.code in FINAL_CODES or loop.time() - refused_since_s > SETUP_REFUSED_LIMIT_S:
                     raise
                 await backoff.wait(error)
             except NetworkError as error:
                 await backoff.wait(error)
-            else:
-                self.clients.accepted()
-                return token
 
-    async def _ask_once(self, spec: StreamSpec, phase: str) -> str:
+    async def _ask_once(self, client: PubSubClient, spec: StreamSpec, phase: str) -> str:
         start = self.start
         body = {
             "type": "stream_setup",
@@ -77,7 +79,7 @@ class StreamTokens:
             "declaredStream": spec.name,
             "phase": phase,
         }
-        answer = await self.clients.current.ask_function(setup_channel(start.org, start.task_id), body)
+        answer = await client.ask_function(setup_channel(start.org, start.task_id), body)
         reply = answer.get("message") if isinstance(answer, dict) else None
         reply = reply if isinstance(reply, dict) else answer
         if not isinstance(reply, dict) or "ok" not in reply:

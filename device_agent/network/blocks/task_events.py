@@ -140,20 +140,23 @@ class TaskEvents:
 
     async def _deliver(self, event: dict[str, Any]) -> None:
         body = json.dumps(event, separators=(",", ":")).encode()
-        refusals = 0
+        refusals = switches = 0
         while True:
+            client = self._clients.current
             try:
-                await self._clients.current.publish(self._channel, body, store=True, meta=self._meta)
+                await client.publish(self._channel, body, store=True, meta=self._meta)
             except NetworkError as error:
-                if isinstance(error, TokenRefused) and self._clients.refused():
-                    continue
+                if isinstance(error, TokenRefused):
+                    self._clients.refused(client)
+                    switches += 1
+                    if switches % 2:
+                        continue  # with the other token, at once
                 refusals += isinstance(error, Refused)
                 if refusals >= REFUSALS_MAX:
                     log.error("task_event_given_up", task=self._task_id, type=event["type"], error=str(error))
                     return
                 await self._backoff.wait(error)
             else:
-                self._clients.accepted()
                 self._backoff.reset()
                 return
 

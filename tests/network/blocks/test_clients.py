@@ -107,14 +107,12 @@ def test_the_life_of_a_token_is_unknown_without_a_clock(
     assert clients.control_token_life_s() is None
 
 
-def test_the_tokens_of_a_task_take_turns_and_after_two_refusals_there_is_a_wait():
+def test_a_refused_token_is_replaced_by_the_other_and_never_given_up():
     own, control = FakePubSub("own"), FakePubSub("control")
     clients = TaskClients(own, control)  # type: ignore[arg-type]
-    assert clients.refused()
+    clients.refused(own)  # type: ignore[arg-type]
     assert clients.current is control
-    assert not clients.refused(), "both were refused: wait"
-    assert clients.current is own
-    assert clients.refused()
-    clients.accepted()
-    assert clients.refused()
+    clients.refused(own)  # type: ignore[arg-type]
+    assert clients.current is control, "another request was refused the same token"
+    clients.refused(control)  # type: ignore[arg-type]
     assert clients.current is own

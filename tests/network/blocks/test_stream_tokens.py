@@ -103,6 +103,17 @@ async def test_the_control_token_serves_in_place_of_a_refused_one_at_once(
     assert (len(own.published), len(control.published)) == (1, 1)
 
 
+async def test_streams_that_are_refused_together_all_get_the_control_token_at_once(
+    tokens: StreamTokens, own: FakePubSub, monkeypatch: pytest.MonkeyPatch
+):
+    """Each of them would otherwise switch back to the token that was refused to the one before."""
+    monkeypatch.setattr(module.NetworkBackoff, "delay_s", lambda self, error: 3600.0)
+    own.answers.extend([TOKEN_REFUSED] * 100)
+    asking = (tokens.ask(spec(), "embedded") for _ in range(4))
+    assert await asyncio.wait_for(asyncio.gather(*asking), 10) == ["new"] * 4
+    assert len(own.published) == 4
+
+
 async def test_an_activation_needs_no_token(tokens: StreamTokens, own: FakePubSub):
     own.answers.append({"ok": True, "streamSetupResponse": {}})
     assert await tokens.ask(spec("shared"), "activate") == ""
@@ -112,7 +123,7 @@ async def test_an_activation_needs_no_token(tokens: StreamTokens, own: FakePubSu
 async def test_an_answer_without_a_token_is_a_fault(tokens: StreamTokens, own: FakePubSub, reply: Any):
     own.answers.append(reply)
     with pytest.raises(ProtocolFault):
-        await tokens._ask_once(spec(), "embedded")
+        await tokens._ask_once(tokens.clients.current, spec(), "embedded")
 
 
 async def test_several_who_find_the_token_refused_renew_it_once(own: FakePubSub, tokens: StreamTokens):
