@@ -246,6 +246,11 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether this is an int; a bool is none, although Python counts it as one."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def same_value(read: Value, wanted: Value) -> bool:
     """Equal; numbers within a part in a thousand, since converters have steps."""
     if is_number(read) and is_number(wanted):

@@ -16,6 +16,7 @@ from device_agent.network.blocks.http import Api, Http, printable
 from device_agent.network.blocks.joiner import CDM_LIMIT_S, DEFAULT_CDM_URL
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
 from device_agent.network.connectivity import Connectivity
+from device_agent.records import is_whole
 
 LIMITS_LIMIT_S = 5.0
 AGENTS = "/api/v1/registry/agents"
@@ -215,7 +216,7 @@ def _money(reply: Mapping[str, Any], name: str) -> Decimal:
 
 def _count(reply: Mapping[str, Any], name: str) -> int:
     value = reply.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not is_whole(value) or value < 0:
         raise ValueError(name)
     return value
 

@@ -23,6 +23,7 @@ from device_agent.cli.call_client import AgentCaller, AgentSession, SessionEnd, 
 from device_agent.cli.common import Exit, Unavailable, named_values, parse_value
 from device_agent.cli.show import Units, dumps, note, points_of, sentence
 from device_agent.errors import AgentError, Rejected
+from device_agent.records import is_whole
 
 WATCH_MINUTES = 60
 COLUMNS = ("at", "device", "point", "value", "unit", "flag", "late", "seq")
@@ -270,7 +271,7 @@ class CommandSender:
             return {}
         id_ = str(event.get("id") or secrets.token_hex(6))
         ttl_ms = event.get("ttl_ms")
-        ttl_s = ttl_ms / 1000 if isinstance(ttl_ms, int) and not isinstance(ttl_ms, bool) else TTL_S
+        ttl_s = ttl_ms / 1000 if is_whole(ttl_ms) else TTL_S
         self._waiting[id_] = now_s + ttl_s + ACK_LIMIT_S
         return {"id": id_}
 

@@ -25,6 +25,7 @@ from device_agent.cli.demo_world import (
 )
 from device_agent.cli.show import mapping, value_text
 from device_agent.errors import AgentError
+from device_agent.records import is_number
 
 HISTORY_LENGTH = 120
 LOG_LENGTH = 100
@@ -115,7 +116,7 @@ class View:
             if trace is None or (late and at_s - trace.at_s < 5):
                 continue  # an old value does not go over a new one
             before, trace.value, trace.at_s = trace.value, value, at_s
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if is_number(value):
                 trace.numbers.append(float(value))
             if event.get("device") == DOOR and isinstance(before, bool) and before is not value:
                 self._door(bool(value), time.time() - event.get("at", 0) / 1000)

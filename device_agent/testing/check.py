@@ -30,6 +30,7 @@ from device_agent.driver import (
     Unit,
     Value,
 )
+from device_agent.records import is_number, is_whole
 from device_agent.testing.chips import Chip, RegisterChip
 
 AnyDriver = type[Driver[Any, Any]]
@@ -265,9 +266,9 @@ class Rules:
         elif point.type == "string":
             fits = isinstance(value, str)
         elif point.type == "integer":
-            fits = isinstance(value, int) and not isinstance(value, bool)
+            fits = is_whole(value)
         else:
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            fits = is_number(value) and math.isfinite(value)
         self.require(fits, f"gives point {point.name} ({point.type}) {what} {value!r}")
         if written and isinstance(value, int | float):
             low = -math.inf if point.minimum is None else point.minimum

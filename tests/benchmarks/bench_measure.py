@@ -69,10 +69,10 @@ def tally(sent: Iterable[int], received: Sequence[tuple[int, bool]]) -> dict[str
     numbers = [n for n, _ in received if n in wanted]
     known = set(numbers)
     disorder = 0
-    for lane in (False, True):
+    for late_ones in (False, True):
         highest = -1
         for n, late in received:
-            if late is lane and n in wanted:
+            if late is late_ones and n in wanted:
                 disorder += n < highest
                 highest = max(highest, n)
     return {

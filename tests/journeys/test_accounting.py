@@ -49,8 +49,8 @@ def test_the_caller_can_account_for_every_number_after_an_overflow(
         missing = until(lambda: _complete(listening), "every number came or is named by a gap", 60)
         assert missing > 50
         for late in (False, True):
-            lane = [e["seq"] for e in listening.events if bool(e.get("late")) is late]
-            assert lane == sorted(set(lane))
+            numbers = [e["seq"] for e in listening.events if bool(e.get("late")) is late]
+            assert numbers == sorted(set(numbers))
         session.terminate()
         session.wait_for_terminal(LIMIT_S)
 

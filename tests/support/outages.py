@@ -44,13 +44,13 @@ def fault(world: Any, kind: str, **options: Any) -> Any:
 
 
 def accounted(heard: Listening) -> None:
-    """Every number came once, and in order within its lane."""
+    """Every number came once, and in order among the live and among the late ones."""
     numbers = [event["seq"] for event in heard.events]
     assert len(numbers) == len(set(numbers)), "an event came twice"
     assert sorted(numbers) == list(range(min(numbers), max(numbers) + 1)), "a number is missing"
     for late in (False, True):
-        lane = [event["seq"] for event in heard.events if bool(event.get("late")) is late]
-        assert lane == sorted(lane), f"out of order, late={late}"
+        kind = [event["seq"] for event in heard.events if bool(event.get("late")) is late]
+        assert kind == sorted(kind), f"out of order, late={late}"
 
 
 def caught_up(world: Any, heard: Listening) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from device_agent.errors import ProtocolFault
 from device_agent.network import FIRST_NUMBER, Format, Inbound, OutgoingMessage
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
+from device_agent.records import is_whole
 
 # A larger message is split into parts; a part is base64 of this many raw bytes, and 512 bytes of envelope.
 MESSAGE_MAX_BYTES = 16_384
@@ -148,7 +149,7 @@ class StreamReader:
             raise ProtocolFault(
                 f"stream message of type {str(kind)[:40]!r} for another stream or of no known type"
             )
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        if not is_whole(number) or number < 0:
             raise ProtocolFault("stream message without a number in seq")
         if "multipart" in payload:
             whole = self._join(payload, kind, number, sender, now_s)

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 from device_agent.errors import ProtocolFault
 from device_agent.network import Caller, Part, StartTask
+from device_agent.records import is_whole
 
 PROTOCOL_VERSION = "2026-05-01"
 PARTS_MAX = 64
@@ -84,8 +85,8 @@ def _start_task(message: Mapping[str, Any]) -> StartRefused | Begin:
     if kind not in ("request", "pipe"):
         return StartRefused(task_id, channel_org, "invalid_start_task")
     if kind == "pipe":
-        good = _is_int(duration) and 1 <= duration <= DURATION_MAX_MIN
-        if not good or not _is_int(expires_at_ms) or expires_at_ms <= 0:
+        good = is_whole(duration) and 1 <= duration <= DURATION_MAX_MIN
+        if not good or not is_whole(expires_at_ms) or expires_at_ms <= 0:
             return StartRefused(task_id, channel_org, "invalid_start_task")
     start = StartTask(
         task_id=task_id,
@@ -143,10 +144,6 @@ def _text(message: Mapping[str, Any], name: str, *, required: bool = False, limi
     if not isinstance(value, str) or len(value) > limit or (required and not value):
         raise ProtocolFault(f"{name} is not a text of 1 to {limit} characters")
     return value
-
-
-def _is_int(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 # --- outgoing ----------------------------------------------------------------------------------------------

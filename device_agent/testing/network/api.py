@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from device_agent.records import is_whole
 from device_agent.testing.network.accounts import Requester
 from device_agent.testing.network.backend import Backend
 from device_agent.testing.network.channels import now_ms
@@ -435,7 +436,7 @@ def _check_kind(agent: RegisteredAgent, kind: Any, duration: Any, stream: Any) -
         raise RpcError("UnsupportedTaskKind", f"Agent {agent.name} takes {', '.join(allowed)} tasks only.")
     if kind == "request" and duration is not None:
         raise invalid("A request task has no duration.")
-    whole = isinstance(duration, int) and not isinstance(duration, bool)
+    whole = is_whole(duration)
     if kind == "pipe" and not (whole and 1 <= duration <= _MAX_MINUTES):
         raise invalid(f"A pipe task needs a duration of 1 to {_MAX_MINUTES} whole minutes.")
     if stream not in (None, True, False):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from device_agent.records import is_whole
 from device_agent.testing.network.accounts import Requester
 from device_agent.testing.network.http import backend_error
 from device_agent.testing.network.settings import BILLING_ENVIRONMENT, Settings
@@ -86,7 +87,7 @@ class RegisteredAgent:
 
 def _integer(payload: dict[str, Any], name: str, default: int) -> int:
     value = payload.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not is_whole(value) or value < 0:
         raise backend_error(400, "INVALID_REQUEST", f"{name} must be a number from 0 up, not {value!r}.")
     return value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from device_agent.records import is_whole
 from device_agent.testing.network.accounts import READ, WRITE
 from device_agent.testing.network.backend import Backend
 from device_agent.testing.network.settings import PROTOCOL_VERSION
@@ -124,7 +125,7 @@ def _check_form(body: dict[str, Any], task: Task) -> None:
     if body.get("phase", "embedded") not in _PHASES:
         raise SetupRejected(f"phase must be one of {', '.join(_PHASES)}.")
     minutes = body.get("durationMinutes")
-    if not isinstance(minutes, int) or isinstance(minutes, bool) or minutes < 1:
+    if not is_whole(minutes) or minutes < 1:
         raise SetupRejected("durationMinutes must be a positive whole number.")
     if "declaredStream" in body and not isinstance(body["declaredStream"], str):
         raise SetupRejected("declaredStream must be a string.")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from device_agent.records import is_whole
 from device_agent.testing.network.channels import Occupant, now_ms
 from device_agent.testing.network.registry import RegisteredAgent
 
@@ -216,4 +217,4 @@ def choose(found: list[Candidate]) -> Candidate | None:
 
 
 def _count(value: object, default: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
+    return value if is_whole(value) and value >= 0 else default
