@@ -25,7 +25,7 @@ class ShiftedClock(SystemClock):
         stamp = self._file.stat().st_mtime_ns
         if stamp != self._stamp:
             said = json.loads(self._file.read_text(encoding="utf-8"))
-            self._stamp, self._looked_s = stamp, float("-inf")
+            self._stamp, self._checked_s = stamp, float("-inf")
             self._shift_ms, self._knows = float(said["shift_s"]) * 1000, said["knows"]
 
     def _wall_ms(self) -> float:
@@ -61,7 +61,7 @@ class SteppedClock(SystemClock):
     def set_wall(self, now_ms: int) -> None:
         """The wall clock jumps, as when NTP answers; the monotonic one does not."""
         self._offset_ms = now_ms - self._monotonic_s * 1000
-        self._looked_s = float("-inf")
+        self._checked_s = float("-inf")
 
     def watch(self, next_due_s: Callable[[], float | None], run_due: Callable[[], None]) -> None:
         """From now on `step` stops at each instant that `next_due_s` names and calls `run_due` there."""
