@@ -28,6 +28,10 @@ FILE = "w1_slave"
 # Families whose scratchpad is the same.
 FAMILIES = {"28": "DS18B20", "22": "DS1822", "42": "DS28EA00"}
 POWER_ON_C = 85.0
+# Byte 6 before the first conversion; after one it is 0x10 less the temperature's low four bits.
+POWER_ON_BYTE_6 = 0x0C
+# In the file `features` (Linux 5.8 and later): the kernel refuses power-on values, with an empty file.
+CHECKED_BY_KERNEL = 1
 STEPS_PER_DEGREE = 16
 SCRATCHPAD = re.compile(r"\s*((?:[0-9a-f]{2} ){9}): crc=[0-9a-f]{2} (YES|NO)")
 
@@ -53,6 +57,7 @@ class Ds18b20(Sensor[Ds18b20Config, OneWireBus]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._id = self.config.id or ""
+        self._same_byte_6 = False
 
     @classmethod
     def identify(cls, bus: OneWireBus, place: str) -> str:
@@ -90,17 +95,39 @@ class Ds18b20(Sensor[Ds18b20Config, OneWireBus]):
         return ", ".join(self.bus.devices()) or "none"
 
     def read(self) -> dict[str, Value | Flagged]:
-        value = self._converted()
-        if value != POWER_ON_C:
-            return {"temperature": value}
-        # Either it is as hot as that, or the sensor lost power and has not converted: a second try decides.
-        try:
-            return {"temperature": self._converted()}
-        except (BadReading, NoAnswer):
-            return {"temperature": Flagged(None, Flag.POWER_ON_VALUE)}
+        data = self._converted()
+        if _is_power_on(data):
+            # Without power in between the next conversion decides.
+            try:
+                data = self._converted()
+            except (BadReading, NoAnswer):
+                return {"temperature": Flagged(None, Flag.POWER_ON_VALUE)}
+        value = temperature(data)
+        if _is_power_on(data):
+            # Some copies of the chip have the same byte 6 after every conversion: theirs may be true.
+            return {"temperature": Flagged(value if self._same_byte_6 else None, Flag.POWER_ON_VALUE)}
+        self._same_byte_6 |= data[6] == POWER_ON_BYTE_6 != 0x10 - (data[0] & 0x0F)
+        return {"temperature": value}
 
-    def _converted(self) -> float:
-        return temperature(scratchpad(self.bus.read(self._id, FILE), self._id))
+    def _converted(self) -> bytes:
+        text = self.bus.read(self._id, FILE)
+        if not text.strip() and self._checked_by_kernel():
+            raise NoAnswer(
+                f"sensor {self._id}: the kernel gives no value. The sensor did not answer, or it showed 85 "
+                f"degrees without a conversion (bit {CHECKED_BY_KERNEL} of its file features has that "
+                "checked); check its supply and wiring"
+            )
+        return scratchpad(text, self._id)
+
+    def _checked_by_kernel(self) -> bool:
+        try:
+            return bool(int(self.bus.read(self._id, "features")) & CHECKED_BY_KERNEL)
+        except (NoAnswer, ValueError):  # an older kernel has no such file
+            return False
+
+
+def _is_power_on(data: bytes) -> bool:
+    return temperature(data) == POWER_ON_C and data[6] == POWER_ON_BYTE_6
 
 
 def scratchpad(text: str, sensor: str) -> bytes:

@@ -103,6 +103,45 @@ def test_85_degrees_that_were_no_conversion(bench):
     assert it.measure() == {"temperature": 21.5}
 
 
+def test_85_degrees_that_stay_without_a_conversion(bench):
+    """As a sensor shows that loses its supply at every conversion: byte 6 tells it from a true 85."""
+    it = bench(Ds18b20, "w1")
+    it.driver.open()
+    text = "50 05 4b 46 7f ff 0c 10 1c : crc=1c YES\n50 05 4b 46 7f ff 0c 10 1c t=85000\n"
+    it.board.chip("it").read = lambda file: (text, 0.75)
+    for _ in range(3):
+        assert it.driver.read() == {"temperature": Flagged(None, Flag.POWER_ON_VALUE)}
+
+
+def test_a_copy_whose_byte_6_tells_nothing_keeps_its_85_degrees_with_a_flag(bench):
+    it = bench(Ds18b20, "w1")
+    it.driver.open()
+    warm = bytes.fromhex("4f 05 4b 46 7f ff 0c 10")  # 84.9375
+    hot = bytes.fromhex("50 05 4b 46 7f ff 0c 10")
+    texts = [f"{data.hex(' ')} {crc8(data):02x} : crc={crc8(data):02x} YES\n" for data in (warm, hot, hot)]
+    it.board.chip("it").read = lambda file: (texts.pop(0), 0.75)
+    assert it.driver.read() == {"temperature": 84.9375}
+    assert it.driver.read() == {"temperature": Flagged(85.0, Flag.POWER_ON_VALUE)}
+
+
+@pytest.mark.parametrize(
+    ("features", "said"), [("1", "without a conversion"), ("2", "did not answer"), (None, "did not answer")]
+)
+def test_an_empty_file_and_what_it_may_mean(bench, features, said):
+    it = bench(Ds18b20, "w1")
+    it.driver.open()
+    files = {"w1_slave": "", "features": features}
+
+    def read(file):
+        if files[file] is None:
+            raise FileNotFoundError(file)
+        return files[file], 0.0
+
+    it.board.chip("it").read = read
+    with pytest.raises(NoAnswer, match=said):
+        it.driver.read()
+
+
 @pytest.mark.parametrize("second", ["", GOOD.replace("YES", "NO")])
 def test_85_degrees_and_then_nothing(bench, second):
     it = bench(Ds18b20, "w1")
@@ -110,7 +149,7 @@ def test_85_degrees_and_then_nothing(bench, second):
     chip = it.board.chip("it")
     chip.conversions_lost = 1
     texts = [chip.read("w1_slave"), (second, 0.0)]
-    chip.read = lambda file: texts.pop(0)
+    chip.read = lambda file: texts.pop(0) if file == "w1_slave" else ("2", 0.0)
     assert it.driver.read() == {"temperature": Flagged(None, Flag.POWER_ON_VALUE)}
 
 

@@ -40,14 +40,17 @@ class SimulatedDs18b20(OneWireChip):
             self.resolution = int(text)
 
     def scratchpad(self) -> bytes:
+        byte_6 = None
         raw = math.floor(float(self._quantities["temperature"]) * 16 + 0.5)
         if self.conversions_lost > 0:
             self.conversions_lost -= 1
-            raw = POWER_ON
+            raw, byte_6 = POWER_ON, 0x0C
         # Below the resolution the sheet calls the bits undefined.
         raw |= (1 << 12 - self.resolution) - 1
         config = (self.resolution - 9) << 5 | 0x1F
-        data = raw.to_bytes(2, "little", signed=True) + bytes((0x4B, 0x46, config, 0xFF, 0x0C, 0x10))
+        if byte_6 is None:
+            byte_6 = 0x10 - (raw & 0x0F)
+        data = raw.to_bytes(2, "little", signed=True) + bytes((0x4B, 0x46, config, 0xFF, byte_6, 0x10))
         return data + bytes((_crc(data),))
 
 
