@@ -3,18 +3,22 @@
 from device_agent.testing.chips import Physical, SerialChip
 from device_agent_drivers.pms5003 import NAMES
 
-DATA_FIRST = {"pm1": 4, "pm2_5": 7, "pm10": 8, "count_0_3": 750, "count_0_5": 220, "count_1": 40}
+FIRST = {
+    "pm1": 4, "pm2_5": 7, "pm10": 8, "count_0_3": 750, "count_0_5": 220, "count_1": 40,
+    "formaldehyde": 12, "temperature": 22.4, "humidity": 51.3,
+}  # fmt: skip
+WORDS = {"pms3003": 9, "pms5003st": 17}
 
 
 class SimulatedPms5003(SerialChip):
-    """Quantities are the driver's points."""
+    """Quantities are the points of the driver for that model."""
 
     every_s = 1.0
 
-    def __init__(self) -> None:
-        world: dict[str, Physical] = {}
-        for name in NAMES:
-            world[name] = DATA_FIRST.get(name.removesuffix("_cf1"), 0)
+    def __init__(self, model: str = "pms5003") -> None:
+        self.names = NAMES[model]
+        self.words = WORDS.get(model, 13)
+        world: dict[str, Physical] = {name: FIRST.get(name.removesuffix("_cf1"), 0) for name in self.names}
         super().__init__(world)
         self.active = True
         self.asleep = False
@@ -29,9 +33,18 @@ class SimulatedPms5003(SerialChip):
         return self.frame() if self.active and not self.asleep else b""
 
     def frame(self) -> bytes:
-        words = [min(0xFFFF, max(0, round(float(self._quantities[name])))) for name in NAMES]
-        body = b"BM\x00\x1c" + b"".join(word.to_bytes(2, "big") for word in words) + b"\x97\x00"
+        words = [self._word(name) for name in self.names]
+        words += [0] * (self.words - len(words))
+        words[-1] |= 0x9700 if self.words > len(self.names) else 0  # version and error code
+        body = b"BM" + (2 * self.words + 2).to_bytes(2, "big")
+        body += b"".join(word.to_bytes(2, "big") for word in words)
         return body + sum(body).to_bytes(2, "big")
+
+    def _word(self, name: str) -> int:
+        value = float(self._quantities[name])
+        if name == "temperature":
+            return round(value * 10) & 0xFFFF
+        return min(0xFFFF, max(0, round(value * 10 if name == "humidity" else value)))
 
     def receive(self, data: bytes) -> None:
         self._received += data
