@@ -179,6 +179,13 @@ class Driver(Generic[C, B]):
         self.sleep = sleep
         self.points = type(self).points_of(config)
 
+    def notes(self) -> Mapping[str, int | str]:
+        """Shown by `status` beside a device that is online: counters, and what its far end refuses.
+
+        Called on any thread between two calls of the bus's; it touches no bus. Empty where all is well.
+        """
+        return {}
+
     @classmethod
     def points_of(cls, config: Any) -> tuple[Point, ...]:
         """The points of a device so configured; overridden where the configuration decides."""

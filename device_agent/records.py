@@ -85,6 +85,7 @@ class Flag(StrEnum):
     OVERFLOW = "overflow"
     CHECKSUM = "checksum"
     NO_ANSWER = "no_answer"
+    REFUSED = "refused"
     NOT_READY = "not_ready"
     POWER_ON_VALUE = "power_on_value"
 

@@ -10,6 +10,8 @@ class SerialBus(Handle):
     """What a driver sees of a serial port. Every call raises BusGone (unplugged), BusTimeout or BusError."""
 
     kind: ClassVar[str] = "serial"
+    baud: int = 9600
+    """Of the line; what a far end on a USB or network port makes of it is its own affair."""
 
     @abstractmethod
     def write(self, data: bytes) -> None:

@@ -37,6 +37,7 @@ class SerialPort(SerialBus):
         self.name = name
         self._rebinder = Rebinder(name)
         self.config = config
+        self.baud = config.baud
         self.path = config.port if isinstance(config.port, str) else ""
         self._port: Any = None
 

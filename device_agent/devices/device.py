@@ -86,6 +86,7 @@ class Device:
         self._hooks = hooks if hooks is not None and self.is_actuator else ActuatorHooks()
         self._driver: Driver[Any, Any] | None = None
         self._state_reported = False
+        self._noted: dict[str, int | str] = {}
         self._demands: dict[str, float] = {}
         self._asking = asyncio.Lock()
         self._demand_changed = asyncio.Event()
@@ -125,6 +126,11 @@ class Device:
     def effective_period_s(self) -> float | None:
         """Seconds between readings: as configured or, if that is sooner, as a session asked for."""
         return min([*filter(None, [self.period_s]), *self._demands.values()], default=None)
+
+    @property
+    def notes(self) -> dict[str, int | str]:
+        """What its driver has to say of it while it is open; see :meth:`device_agent.driver.Driver.notes`."""
+        return {} if self._driver is None else dict(self._driver.notes())
 
     def demand(self, who: str, every_s: float | None) -> None:
         """A session asks for a reading every so many seconds; None withdraws that."""
@@ -274,7 +280,14 @@ class Device:
             values = await self.bus.run(driver.read, self.bus.timeout_s, queue_s=QUEUE_LIMIT_S)
         self.bus.note_success()
         self.mark_online()
+        self._log_notes()
         return self._builder.measured(values, self._clock.monotonic_s())
+
+    def _log_notes(self) -> None:
+        before, self._noted = self._noted, self.notes
+        for about, text in self._noted.items():
+            if isinstance(text, str) and before.get(about) != text:
+                log.warning("device_note", device=self.name, about=about, text=text)
 
     def emit(self, reading: Reading) -> None:
         """Pass on the device's newest reading."""

@@ -75,6 +75,8 @@ class ControlHandlers(LocalHandlers):
             entry: dict[str, Any] = {"device": name, "state": device.state}
             if not device.online:
                 entry |= {"reason": device.reason, "detail": device.detail}
+            if notes := device.notes:
+                entry["notes"] = notes
             if device.latest is not None:
                 entry["latest"] = reading_members(device.latest)
             if name in self._safe_states.limits:

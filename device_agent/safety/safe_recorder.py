@@ -76,6 +76,10 @@ class RecordedI2c(RecordedHandle, I2cBus):
 
 
 class RecordedSerial(RecordedHandle, SerialBus):
+    def __init__(self, inner: SerialBus) -> None:
+        super().__init__(inner)
+        self.baud = inner.baud
+
     def write(self, data: bytes) -> None:
         if self.recording.write(bytes(data)):
             self.inner.write(data)

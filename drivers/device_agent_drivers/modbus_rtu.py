@@ -1,6 +1,7 @@
 """Any device with Modbus RTU: an energy meter, a drive, a relay board; registers by configuration."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -18,8 +19,17 @@ from device_agent.driver import (
     Value,
 )
 from device_agent.errors import BusTimeout
-from device_agent_drivers.modbus import Master, ModbusException
-from device_agent_drivers.modbus_points import NO_ANSWER, Block, ModbusPoint, WordOrder, blocks_of
+from device_agent.records import is_number
+from device_agent_drivers.modbus import BAD_ADDRESS, BAD_VALUE, REGISTERS_MAX, Master, ModbusException
+from device_agent_drivers.modbus_points import (
+    NO_ANSWER,
+    NO_EXPONENT,
+    REFUSED,
+    Block,
+    ModbusPoint,
+    Order,
+    blocks_of,
+)
 
 CHECKSUM = Flagged(None, Flag.CHECKSUM)
 READ_TRIES = 2
@@ -30,14 +40,26 @@ PointName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)]
 
 class ModbusRtuConfig(ActuatorConfig):
     driver: Literal["modbus-rtu"] = "modbus-rtu"
-    unit: int = Field(1, ge=1, le=247, description="The unit's number on the line.")
+    unit: int = Field(1, ge=1, le=255, description="The unit's number on the line; 1 to 247 by the standard.")
     points: Mapping[PointName, ModbusPoint] = Field(
         min_length=1, max_length=128, description="The unit's registers and bits, by name."
     )
-    word_order: WordOrder = Field(
+    word_order: Order = Field(
         "big", description='Of values in several registers: "big" has the high word first.'
     )
-    timeout_s: float = Field(0.3, ge=0.02, le=2, description="How long the unit may take to answer.")
+    byte_order: Order = Field("big", description='Within a register: "big", as the standard has it.')
+    max_registers: int = Field(
+        REGISTERS_MAX, ge=1, le=REGISTERS_MAX, description="The most that the unit lets be read at once."
+    )
+    max_gap: int = Field(
+        0,
+        ge=0,
+        le=32,
+        description="Read on over so many registers that no point has, instead of asking twice.",
+    )
+    timeout_s: float = Field(
+        0.3, ge=0.02, le=2, description="How long the unit may take to begin its answer."
+    )
     gap_s: float = Field(
         0.005,
         ge=0.00175,
@@ -51,11 +73,22 @@ class ModbusRtuConfig(ActuatorConfig):
     safe: Value | dict[str, Value] = Field({}, description="Safe values, where not given in `points`.")
 
     @model_validator(mode="after")
+    def _states_are_points(self) -> "ModbusRtuConfig":
+        for name, point in self.points.items():
+            state = self.points.get(point.state or name)
+            if point.state and (state is None or not state.is_boolean or state.state):
+                raise ValueError(f"`state` of point {name} is {point.state!r}, which is no bool that is read")
+        return self
+
+    @model_validator(mode="after")
     def _moves_safely(self) -> "ModbusRtuConfig":
         for name, value in self.safe_values().items():
             if value is None:
                 raise ValueError(f"point {name} can be written and needs a `safe` value")
-            if isinstance(value, bool) is not self.points[name].is_boolean or isinstance(value, str):
+            point = self.points[name]
+            if isinstance(value, str) is not (point.type == "string") or (
+                isinstance(value, bool) is not point.is_boolean
+            ):
                 raise ValueError(f"`safe` of point {name} is {value!r}, which is no value of its type")
         return self
 
@@ -84,7 +117,22 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
             echo=config.echo,
             sleep=lambda seconds: self.sleep(seconds),
         )
-        self._blocks = blocks_of(config.points, config.points)
+        self._read_points = {name: point for name, point in config.points.items() if point.state is None}
+        for name, point in config.points.items():
+            if point.exponent is not None:
+                self._read_points[f"{name} exponent"] = ModbusPoint(
+                    kind=point.kind, address=point.exponent, type="int16", nothing=NO_EXPONENT
+                )
+        self._blocks = self._blocks_of(self._read_points)
+        self._refusals: dict[str, str] = {}
+
+    def _blocks_of(self, names: Iterable[str]) -> list[Block]:
+        return blocks_of(
+            self._read_points,
+            names,
+            max_registers=self.config.max_registers,
+            max_gap=self.config.max_gap,
+        )
 
     @classmethod
     def points_of(cls, config: ModbusRtuConfig) -> tuple[Point, ...]:
@@ -115,24 +163,53 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
     # -- reading ------------------------------------------------------------------------------------------
 
     def read(self) -> dict[str, Value | Flagged]:
-        """Points of a block that was refused or damaged are null; after silence nothing more is requested."""
-        values: dict[str, Value | Flagged] = dict.fromkeys(self.config.points, NO_ANSWER)
-        failed: NoAnswer | BadReading | None = None
+        """Points of a block that was refused or damaged are null; after silence nothing more is requested.
+
+        A block that the unit refuses for its length, or for a register that is not there, is read in halves
+        from then on.
+        """
+        found: dict[str, Value | Flagged] = {}
+        failed: NoAnswer | BadReading | ModbusException | None = None
         got_one = False
-        for block in self._blocks:
+        waiting, self._blocks, self._refusals = self._blocks, [], {}
+        while waiting:
+            block = waiting.pop(0)
             try:
-                values.update(self._block(block))
+                found |= self._block(block)
                 got_one = True
-            except ModbusException:
-                got_one = True
+            except ModbusException as refusal:
+                if refusal.code in (BAD_ADDRESS, BAD_VALUE) and len(halves := block.halves()) > 1:
+                    waiting[:0] = halves
+                    continue
+                failed = refusal
+                self._refusals[", ".join(block.points)] = str(refusal)
+                found |= dict.fromkeys(block.points, REFUSED)
             except BadReading as error:
                 failed = error
-                values.update(dict.fromkeys(block.points, CHECKSUM))
+                found |= dict.fromkeys(block.points, CHECKSUM)
             except NoAnswer as error:
                 failed = error
+                self._blocks += [block, *waiting]
                 break
+            self._blocks.append(block)
         if failed is not None and not got_one:
             raise failed
+        return self._values(found)
+
+    def notes(self) -> dict[str, int | str]:
+        """Answers that came late, and what the unit refused in the last reading."""
+        late = {"late_answers": self._master.late} if self._master.late else {}
+        return {**late, **{f"refused {names}": why for names, why in self._refusals.items()}}
+
+    def _values(self, found: Mapping[str, Value | Flagged]) -> dict[str, Value | Flagged]:
+        """What was found, point by point: multiplied by its power of ten, and read where its state is."""
+        values: dict[str, Value | Flagged] = {}
+        for name, point in self.config.points.items():
+            value = found.get(point.state or name, NO_ANSWER)
+            if point.exponent is not None and is_number(value):
+                exponent = found.get(f"{name} exponent", NO_ANSWER)
+                value = float(f"{value}e{exponent:d}") if isinstance(exponent, int) else exponent
+            values[name] = value
         return values
 
     def _block(self, block: Block) -> dict[str, Value | Flagged]:
@@ -143,9 +220,9 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
                 if not tries_left:
                     raise
                 continue
-            order = self.config.word_order
+            orders = self.config.word_order, self.config.byte_order
             return {
-                name: bool(part[0]) if point.is_bit else point.decode(part, order)
+                name: bool(part[0]) if point.is_bit else point.decode(part, *orders)
                 for name, point, part in block.parts(data)
             }
         raise AssertionError("unreachable")
@@ -154,14 +231,26 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
 
     def write(self, values: Mapping[str, Value]) -> dict[str, Value]:
         self._send(values)
-        read_back: dict[str, Value] = {}
-        for block in blocks_of(self.config.points, values):
+        found: dict[str, Value | Flagged] = {}
+        states = {self.config.points[name].state or name for name in values}
+        for block in self._blocks_of(states):
             try:
-                found = self._block(block)
-            except (NoAnswer, BadReading, ModbusException):
+                found |= self._block(block)
+            except ModbusException:
+                found |= self._as_read(states & block.points.keys())
+            except (NoAnswer, BadReading):
                 continue  # the write itself was acknowledged
-            read_back |= {name: value for name, value in found.items() if not isinstance(value, Flagged)}
-        return read_back
+        read_back = self._values(found)
+        return {name: value for name in values if not isinstance(value := read_back[name], Flagged)}
+
+    def _as_read(self, names: set[str]) -> dict[str, Value | Flagged]:
+        """These, in the blocks they are read in: some units give their coils only all at once."""
+        found: dict[str, Value | Flagged] = {}
+        for block in self._blocks:
+            if names & block.points.keys():
+                with contextlib.suppress(NoAnswer, BadReading, ModbusException):
+                    found |= self._block(block)
+        return found
 
     def safe(self) -> None:
         # Who repeats these frames without listening, as the guard does, must leave room for each answer.
@@ -173,9 +262,10 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
 
     def _send(self, values: Mapping[str, Value]) -> None:
         """Raises BusTimeout if the unit did not answer, ModbusException if it refused."""
-        points, order = self.config.points, self.config.word_order
+        points, orders = self.config.points, (self.config.word_order, self.config.byte_order)
         data = {
-            name: b"" if points[name].is_bit else points[name].encode(v, order) for name, v in values.items()
+            name: b"" if points[name].is_bit else points[name].encode(v, *orders)
+            for name, v in values.items()
         }
         try:
             if self.config.write_multiple:

@@ -1,6 +1,8 @@
 """Modbus RTU: frames by the standard, words, types, joins, faults on the line, writes that happen once."""
 
+import contextlib
 import math
+import random
 import struct
 
 import pytest
@@ -9,9 +11,10 @@ from device_agent.driver import BadReading, DriverError, Flag, Flagged, NoAnswer
 from device_agent.errors import BusTimeout
 from device_agent.testing import check_driver
 from device_agent_drivers.modbus import Master, ModbusException, crc16, framed
-from device_agent_drivers.modbus_points import ModbusPoint, blocks_of
+from device_agent_drivers.modbus_points import NO_ANSWER, ModbusPoint, blocks_of
 from device_agent_drivers.modbus_rtu import ModbusRtu, ModbusRtuConfig
 
+APPROX = pytest.approx(230.2)
 METER = {
     "voltage": {"kind": "input", "address": 0, "type": "float32", "unit": "V"},
     "current": {"kind": "input", "address": 2, "type": "uint16", "scale": 0.01, "unit": "A"},
@@ -44,6 +47,8 @@ def test_contract(options):
 
 class Line:
     """The far end as a script: what each question is answered with."""
+
+    baud = 9600
 
     def __init__(self, *answers: bytes) -> None:
         self.sent: list[bytes] = []
@@ -134,12 +139,22 @@ def test_a_refusal_is_told(code, words):
         framed(bytes.fromhex("1103 02 1234"))[:5],  # torn
         framed(bytes.fromhex("1103 02 1234"))[1:],
         b"\x11",
-        b"\0" + framed(bytes.fromhex("1103 02 1234")),  # a glitch when the adapter switched over
     ],
 )
 def test_what_is_no_answer(answer):
     with pytest.raises(BadReading, match="unit 17"):
         asked(Line(answer)).read(3, 0, 1)
+
+
+@pytest.mark.parametrize("before", ["00", "ff", "0011", "11 03 02", "110302000011", "00" * 60])
+@pytest.mark.parametrize("after", ["", "00"])
+def test_stray_bytes_around_an_answer(before, after):
+    """As an adapter sends that switches its direction: `00 01 03 02 6d 60 94 fc`."""
+    good = framed(bytes.fromhex("1103 02 1234"))
+    line = Line(bytes.fromhex(before) + good + bytes.fromhex(after))
+    assert asked(line).read(3, 0, 1) == b"\x12\x34"
+    with pytest.raises(ModbusException, match="device busy"):
+        asked(Line(bytes.fromhex(before) + framed(bytes.fromhex("1183 06")))).read(3, 0, 1)
 
 
 def test_silence_is_no_answer():
@@ -159,6 +174,74 @@ def test_an_adapter_that_echoes():
 def test_an_answer_that_looks_like_the_question():
     """One register at 0x0200 that holds 0 begins just as the question did."""
     assert asked(Line(framed(bytes.fromhex("1103 02 0000")))).read(3, 0x200, 1) == b"\0\0"
+
+
+class SlowUnit(Line):
+    """Answers each question `takes_s` after it began on it, one after the other, on a clock of its own."""
+
+    def __init__(self, takes_s: float, registers: dict[int, int]) -> None:
+        super().__init__()
+        self.takes_s, self.registers = takes_s, registers
+        self.now_s = self.free_s = 0.0
+        self.due: list[tuple[float, bytes]] = []
+
+    def discard_input(self) -> None:
+        self.due = [(at_s, data) for at_s, data in self.due if at_s > self.now_s]
+
+    def write(self, data: bytes) -> None:
+        self.sent.append(data)
+        self.free_s = max(self.free_s, self.now_s) + self.takes_s
+        function, address = data[1], int.from_bytes(data[2:4], "big")
+        answer = bytes((0x11, function, 2)) + self.registers[address].to_bytes(2, "big")
+        self.due.append((self.free_s, framed(answer)))
+
+    def read(self, size: int, timeout_s: float) -> bytes:
+        got, end_s = b"", self.now_s + timeout_s
+        while len(got) < size and self.due and self.due[0][0] <= end_s:
+            at_s, data = self.due.pop(0)
+            self.now_s = max(self.now_s, at_s)
+            part = data[: size - len(got)]
+            got += part
+            if len(part) < len(data):
+                self.due.insert(0, (at_s, data[len(part) :]))
+        if len(got) < size:
+            self.now_s = end_s
+        return got
+
+
+@pytest.mark.parametrize("takes_s", [0.01, 0.25, 0.35, 0.5, 0.59])
+def test_a_late_answer_is_never_another_questions(takes_s):
+    """Voltage 230 and frequency 50, of a unit that works off all that it was asked."""
+    line = SlowUnit(takes_s, {0: 230, 10: 50})
+    device = driver(line, {"voltage": {"address": 0}, "frequency": {"address": 10}})
+    for _ in range(20):
+        assert device.read() == {"voltage": 230, "frequency": 50}
+
+
+@pytest.mark.parametrize("takes_s", [0.61, 0.65, 0.9, 1.1, 1.5, 2.2, 4.0])
+def test_a_unit_that_is_slower_than_both_tries_gives_no_value(takes_s, monkeypatch):
+    line = SlowUnit(takes_s, {0: 230, 10: 50})
+    monkeypatch.setattr("device_agent_drivers.modbus.time.monotonic", lambda: line.now_s)
+    device = driver(line, {"voltage": {"address": 0}, "frequency": {"address": 10}})
+    for _ in range(50):
+        with contextlib.suppress(NoAnswer):
+            values = device.read()
+            assert values["voltage"] in (230, NO_ANSWER)
+            assert values["frequency"] in (50, NO_ANSWER)
+        line.now_s += 0.5
+    assert device.notes()["late_answers"] > 0
+
+
+def test_a_unit_that_is_slow_at_times_gives_no_wrong_value():
+    line = SlowUnit(0.02, {0: 230, 10: 50})
+    device = driver(line, {"voltage": {"address": 0}, "frequency": {"address": 10}})
+    chance = random.Random(4)
+    for _ in range(300):
+        line.takes_s = chance.choice([0.02, 0.02, 0.02, 0.35, 0.5])
+        with contextlib.suppress(NoAnswer):
+            values = device.read()
+            assert values["voltage"] in (230, NO_ANSWER)
+            assert values["frequency"] in (50, NO_ANSWER)
 
 
 # --- words -----------------------------------------------------------------------------------------------
@@ -186,6 +269,17 @@ def test_an_answer_that_looks_like_the_question():
         ({"type": "float32"}, "7FC0 0000", Flagged(None, Flag.NO_ANSWER)),
         ({"type": "float32"}, "7F80 0000", Flagged(None, Flag.OVERFLOW)),
         ({"type": "int16", "nothing": -32768}, "8000", Flagged(None, Flag.NO_ANSWER)),
+        ({"type": "float32", "byte_order": "little"}, "6643 3333", pytest.approx(230.2)),  # BADC
+        ({"type": "float32", "byte_order": "little", "word_order": "little"}, "3333 6643", APPROX),  # DCBA
+        ({"type": "uint64"}, "0020 0000 0000 0001", 2**53 + 1),
+        ({"type": "int16", "sign_magnitude": True}, "8005", -5),
+        ({"type": "int16", "sign_magnitude": True}, "7FFF", 32767),
+        ({"type": "int32", "sign_magnitude": True, "scale": 0.1}, "8000 0005", -0.5),
+        ({"type": "bool", "on": 0x0100, "off": 0x0200}, "0100", True),
+        ({"type": "bool", "on": 0x0100, "off": 0x0200}, "0200", False),
+        ({"type": "bool", "on": 0x0100, "off": 0x0200}, "0300", Flagged(None, Flag.NO_ANSWER)),
+        ({"type": "string", "length": 4}, "5344 4D31 3230 0000", "SDM120"),
+        ({"type": "string", "length": 2}, "FF44 4D31", Flagged(None, Flag.CHECKSUM)),
         ({"type": "uint32", "nothing": 0xFFFFFFFF}, "FFFF FFFF", Flagged(None, Flag.NO_ANSWER)),
     ],
 )
@@ -193,9 +287,21 @@ def test_words_to_values(options, data, expected):
     point = ModbusPoint(address=0, **options)
     value = point.decode(bytes.fromhex(data), "big")
     assert value == expected
-    plain = not isinstance(value, Flagged | bool)
-    if plain:
+    if not isinstance(value, Flagged | bool):
         assert point.encode(value, "big") == bytes.fromhex(data)
+
+
+@pytest.mark.parametrize(("mask", "expected"), [(0xFF00, 0x12), (0x00FF, 0x34), (0x0F00, 2), (0x8000, 0)])
+def test_two_values_in_one_register(mask, expected):
+    assert ModbusPoint(address=0, mask=mask).decode(b"\x12\x34", "big") == expected
+
+
+def test_codes_for_on_and_off_and_large_numbers_go_out_whole():
+    point = ModbusPoint(address=0, type="bool", on=0x0100, off=0x0200)
+    assert (point.encode(True, "big"), point.encode(False, "big")) == (b"\1\0", b"\2\0")
+    assert ModbusPoint(address=0, type="uint64").encode(2**53 + 1, "big") == (2**53 + 1).to_bytes(8, "big")
+    with pytest.raises(DriverError, match="4 ASCII characters"):
+        ModbusPoint(address=0, type="string", length=2).encode("12345", "big")
 
 
 def test_the_devices_word_order_is_overruled_by_the_points():
@@ -295,11 +401,152 @@ def test_what_one_block_refuses_does_not_cost_the_others():
         framed(bytes.fromhex("1183 02")),
         framed(bytes.fromhex("1103 02 0003")),
     )
-    expected = {"a": 1, "b": Flagged(None, Flag.NO_ANSWER), "c": 3}
-    assert driver(line, points).read() == expected
+    expected = {"a": 1, "b": Flagged(None, Flag.REFUSED), "c": 3}
+    device = driver(line, points)
+    assert device.read() == expected
+    assert device.notes() == {
+        "refused b": "unit 17 refuses function 3 at address 5: illegal data address (2)"
+    }
     garbled = [framed(bytes.fromhex("1103 02 0001")), b"\x11\x03\x02\0\0\0\0", b"\x11\x03\x02\0\0\0\0"]
     line = Line(*garbled, framed(bytes.fromhex("1103 02 0003")))
     assert driver(line, points).read() == {**expected, "b": Flagged(None, Flag.CHECKSUM)}
+
+
+class Registers(Line):
+    """A unit with these holding registers; `longest` is the most that it gives at once."""
+
+    def __init__(self, registers: dict[int, int], *, longest: int = 125, kind: int = 3) -> None:
+        super().__init__()
+        self.registers, self.longest, self.kind = registers, longest, kind
+        self.asked: list[tuple[int, int]] = []
+
+    def write(self, data: bytes) -> None:
+        function, address, count = struct.unpack(">BHH", data[1:6])
+        self.asked.append((address, count))
+        wanted = range(address, address + count)
+        if function != self.kind or count > self.longest or not all(at in self.registers for at in wanted):
+            self.input += framed(bytes((0x11, function | 0x80, 2)))
+            return
+        words = b"".join(self.registers[at].to_bytes(2, "big") for at in wanted)
+        self.input += framed(bytes((0x11, function, len(words))) + words)
+
+
+def test_a_unit_that_refuses_long_reads_is_read_in_parts_from_then_on():
+    points = {f"p{n}": {"address": n} for n in range(100)}
+    line = Registers({n: n for n in range(100)}, longest=50)
+    device = driver(line, points)
+    wanted = {f"p{n}": n for n in range(100)}
+    assert device.read() == wanted
+    assert line.asked == [(0, 100), (0, 50), (50, 50)]
+    line.asked.clear()
+    assert (device.read(), line.asked) == (wanted, [(0, 50), (50, 50)])
+    line.asked.clear()
+    assert driver(line, points, max_registers=30).read() == wanted
+    assert line.asked == [(0, 30), (30, 30), (60, 30), (90, 10)]
+
+
+def test_a_register_that_is_not_there_costs_its_neighbours_nothing():
+    line = Registers({n: n for n in range(8) if n != 3})
+    device = driver(line, {f"p{n}": {"address": n} for n in range(8)})
+    wanted = {f"p{n}": n if n != 3 else Flagged(None, Flag.REFUSED) for n in range(8)}
+    assert device.read() == wanted
+    assert list(device.notes()) == ["refused p3"]
+    line.asked.clear()
+    assert device.read() == wanted
+    assert sorted(line.asked) == [(0, 2), (2, 1), (3, 1), (4, 4)]
+
+
+def test_a_unit_that_refuses_everything_is_not_online():
+    with pytest.raises(ModbusException, match="illegal data address"):
+        driver(Registers({}), {"a": {"address": 0}, "b": {"address": 5}}).read()
+
+
+def test_a_gap_that_may_be_read_saves_a_question():
+    line = Registers({n: n for n in range(20)})
+    points = {"a": {"address": 0}, "b": {"address": 4}, "c": {"address": 12}}
+    assert driver(line, points, max_gap=3).read() == {"a": 0, "b": 4, "c": 12}
+    assert line.asked == [(0, 5), (12, 1)]
+
+
+def test_a_power_of_ten_in_a_register_of_its_own():
+    """As SunSpec has it: 0x8000 where it does not apply."""
+    points = {
+        "power": {"address": 0, "type": "int16", "exponent": 1, "unit": "W"},
+        "current": {"address": 2, "exponent": 3, "unit": "A"},
+    }
+    line = Registers({0: 0xFF38, 1: 0xFFFF, 2: 1234, 3: 0x8000})
+    assert driver(line, points).read() == {"power": -20.0, "current": NO_ANSWER}
+
+
+class RelayBoard(Registers):
+    """Takes the codes 0x0100 and 0x0200 in register 1 and shows its relay in register 10."""
+
+    def write(self, data: bytes) -> None:
+        if data[1] != 6:
+            return super().write(data)
+        self.registers[10] = int(data[4:6] == b"\1\0")
+        self.input += data
+        return None
+
+
+def test_a_relay_with_codes_of_its_own_whose_state_is_elsewhere():
+    points = {
+        "relay": {"address": 1, "type": "bool", "write": True, "safe": False, "on": 256, "off": 512,
+                  "state": "relay_state"},
+        "relay_state": {"address": 10, "type": "bool"},
+    }  # fmt: skip
+    device = driver(RelayBoard({10: 0}), points)
+    device.open()
+    assert device.write({"relay": True}) == {"relay": True}
+    assert device.read() == {"relay": True, "relay_state": True}
+    device.safe()
+    assert device.read() == {"relay": False, "relay_state": False}
+
+
+class AllCoils(Line):
+    """Gives its eight coils only all at once."""
+
+    coils = 0
+
+    def write(self, data: bytes) -> None:
+        function, address, count = struct.unpack(">BHH", data[1:6])
+        if function == 5:
+            self.coils = self.coils & ~(1 << address) | bool(count) << address
+            self.input += data
+        elif (address, count) == (0, 8):
+            self.input += framed(bytes((0x11, 1, 1, self.coils)))
+        else:
+            self.input += framed(bytes((0x11, 0x81, 2)))
+
+
+def test_coils_that_are_read_only_all_at_once_are_read_back_so():
+    points = {f"c{n}": {"kind": "coil", "address": n, "write": True, "safe": False} for n in range(8)}
+    device = driver(AllCoils(), points)
+    device.open()
+    assert device.write({"c3": True}) == {"c3": True}
+    assert device.read() == {f"c{n}": n == 3 for n in range(8)}
+
+
+def test_acknowledged_and_not_done_yet_is_no_refusal():
+    device = driver(Line(framed(bytes.fromhex("1186 05"))), {"a": {"address": 0, "write": True, "safe": 0}})
+    with pytest.raises(BusTimeout, match="takes its time"):
+        device.write({"a": 5})
+
+
+class SlowLine(Line):
+    """Bytes at 4800 baud: so many at a time, after as long as they take."""
+
+    baud = 4800
+
+    def read(self, size: int, timeout_s: float) -> bytes:
+        return super().read(min(size, int(timeout_s * self.baud / 11)), timeout_s)
+
+
+def test_the_limit_is_for_the_unit_and_not_for_the_line():
+    """125 registers take 0.58 s at 4800 baud."""
+    data = bytes(range(250))
+    line = SlowLine(framed(bytes((0x11, 3, 250)) + data))
+    assert asked(line, timeout_s=0.1).read(3, 0, 125) == data
 
 
 def test_a_unit_that_falls_silent_is_not_asked_for_the_rest():
@@ -354,6 +601,13 @@ def test_a_silent_unit_cannot_be_opened_to_be_driven(bench):
         ({"a": {"address": 0, "scale": 0}}, "must not be 0"),
         ({"a": {"address": 0, "type": "uint24"}}, "type"),
         ({"a": {"address": 0, "word_order": "middle"}}, "word_order"),
+        ({"a": {"address": 0, "mask": 0x10000}}, "more bits"),
+        ({"a": {"address": 0, "type": "int16", "mask": 1}}, "`mask` is for unsigned"),
+        ({"a": {"address": 0, "sign_magnitude": True}}, "signed types"),
+        ({"a": {"address": 0, "type": "string"}}, "`length`"),
+        ({"a": {"address": 0, "on": 5}}, "`on` is for type bool"),
+        ({"a": {"address": 0, "type": "bool", "write": True, "safe": False, "state": "b"}}, "no bool"),
+        ({"a": {"address": 0, "type": "bool", "scale": 2}}, "`scale` is for numbers"),
     ],
 )
 def test_points_are_checked(points, message):
