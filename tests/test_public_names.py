@@ -91,6 +91,7 @@ def test_the_verbs_of_a_driver():
             "points_of",
             "claims",
             "identify",
+            "notes",
             "all_actions",
             "takes_bytes",
             "open",

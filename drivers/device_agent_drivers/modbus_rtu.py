@@ -1,6 +1,7 @@
 """Any device with Modbus RTU: an energy meter, a drive, a relay board; registers by configuration."""
 
 import contextlib
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -171,15 +172,17 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
         found: dict[str, Value | Flagged] = {}
         failed: NoAnswer | BadReading | ModbusException | None = None
         got_one = False
-        waiting, self._blocks, self._refusals = self._blocks, [], {}
-        while waiting:
-            block = waiting.pop(0)
+        blocks, self._refusals = deque(self._blocks), {}
+        while blocks:
+            block = blocks.popleft()
             try:
                 found |= self._block(block)
                 got_one = True
             except ModbusException as refusal:
                 if refusal.code in (BAD_ADDRESS, BAD_VALUE) and len(halves := block.halves()) > 1:
-                    waiting[:0] = halves
+                    at = self._blocks.index(block)
+                    self._blocks[at : at + 1] = halves
+                    blocks.extendleft(reversed(halves))
                     continue
                 failed = refusal
                 self._refusals[", ".join(block.points)] = str(refusal)
@@ -189,9 +192,7 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
                 found |= dict.fromkeys(block.points, CHECKSUM)
             except NoAnswer as error:
                 failed = error
-                self._blocks += [block, *waiting]
                 break
-            self._blocks.append(block)
         if failed is not None and not got_one:
             raise failed
         return self._values(found)

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from device_agent.driver import BadReading, DriverError, Flag, Flagged, NoAnswer
-from device_agent.errors import BusTimeout
+from device_agent.errors import BusGone, BusTimeout
 from device_agent.testing import check_driver
 from device_agent_drivers.modbus import Master, ModbusException, crc16, framed
 from device_agent_drivers.modbus_points import NO_ANSWER, ModbusPoint, blocks_of
@@ -454,6 +454,20 @@ def test_a_register_that_is_not_there_costs_its_neighbours_nothing():
     line.asked.clear()
     assert device.read() == wanted
     assert sorted(line.asked) == [(0, 2), (2, 1), (3, 1), (4, 4)]
+
+
+def test_a_port_that_is_unplugged_in_a_reading_is_read_whole_when_it_is_back():
+    line = Registers({0: 1, 5: 2})
+    device = driver(line, {"a": {"address": 0}, "b": {"address": 5}})
+    write, line.write = line.write, unplugged
+    with pytest.raises(BusGone):
+        device.read()
+    line.write = write
+    assert device.read() == {"a": 1, "b": 2}
+
+
+def unplugged(data: bytes) -> None:
+    raise BusGone("the port was unplugged")
 
 
 def test_a_unit_that_refuses_everything_is_not_online():
