@@ -58,8 +58,9 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (`common.Exit`). `argv` is without the program's name."""
-    from device_agent.cli.common import run_command
+    from device_agent.cli.common import open_streams, run_command
 
+    open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     return run_command(lambda: _dispatch(arguments))
 

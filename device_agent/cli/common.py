@@ -1,6 +1,7 @@
 """What all commands share: exit codes, the configuration's path, tables, errors as one sentence."""
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -9,12 +10,14 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from device_agent.errors import AgentError, BusDenied, ConfigError, Rejected
+from device_agent.guard.log_output import open_standard_streams
 
 if TYPE_CHECKING:
     from device_agent.account.service import Account
@@ -67,6 +70,16 @@ def config_path(args: argparse.Namespace, environ: Mapping[str, str] = os.enviro
     return Path(named) if named else DEFAULT_CONFIG
 
 
+def open_streams() -> None:
+    """Standard streams that take every text: also where one is closed (`>&-`) or a terminal is Latin-1."""
+    open_standard_streams()
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def run_command(command: Callable[[], int]) -> int:
     """Run a command to its exit code: errors become one sentence on standard error, never a traceback."""
     try:
@@ -109,7 +122,8 @@ def print_error(error: AgentError) -> None:
 
 
 def _complain(sentence: str) -> None:
-    print(f"{styled('error', 'red', 'bold', stream=sys.stderr)}: {sentence}", file=sys.stderr)
+    with suppress(OSError):  # the exit code says it too
+        print(f"{styled('error', 'red', 'bold', stream=sys.stderr)}: {sentence}", file=sys.stderr)
 
 
 def colour(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
@@ -126,7 +140,8 @@ def styled(text: str, *styles: str, stream: TextIO | None = None) -> str:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output, indented for people and stable for programs."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    ascii_only = not sys.stdout.encoding.lower().startswith("utf")
+    print(json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False))
 
 
 def said(args: argparse.Namespace, value: Any, sentence: str) -> int:

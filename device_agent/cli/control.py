@@ -112,9 +112,9 @@ def daemon_answers(config: Config) -> bool:
 
 def _without_log() -> None:
     """One question needs no log; what went wrong is in the answer."""
-    import structlog
+    from device_agent.cli.run import configure_log
 
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    configure_log("text", logging.CRITICAL)
 
 
 def _read(config: Config, device: str) -> Any:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import MutableMapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from device_agent.agent import Agent, prepare_directories
 from device_agent.bus.factory import make_handle
@@ -19,7 +19,11 @@ from device_agent.config import Config, load
 from device_agent.config.secret import ApiKeys, api_key, sessions_key
 from device_agent.devices.hardware import HandleFactory
 from device_agent.errors import ConfigError
+from device_agent.guard.log_output import LogOutput, marked, to_journal
 from device_agent.operate.systemd import Notifier
+
+# A reader that stands still delays the end by this at most.
+LOG_LIMIT_S = 1.0
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,7 +37,14 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Runs until SIGTERM or SIGINT; returns one of `common.Exit`."""
-    configure_log(args.log)
+    output = configure_log(args.log)
+    try:
+        return _run_configured(args)
+    finally:
+        output.close(LOG_LIMIT_S)
+
+
+def _run_configured(args: argparse.Namespace) -> int:
     path = config_path(args)
     config = load(path)
     sessions = sessions_key(config.delegation) if config.delegations else ""
@@ -80,35 +91,59 @@ async def _run(config: Config, keys: ApiKeys, handles: HandleFactory, clock: Clo
     return await agent.run()
 
 
-def configure_log(style: str) -> None:
-    """One line an event on standard error: key=value, or a JSON object with `event`, `level`, `time`."""
+def configure_log(style: str, least: int | None = None) -> LogOutput:
+    """One line an event on standard error: key=value, or a JSON object with `event`, `level`, `time`.
+
+    `least` is a level of `logging`, else $LOG_LEVEL says it.
+
+    Close what is returned, so that the last lines are out.
+    """
     import structlog
 
-    level = logging.getLevelNamesMapping().get(os.environ.get("LOG_LEVEL", "info").upper(), logging.INFO)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    renderer: structlog.typing.Processor
-    traceback: structlog.typing.Processor = (
-        structlog.processors.format_exc_info if style == "json" else _plain
-    )
+    word = os.environ.get("LOG_LEVEL", "info").upper()
+    level = least or logging.getLevelNamesMapping().get(word, logging.INFO)
+    render: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    before: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
     if style == "json":
-        renderer = structlog.processors.JSONRenderer()
-    else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24)
+        before.append(structlog.processors.format_exc_info)
+    else:  # this one prints the traceback itself
+        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24)
+    for_journal = to_journal()
+
+    def line(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+        text, severity = "", str(event.get("level"))
+        try:
+            text = str(render(logger, name, event))
+        except Exception as error:  # noqa: BLE001 - the log is written where errors are caught
+            text = f"{severity} log_line_not_rendered {event.get('event')!r}: {type(error).__name__}"
+        return marked(text, severity, for_journal=for_journal)
+
+    def told(count: int) -> str:
+        event: MutableMapping[str, Any] = {"event": "log_lines_dropped", "lines": count}
+        for step in before:
+            event = cast(MutableMapping[str, Any], step(None, "warning", event))
+        return line(None, "warning", event) + "\n"
+
+    output = LogOutput(told)
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            traceback,
-            renderer,
-        ],
+        processors=[*before, line],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, output)),
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(level=logging.WARNING, handlers=[_LibraryLog()])
+    logging.captureWarnings(True)
+    return output
 
 
-def _plain(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The console renderer prints the traceback itself."""
-    return event
+class _LibraryLog(logging.Handler):
+    """What libraries log goes the same way as our own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        import structlog
+
+        log = structlog.get_logger(record.name)
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)

@@ -11,14 +11,18 @@ import _socket
 
 from device_agent.guard.daemon_socket import bound
 from device_agent.guard.log import Log
+from device_agent.guard.log_output import open_standard_streams
 from device_agent.guard.process import GuardProcess
 
+# Its last lines are waited for as long.
+LOG_LIMIT_S = 1.0
 USAGE = "usage: python -m device_agent.guard --socket PATH [--listen-fd N] [--log text|json|quiet]\n"
 """`--listen-fd`: an open socket that listens at PATH, from a daemon whose child this is."""
 
 
 def main(words: list[str]) -> int:
     """Runs until it is not needed any more; returns the exit code."""
+    open_standard_streams()
     options = dict(zip(words[::2], words[1::2], strict=False))
     if len(words) % 2 or not {"--socket"} <= set(options) <= {"--socket", "--listen-fd", "--log"}:
         sys.stderr.write(USAGE)
@@ -34,6 +38,7 @@ def main(words: list[str]) -> int:
             listener = bound(path)
     except OSError as error:
         log("error", "guard_not_started", why=f"cannot listen at {path}: {error.strerror or error}")
+        log.close(LOG_LIMIT_S)
         return 1
     guard = GuardProcess(listener, log, child=child)
     _signal.signal(_signal.SIGTERM, lambda *_: guard.ask_to_end())
@@ -46,7 +51,7 @@ def main(words: list[str]) -> int:
             os.unlink(path)
         listener.close()
     # Not through the interpreter's end: a thread may be stuck in a bus for ever.
-    sys.stderr.flush()
+    log.close(LOG_LIMIT_S)
     os._exit(0)
 
 

@@ -1,7 +1,8 @@
 """One line an event on standard error, as the daemon writes them: key=value, or a JSON object."""
 
-import sys
 import time
+
+from device_agent.guard.log_output import STANDARD_ERROR, LogOutput, marked, to_journal
 
 
 class Log:
@@ -10,13 +11,20 @@ class Log:
     Made by hand: the json module alone is larger than the guard.
     """
 
-    def __init__(self, style: str) -> None:
+    def __init__(self, style: str, fd: int = STANDARD_ERROR) -> None:
         self._json = style == "json"
         self._quiet = style == "quiet"
+        self._for_journal = to_journal(fd)
+        self._output = LogOutput(
+            lambda count: self._line("warning", "log_lines_dropped", {"lines": count}), fd
+        )
+        self.close = self._output.close
 
     def __call__(self, level: str, event: str, **members: object) -> None:
-        if self._quiet and level == "info":
-            return
+        if not (self._quiet and level == "info"):
+            self._output.write(self._line(level, event, members))
+
+    def _line(self, level: str, event: str, members: dict[str, object]) -> str:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self._json:
             pairs = {"event": event, **members, "level": level, "time": now}
@@ -24,11 +32,7 @@ class Log:
         else:
             rest = " ".join(f"{name}={value!r}" for name, value in members.items())
             line = f"{now} [{level:8}] {event:24} {rest}"
-        try:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
-        except OSError:
-            return  # nobody reads any more, which must not keep an actuator from being made safe
+        return marked(line, level, for_journal=self._for_journal) + "\n"
 
 
 def _json(value: object) -> str:
