@@ -294,15 +294,21 @@ def test_a_setup_that_fails_is_tried_again(outage: Any, alice: Any) -> None:
     session.wait_for_terminal(LIMIT_S)
 
 
-def test_the_inbound_side_is_deaf_for_no_longer_than_the_link(outage: Any, heard: Listening) -> None:
+def test_the_inbound_side_is_deaf_for_no_longer_than_the_link(outage: Any, alice: Any) -> None:
+    # Few readings: the network keeps the last 100 messages of a channel, ours and the caller's together.
+    session = pipe(alice, {"streams": ["control"], "every_s": 20}, duration=30)
+    control = stream(session, "control")
+    control.wait("reading", device="climate")
     fault(outage, "reset", path="/v2/subscribe/*stream*", count=8)
     outage.net.call(outage.net.net.revoke_tokens, "stream_provider")
-    heard.stream.write(
+    control.stream.write(
         {"kind": "set", "id": "after", "device": "valve", "values": {"on": True}, "ttl_ms": 60_000}
     )
     # Eight waits in a row, of up to 0.5, 1, 2, 4 and then 5 s, come to 27.5 s at most.
-    ack = heard.wait("ack", 60, id="after")
+    ack = control.wait("ack", 60, id="after")
     assert ack["state"] == "done", ack
+    session.cancel()
+    session.wait_for_terminal(LIMIT_S)
 
 
 def test_the_readers_iteration_ends_though_the_end_marker_is_lost(outage: Any, alice: Any) -> None:
