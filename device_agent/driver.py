@@ -257,7 +257,12 @@ class Listener(Driver[C, B]):
         return self.bus.listen()
 
     def feed(self, chunk: Any) -> Iterable[Values]:
-        """Takes a chunk (bytes, an Edge, an MqttMessage), yields the readings that became complete."""
+        """Takes a chunk (bytes, an Edge, an MqttMessage), yields the readings that became complete.
+
+        A point that is left out was not in the message: the runtime repeats it as `present` has it when this
+        reading is yielded, and its age goes on. What was said and cannot be used is None with a flag. Nothing
+        that a far end sends may raise.
+        """
         raise NotImplementedError
 
     def present(self, monotonic_s: float) -> Values | None:

@@ -1,5 +1,6 @@
 """Data types of the runtime: points, units, values, flags, actions, readings, statuses."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -250,6 +251,17 @@ def is_number(value: object) -> TypeGuard[int | float]:
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether this is an int; a bool is none, although Python counts it as one."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+DECIMALS = 6
+
+
+def rounded(value: float) -> float:
+    """Without the remainder of a float's binary form: to six decimals, or to six significant digits where
+    those are finer, so that 2.5e-8 stays what it is."""
+    if not value or not math.isfinite(value):
+        return value
+    return round(value, max(DECIMALS, DECIMALS - 1 - math.floor(math.log10(abs(value)))))
 
 
 def same_value(read: Value, wanted: Value) -> bool:

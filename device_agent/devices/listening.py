@@ -107,7 +107,9 @@ class Listening:
             at_s = chunk.monotonic_s if isinstance(chunk, Edge) else self._clock.monotonic_s()
             wall = self._builder.wall(at_s)
             for values in driver.feed(chunk):
-                reading = self._builder.measured(values, at_s, wall)
+                partial = len(values) < len(self._builder.points)
+                before = present_of(driver, self._clock) if partial else None
+                reading = self._builder.measured(values, at_s, wall, before)
                 if reading.silence:
                     self._woken.set()  # it speaks again: the next silence begins anew
                 device.emit(reading)

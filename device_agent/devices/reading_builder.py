@@ -8,7 +8,7 @@ from device_agent.clock import Clock
 from device_agent.config.calibration import calibrated, calibrated_points
 from device_agent.devices.staleness import Staleness
 from device_agent.driver import Driver, DriverConfig
-from device_agent.records import Flag, Flagged, Point, Reading, Value, Values, is_number
+from device_agent.records import Flag, Flagged, Point, Reading, Value, Values, is_number, rounded
 
 Wall = tuple[int, bool]
 """Epoch milliseconds, and whether the clock was set by then (else the events say `clock: unset`)."""
@@ -33,10 +33,15 @@ class ReadingBuilder:
         at_ms = round(now_s * 1000) - max(0, round((now_s - monotonic_s) * 1000))
         return at_ms + (offset_ms or 0), offset_ms is not None
 
-    def measured(self, values: Values, at_s: float, wall: Wall | None = None) -> Reading:
-        """Values that the device gave at `at_s` (monotonic); `wall` is the same instant, if it is known."""
-        clean, flags = checked(self.points.values(), values, self._calibration)
-        speaks_again = self.staleness.measured(clean, flags, at_s)
+    def measured(
+        self, values: Values, at_s: float, wall: Wall | None = None, before: Values | None = None
+    ) -> Reading:
+        """Values that the device gave at `at_s` (monotonic); `wall` is the same instant, if it is known.
+
+        `before` has the points that it gave earlier: they are repeated, and each keeps its own age.
+        """
+        clean, flags = checked(self.points.values(), {**(before or {}), **values}, self._calibration)
+        speaks_again = self.staleness.measured(clean, flags, at_s, values.keys())
         at_ms, clock_set = wall or self.wall(at_s)
         silence: Literal["", "ended"] = "ended" if speaks_again else ""
         return Reading(self._device, at_ms, clean, flags, at_s, clock_set, silence=silence)
@@ -64,8 +69,6 @@ class ReadingBuilder:
         return Reading(self._device, at_ms, clean, flags, now_s, clock_set, at_once=True)
 
 
-# Six decimals keep what any converter resolves, and no more of a float's binary remainder.
-DECIMALS = 6
 _MISSING = Flagged(None, Flag.NO_ANSWER)
 
 
@@ -97,4 +100,4 @@ def _in_range(point: Point, value: float) -> tuple[float | None, Flag | None]:
         or (point.high is not None and value > point.high)
     ):
         return None, Flag.OUT_OF_RANGE
-    return (round(value, DECIMALS) if isinstance(value, float) else value), None
+    return (rounded(value) if isinstance(value, float) else value), None

@@ -1,6 +1,6 @@
 """Flags that values get by time alone: `stale` for too old, `frozen` for unchanged for too long."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,18 +40,20 @@ class Staleness:
         self._still.clear()
         self._last_s = dict.fromkeys(self._stale_s, now_s)
 
-    def measured(self, values: Mapping[str, Value], flags: dict[str, Flag], now_s: float) -> bool:
-        """The device gave these values now; puts their flags of time into `flags`.
+    def measured(
+        self, values: Mapping[str, Value], flags: dict[str, Flag], now_s: float, fresh: Collection[str]
+    ) -> bool:
+        """The device gave the `fresh` ones of these values now; puts the flags of time into `flags`.
 
         True when a point has a value again that was stale.
         """
         before = len(self.stale)
-        for name in self._last_s:
+        for name in self._last_s.keys() & fresh:
             if flags.get(name) not in (Flag.STALE, Flag.NOT_READY):
                 self._last_s[name] = now_s
                 self.stale.discard(name)
-        for name, limit_s in self._still_s.items():
-            self._note_value(name, values.get(name), limit_s, now_s)
+        for name in self._still_s.keys() & fresh:
+            self._note_value(name, values.get(name), self._still_s[name], now_s)
         if self.stale or self.frozen:
             self.flag(values, flags)
         return len(self.stale) < before

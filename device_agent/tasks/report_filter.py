@@ -44,9 +44,7 @@ class ReportFilter:
     def _has_changed(self, reading: Reading) -> bool:
         if self.last is None or reading.silence:
             return True
-        # A flag that comes or goes is a change, but not `stale`: a device that reports its points in turns
-        # makes each stale while it reports the others.
-        return _without_stale(reading.flags) != _without_stale(self.last_flags) or any(
+        return reading.flags != self.last_flags or any(
             self._differs(name, self.last.get(name), value) for name, value in reading.values.items()
         )
 
@@ -55,7 +53,3 @@ class ReportFilter:
         if is_number(before) and is_number(now):
             return abs(now - before) > band
         return before != now
-
-
-def _without_stale(flags: Mapping[str, Flag]) -> Mapping[str, Flag]:
-    return {name: flag for name, flag in flags.items() if flag is not Flag.STALE} if flags else flags

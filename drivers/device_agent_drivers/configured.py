@@ -1,4 +1,5 @@
-"""Points that the configuration declares instead of the driver: what `serial-lines` and `mqtt-topic` share.
+"""Points that the configuration declares instead of the driver: what `serial-lines`, `framed-msgpack`
+and `mqtt-topic` share.
 
 Text or JSON becomes a value, or null with a flag; never an exception, and NaN and infinity are no numbers.
 """
@@ -9,17 +10,29 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from device_agent.driver import ActuatorConfig, Flag, Flagged, Point, Unit, Value
+from device_agent.driver import (
+    Actuator,
+    ActuatorConfig,
+    Flag,
+    Flagged,
+    Listener,
+    MqttBus,
+    Point,
+    SerialBus,
+    Unit,
+    Value,
+)
 from device_agent.records import ValueType, is_number
 
 TRUE_WORDS = frozenset(("1", "true", "on", "yes"))
 FALSE_WORDS = frozenset(("0", "false", "off", "no"))
 
 NO_ANSWER = Flagged(None, Flag.NO_ANSWER)
+NOT_READY = Flagged(None, Flag.NOT_READY)
 OVERFLOW = Flagged(None, Flag.OVERFLOW)
 MISSING = object()
 """Stands for "this line or message does not hold the point"."""
@@ -128,6 +141,43 @@ class ConfiguredPoints(ActuatorConfig):
             for name, options in self.points.items()
             if options.write
         }
+
+
+C = TypeVar("C", bound=ConfiguredPoints)
+B = TypeVar("B", SerialBus, MqttBus)
+
+
+class ConfiguredListener(Listener[C, B], Actuator[C, B]):
+    """A far end that says its configured points by itself, any of them in one message.
+
+    A point that was written is given as it was last sent until the far end says it; before either it is
+    `not_ready`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parsers = {name: parser_of(options) for name, options in self.config.points.items()}
+        self._last: dict[str, Value | Flagged] = {}
+        self._sent: dict[str, Value] = {}
+
+    @classmethod
+    def points_of(cls, config: ConfiguredPoints) -> tuple[Point, ...]:
+        return tuple(options.point(name) for name, options in config.points.items())
+
+    @classmethod
+    def safe_of(cls, config: ConfiguredPoints) -> dict[str, Value]:
+        return config.safe_values()
+
+    def present(self, monotonic_s: float) -> dict[str, Value | Flagged] | None:
+        """The last value of each point; the device decides whether it is stale."""
+        known = {**self._sent, **self._last}
+        return {name: known.get(name, NOT_READY) for name in self._parsers} if known else None
+
+    def _said(self, raw: Mapping[str, Any]) -> dict[str, Value | Flagged]:
+        """The values of what a message holds, point to text or member of a document."""
+        values = {name: self._parsers[name](text) for name, text in raw.items() if name in self._parsers}
+        self._last.update(values)
+        return values
 
 
 # --- in: from text or JSON to a value --------------------------------------------------------------------

@@ -6,17 +6,15 @@
 `drivers/arduino/framed_msgpack` is a sketch for the far end, ready to be filled with sensors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgpack
 from pydantic import Field
 
-from device_agent.driver import Actuator, DriverError, Flag, Flagged, Listener, Point, SerialBus, Value
-from device_agent_drivers.configured import MISSING, ConfiguredPoints, parser_of
+from device_agent.driver import DriverError, Flagged, SerialBus, Value
+from device_agent_drivers.configured import ConfiguredListener, ConfiguredPoints
 from device_agent_drivers.frames import FRAMINGS, Framing
-
-NOT_READY = Flagged(None, Flag.NOT_READY)
 
 
 class FramedMsgpackConfig(ConfiguredPoints):
@@ -27,15 +25,13 @@ class FramedMsgpackConfig(ConfiguredPoints):
     )
 
 
-class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsgpackConfig, SerialBus]):
-    """A point that a frame does not hold is given again as it was, with the flag `stale` (`not_ready` before
-    its first value); one that was written is given as it was last sent until the far end says it."""
+class FramedMsgpack(ConfiguredListener[FramedMsgpackConfig, SerialBus]):
+    """A frame gives the points it holds; each keeps its own age."""
 
     example = 'points.temperature = { unit = "Cel" }'
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._parsers = {name: parser_of(options) for name, options in self.config.points.items()}
         self._framing = FRAMINGS[self.config.framing]
         self._begin()
         self.frames_bad = 0
@@ -43,20 +39,12 @@ class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsg
     def _begin(self) -> None:
         self._rest = b""
         self._skipping = False
-        self._last: dict[str, Value | Flagged] = {}
-        self._sent: dict[str, Value] = {}
-
-    @classmethod
-    def points_of(cls, config: FramedMsgpackConfig) -> tuple[Point, ...]:
-        return tuple(options.point(name) for name, options in config.points.items())
+        self._last = {}
+        self._sent = {}
 
     @classmethod
     def claims(cls, config: FramedMsgpackConfig) -> tuple[str, ...]:
         return ("port",)
-
-    @classmethod
-    def safe_of(cls, config: FramedMsgpackConfig) -> dict[str, Value]:
-        return config.safe_values()
 
     @staticmethod
     def simulator(config: FramedMsgpackConfig) -> Any:
@@ -72,21 +60,18 @@ class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsg
 
     # -- in -----------------------------------------------------------------------------------------------
 
-    def feed(self, chunk: bytes) -> list[dict[str, Value | Flagged]]:
-        *frames, rest = (self._rest + chunk).split(self._framing.end)
+    def feed(self, chunk: bytes) -> Iterator[dict[str, Value | Flagged]]:
+        *frames, self._rest = (self._rest + chunk).split(self._framing.end)
         limit = self.config.max_frame_bytes
-        readings = []
         for frame in frames:
             if self._skipping or len(frame) > limit:
                 self.frames_bad += not self._skipping
                 self._skipping = False
-            elif frame and (values := self._values(frame)) is not None:
-                readings.append(values)
-        if len(rest) > limit:
+            elif frame and (values := self._values(frame)):
+                yield values
+        if len(self._rest) > limit:
             self.frames_bad += not self._skipping
-            self._skipping, rest = True, b""
-        self._rest = rest
-        return readings
+            self._skipping, self._rest = True, b""
 
     def _values(self, frame: bytes) -> dict[str, Value | Flagged] | None:
         try:
@@ -94,24 +79,7 @@ class FramedMsgpack(Listener[FramedMsgpackConfig, SerialBus], Actuator[FramedMsg
         except ValueError:
             self.frames_bad += 1
             return None
-        values: dict[str, Value | Flagged] = {}
-        for name, parse in self._parsers.items():
-            raw = document.get(name, MISSING)
-            if raw is MISSING:
-                values[name] = self._repeated(name)
-            else:
-                values[name] = self._last[name] = parse(raw)
-        return values
-
-    def _repeated(self, name: str) -> Value | Flagged:
-        if name in self._last:
-            value = self._last[name]
-            return value if isinstance(value, Flagged) else Flagged(value, Flag.STALE)
-        return self._sent.get(name, NOT_READY)
-
-    def present(self, monotonic_s: float) -> dict[str, Value | Flagged] | None:
-        known = {**self._sent, **self._last}
-        return {name: known.get(name, NOT_READY) for name in self._parsers} if known else None
+        return self._said(document)
 
     # -- out ----------------------------------------------------------------------------------------------
 

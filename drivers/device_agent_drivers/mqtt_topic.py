@@ -9,28 +9,15 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from device_agent.bus.core import Source
-from device_agent.driver import (
-    Actuator,
-    DriverError,
-    Flag,
-    Flagged,
-    Listener,
-    MqttBus,
-    MqttMessage,
-    Point,
-    Value,
-)
+from device_agent.driver import DriverError, Flag, Flagged, MqttBus, MqttMessage, Value
 from device_agent_drivers.configured import (
-    MISSING,
+    ConfiguredListener,
     ConfiguredPoints,
     PointName,
     PointOptions,
     json_splitter,
-    parser_of,
     template_of,
 )
-
-NOT_READY = Flagged(None, Flag.NOT_READY)
 
 
 class MqttPointOptions(PointOptions):
@@ -72,15 +59,14 @@ class MqttTopicConfig(ConfiguredPoints):
     )
 
 
-class MqttTopic(Listener[MqttTopicConfig, MqttBus], Actuator[MqttTopicConfig, MqttBus]):
-    """A message gives a reading of all points; those it does not hold are repeated with the flag `stale`."""
+class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
+    """A message gives the points it holds; each keeps its own age."""
 
     example = 'points.power = { unit = "W", topic = "zigbee2mqtt/plug", path = "power" }'
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         points = self.config.points
-        self._parsers = {name: parser_of(options) for name, options in points.items()}
         self._by_topic: dict[str, list[str]] = {}
         for name, options in points.items():
             if options.topic is not None:
@@ -89,21 +75,11 @@ class MqttTopic(Listener[MqttTopicConfig, MqttBus], Actuator[MqttTopicConfig, Mq
             topic: json_splitter({name: path for name in names if (path := points[name].path)})
             for topic, names in self._by_topic.items()
         }
-        self._last: dict[str, Value | Flagged] = {}
-        self._sent: dict[str, Value] = {}
         self.messages_garbage = 0
-
-    @classmethod
-    def points_of(cls, config: MqttTopicConfig) -> tuple[Point, ...]:
-        return tuple(options.point(name) for name, options in config.points.items())
 
     @classmethod
     def claims(cls, config: MqttTopicConfig) -> tuple[str, ...]:
         return tuple(f"topic {options.write_topic}" for options in config.points.values() if options.write)
-
-    @classmethod
-    def safe_of(cls, config: MqttTopicConfig) -> dict[str, Value]:
-        return config.safe_values()
 
     @staticmethod
     def simulator(config: MqttTopicConfig) -> Any:
@@ -130,14 +106,10 @@ class MqttTopic(Listener[MqttTopicConfig, MqttBus], Actuator[MqttTopicConfig, Mq
         if not raw:
             self.messages_garbage += 1
             return []
-        stale = chunk.retained and self.config.retained == "stale"
-        values: dict[str, Value | Flagged] = {}
-        for name, parse in self._parsers.items():
-            if name not in raw:
-                values[name] = self._repeated(name)
-                continue
-            value = self._last[name] = parse(raw[name])
-            values[name] = _stale(value) if stale else value
+        values = self._said(raw)
+        if chunk.retained and self.config.retained == "stale":
+            values = {name: _stale(value) for name, value in values.items()}
+            self._last.update(values)
         return [values]
 
     def _raw(self, message: MqttMessage, names: list[str] | tuple[str, ...]) -> dict[str, Any]:
@@ -149,15 +121,6 @@ class MqttTopic(Listener[MqttTopicConfig, MqttBus], Actuator[MqttTopicConfig, Mq
         found = self._split[message.topic](text) or {}
         whole = (name for name in names if self.config.points[name].path is None)
         return {**found, **dict.fromkeys(whole, text)}
-
-    def _repeated(self, name: str) -> Value | Flagged:
-        value = self._last.get(name, MISSING)
-        return self._sent.get(name, NOT_READY) if value is MISSING else _stale(value)
-
-    def present(self, monotonic_s: float) -> dict[str, Value | Flagged] | None:
-        """The last value of each point; the device decides whether it is stale."""
-        known = {**self._sent, **self._last}
-        return {name: known.get(name, NOT_READY) for name in self._parsers} if known else None
 
     # -- commands out -------------------------------------------------------------------------------------
 

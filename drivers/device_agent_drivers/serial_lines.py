@@ -5,32 +5,20 @@ counted and passed over, never fatal: serial lines begin in the middle, and wire
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from device_agent.driver import (
-    Actuator,
-    DriverError,
-    Flag,
-    Flagged,
-    Listener,
-    Point,
-    SerialBus,
-    Value,
-)
+from device_agent.driver import DriverError, Flagged, SerialBus, Value
 from device_agent_drivers.configured import (
-    MISSING,
+    ConfiguredListener,
     ConfiguredPoints,
     Template,
     csv_splitter,
     json_splitter,
-    parser_of,
     template_of,
 )
-
-NOT_READY = Flagged(None, Flag.NOT_READY)
 
 Raw = Mapping[str, Any]
 """What a line holds, point to text (regex, csv) or to a JSON value."""
@@ -94,12 +82,8 @@ def _known(names: Any, points: Any, where: str, what: str = "one of `points`") -
         raise ValueError(f"{where} names {', '.join(unknown)}, which is not {what}")
 
 
-class SerialLines(Listener[SerialLinesConfig, SerialBus], Actuator[SerialLinesConfig, SerialBus]):
-    """Reads every line that comes; writes by `command`.
-
-    A point that a line does not hold is given again as it was, with the flag `stale` (`not_ready` before its
-    first value); one that was written is given as it was last sent.
-    """
+class SerialLines(ConfiguredListener[SerialLinesConfig, SerialBus]):
+    """Reads every line that comes, whichever points are in it; writes by `command`."""
 
     example = """
 pattern = '^W +(?P<weight>-?[0-9.]+)'
@@ -112,26 +96,15 @@ points.weight = { unit = "kg" }
         self._end = config.line_end.encode(config.encoding)
         self._strip = b"\r" if config.line_end == "\n" else b""
         self._split = _splitter(config)
-        self._parsers = {name: parser_of(options) for name, options in config.points.items()}
         self._templates = config.templates()
-        self._last: dict[str, Value | Flagged] = {}
-        self._sent: dict[str, Value] = {}
         self._rest = b""
         self._skipping = False
         self.lines_garbage = 0
         self.lines_too_long = 0
 
     @classmethod
-    def points_of(cls, config: SerialLinesConfig) -> tuple[Point, ...]:
-        return tuple(options.point(name) for name, options in config.points.items())
-
-    @classmethod
     def claims(cls, config: SerialLinesConfig) -> tuple[str, ...]:
         return ("port",)
-
-    @classmethod
-    def safe_of(cls, config: SerialLinesConfig) -> dict[str, Value]:
-        return config.safe_values()
 
     @staticmethod
     def simulator(config: SerialLinesConfig) -> Any:
@@ -149,24 +122,21 @@ points.weight = { unit = "kg" }
 
     # -- lines in -----------------------------------------------------------------------------------------
 
-    def feed(self, chunk: bytes) -> list[dict[str, Value | Flagged]]:
-        *lines, rest = (self._rest + chunk).split(self._end)
+    def feed(self, chunk: bytes) -> Iterator[dict[str, Value | Flagged]]:
+        *lines, self._rest = (self._rest + chunk).split(self._end)
         limit = self.config.max_line_bytes
-        readings = []
         for line in lines:
             if self._skipping:
                 self._skipping = False
             elif len(line) > limit:
                 self.lines_too_long += 1
-            elif (values := self._parse(line)) is not None:
-                readings.append(values)
-        if len(rest) > limit:
+            elif values := self._parse(line):
+                yield values
+        if len(self._rest) > limit:
             # Forget it now, not when its end comes: a far end gone mad must not fill the memory.
             self.lines_too_long += not self._skipping
             self._skipping = True
-            rest = rest[len(rest) - len(self._end) + 1 :]
-        self._rest = rest
-        return readings
+            self._rest = self._rest[len(self._rest) - len(self._end) + 1 :]
 
     def _parse(self, line: bytes) -> dict[str, Value | Flagged] | None:
         if self._strip:
@@ -180,27 +150,7 @@ points.weight = { unit = "kg" }
         if raw is None:
             self.lines_garbage += 1
             return None
-        values: dict[str, Value | Flagged] = {}
-        for name, parse in self._parsers.items():
-            text = raw.get(name, MISSING)
-            if text is MISSING:
-                values[name] = self._repeated(name)
-            else:
-                values[name] = self._last[name] = parse(text)
-        return values
-
-    def _repeated(self, name: str) -> Value | Flagged:
-        if name in self._last:
-            value = self._last[name]
-            return value if isinstance(value, Flagged) else Flagged(value, Flag.STALE)
-        return self._sent.get(name, NOT_READY)
-
-    def present(self, monotonic_s: float) -> dict[str, Value | Flagged] | None:
-        """The last value of each point; the device decides whether it is stale."""
-        known = {**self._sent, **self._last}
-        if not known:
-            return None
-        return {name: known.get(name, NOT_READY) for name in self._parsers}
+        return self._said(raw)
 
     # -- commands out -------------------------------------------------------------------------------------
 
@@ -229,7 +179,12 @@ def _splitter(config: SerialLinesConfig) -> Callable[[str], Raw | None]:
     """From the text of a line to its raw values, None for what is no such line."""
     if config.format == "regex":
         search = re.compile(config.pattern or "").search
-        return lambda line: match.groupdict() if (match := search(line)) else None
+        # A group that took no part in the match is a point that is not in this line.
+        return lambda line: (
+            {name: text for name, text in match.groupdict().items() if text is not None}
+            if (match := search(line))
+            else None
+        )
     if config.format == "csv":
         return csv_splitter(config.columns, config.separator)
     return json_splitter({name: options.path or name for name, options in config.points.items()})

@@ -15,8 +15,9 @@ from device_agent.config.calibration import interpolated
 from device_agent.devices.bus_supervisor import BusSupervisor
 from device_agent.devices.device import Device
 from device_agent.devices.reading_builder import ReadingBuilder
-from device_agent.driver import DriverConfig, Listener, Point, Sensor, SerialBus
+from device_agent.driver import ActuatorConfig, DriverConfig, Listener, Point, Sensor, SerialBus
 from device_agent.records import Flag, Flagged, Reading
+from device_agent.safety.conditions import Conditions
 from device_agent.testing.board import Board, SteppedClock, open_handle
 from device_agent_drivers.bme280 import Bme280, Bme280Config
 from device_agent_drivers.pms5003 import Pms5003, Pms5003Config
@@ -67,6 +68,23 @@ def test_bounds_follow_the_calibration() -> None:
     assert reading.flags == {"level": "out_of_range", "raw": "out_of_range", "wet": "checksum"}
 
 
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        (2.5e-8, 2.5e-8),
+        (-1.23456789e-9, -1.23457e-9),
+        (0.1 + 0.2, 0.3),
+        (21.123456789, 21.123457),
+        (0.0, 0.0),
+        (5e-324, 5e-324),
+        (1e300, 1e300),
+    ],
+)
+def test_small_values_keep_their_digits(measured: float, told: float) -> None:
+    talk = builder(Talker).measured({"a": measured, "b": 0}, 1.0)
+    assert talk.values["a"] == told
+
+
 # -- too still ---------------------------------------------------------------------------------------------
 
 
@@ -108,7 +126,8 @@ def test_the_configuration_decides_by_point() -> None:
 def test_silence_is_told_by_point_and_ends_with_the_next_word() -> None:
     made = builder(Talker)
     made.measured({"a": 1, "b": 2}, 5.0)
-    assert made.measured({"a": 3, "b": Flagged(2, Flag.STALE)}, 9.0).silence == ""
+    news = made.measured({"a": 3}, 9.0, before={"a": 1, "b": 2})
+    assert (news.values, news.flags, news.silence) == ({"a": 3, "b": 2}, {}, ""), "not in it is not too old"
     assert made.staleness.due_s() == 15.0
     assert not made.staleness.age(14.9)
     assert made.staleness.age(15.0)
@@ -221,6 +240,25 @@ async def test_a_scale_that_fell_silent(every_s: float | None) -> None:
         await sink.wait(lambda reading: reading.silence == "ended" and reading is not fresh)
         assert not (await device.read_now()).flags
         assert [status.state for status in sink.statuses] == ["online"], "silence is no loss of the device"
+
+
+async def test_values_that_come_one_by_one_keep_their_own_age() -> None:
+    """A door contact that also tells its battery: the battery's message says nothing about the door."""
+    points = {"closed": {"type": "boolean"}, "battery": {"unit": "%"}}
+    config = SerialLinesConfig(bus="bus", format="json", points=points, stale_after_s={"battery": 0.3})
+    async with at_work(SerialLines, config, "serial", port="simulated") as (board, device, sink):
+        board.feed("bus", b'{"closed": true}\n{"battery": 52}\n')
+        both = await sink.wait(lambda reading: reading.values["battery"] == 52)
+        assert (both.values["closed"], both.flags) == (True, {})
+        needs_lid = ActuatorConfig(safe=0, only_while={"lid": {"closed": True}})
+        pump = Device("pump", Probe, needs_lid, device.bus, SystemClock(), sink)
+        conditions = Conditions({"lid": device, "pump": pump})
+        conditions.check("pump")
+        while not device.latest.flags:
+            board.feed("bus", b'{"closed": true}\n')
+            await asyncio.sleep(0.02)
+        assert device.latest.flags == {"battery": Flag.STALE}, "by time, and it alone"
+        conditions.check("pump")
 
 
 async def test_silence_costs_nothing() -> None:

@@ -52,7 +52,7 @@ def test_it_becomes_stale_at_its_limit_and_only_once() -> None:
 def test_a_point_that_speaks_again_ends_its_own_staleness() -> None:
     it = staleness(Talker)
     it.age(10.0)
-    assert it.measured({"a": 1.0, "b": None}, {"b": Flag.NOT_READY}, 12.0)
+    assert it.measured({"a": 1.0, "b": None}, {}, 12.0, fresh={"a"})
     assert it.stale == {"b"}
     assert not it.silent
     assert it.last_s() == 12.0
@@ -81,17 +81,27 @@ def test_one_number_is_for_what_is_measured_and_a_table_for_what_it_names(
 ) -> None:
     it = staleness(Probe, frozen_after_s=configured)
     for number in range(STILL_READINGS + 1):
-        it.measured({"level": 1.0, "raw": 2.0, "wet": True}, {}, number * 10.0)
+        it.measured({"level": 1.0, "raw": 2.0, "wet": True}, {}, number * 10.0, {"level", "raw", "wet"})
     assert it.frozen == frozen
 
 
 def test_a_few_equal_readings_are_not_frozen_however_long_they_took() -> None:
     it = staleness(Probe)
     for number in range(STILL_READINGS - 1):
-        it.measured({"level": 1.0}, {}, number * 1000.0)
+        it.measured({"level": 1.0}, {}, number * 1000.0, {"level"})
     assert it.frozen == set()
     flags: dict[str, Flag] = {}
-    it.measured({"level": 1.0}, flags, 10_000.0)
+    it.measured({"level": 1.0}, flags, 10_000.0, {"level"})
     assert flags == {"level": Flag.FROZEN}
-    it.measured({"level": 1.1}, {}, 10_001.0)
+    it.measured({"level": 1.1}, {}, 10_001.0, {"level"})
     assert it.frozen == set()
+
+
+def test_a_repeated_value_is_not_measured_again() -> None:
+    """It is neither kept young nor called frozen by messages about other points."""
+    it = staleness(Talker, frozen_after_s=1.0)
+    for second in range(STILL_READINGS * 2):
+        it.measured({"a": second, "b": 1.0}, {}, float(second), fresh={"a"})
+    assert it.frozen == set()
+    assert it.age(float(STILL_READINGS * 2))
+    assert it.stale == {"b"}

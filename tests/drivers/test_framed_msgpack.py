@@ -47,6 +47,10 @@ def controller(points: dict | None = None, **options) -> FramedMsgpack:
     return FramedMsgpack(config, Wire())  # type: ignore[arg-type]
 
 
+def fed(driver: FramedMsgpack, data: bytes) -> list[dict]:
+    return [dict(values) for values in driver.feed(data)]
+
+
 @BOTH
 def test_contract(framing):
     check_driver(FramedMsgpack, {"points": POINTS, "framing": framing})
@@ -115,13 +119,14 @@ def test_what_is_no_map(payload):
 def test_points():
     driver = controller()
     frame = encoded({"temperature": 21.5, "count": 3, "lamp": True, "other": [1]}, COBS)
-    not_ready = Flagged(None, Flag.NOT_READY)
-    assert driver.feed(frame) == [{"temperature": 21.5, "count": 3, "lamp": True, "dimmer": not_ready}]
-    stale = {"count": Flagged(3, Flag.STALE), "lamp": Flagged(True, Flag.STALE), "dimmer": 0.25}
-    assert driver.feed(encoded({"dimmer": 0.25, "temperature": -4}, COBS)) == [{"temperature": -4.0, **stale}]
+    assert fed(driver, frame) == [{"temperature": 21.5, "count": 3, "lamp": True}]
+    assert driver.present(0.0)["dimmer"] == Flagged(None, Flag.NOT_READY)
+    assert fed(driver, encoded({"dimmer": 0.25, "temperature": -4}, COBS)) == [
+        {"dimmer": 0.25, "temperature": -4.0}
+    ]
     assert driver.present(0.0) == {"temperature": -4.0, "count": 3, "lamp": True, "dimmer": 0.25}
     nan = encoded({"temperature": float("nan"), "count": None, "lamp": "x", "dimmer": True}, COBS)
-    assert set(driver.feed(nan)[0].values()) == {Flagged(None, Flag.NO_ANSWER)}
+    assert set(fed(driver, nan)[0].values()) == {Flagged(None, Flag.NO_ANSWER)}
 
 
 @BOTH
@@ -129,7 +134,7 @@ def test_every_damaged_frame_is_noticed_and_costs_no_other(framing):
     how = FRAMINGS[framing]
     # Its checksum, and what has to be escaped, are among the bytes
     good = encoded({"temperature": 1.5, "count": 0xC0, "dimmer": 0xDB}, how)
-    expected = controller(framing=framing).feed(good)
+    expected = fed(controller(framing=framing), good)
     assert expected[0]["count"] == 0xC0
     for place in range(len(good)):
         for bit in range(8):
@@ -137,7 +142,7 @@ def test_every_damaged_frame_is_noticed_and_costs_no_other(framing):
             bad[place] ^= 1 << bit
             driver = controller(framing=framing)
             # A flipped end joins two frames: then the second is lost with the first.
-            assert driver.feed(bytes(bad) + how.end + good) == expected, (place, bit)
+            assert fed(driver, bytes(bad) + how.end + good) == expected, (place, bit)
             assert driver.frames_bad >= 1
 
 
@@ -145,9 +150,9 @@ def test_noise_never_raises_and_never_fills_the_memory():
     chance = random.Random(5)
     driver = controller(max_frame_bytes=64)
     for _ in range(200):
-        driver.feed(chance.randbytes(chance.randrange(300)).replace(b"\0", b"\x01"))
+        fed(driver, chance.randbytes(chance.randrange(300)).replace(b"\0", b"\x01"))
         assert len(driver._rest) <= 64
-    assert driver.feed(b"\0" + encoded({"count": 9}, COBS))[0]["count"] == 9
+    assert fed(driver, b"\0" + encoded({"count": 9}, COBS))[0]["count"] == 9
 
 
 @BOTH
@@ -169,7 +174,7 @@ def test_scale_is_turned_round():
     driver = controller({"t": {"write": True, "safe": 20, "scale": 0.1, "offset": 5}})
     driver.write({"t": 20.3})
     assert decoded(driver.bus.sent[0][1:-1], COBS) == {"t": 153}
-    assert driver.feed(encoded({"t": 153}, COBS))[0]["t"] == pytest.approx(20.3)
+    assert fed(driver, encoded({"t": 153}, COBS))[0]["t"] == pytest.approx(20.3)
 
 
 @BOTH
@@ -243,7 +248,7 @@ class Sketch:
             chunk = os.read(self.process.stdout.fileno(), 4096)
             assert chunk, "the sketch has ended"
             for values in self.driver.feed(chunk):
-                if all(values[name] == value for name, value in wanted.items()):
+                if all(values.get(name) == value for name, value in wanted.items()):
                     return values
 
     def close(self) -> None:

@@ -56,10 +56,7 @@ def test_the_scale():
     driver = lines(**SCALE)
     driver.open()
     assert driver.bus.sent == [b"<discard>", b"SP 0\n"]
-    assert fed(driver, b"W  12.5\r\nW -3\r\n") == [
-        {"weight": 12.5, "setpoint": 0},
-        {"weight": -3.0, "setpoint": 0},
-    ]
+    assert fed(driver, b"W  12.5\r\nW -3\r\n") == [{"weight": 12.5}, {"weight": -3.0}]
     assert driver.write({"setpoint": 250}) == {}
     assert driver.bus.sent[-1] == b"SP 250\n"
     driver.safe()
@@ -116,7 +113,7 @@ def test_an_endless_line_is_forgotten_and_counted():
     for _ in range(1000):
         assert fed(driver, b"W 123 " * 50) == []
         assert len(driver._rest) <= 64
-    assert fed(driver, b"W 1\nW 2\n") == [{"weight": 2.0, "setpoint": Flagged(None, Flag.NOT_READY)}]
+    assert fed(driver, b"W 1\nW 2\n") == [{"weight": 2.0}]
     assert driver.lines_too_long == 1
 
 
@@ -128,7 +125,7 @@ def test_a_line_end_split_between_chunks_of_a_too_long_line():
 
 @pytest.mark.parametrize("text", ["nan", "NaN", "-nan", "", "----", "1_000", "0x10", "1,5"])
 def test_what_is_no_number(text):
-    assert one(separator=";").feed(f"{text};\n".encode()) == []  # another number of columns
+    assert fed(one(separator=";"), f"{text};\n".encode()) == []  # another number of columns
     driver = lines(format="csv", columns=["value", "other"], separator=";", points={"value": {}, "other": {}})
     assert fed(driver, f"{text};1\n".encode()) == [{"value": NO_ANSWER, "other": 1.0}]
 
@@ -181,17 +178,27 @@ def test_json():
     assert driver.lines_garbage == 5
 
 
-def test_what_a_line_does_not_hold_is_repeated_and_says_so():
+def test_a_reading_has_what_its_line_holds():
     driver = lines(format="json", points={"a": {}, "b": {}})
-    not_ready = Flagged(None, Flag.NOT_READY)
     assert driver.present(0.0) is None
-    assert fed(driver, b'{"a":1}\n{"b":2}\n') == [
-        {"a": 1.0, "b": not_ready},
-        {"a": Flagged(1.0, Flag.STALE), "b": 2.0},
-    ]
+    readings = driver.feed(b'{"a":1}\n{"b":2}\n')
+    assert next(readings) == {"a": 1.0}
+    assert driver.present(0.0) == {"a": 1.0, "b": Flagged(None, Flag.NOT_READY)}, "as of this line"
+    assert next(readings) == {"b": 2.0}
     assert driver.present(0.0) == {"a": 1.0, "b": 2.0}
     driver.open()
     assert driver.present(0.0) is None
+
+
+def test_a_group_that_took_no_part_leaves_its_point_alone():
+    """VE.Direct: a block of lines, one value in each."""
+    driver = lines(
+        pattern=r"^(?:V\t(?P<voltage>-?\d+)|I\t(?P<current>-?\d+)|SOC\t(?P<soc>\d+))$",
+        points={"voltage": {"scale": 0.001}, "current": {"scale": 0.001}, "soc": {"scale": 0.1}},
+    )
+    block = b"\r\nPID\t0x203\r\nV\t26201\r\nI\t-500\r\nSOC\t876\r\n"
+    assert fed(driver, block) == [{"voltage": 26.201}, {"current": -0.5}, {"soc": pytest.approx(87.6)}]
+    assert driver.present(0.0) == {"voltage": 26.201, "current": -0.5, "soc": pytest.approx(87.6)}
 
 
 def test_a_hundred_thousand_lines_a_second():
@@ -199,7 +206,7 @@ def test_a_hundred_thousand_lines_a_second():
     driver = lines(**SCALE)
     data = b"".join(b"W   %d.5\r\n" % (index % 1000) for index in range(100_000))
     began_s = time.process_time()
-    count = sum(len(driver.feed(data[at : at + 4096])) for at in range(0, len(data), 4096))
+    count = sum(len(fed(driver, data[at : at + 4096])) for at in range(0, len(data), 4096))
     assert count == 100_000
     assert time.process_time() - began_s < 4.0
 

@@ -66,12 +66,6 @@ def test_flags_that_change_pass_where_only_changes_do() -> None:
     assert rule.passes(flagged())
 
 
-def test_points_reported_in_turns_are_no_change_because_the_others_are_stale() -> None:
-    rule = ReportFilter(on_change=True)
-    assert rule.passes(flagged())
-    assert not rule.passes(flagged({"weight": Flag.STALE}))
-
-
 @pytest.mark.parametrize(
     ("dead_band", "before", "now", "passes"),
     [

@@ -14,12 +14,11 @@ from typing import Any
 
 import msgpack
 
-from device_agent.records import Reading, Value
+from device_agent.records import DECIMALS, Reading, Value, rounded
 
 Column = list[Any]
 # Numbers beyond are kept as they are: their differences may not fit a 64-bit integer.
 SCALED_MAX = 1e12
-DECIMALS = 6
 
 
 @dataclass(slots=True)
@@ -212,7 +211,7 @@ class _Sum:
 
     @property
     def mean(self) -> Value:
-        return round(self.total / self.weight, DECIMALS) if self.weight else self.last
+        return rounded(self.total / self.weight) if self.weight else self.last
 
 
 class Aggregator:

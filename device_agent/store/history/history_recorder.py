@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from device_agent.clock import Clock
-from device_agent.records import Reading, ReadingSubscriber
+from device_agent.records import Flag, Reading, ReadingSubscriber
 from device_agent.store.files import set_aside
 from device_agent.store.history.history_block import HistoryBlock, PackedBlock, aggregate, block_of, pack
 from device_agent.store.history.history_file import DAY_MS, FAST_MS, FRAME_MS, HistoryFile
@@ -65,7 +65,7 @@ class HistoryRecorder(ReadingSubscriber):
 
     def on_reading(self, reading: Reading) -> None:
         if reading.silence != "began":
-            self.add(reading)
+            self.add(_without_stale(reading))
 
     def add(self, reading: Reading) -> None:
         """Take one reading."""
@@ -206,6 +206,14 @@ class HistoryRecorder(ReadingSubscriber):
         except (sqlite3.Error, OSError) as error:
             log.warning("history_not_closed", file=str(self.path), error=str(error))
         self._written_before += file.written_bytes
+
+
+def _without_stale(reading: Reading) -> Reading:
+    """A value that is too old was not measured then: it is no part of the record or of a mean."""
+    if Flag.STALE not in reading.flags.values():
+        return reading
+    kept = {n: None if reading.flags.get(n) is Flag.STALE else v for n, v in reading.values.items()}
+    return replace(reading, values=kept)
 
 
 def _blocks(readings: list[Reading]) -> Iterator[HistoryBlock]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from device_agent.clock import undated
 from device_agent.messages import events
-from device_agent.records import is_number
+from device_agent.records import is_number, rounded
 from device_agent.store.outbox.event import DiskState, Event
 
 # The first window, and how much wider each next one is.
@@ -68,7 +68,7 @@ class _Group:
     def event(self, device: str) -> Event:
         if self.rows == 1:
             return self.last
-        values = {**self.latest, **{n: round(self.sums[n] / self.weights[n], 6) for n in self.sums}}
+        values = {**self.latest, **{n: rounded(self.sums[n] / self.weights[n]) for n in self.sums}}
         summary = {
             "count": self.count,
             "from_at": self.from_at,

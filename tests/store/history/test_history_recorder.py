@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from device_agent.clock import EARLIEST_TRUE_MS
-from device_agent.records import Reading
+from device_agent.records import Flag, Reading
 from device_agent.store.history.history_block import HistoryRow, clip, rows_of
 from device_agent.store.history.history_file import HistoryReader
 from device_agent.store.history.history_recorder import HistoryRecorder
@@ -269,3 +269,14 @@ async def test_the_life_of_the_recorder_ends_when_it_is_cancelled(make, clock) -
     assert life.cancelled()
     await history.close()
     assert len(stored(history.path)) == 1
+
+
+async def test_what_is_too_old_is_no_part_of_the_record(make, clock) -> None:
+    """A dead sensor behind a gateway that lives: its last value is not recorded again and again."""
+    recorder = make()
+    values, flags = {"alive": 2.5e-8, "dead": 52}, {"dead": Flag.STALE}
+    recorder.on_reading(Reading("gateway", clock.now_ms(), values, flags))
+    recorder.on_reading(Reading("gateway", clock.now_ms(), values, flags, silence="began"))
+    await recorder.flush()
+    (row,) = stored(recorder.path, "gateway")
+    assert (row.values, row.flags) == ({"alive": 2.5e-8, "dead": None}, {"dead": "stale"})
