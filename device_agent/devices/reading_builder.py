@@ -83,14 +83,34 @@ def checked(
         raw = values.get(name, _MISSING)
         value, flag = (raw.value, raw.flag) if isinstance(raw, Flagged) else (raw, None)
         if is_number(value):
-            if calibration is not None:
-                value = calibrated(name, value, calibration)
-            value, doubt = _in_range(point, value)
+            value, doubt = _measured(point, value, calibration)
             flag = flag or doubt
+        elif not _can_be_sent(value):
+            value, flag = None, flag or Flag.NO_ANSWER
         clean[name] = value
         if flag is not None:
             flags[name] = flag
     return clean, flags
+
+
+def _measured(
+    point: Point, value: float, calibration: DriverConfig | None
+) -> tuple[float | None, Flag | None]:
+    try:
+        return _in_range(point, value if calibration is None else calibrated(point.name, value, calibration))
+    except OverflowError:  # an integer that no float can hold
+        return None, Flag.OVERFLOW
+
+
+def _can_be_sent(value: Value) -> bool:
+    """Whether it is of a type that an event can carry, and text that can be encoded."""
+    if not isinstance(value, str):
+        return value is None or isinstance(value, bool)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _in_range(point: Point, value: float) -> tuple[float | None, Flag | None]:

@@ -7,6 +7,7 @@ Text or JSON becomes a value, or null with a flag; never an exception, and NaN a
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
@@ -199,7 +200,12 @@ def parser_of(options: PointOptions) -> Parser:
 def _string(raw: Any) -> Value | Flagged:
     if raw is None:
         return NO_ANSWER
-    return raw if isinstance(raw, str) else json.dumps(raw)
+    try:
+        text = raw if isinstance(raw, str) else json.dumps(raw)
+        text.encode()  # half a surrogate is no text that anything could send on
+    except (TypeError, ValueError, RecursionError):  # bytes and time stamps of msgpack among them
+        return NO_ANSWER
+    return text
 
 
 def _boolean_parser(options: PointOptions) -> Parser:
@@ -222,34 +228,36 @@ def _number_parser(options: PointOptions) -> Parser:
 
     def parse(raw: Any) -> Value | Flagged:
         if isinstance(raw, str):
-            if "_" in raw:
+            if "_" in raw or not raw.isascii():
                 return NO_ANSWER  # Python's own spelling, nobody else's
             if comma:
                 raw = raw.replace(",", ".")
-        elif isinstance(raw, bool):
+        elif not is_number(raw):
             return NO_ANSWER
         try:
-            if whole and plain and (not isinstance(raw, float)):
-                return int(raw)
-            value = float(raw) if plain else float(raw) * scale + offset
-        except (TypeError, ValueError):
-            return _whole(raw) if whole else NO_ANSWER
+            number = float(raw)
+            value = number if plain else number * scale + offset
+        except ValueError:
+            return NO_ANSWER
         except OverflowError:
             return OVERFLOW
         if not math.isfinite(value):
             return NO_ANSWER if math.isnan(value) else OVERFLOW
-        return round(value) if whole else value
+        if not whole:
+            return value
+        return round(value) if not plain else _whole(raw, number)
 
     return parse
 
 
-def _whole(raw: Any) -> Value | Flagged:
-    """An integer written as "12.0"; anything else is no integer."""
-    try:
-        value = float(raw)
-    except (TypeError, ValueError):
+def _whole(raw: str | float, number: float) -> Value | Flagged:
+    """An integer, also as 12.0 or "1e3"; 12.5 is none and is not made one."""
+    if not number.is_integer():
         return NO_ANSWER
-    return int(value) if value.is_integer() else NO_ANSWER
+    try:
+        return int(raw)  # exact where the float is not
+    except ValueError:
+        return int(number)
 
 
 # --- in: from a line to its parts ------------------------------------------------------------------------
@@ -274,12 +282,41 @@ def csv_splitter(columns: Sequence[str], separator: str) -> Callable[[str], dict
     return split
 
 
+# Outside strings: what an Arduino prints of a float that is none
+_NO_NUMBER = re.compile(
+    r'"(?:[^"\\]|\\.)*"|(?P<sign>[-+]?)\b(?:(?P<nan>nan)|inf(?:inity)?|ovf)\b', re.IGNORECASE
+)
+# Beyond, no integer becomes a float; int() itself refuses 4300 digits and would cost the whole document.
+_DIGITS_MAX = 400
+
+
+def _document(text: str) -> Any:
+    """JSON, with a bare `nan` or `inf` in it taken for what they are. Raises ValueError, RecursionError."""
+    try:
+        return json.loads(text, parse_int=_integer)
+    except ValueError:
+        mended = _NO_NUMBER.sub(_as_json, text)
+        if mended == text:
+            raise
+        return json.loads(mended, parse_int=_integer)
+
+
+def _integer(digits: str) -> float:
+    return int(digits) if len(digits) < _DIGITS_MAX else float(digits)
+
+
+def _as_json(found: re.Match[str]) -> str:
+    if found[0].startswith('"'):
+        return found[0]
+    return "NaN" if found["nan"] else "-Infinity" if found["sign"] == "-" else "Infinity"
+
+
 def json_splitter(paths: Mapping[str, str]) -> Callable[[str], dict[str, Any] | None]:
     """None for what is no JSON object, or holds none of the paths."""
 
     def split(line: str) -> dict[str, Any] | None:
         try:
-            document = json.loads(line)
+            document = _document(line)
         except (ValueError, RecursionError):
             return None
         found = {name: member(document, path) for name, path in paths.items()}

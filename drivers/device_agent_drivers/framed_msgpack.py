@@ -109,8 +109,9 @@ def encoded(document: Mapping[str, Any], framing: Framing) -> bytes:
 def decoded(frame: bytes, framing: Framing) -> dict[str, Any]:
     """The map in a frame without its ending. Raises ValueError for anything else."""
     try:
-        document = msgpack.unpackb(framing.payload(frame))
-    except (msgpack.UnpackException, RecursionError) as error:
+        # A key that is no name costs its value, not the frame.
+        document = msgpack.unpackb(framing.payload(frame), strict_map_key=False)
+    except (msgpack.UnpackException, RecursionError, TypeError, OverflowError) as error:
         raise ValueError(f"no msgpack: {error}") from error
     if not isinstance(document, dict):
         raise ValueError("no map")

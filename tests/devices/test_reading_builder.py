@@ -68,6 +68,15 @@ def test_bounds_follow_the_calibration() -> None:
     assert reading.flags == {"level": "out_of_range", "raw": "out_of_range", "wet": "checksum"}
 
 
+@pytest.mark.parametrize("value", [10**309, b"\x01", "\ud800", [1], {"a": 1}, object()])
+@pytest.mark.parametrize("options", [{}, {"scale": {"a": 2.0}}])
+def test_what_no_event_can_carry_is_null(value: Any, options: dict[str, Any]) -> None:
+    """Whatever a driver lets through, of any far end, goes no further."""
+    reading = builder(Talker, **options).measured({"a": value, "b": 1}, 1.0)
+    assert reading.values == {"a": None, "b": 1}
+    assert reading.flags["a"] in (Flag.NO_ANSWER, Flag.OVERFLOW)
+
+
 @pytest.mark.parametrize(
     ("measured", "told"),
     [

@@ -129,6 +129,22 @@ def test_points():
     assert set(fed(driver, nan)[0].values()) == {Flagged(None, Flag.NO_ANSWER)}
 
 
+@pytest.mark.parametrize("kind", ["number", "integer", "boolean", "string"])
+@pytest.mark.parametrize(
+    "value",
+    [b"\x01\x02", b"7", msgpack.Timestamp(1, 2), msgpack.ExtType(5, b"x"), [b"x"], {1: 2}, 1.5, 2**64 - 1],
+)
+def test_no_value_raises_and_none_is_guessed(kind, value):
+    driver = controller({"it": {"type": kind}, "other": {}})
+    payload = msgpack.packb({"it": value, 5: 1, "other": 3})
+    (values,) = fed(driver, COBS.framed(payload))
+    assert values["other"] == 3.0, "an integer key costs nothing but itself"
+    if not isinstance(value, int | float) and not (kind == "string" and value == {1: 2}):
+        assert values["it"] == Flagged(None, Flag.NO_ANSWER)
+    if kind == "integer" and value == 1.5:
+        assert values["it"] == Flagged(None, Flag.NO_ANSWER)
+
+
 @BOTH
 def test_every_damaged_frame_is_noticed_and_costs_no_other(framing):
     how = FRAMINGS[framing]

@@ -1,5 +1,6 @@
 """Instruments that speak in lines: formats, noise, commands."""
 
+import json
 import math
 import time
 
@@ -123,7 +124,9 @@ def test_a_line_end_split_between_chunks_of_a_too_long_line():
     assert [values["weight"] for values in fed(driver, b">W 5<>")] == [5.0]
 
 
-@pytest.mark.parametrize("text", ["nan", "NaN", "-nan", "", "----", "1_000", "0x10", "1,5"])
+@pytest.mark.parametrize(
+    "text", ["nan", "NaN", "-nan", "", "----", "1_000", "0x10", "1,5", "\u0661\u0662", "\uff11"]
+)
 def test_what_is_no_number(text):
     assert fed(one(separator=";"), f"{text};\n".encode()) == []  # another number of columns
     driver = lines(format="csv", columns=["value", "other"], separator=";", points={"value": {}, "other": {}})
@@ -209,6 +212,41 @@ def test_a_hundred_thousand_lines_a_second():
     count = sum(len(fed(driver, data[at : at + 4096])) for at in range(0, len(data), 4096))
     assert count == 100_000
     assert time.process_time() - began_s < 4.0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("nan", NO_ANSWER),
+        ("-nan", NO_ANSWER),
+        ("inf", Flagged(None, Flag.OVERFLOW)),
+        ("-INF", Flagged(None, Flag.OVERFLOW)),
+        ("ovf", Flagged(None, Flag.OVERFLOW)),
+        ("9" * 309, Flagged(None, Flag.OVERFLOW)),
+        ("9" * 5000, Flagged(None, Flag.OVERFLOW)),
+        ("1e999", Flagged(None, Flag.OVERFLOW)),
+        ("[" * 60 + "]" * 60, NO_ANSWER),
+        ('"\\ud800"', NO_ANSWER),
+        ("12.5", NO_ANSWER),
+    ],
+)
+def test_a_strange_member_costs_its_own_point_only(text, value):
+    driver = lines(format="json", points={"a": {"type": "integer"}, "b": {}}, max_line_bytes=8192)
+    assert fed(driver, b'{"a": %s, "b": 2, "c": "nan, inf"}\n' % text.encode()) == [{"a": value, "b": 2.0}]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+
+
+@given(JSON, st.sampled_from(["number", "integer", "boolean", "string"]))
+def test_no_document_raises(value, kind):
+    driver = lines(format="json", points={"a": {"type": kind}})
+    for values in fed(driver, json.dumps({"a": value}).encode() + b"\n"):
+        point = values["a"]
+        assert isinstance(point, Flagged) or json.dumps(point, ensure_ascii=False).encode()
 
 
 # --- commands --------------------------------------------------------------------------------------------
