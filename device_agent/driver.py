@@ -6,7 +6,7 @@ by itself, an `Actuator` is set. Name the class in the entry point group `device
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -198,6 +198,14 @@ class Driver(Generic[C, B]):
         return () if address is None else (f"address {address:#04x}",)
 
     @classmethod
+    def step_limit_s(cls, config: Any) -> float:
+        """The longest time that one transaction may take by its configuration; 0 to take the bus's limit.
+
+        A call of a driver that has no steps counts as one transaction.
+        """
+        return 0.0
+
+    @classmethod
     def identify(cls, bus: B, place: Any) -> str:
         """What is at a place (I2C: an address that answers; 1-Wire: a sensor's id); called by `scan`.
 
@@ -244,6 +252,14 @@ class Sensor(Driver[C, B]):
         """All configured points, now. Raises NoAnswer, BadReading, ChipReset or any BusError."""
         raise NotImplementedError
 
+    def read_steps(self) -> Generator[None, None, Values]:
+        """As `read`, for a driver whose reading takes many transactions: it yields between two of them.
+
+        There, what cannot wait uses the bus: safe states and commands, of this device too.
+        """
+        yield from ()
+        return self.read()
+
 
 class Listener(Driver[C, B]):
     """Receives what comes by itself. `feed` runs on the event loop: it is pure, quick, and touches no bus."""
@@ -286,6 +302,11 @@ class Actuator(Driver[C, B]):
         Returns what was read back from the hardware; a point that cannot be read back is left out.
         """
         raise NotImplementedError
+
+    def write_steps(self, values: Mapping[str, Value]) -> Generator[None, None, Values]:
+        """As `write`, yielding between two transactions: there it may be made safe, which ends the write."""
+        yield from ()
+        return self.write(values)
 
     def safe(self) -> None:
         """Set every point to its safe value."""

@@ -90,6 +90,7 @@ def test_the_verbs_of_a_driver():
         "Driver": {
             "points_of",
             "claims",
+            "step_limit_s",
             "identify",
             "notes",
             "all_actions",
@@ -99,7 +100,7 @@ def test_the_verbs_of_a_driver():
             "do",
             "write_bytes",
         },
-        "Sensor": {"trigger", "read"},
+        "Sensor": {"trigger", "read", "read_steps"},
         "Listener": {"listen", "feed", "present"},
-        "Actuator": {"safe_of", "write", "safe"},
+        "Actuator": {"safe_of", "write", "write_steps", "safe"},
     }

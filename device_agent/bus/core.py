@@ -5,12 +5,14 @@ that outlives its limit faults the bus until its thread returns.
 """
 
 import asyncio
+import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from enum import StrEnum
+from enum import IntEnum, StrEnum
+from types import GeneratorType
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from device_agent.bus.recipe import Recipe, Steps
@@ -84,14 +86,27 @@ class BusState(StrEnum):
     FAULTED = "faulted"
 
 
+class Urgency(IntEnum):
+    """Which of the jobs that wait is next; within one, first come, first served."""
+
+    SAFE = 0
+    COMMAND = 1
+    ROUTINE = 2
+    END = 3
+    """The end of the thread, after everything that waits."""
+
+
 class _Job:
     """One call on its way to the bus thread. `begin` and `abandon` race; exactly one of them wins."""
 
-    __slots__ = ("_lock", "_state", "begun_s", "fn", "future", "loop", "over")
+    __slots__ = ("_lock", "_state", "begun_s", "fn", "future", "interrupted", "loop", "over", "urgency")
 
-    def __init__(self, fn: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, fn: Callable[[], Any], urgency: Urgency, loop: asyncio.AbstractEventLoop) -> None:
         self.fn = fn
+        self.urgency = urgency
         self.loop = loop
+        self.interrupted = False
+        """Between two steps, while more urgent jobs are carried out: its own limit stands still."""
         self.future: asyncio.Future[Any] = loop.create_future()
         self._lock = threading.Lock()
         self._state = "waiting"
@@ -105,6 +120,17 @@ class _Job:
             self._state = "begun"
             self.begun_s = time.monotonic()
             return True
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its caller has left, while it waited or after it had begun."""
+        return self.future.done()
+
+    def left_s(self, timeout_s: float) -> float:
+        """What its present step has left of `timeout_s`."""
+        if self.interrupted or self.begun_s is None:
+            return timeout_s
+        return self.begun_s + timeout_s - time.monotonic()
 
     def abandon(self) -> bool:
         """True if the job had begun, so that it may have happened."""
@@ -133,7 +159,8 @@ class Bus:
         self._failures = 0
         self._proven = False
         self._trouble: BaseException | None = None
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.PriorityQueue[tuple[Urgency, int, _Job | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
         self._waiting = 0
         self._stuck: _Job | None = None
         self._thread: threading.Thread | None = None
@@ -168,7 +195,7 @@ class Bus:
 
     def stop(self) -> None:
         """End the thread after the job under way; it is a daemon, so a stuck one cannot hold the process."""
-        self._jobs.put(None)
+        self._jobs.put((Urgency.END, next(self._numbers), None))
         self._thread = None
 
     def fault(self, error: BaseException) -> None:
@@ -275,8 +302,18 @@ class Bus:
         """Whether the thread is inside a job that outlived its limit."""
         return self._stuck is not None
 
-    async def run(self, fn: Callable[[], T], timeout_s: float, *, queue_s: float | None = None) -> T:
+    async def run(
+        self,
+        fn: Callable[[], T] | Callable[[], Generator[None, None, T]],
+        timeout_s: float,
+        *,
+        queue_s: float | None = None,
+        urgency: Urgency = Urgency.ROUTINE,
+    ) -> T:
         """Run `fn` on the bus's thread for `timeout_s` at most, after `queue_s` at most (or `timeout_s`).
+
+        Where `fn` is a generator function, each of its steps has `timeout_s`, and what is more urgent is
+        carried out between two steps.
 
         Raises at once BusGone while the medium is away, BusFaulted while the bus is otherwise not open or its
         thread is stuck; BusBusy if the job did not begin (and never will), BusTimeout if it began and did
@@ -286,20 +323,26 @@ class Bus:
             if self._trouble is not None:
                 raise self.loss()
             raise BusFaulted(f"bus {self.name} is {self.state}: {self.last_error or 'not opened yet'}")
-        return await self._submit(fn, timeout_s, queue_s)
+        return await self._submit(fn, timeout_s, queue_s, urgency)
 
     async def run_anyway(self, fn: Callable[[], T], timeout_s: float) -> T:
         """As `run`, whatever the state: to close what was opened on a medium that is gone."""
         return await self._submit(fn, timeout_s)
 
-    async def _submit(self, fn: Callable[[], T], timeout_s: float, queue_s: float | None = None) -> T:
+    async def _submit(
+        self,
+        fn: Callable[[], T] | Callable[[], Generator[None, None, T]],
+        timeout_s: float,
+        queue_s: float | None = None,
+        urgency: Urgency = Urgency.ROUTINE,
+    ) -> T:
         queue_s = timeout_s if queue_s is None else queue_s
         if self._stuck is not None:
             raise BusFaulted(f"bus {self.name} is stuck in a call that did not return in time")
         if self._waiting >= JOBS_MAX:
             raise BusBusy(f"bus {self.name}: {JOBS_MAX} jobs wait already")
-        job = _Job(fn, asyncio.get_running_loop())
-        self._jobs.put(job)
+        job = _Job(fn, urgency, asyncio.get_running_loop())
+        self._jobs.put((urgency, next(self._numbers), job))
         self._waiting += 1
         try:
             if await self._ended(job, timeout_s, queue_s):
@@ -307,16 +350,22 @@ class Bus:
             if not job.abandon():
                 raise BusBusy(f"bus {self.name}: occupied for {queue_s:g} s, the job did not begin")
             self._mark_stuck(job, timeout_s)
-            raise BusTimeout(f"bus {self.name}: no answer within {timeout_s:g} s")
+            raise BusTimeout(f"bus {self.name}: a call took longer than its limit of {timeout_s:g} s")
         except asyncio.CancelledError:
-            if job.abandon() and job.begun_s is not None:
-                # It goes on, and has its limit although nobody waits for it any more.
-                left_s = max(0.0, job.begun_s + timeout_s - time.monotonic())
-                job.loop.call_later(left_s, self._mark_stuck, job, timeout_s)
+            if job.abandon():
+                self._watch_abandoned(job, timeout_s)
             raise
         finally:
             self._waiting -= 1
             job.future.cancel()  # nobody will ask for it any more
+
+    def _watch_abandoned(self, job: _Job, timeout_s: float) -> None:
+        """A call goes on, and has its limit although nobody waits for it any more."""
+        left_s = job.left_s(timeout_s)
+        if job.over or left_s <= 0:
+            self._mark_stuck(job, timeout_s)
+        else:
+            job.loop.call_later(left_s, self._watch_abandoned, job, timeout_s)
 
     def _mark_stuck(self, job: _Job, timeout_s: float) -> None:
         """A call has outlived its limit, unless it ended meanwhile."""
@@ -343,26 +392,56 @@ class Bus:
             given_up = now_s >= give_up_s or self._stuck is not None
             if given_up and not job.abandon():
                 return False
-            left_s = min(timeout_s, give_up_s - now_s)
-            if job.begun_s is not None:
-                left_s = job.begun_s + timeout_s - now_s
-                if left_s <= 0:
-                    return False
+            left_s = job.left_s(timeout_s)
+            if job.begun_s is None:
+                left_s = min(left_s, give_up_s - now_s)
+            elif left_s <= 0:
+                return False
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if not job.begin():
-                continue
-            result: Any = None
-            error: BaseException | None = None
+        try:
+            while (job := self._jobs.get()[-1]) is not None:
+                self._carry_out(job)
+        except RuntimeError:
+            return  # the loop is closed: the process ends
+
+    def _carry_out(self, job: _Job) -> None:
+        """Raises RuntimeError if the event loop is closed."""
+        if not job.begin():
+            return
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = job.fn()
+            if isinstance(result, GeneratorType):
+                result = self._in_steps(job, result)
+        except Exception as caught:  # noqa: BLE001 - the thread's loop; the error goes to the caller
+            error = caught
+        job.loop.call_soon_threadsafe(self._finish, job, result, error)
+
+    def _in_steps(self, job: _Job, steps: Generator[None, None, Any]) -> Any:
+        while not job.abandoned:
+            job.begun_s = time.monotonic()
             try:
-                result = job.fn()
-            except Exception as caught:  # noqa: BLE001 - the thread's loop; the error goes to the caller
-                error = caught
-            try:
-                job.loop.call_soon_threadsafe(self._finish, job, result, error)
-            except RuntimeError:
-                return  # the loop is closed: the process ends
+                next(steps)
+            except StopIteration as end:
+                return end.value
+            job.interrupted = True
+            while (more_urgent := self._next_before(job)) is not None:
+                self._carry_out(more_urgent)
+            job.begun_s = time.monotonic()
+            job.interrupted = False
+        steps.close()
+        return None
+
+    def _next_before(self, job: _Job) -> _Job | None:
+        """What waits and is more urgent, taken out of the queue."""
+        with suppress(queue.Empty):
+            first = self._jobs.get_nowait()
+            if first[0] < job.urgency:
+                return first[-1]
+            self._jobs.put(first)
+        return None
 
     def _finish(self, job: _Job, result: Any, error: BaseException | None) -> None:
         job.over = True

@@ -46,7 +46,7 @@ from device_agent.records import SEND_FILE, File, Step, Value, same_value
 from device_agent.safety.emergency_stop import EmergencyStop
 from device_agent.safety.leases import Leases
 from device_agent.safety.permit import Motion, MotionPermit
-from device_agent.safety.safe_states import SafeStates
+from device_agent.safety.safe_states import LEAVE_LIMIT_S, SafeStates
 
 log = structlog.get_logger("command")
 
@@ -245,7 +245,9 @@ class CommandExecutor:
         """
         if self._check_lease(plan):
             self._take_lease(plan)
-            await self._safe_states.make_safe(plan.device.name, f"handed over to {plan.actor.label}")
+            await self._safe_states.all_safe(
+                f"handed over to {plan.actor.label}", LEAVE_LIMIT_S, [plan.device.name]
+            )
             self._check_lease(plan)
 
     def _check_lease(self, plan: CommandPlan) -> bool:

@@ -5,13 +5,13 @@ logged once.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import structlog
 
 from device_agent.background import Backoff, first_of
-from device_agent.bus.core import Bus, BusState
+from device_agent.bus.core import Bus, BusState, Urgency
 from device_agent.clock import Clock
 from device_agent.devices.actuator_hooks import ActuatorHooks
 from device_agent.devices.listening import Listening, Watchers, present_of, while_watched
@@ -22,6 +22,7 @@ from device_agent.errors import (
     BusBusy,
     BusError,
     BusFaulted,
+    BusTimeout,
     DriverError,
     NoAnswer,
 )
@@ -89,6 +90,10 @@ class Device:
         self._noted: dict[str, int | str] = {}
         self._demands: dict[str, float] = {}
         self._asking = asyncio.Lock()
+        self._hurry = asyncio.Event()
+        """Set while somebody waits for it to be opened, which makes it safe."""
+        self._writes = self._made_safe = 0
+        """How often it was set, and made safe; counted on the bus's thread."""
         self._demand_changed = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -112,6 +117,11 @@ class Device:
     def period_s(self) -> float | None:
         """Seconds between readings; None for a device that speaks by itself and is never polled."""
         return self.config.every_s or self.driver_class.default_every_s
+
+    @property
+    def _call_limit_s(self) -> float:
+        """Of one call of the driver, or one step of a call: the bus's, or longer where its options say so."""
+        return max(self.bus.timeout_s, self.driver_class.step_limit_s(self.config))
 
     @property
     def present(self) -> Status:
@@ -165,7 +175,10 @@ class Device:
                     self._driver = None
                     await self._close(driver)
                     await self._hooks.closed(self.name)
-            (bus_closed,) = await first_of(self.bus.until_not_open(), limit_s=backoff.next_s())
+            self._hurry.clear()
+            bus_closed, _ = await first_of(
+                self.bus.until_not_open(), self._hurry.wait(), limit_s=backoff.next_s()
+            )
             if bus_closed is not None:
                 backoff.reset()  # a bus that is opened again deserves a try at once
 
@@ -183,7 +196,7 @@ class Device:
         if not isinstance(driver, Actuator) or self.bus.state is not BusState.OPEN:
             return
         try:
-            await self.bus.run(driver.safe, CLOSE_TIMEOUT_S)
+            await self.bus.run(driver.safe, CLOSE_TIMEOUT_S, urgency=Urgency.SAFE)
         except Exception as error:  # noqa: BLE001 - it is lost already, and opening it again makes it safe
             log.debug("not_safe_when_lost", device=self.name, error=str(error))
 
@@ -275,9 +288,11 @@ class Device:
         # One question at a time: another trigger in between would spoil the first one's answer.
         async with self._asking:
             if driver.settle_s > 0:
-                await self.bus.run(driver.trigger, self.bus.timeout_s, queue_s=QUEUE_LIMIT_S)
+                await self.bus.run(driver.trigger, self._call_limit_s, queue_s=QUEUE_LIMIT_S)
                 await asyncio.sleep(driver.settle_s)
-            values = await self.bus.run(driver.read, self.bus.timeout_s, queue_s=QUEUE_LIMIT_S)
+            values: Values = await self.bus.run(
+                lambda: self._read_in_steps(driver), self._call_limit_s, queue_s=QUEUE_LIMIT_S
+            )
         self.bus.note_success()
         self.mark_online()
         self._log_notes()
@@ -288,6 +303,16 @@ class Device:
         for about, text in self._noted.items():
             if isinstance(text, str) and before.get(about) != text:
                 log.warning("device_note", device=self.name, about=about, text=text)
+
+    def _read_in_steps(self, driver: Sensor[Any, Any]) -> Generator[None, None, Values]:
+        """On the bus's thread. One that was set in the middle of it is read anew."""
+        values: Values = {}
+        for _ in range(READ_TRIES):
+            before = self._writes, self._made_safe
+            values = yield from driver.read_steps()
+            if before == (self._writes, self._made_safe):
+                break
+        return values
 
     def emit(self, reading: Reading) -> None:
         """Pass on the device's newest reading."""
@@ -324,11 +349,24 @@ class Device:
         if not isinstance(driver, Actuator):
             raise DriverError(f"device {self.name} has nothing to set")
 
-        def job() -> Values:
+        def job() -> Generator[None, None, Values]:
             may_begin()
-            return driver.write(values)
+            self._writes += 1
+            made_safe = self._made_safe
+            steps = driver.write_steps(values)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    result: Values = end.value
+                    return result
+                yield
+                if made_safe != self._made_safe:
+                    raise BusTimeout(
+                        f"device {self.name} was made safe while it was set: its rest was left out"
+                    )
 
-        read_back = await self.bus.run(job, self.bus.timeout_s)
+        read_back: Values = await self.bus.run(job, self._call_limit_s, urgency=Urgency.COMMAND)
         plain = {k: v.value if isinstance(v, Flagged) else v for k, v in (read_back or {}).items()}
         self._emit_written({**values, **plain})
         return plain
@@ -341,23 +379,35 @@ class Device:
 
         def job() -> list[Step] | File:
             may_begin()
+            self._writes += 1
             result = driver.do(action, args) or ()
             return result if isinstance(result, File) else list(result)
 
-        return await self.bus.run(job, self.bus.timeout_s)
+        return await self.bus.run(job, self._call_limit_s, urgency=Urgency.COMMAND)
 
     async def safe(self) -> None:
-        """Every actuator point to its safe value, now. Raises BusError, DriverError."""
+        """Every actuator point to its safe value, now. Raises BusError, DriverError.
+
+        One that is not open is opened without waiting any longer, which makes it safe; until then NoAnswer.
+        """
+        if not self.is_actuator:
+            return
         driver = self._driver
         if not isinstance(driver, Actuator):
-            return
-        await self.bus.run(driver.safe, self.bus.timeout_s)
+            self._hurry.set()
+            raise NoAnswer(f"device {self.name} is {self.state} ({self.reason}): {self.detail}")
+
+        def job() -> None:
+            self._made_safe += 1
+            driver.safe()
+
+        await self.bus.run(job, self._call_limit_s, urgency=Urgency.SAFE)
         self._emit_written(self.safe_values)
 
     async def send_bytes(self, data: bytes) -> None:
         """Pass bytes to the device's bytes side. Raises BusError, DriverError."""
         driver = self._online_driver()
-        await self.bus.run(lambda: driver.write_bytes(data), self.bus.timeout_s)
+        await self.bus.run(lambda: driver.write_bytes(data), self._call_limit_s, urgency=Urgency.COMMAND)
 
     def _emit_written(self, values: Mapping[str, Value]) -> None:
         """Callers see what a command changed at once, not at the next regular reading."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from device_agent.background import BackgroundTasks
+from device_agent.background import BackgroundTasks, Backoff
 from device_agent.devices.context import Context
 from device_agent.devices.device import Device
 from device_agent.errors import AgentError, Interlocked
@@ -23,8 +23,9 @@ from device_agent.store.journal.safe_transitions import SafeTransition
 
 log = structlog.get_logger("safety")
 
-# An actuator that does not obey is tried again this often, until it does or is lost.
+# An actuator that does not obey is tried again after this, until it does; one that is lost is opened again.
 AGAIN_S = 0.2
+AGAIN_MAX_S = 1.0
 # How long a changed configuration, or the end of a session, waits for actuators that do not obey.
 LEAVE_LIMIT_S = 5.0
 
@@ -41,6 +42,8 @@ class SafeStates(ReadingSubscriber):
         self._background = BackgroundTasks("safety")
         self._driven_by: dict[str, str] = {}
         self._being_made_safe: set[str] = set()
+        self._next_tries: dict[str, asyncio.Future[bool]] = {}
+        """What comes of making it safe, while it did not obey and the next try is to come."""
         self._locks: dict[str, asyncio.Lock] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._follow_ups: dict[str, asyncio.Task[Any]] = {}
@@ -223,7 +226,7 @@ class SafeStates(ReadingSubscriber):
                     await self.write(device, step.values, Motion(device.name))
                 except Exception as error:  # noqa: BLE001 - whatever its driver raises, it must not stay as it is
                     log.error("follow_up_failed", device=device.name, error=_sentence(error))
-                    await self.make_safe(device.name, f"plan stopped: {_sentence(error)}")
+                    self.spawn_safe(device.name, f"plan stopped: {_sentence(error)}")
                     return
                 what = ", ".join(f"{name}={value!r}" for name, value in step.values.items())
                 self._record(device.name, what[:500], "done", "goes on after a command")
@@ -233,34 +236,50 @@ class SafeStates(ReadingSubscriber):
     # -- safe ----------------------------------------
 
     async def make_safe(self, name: str, why: str) -> bool:
-        """One device to its safe state, tried until it obeys or is lost; then opening it makes it safe.
+        """One device to its safe state, tried until it obeys; one that is lost is opened for it.
 
-        Returns whether it is safe now.
+        Returns whether it is safe now; False if the device was removed. No limit of its own: who cannot wait
+        asks `all_safe`.
         """
-        device = self._devices[name]
         self._cancel_follow_up(name)
-        result, logged = "offline", ""
-        while device.online:
+        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        try:
+            outcome.set_result(await self._until_safe(name, why, outcome))
+            return outcome.result()
+        finally:
+            if not outcome.done():
+                outcome.set_result(False)
+
+    async def _until_safe(self, name: str, why: str, outcome: asyncio.Future[bool]) -> bool:
+        device = self._devices[name]
+        backoff, logged = Backoff(AGAIN_S, AGAIN_MAX_S, jitter=0.0), ""
+        while self._devices.get(name) is device:
             try:
                 await device.safe()
-                result = "done"
-                break
+                self.applied(name, device.safe_values)
+                self._driven_by.pop(name, None)
+                self._record(name, "safe", "done", why)
+                log.info("made_safe", device=name, why=why)
+                return True
             except Exception as error:  # noqa: BLE001 - whatever its driver raises, it is tried again
-                result = f"failed: {_sentence(error)}"
-                if logged != result:
-                    logged = result
-                    log.error("not_made_safe", device=name, why=why, error=_sentence(error))
-                await asyncio.sleep(AGAIN_S)
-        if result == "done":
-            self.applied(name, device.safe_values)
-        self._driven_by.pop(name, None)
-        self._record(name, "safe", result, why)
-        log.info("made_safe", device=name, why=why, result=result)
-        return result == "done"
+                if not logged:
+                    self._record(name, "safe", f"failed: {_sentence(error)}", why)
+                if logged != _sentence(error):
+                    logged = _sentence(error)
+                    log.error("not_made_safe", device=name, why=why, error=logged)
+            # Whoever else asks meanwhile waits for the next try too; one under way may be too early for them.
+            if (other := self._next_tries.get(name)) is not None:
+                return await asyncio.shield(other)
+            self._next_tries[name] = outcome
+            try:
+                await asyncio.sleep(backoff.next_s())
+            finally:
+                del self._next_tries[name]
+        return False
 
     def spawn_safe(self, name: str, why: str) -> None:
-        """Begin to make a device safe, unless that has begun. One that is lost is safe once it is opened."""
-        if name not in self._being_made_safe and self._devices[name].online:
+        """Begin to make a device safe, unless that has begun."""
+        if name not in self._being_made_safe:
             self._being_made_safe.add(name)
             self._background.spawn(f"safe {name}", self._make_safe_once(name, why))
 
@@ -275,11 +294,12 @@ class SafeStates(ReadingSubscriber):
         """Every actuator, or only these: all buses at once, so that a stuck one delays no other.
 
         Returns after `limit_s` at the latest, by device whether it is safe now; they are tried on after that.
+        One that was lost at its safe values is not waited for.
         """
         names = list(self.limits if only is None else only)
         jobs = {name: self._background.spawn(f"safe {name}", self.make_safe(name, why)) for name in names}
-        if jobs:
-            await asyncio.wait(jobs.values(), timeout=limit_s)
+        if waits := [jobs[n] for n in names if self._devices[n].online or self.away([n])]:
+            await asyncio.wait(waits, timeout=limit_s)
         return {name: job.done() and not job.cancelled() and bool(job.result()) for name, job in jobs.items()}
 
     async def end_of_session(self, holder: str, *, honour_hold: bool = True) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from device_agent.background import BackgroundTasks
 from device_agent.commands.authorization import may
 from device_agent.network import Runtime, StartTask, TaskLink
+from device_agent.safety.safe_states import LEAVE_LIMIT_S
 from device_agent.tasks.pipe_session import PipeSession, SavedSession
 from device_agent.tasks.request_task import RequestTask
 from device_agent.tasks.result_delivery import ResultDelivery, TaskResult
@@ -168,7 +169,7 @@ class TaskManager(Runtime):
             lost = [n for n in safe_states.driven_by(actor.holder) if not may(access, "drive", actor, n)]
             for name in lost:
                 executor.leases.release(actor.holder, name)
-            await asyncio.gather(*(safe_states.make_safe(n, "the right to drive has ended") for n in lost))
+            await safe_states.all_safe("the right to drive has ended", LEAVE_LIMIT_S, lost)
             session.judge_again(access)
 
     # -- what the safety side asks ----------------------------------------

@@ -2,8 +2,8 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Generator, Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,7 @@ from device_agent.driver import (
     Sensor,
     SerialBus,
     Value,
+    Values,
 )
 from device_agent.errors import BusTimeout
 from device_agent.records import is_number
@@ -34,8 +35,13 @@ from device_agent_drivers.modbus_points import (
 
 CHECKSUM = Flagged(None, Flag.CHECKSUM)
 READ_TRIES = 2
+# Questions of one reading that may fail: after that the line is left to others.
+FAILURES_MAX = 4
+# What the longest answer takes at 1200 baud, with the wait for a late one before it.
+ON_THE_LINE_S = 3.0
 UNHEARD_ANSWER_S = 0.05
 
+T = TypeVar("T")
 PointName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)]
 
 
@@ -147,6 +153,12 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
     def safe_of(cls, config: ModbusRtuConfig) -> dict[str, Value]:
         return config.safe_values()
 
+    @classmethod
+    def step_limit_s(cls, config: ModbusRtuConfig) -> float:
+        # `safe` is one call for all points.
+        safe_s = len(config.safe_values()) * (UNHEARD_ANSWER_S + config.timeout_s)
+        return ON_THE_LINE_S + config.timeout_s + safe_s
+
     @staticmethod
     def simulator(config: ModbusRtuConfig) -> Any:
         from device_agent_drivers.simulated.modbus_rtu import SimulatedModbus
@@ -157,44 +169,50 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
         safe = type(self).safe_of(self.config)
         if safe:
             try:
-                self._send(safe)
+                _at_once(self._send(safe))
             except BusTimeout as error:
                 raise NoAnswer(str(error)) from error
 
     # -- reading ------------------------------------------------------------------------------------------
 
-    def read(self) -> dict[str, Value | Flagged]:
-        """Points of a block that was refused or damaged are null; after silence nothing more is requested.
+    def read(self) -> Values:
+        return _at_once(self.read_steps())
+
+    def read_steps(self) -> Generator[None, None, Values]:
+        """Points of a block that was refused or damaged are null; after silence, or after `FAILURES_MAX`,
+        nothing more is requested.
 
         A block that the unit refuses for its length, or for a register that is not there, is read in halves
         from then on.
         """
         found: dict[str, Value | Flagged] = {}
-        failed: NoAnswer | BadReading | ModbusException | None = None
+        failed: list[NoAnswer | BadReading] = []
+        refused: ModbusException | None = None
         got_one = False
         blocks, self._refusals = deque(self._blocks), {}
         while blocks:
             block = blocks.popleft()
             try:
-                found |= self._block(block)
+                found |= yield from self._block(block, failed)
                 got_one = True
             except ModbusException as refusal:
                 if refusal.code in (BAD_ADDRESS, BAD_VALUE) and len(halves := block.halves()) > 1:
                     at = self._blocks.index(block)
                     self._blocks[at : at + 1] = halves
                     blocks.extendleft(reversed(halves))
-                    continue
-                failed = refusal
-                self._refusals[", ".join(block.points)] = str(refusal)
-                found |= dict.fromkeys(block.points, REFUSED)
-            except BadReading as error:
-                failed = error
+                else:
+                    refused = refusal
+                    self._refusals[", ".join(block.points)] = str(refusal)
+                    found |= dict.fromkeys(block.points, REFUSED)
+            except BadReading:
                 found |= dict.fromkeys(block.points, CHECKSUM)
-            except NoAnswer as error:
-                failed = error
+            except NoAnswer:
                 break
-        if failed is not None and not got_one:
-            raise failed
+            if len(failed) >= FAILURES_MAX:
+                break
+            yield
+        if not got_one and (failure := failed[-1] if failed else refused) is not None:
+            raise failure
         return self._values(found)
 
     def notes(self) -> dict[str, int | str]:
@@ -213,13 +231,18 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
             values[name] = value
         return values
 
-    def _block(self, block: Block) -> dict[str, Value | Flagged]:
+    def _block(
+        self, block: Block, failed: list[NoAnswer | BadReading]
+    ) -> Generator[None, None, dict[str, Value | Flagged]]:
+        """What it holds; failures are added to `failed`. Raises ModbusException, or the last failure."""
         for tries_left in range(READ_TRIES - 1, -1, -1):
             try:
                 data = self._master.read(block.function, block.address, block.count)
-            except (NoAnswer, BadReading):
-                if not tries_left:
+            except (NoAnswer, BadReading) as error:
+                failed.append(error)
+                if not tries_left or len(failed) >= FAILURES_MAX:
                     raise
+                yield
                 continue
             orders = self.config.word_order, self.config.byte_order
             return {
@@ -230,38 +253,43 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
 
     # -- writing ------------------------------------------------------------------------------------------
 
-    def write(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        self._send(values)
+    def write(self, values: Mapping[str, Value]) -> Values:
+        return _at_once(self.write_steps(values))
+
+    def write_steps(self, values: Mapping[str, Value]) -> Generator[None, None, Values]:
+        yield from self._send(values)
         found: dict[str, Value | Flagged] = {}
         states = {self.config.points[name].state or name for name in values}
         for block in self._blocks_of(states):
             try:
-                found |= self._block(block)
+                found |= yield from self._block(block, [])
             except ModbusException:
-                found |= self._as_read(states & block.points.keys())
+                found |= yield from self._as_read(states & block.points.keys())
             except (NoAnswer, BadReading):
                 continue  # the write itself was acknowledged
+            yield
         read_back = self._values(found)
         return {name: value for name in values if not isinstance(value := read_back[name], Flagged)}
 
-    def _as_read(self, names: set[str]) -> dict[str, Value | Flagged]:
+    def _as_read(self, names: set[str]) -> Generator[None, None, dict[str, Value | Flagged]]:
         """These, in the blocks they are read in: some units give their coils only all at once."""
         found: dict[str, Value | Flagged] = {}
         for block in self._blocks:
             if names & block.points.keys():
                 with contextlib.suppress(NoAnswer, BadReading, ModbusException):
-                    found |= self._block(block)
+                    found |= yield from self._block(block, [])
+                yield
         return found
 
     def safe(self) -> None:
         # Who repeats these frames without listening, as the guard does, must leave room for each answer.
         self._master.gap_s = max(self.config.gap_s, UNHEARD_ANSWER_S)
         try:
-            self._send(type(self).safe_of(self.config))
+            _at_once(self._send(type(self).safe_of(self.config)))
         finally:
             self._master.gap_s = self.config.gap_s
 
-    def _send(self, values: Mapping[str, Value]) -> None:
+    def _send(self, values: Mapping[str, Value]) -> Generator[None, None, None]:
         """Raises BusTimeout if the unit did not answer, ModbusException if it refused."""
         points, orders = self.config.points, (self.config.word_order, self.config.byte_order)
         data = {
@@ -272,6 +300,7 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
             if self.config.write_multiple:
                 for block in blocks_of(points, values):
                     self._send_block(block, values, data)
+                    yield
                 return
             for name, value in values.items():
                 point = points[name]
@@ -281,6 +310,7 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
                     self._master.write_register(point.address, int.from_bytes(data[name], "big"))
                 else:
                     self._master.write_registers(point.address, data[name])
+                yield
         except (NoAnswer, BadReading) as error:
             raise BusTimeout(f"the write may have happened, and it is not repeated: {error}") from error
 
@@ -289,3 +319,13 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
             self._master.write_coils(block.address, [bool(values[name]) for name in block.points])
         else:
             self._master.write_registers(block.address, b"".join(data[name] for name in block.points))
+
+
+def _at_once(steps: Generator[None, None, T]) -> T:
+    """All steps, for who shares the line with nobody meanwhile."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result

@@ -1,11 +1,16 @@
 """A bus's states, users and failures, as its supervisor and its devices see them."""
 
 import asyncio
+import threading
+import time
+from collections.abc import Generator
+from functools import partial
 
 import pytest
 
-from device_agent.bus.core import FAILURES_MAX, Bus, BusState, Handle
+from device_agent.bus.core import FAILURES_MAX, Bus, BusState, Handle, Urgency
 from device_agent.errors import BusBusy, BusError, BusFaulted, BusGone, BusTimeout, DriverError, NoAnswer
+from support.waiting import until_async
 
 LIMIT_S = 10.0
 
@@ -124,4 +129,76 @@ async def test_retries_are_counted_apart_from_those_that_helped() -> None:
     for helped in (False, False, True):
         bus.note_retry(helped=helped)
     assert (bus.retries, bus.retries_helped) == (2, 1)
+    await ended(bus)
+
+
+async def test_what_is_more_urgent_goes_between_two_steps() -> None:
+    """A reading of many steps, a neighbour's reading, a command and a safe state that come meanwhile."""
+    bus = await opened()
+    order: list[str] = []
+    first = threading.Event()
+
+    def reading() -> Generator[None, None, str]:
+        for step in range(3):
+            order.append(f"step {step}")
+            if step == 0:
+                assert first.wait(LIMIT_S)
+            yield
+        return "read"
+
+    jobs = [asyncio.ensure_future(bus.run(reading, LIMIT_S))]
+    await until_async(lambda: order == ["step 0"])
+    for what, urgency in (
+        ("other reading", Urgency.ROUTINE),
+        ("command", Urgency.COMMAND),
+        ("safe", Urgency.SAFE),
+    ):
+        jobs.append(asyncio.ensure_future(bus.run(partial(order.append, what), LIMIT_S, urgency=urgency)))
+    await until_async(lambda: bus.waiting == 4)
+    first.set()
+    assert await asyncio.gather(*jobs) == ["read", None, None, None]
+    assert order == ["step 0", "safe", "command", "step 1", "step 2", "other reading"]
+    await ended(bus)
+
+
+async def test_the_limit_is_for_each_step_and_one_that_hangs_is_noticed() -> None:
+    bus = await opened()
+    gate = threading.Event()
+
+    def steps(hang: bool) -> Generator[None, None, str]:
+        for _ in range(5):
+            time.sleep(0.1)
+            yield
+        if hang:
+            gate.wait(LIMIT_S)
+        return "read"
+
+    assert await bus.run(partial(steps, False), 0.4) == "read"
+    with pytest.raises(BusTimeout, match=r"its limit of 0\.4 s"):
+        await bus.run(partial(steps, True), 0.4)
+    assert bus.stuck
+    gate.set()
+    await bus.until_stuck(False)
+    await ended(bus)
+
+
+async def test_steps_whose_caller_has_left_end_at_the_next_one() -> None:
+    bus = await opened()
+    done: list[int] = []
+    going_on = threading.Event()
+
+    def steps() -> Generator[None, None, None]:
+        for step in range(2):
+            done.append(step)
+            assert going_on.wait(LIMIT_S)
+            yield
+
+    job = asyncio.ensure_future(bus.run(steps, LIMIT_S))
+    await until_async(lambda: done == [0])
+    job.cancel()
+    await asyncio.wait([job])
+    going_on.set()
+    assert await bus.run(lambda: "next", LIMIT_S) == "next"
+    assert done == [0]
+    assert not bus.stuck
     await ended(bus)

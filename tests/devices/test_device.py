@@ -1,7 +1,8 @@
 """A device's states and what it reports of them, its period, and the hooks around an actuator."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
@@ -9,10 +10,11 @@ import pytest
 
 from device_agent.bus.core import Bus, NoBus
 from device_agent.clock import SystemClock
+from device_agent.devices import device as device_module
 from device_agent.devices.actuator_hooks import ActuatorHooks
 from device_agent.devices.device import READ_TRIES, SHORTEST_PERIOD_S, Device
-from device_agent.driver import Actuator, ActuatorConfig, Driver, DriverConfig, Point, Sensor, Value
-from device_agent.errors import BusGone, DriverError, NoAnswer
+from device_agent.driver import Actuator, ActuatorConfig, Driver, DriverConfig, Point, Sensor, Value, Values
+from device_agent.errors import BusGone, BusTimeout, DriverError, NoAnswer
 from device_agent.records import DeviceState, Reading, ReadingSubscriber, Status
 from support.waiting import until_async
 
@@ -160,3 +162,59 @@ async def test_a_write_is_reported_at_once_and_refused_on_the_bus_thread() -> No
         with pytest.raises(DriverError, match="nothing may move"):
             await device.write({"open": False}, may_begin=refuse)
         assert reports.readings[-1].values == {"open": True}
+
+
+class Shutter(Valve):
+    """Set in two transactions; `held` keeps the first one from ending."""
+
+    held: ClassVar[threading.Event] = threading.Event()
+    jammed: ClassVar[bool] = False
+
+    def open(self) -> None:
+        if self.jammed:
+            raise NoAnswer("jammed")
+        super().open()
+
+    def write_steps(self, values: Mapping[str, Value]) -> Generator[None, None, Values]:
+        self.write({"first half of": True})
+        assert self.held.wait(10.0)
+        yield
+        return self.write(values)
+
+
+async def test_a_write_that_is_interrupted_by_a_safe_state_goes_no_further() -> None:
+    Shutter.held = threading.Event()
+    async with running(Shutter, ActuatorConfig(safe=False)) as (device, _):
+        driver = device._online_driver()
+        writing = asyncio.ensure_future(device.write({"open": True}, may_begin=lambda: None))
+        await until_async(lambda: driver.set_to)
+        making_safe = asyncio.ensure_future(device.safe())
+        await until_async(lambda: device.bus.waiting == 2)
+        Shutter.held.set()
+        await making_safe
+        with pytest.raises(BusTimeout, match="made safe while it was set"):
+            await writing
+        assert driver.set_to == [{"first half of": True}, {"open": False}]
+
+
+async def test_one_that_is_lost_is_opened_at_once_for_who_makes_it_safe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Shutter, "jammed", False)
+    monkeypatch.setattr(device_module, "REOPEN_FIRST_S", 3600.0)
+    monkeypatch.setattr(device_module, "REOPEN_MAX_S", 3600.0)
+    bus, reports = Bus("bus", NoBus()), Reports()
+    await bus.open()
+    Shutter.jammed = True
+    device = Device("it", Shutter, ActuatorConfig(safe=False), bus, SystemClock(), reports)
+    task = asyncio.create_task(device.run())
+    await until_async(lambda: reports.states)
+    with pytest.raises(NoAnswer, match="jammed"):
+        await device.safe()
+    Shutter.jammed = False
+    await until_async(lambda: device.online)
+    await device.safe()
+    task.cancel()
+    await asyncio.wait([task])
+    await bus.close()
+    bus.stop()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.bus.core import Bus
+from device_agent.bus.core import Bus, Urgency
 from device_agent.driver import Action, DriverError, Flag, Flagged
 from device_agent.messages.commands import Do
 from device_agent.safety import safe_states
@@ -43,7 +43,7 @@ drive = "anyone"
 def occupied(bus: Bus) -> Iterator[None]:
     """The bus is busy meanwhile; what is asked of it stands in a queue."""
     gate = threading.Event()
-    job = asyncio.ensure_future(bus.run(lambda: gate.wait(5.0), 5.0))
+    job = asyncio.ensure_future(bus.run(lambda: gate.wait(5.0), 5.0, urgency=Urgency.SAFE))
     try:
         yield
     finally:
