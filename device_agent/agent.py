@@ -254,15 +254,15 @@ class Agent:
     async def _say_ready(self) -> None:
         membership = self._network.membership
         await first_of(self._hardware.until_tried(), membership.until_joined(), limit_s=READY_LIMIT_S)
-        joined = membership.joined
-        self._notifier.tell("READY=1\nSTATUS=" + ("joined" if joined else "sampling"))
-        log.info("ready", version=__version__, joined=joined, devices=len(self._control.devices))
+        self._notifier.tell("READY=1")
+        log.info("ready", version=__version__, joined=membership.joined, devices=len(self._control.devices))
 
     async def _watch(self) -> None:
         """Link loss while actuators run, and buses that hang for good. Waits for nobody."""
         safe_states = self._control.safe_states
         while True:
             await asyncio.sleep(WATCH_S)
+            self._notifier.status(self._summary())
             silent_s = self._network.connectivity.silent_s()
             for name, grace_s in self._tasks.graces().items():
                 if silent_s > grace_s:
@@ -273,6 +273,14 @@ class Agent:
                 if supervisor.stuck_too_long():
                     log.critical("bus_stuck", bus=name, why="only a new process can use it again")
                     self.stop(EXIT_RESTART)
+
+    def _summary(self) -> str:
+        """What `systemctl status` shows."""
+        membership, devices = self._network.membership, self._control.devices.values()
+        link = "" if not membership.joined or self._network.connectivity.up else ", link down"
+        online = sum(device.online for device in devices)
+        stop = "; emergency stop" if self._control.emergency_stop.status()["latched"] else ""
+        return f"{membership.state}{link}; {online} of {len(devices)} devices online{stop}"
 
     async def _feed(self, watchdog_s: float) -> None:
         """The watchdog's proof of progress."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class _BusTable(BaseModel):
@@ -76,9 +76,18 @@ class SerialBusConfig(_RecoverableConfig):
     flow_control: Literal["none", "rts-cts", "xon-xoff", "dsr-dtr"] = "none"
 
 
+def _host(value: str) -> str:
+    _, colon, port = value.partition(":")
+    if set("/@[") & set(value) or (colon and port.isdigit()):
+        raise ValueError(
+            'must be a name or an address alone: write host = "broker", and port, username, tls beside it'
+        )
+    return value
+
+
 class MqttBusConfig(_BusConfig):
     kind: Literal["mqtt"]
-    host: str = Field(min_length=1)
+    host: Annotated[str, Field(min_length=1, pattern=r"^\S+$"), AfterValidator(_host)]
     port: int = Field(1883, ge=1, le=65_535)
     username: str | None = None
     password_file: str | None = Field(None, description="A file that only its owner may read.")

@@ -96,7 +96,7 @@ def _read(path: Path) -> dict[str, Any]:
     if len(data) > FILE_MAX_BYTES:
         raise ConfigError(f"the configuration {path} is larger than {FILE_MAX_BYTES} bytes: shorten it")
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # Windows editors put a BOM first
         document = tomllib.loads(text)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -131,8 +131,8 @@ def _too_deep(document: dict[str, Any]) -> Iterator[str]:
         yield place
 
 
-def _no_numbers(document: dict[str, Any]) -> Iterator[str]:
-    """TOML allows nan, inf and numbers of any length; a device does not."""
+def _unusable_values(document: dict[str, Any]) -> Iterator[str]:
+    """TOML allows nan, inf and numbers of any length; a device does not. Nobody fills in variables."""
     waiting = _children("", document)
     while waiting:
         place, value = waiting.pop()
@@ -141,6 +141,21 @@ def _no_numbers(document: dict[str, Any]) -> Iterator[str]:
             yield f"{place} = {value} must be a finite number"
         elif isinstance(value, int) and not -(2**63) <= value < 2**63:
             yield f"{place} does not fit 64 bits: write a smaller number"
+        elif isinstance(value, str) and re.fullmatch(r"\S*\$\{[A-Za-z_]\w*\}\S*", value):
+            yield f"{place} = {show(value)} stays as it is: variables are not filled in, write the value"
+
+
+def _taken_for_boolean(place: str, written: Any, taken: Any) -> Iterator[str]:
+    """Drivers' models take "no" and 0 for false: what decides on a level is to be written as what it is."""
+    if isinstance(taken, bool) and not isinstance(written, bool):
+        yield f"{place} = {show(written)} must be true or false, without quotes"
+    elif isinstance(written, dict) and isinstance(taken, (BaseModel, Mapping)):
+        fields = dict(taken)
+        for key, value in written.items():
+            yield from _taken_for_boolean(f"{place}.{key}", value, fields.get(key))
+    elif isinstance(written, list) and isinstance(taken, (list, tuple)):
+        for index, pair in enumerate(zip(written, taken, strict=False)):
+            yield from _taken_for_boolean(f"{place}.{index}", *pair)
 
 
 def _one_line(problem: str) -> str:
@@ -159,7 +174,7 @@ class _Reader:
 
     def config(self, document: dict[str, Any]) -> Config | None:
         """The whole, or None where `problems` is not empty."""
-        self.problems += _no_numbers(document)
+        self.problems += _unusable_values(document)
         for key in document.keys() - _SINGLE.keys() - _MANY.keys():
             self.problems.append(unknown_key("", key, (*_SINGLE, *_MANY)))
         notes = self._rename_skills(document)
@@ -203,7 +218,9 @@ class _Reader:
             self.problems.append(f"{place} = {show(table)} must be a table: write [{place}]")
             return None
         try:
-            return model.model_validate(table, context=self._context)
+            taken = model.model_validate(table, context=self._context)
+            self.problems += _taken_for_boolean(place, table, taken)
+            return taken
         except ValidationError as error:
             self.problems += sentences(error, place, table, model)
             return None

@@ -12,9 +12,16 @@ class Notifier:
         address = environ.get("NOTIFY_SOCKET", "")
         # "@" stands for the abstract namespace's leading zero byte.
         self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._status = ""
         watchdog_us = environ.get("WATCHDOG_USEC", "")
         for_us = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog_s = int(watchdog_us) / 1_000_000 if watchdog_us.isdigit() and for_us else None
+
+    def status(self, text: str) -> None:
+        """Show this in `systemctl status`; sent when it changes."""
+        if text != self._status:
+            self._status = text
+            self.tell(f"STATUS={text}")
 
     def tell(self, message: str) -> None:
         """Send `READY=1`, `WATCHDOG=1`, `STATUS=…`. A service manager that is gone is not our trouble."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from device_agent.config.access import AccessConfig
 from device_agent.config.explain import VALUE_SHOWN_MAX, did_you_mean, show, unknown_key
 from device_agent.config.types import format_size, parse_size
+from support.config_texts import I2C, PINS, relay
 
 
 @pytest.mark.parametrize(
@@ -105,3 +106,38 @@ def test_the_rank_is_the_place_in_the_list() -> None:
     assert ACCESS.rank("pump", {"user:ann", "org:farm"}) == 0
     assert ACCESS.rank("pump", {"org:farm"}) == 1
     assert ACCESS.rank("pump", {"user:eve"}) == 2, "whoever is not listed comes last"
+
+
+MQTT = '[buses.m]\nkind = "mqtt"\nhost = "{}"\n'
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["mqtt://broker", "mqtt://broker:1883", "broker:1883", "user@broker", "broker/path", "192.0.2.7:1"],
+)
+def test_an_address_of_a_broker_is_no_url(problems, host):
+    (problem,) = problems(MQTT.format(host))
+    assert problem.startswith(f'buses.m.host = "{host}" must be a name or an address alone')
+
+
+@pytest.mark.parametrize("host", ["broker", "broker.local", "192.0.2.7", "2001:db8::7"])
+def test_a_broker_has_a_name_or_an_address(problems, host):
+    assert problems(MQTT.format(host)) == ()
+
+
+@pytest.mark.parametrize("value", ["${BROKER}", "a.${DOMAIN}.local"])
+def test_a_variable_is_not_filled_in_and_said_so(problems, value):
+    (problem,) = problems(MQTT.format(value))
+    assert problem == f'buses.m.host = "{value}" stays as it is: variables are not filled in, write the value'
+
+
+@pytest.mark.parametrize("written", ['"no"', '"off"', '"false"', '"true"', "0", "1"])
+def test_only_a_boolean_decides_on_a_level(problems, written):
+    (problem,) = problems(PINS + relay("r", hold=written))
+    assert problem == f"devices.r.hold = {written} must be true or false, without quotes"
+    (problem,) = problems(I2C + f'power = {{ bus = "p", line = 4, active_low = {written} }}\n' + PINS)
+    assert problem == f"buses.i.power.active_low = {written} must be true or false, without quotes"
+
+
+def test_a_file_from_windows_may_begin_with_a_bom(load_text):
+    assert load_text('\ufeff[agent]\r\nname = "a"\r\n').agent.name == "a"
