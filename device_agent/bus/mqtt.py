@@ -28,3 +28,16 @@ class MqttBus(Handle):
     @abstractmethod
     def subscribe(self, topics: tuple[str, ...], *, qos: int = 1) -> Source:
         """Messages of these topic filters, as chunks of MqttMessage."""
+
+
+def matches(wanted: str, topic: str) -> bool:
+    """Whether a topic filter matches (MQTT 3.1.1, 4.7): + one level, # the rest, neither on a leading $."""
+    if topic.startswith("$") and wanted[:1] in ("+", "#"):
+        return False
+    levels, parts = wanted.split("/"), topic.split("/")
+    for index, level in enumerate(levels):
+        if level == "#":
+            return True
+        if index >= len(parts) or level not in ("+", parts[index]):
+            return False
+    return len(levels) == len(parts)

@@ -18,7 +18,7 @@ from typing import Any
 
 from device_agent.bus.config import MqttBusConfig
 from device_agent.bus.inbox import Inbox
-from device_agent.bus.mqtt import MqttBus, MqttMessage
+from device_agent.bus.mqtt import MqttBus, MqttMessage, matches
 from device_agent.bus.recipe import Recipe, Steps
 from device_agent.errors import BusDenied, BusError, BusGone, BusTimeout
 
@@ -255,10 +255,8 @@ class _Connection:
             self._changed.notify_all()
 
     def _on_message(self, client: Any, data: Any, message: Any) -> None:
-        from paho.mqtt.client import topic_matches_sub
-
         for subscription in self._subscriptions:
-            if any(topic_matches_sub(topic, message.topic) for topic in subscription.topics):
+            if any(matches(topic, message.topic) for topic in subscription.topics):
                 subscription.put(MqttMessage(message.topic, bytes(message.payload), message.retain))
 
     # -- called on the bus's thread ----------------------------------------

@@ -62,6 +62,11 @@ class PointOptions(BaseModel):
         None, min_length=1, max_length=64, description="Text for false; 0 on the way out."
     )
     path: str | None = Field(None, max_length=200, description='In JSON: "climate.temperature", "values.0".')
+    where: dict[str, Value] = Field(
+        {},
+        max_length=8,
+        description="In JSON: only of documents that hold this, such as `{ channel = 1 }`; keys are paths.",
+    )
     description: str = Field("", max_length=200)
 
     @model_validator(mode="after")
@@ -311,32 +316,48 @@ def _as_json(found: re.Match[str]) -> str:
     return "NaN" if found["nan"] else "-Infinity" if found["sign"] == "-" else "Infinity"
 
 
-def json_splitter(paths: Mapping[str, str]) -> Callable[[str], dict[str, Any] | None]:
-    """None for what is no JSON object, or holds none of the paths."""
+def json_splitter(points: Mapping[str, PointOptions]) -> Callable[[str], dict[str, Any] | None]:
+    """None for what is no JSON, or holds none of these points: at its `path`, else under its own name."""
 
     def split(line: str) -> dict[str, Any] | None:
         try:
             document = _document(line)
         except (ValueError, RecursionError):
             return None
-        found = {name: member(document, path) for name, path in paths.items()}
-        return {name: raw for name, raw in found.items() if raw is not MISSING} or None
+        return members(document, points) or None
 
     return split
+
+
+def members(document: Any, points: Mapping[str, PointOptions]) -> dict[str, Any]:
+    """What a document holds of these points."""
+    found = {
+        name: member(document, options.path or name)
+        for name, options in points.items()
+        if all(_is(member(document, path), wanted) for path, wanted in options.where.items())
+    }
+    return {name: raw for name, raw in found.items() if raw is not MISSING}
+
+
+def _is(found: Any, wanted: Value) -> bool:
+    if isinstance(found, bool) or isinstance(wanted, bool):
+        return found is wanted
+    return found == wanted or str(found) == str(wanted)  # many senders quote their numbers
 
 
 def member(document: Any, path: str) -> Any:
     """What stands at "climate.values.0" in a JSON document, else MISSING."""
     if isinstance(document, dict) and path in document:
         return document[path]
-    for step in path.split("."):
-        if isinstance(document, dict) and step in document:
-            document = document[step]
-        elif isinstance(document, list) and step.isdecimal() and int(step) < len(document):
-            document = document[int(step)]
-        else:
-            return MISSING
-    return document
+    steps = path.split(".")
+    # The shortest key first; a key may itself have dots in it.
+    for size in range(1, len(steps)):
+        inner = member(document, ".".join(steps[:size]))
+        if inner is not MISSING and (found := member(inner, ".".join(steps[size:]))) is not MISSING:
+            return found
+    if isinstance(document, list) and path.isdecimal() and int(path) < len(document):
+        return document[int(path)]
+    return MISSING
 
 
 # --- out: commands ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import msgpack
 from pydantic import Field
 
 from device_agent.driver import DriverError, Flagged, SerialBus, Value
-from device_agent_drivers.configured import ConfiguredListener, ConfiguredPoints
+from device_agent_drivers.configured import ConfiguredListener, ConfiguredPoints, members
 from device_agent_drivers.frames import FRAMINGS, Framing
 
 
@@ -79,7 +79,7 @@ class FramedMsgpack(ConfiguredListener[FramedMsgpackConfig, SerialBus]):
         except ValueError:
             self.frames_bad += 1
             return None
-        return self._said(document)
+        return self._said(members(document, self.config.points))
 
     # -- out ----------------------------------------------------------------------------------------------
 

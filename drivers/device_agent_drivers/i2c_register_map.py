@@ -11,7 +11,7 @@ from device_agent_drivers.configured import PointOptions
 WidthBits = Literal[8, 16, 24, 32]
 ByteOrder = Literal["big", "little"]
 # What a line of text has and a register has not
-TEXT_OPTIONS = frozenset(("decimal", "true", "false", "path"))
+TEXT_OPTIONS = frozenset(("decimal", "true", "false", "path", "where"))
 
 
 class RegisterPoint(PointOptions):

@@ -3,12 +3,14 @@
 Each point has a topic; its value is the payload, or what stands at `path` in a JSON payload.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from device_agent.bus.core import Source
+from device_agent.bus.mqtt import matches
 from device_agent.driver import DriverError, Flag, Flagged, MqttBus, MqttMessage, Value
 from device_agent_drivers.configured import (
     ConfiguredListener,
@@ -23,22 +25,57 @@ from device_agent_drivers.configured import (
 class MqttPointOptions(PointOptions):
     """A point on the broker."""
 
-    topic: str | None = Field(None, min_length=1, max_length=500, description="Where its value is published.")
+    topic: str | None = Field(
+        None, min_length=1, max_length=500, description="Where its value is published; may have + and #."
+    )
+    pattern: str | None = Field(
+        None,
+        max_length=1000,
+        description="For a payload that is no JSON: a regular expression whose group `value` is the value.",
+    )
     write_topic: str | None = Field(None, min_length=1, max_length=500, description="Where it is set.")
     template: str = Field("{value}", max_length=1000, description="The payload that sets it; {value} in it.")
     retain: bool = Field(False, description="Ask the broker to keep what is sent, for the device's restart.")
 
-    @field_validator("topic", "write_topic")
+    @field_validator("write_topic")
     @classmethod
     def _one_topic(cls, topic: str | None) -> str | None:
         if topic is not None and any(sign in topic for sign in "+#\0"):
             raise ValueError(f"{topic!r} must be one topic, without + and #")
         return topic
 
+    @field_validator("topic")
+    @classmethod
+    def _topic_filter(cls, topic: str | None) -> str | None:
+        levels = (topic or "").split("/")
+        if (
+            "\0" in (topic or "")
+            or "#" in levels[:-1]
+            or any(len(level) > 1 and set(level) & set("+#") for level in levels)
+        ):
+            raise ValueError(
+                f"{topic!r} is no topic filter: + stands for a whole level, # for all at the end"
+            )
+        return topic
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_a_value(cls, pattern: str | None) -> str | None:
+        try:
+            if pattern is not None and "value" not in re.compile(pattern).groupindex:
+                raise ValueError("`pattern` has no group for the value, such as T=(?P<value>[-0-9.]+)")
+        except re.error as error:
+            raise ValueError(f"`pattern` is no regular expression: {error}") from error
+        return pattern
+
     @model_validator(mode="after")
     def _has_topics(self) -> "MqttPointOptions":
         if self.write and self.write_topic is None:
             raise ValueError("a point that can be written needs a `write_topic`")
+        if self.pattern is not None and (self.path is not None or self.where):
+            raise ValueError("`pattern` is for payloads that are no JSON, `path` and `where` for JSON")
+        if self.where and self.path is None:
+            raise ValueError("`where` is for JSON: give the `path` of the value too")
         if self.topic is None and not self.write:
             raise ValueError(
                 "a point needs a `topic` to be read from, or `write = true` with a `write_topic`"
@@ -72,7 +109,7 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
             if options.topic is not None:
                 self._by_topic.setdefault(options.topic, []).append(name)
         self._split = {
-            topic: json_splitter({name: path for name in names if (path := points[name].path)})
+            topic: json_splitter({name: points[name] for name in names if points[name].path})
             for topic, names in self._by_topic.items()
         }
         self.messages_garbage = 0
@@ -99,10 +136,12 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
     # -- messages in --------------------------------------------------------------------------------------
 
     def feed(self, chunk: MqttMessage) -> list[dict[str, Value | Flagged]]:
-        names = self._by_topic.get(chunk.topic, ())
-        if not names or (chunk.retained and self.config.retained == "ignore"):
+        filters = [wanted for wanted in self._by_topic if matches(wanted, chunk.topic)]
+        if not filters or (chunk.retained and self.config.retained == "ignore"):
             return []
-        raw = self._raw(chunk, names)
+        raw: dict[str, Any] = {}
+        for wanted in filters:
+            raw |= self._raw(chunk, wanted)
         if not raw:
             self.messages_garbage += 1
             return []
@@ -112,15 +151,22 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
             self._last.update(values)
         return [values]
 
-    def _raw(self, message: MqttMessage, names: list[str] | tuple[str, ...]) -> dict[str, Any]:
-        """The values of the points with this topic; empty for a payload that cannot be parsed."""
+    def _raw(self, message: MqttMessage, wanted: str) -> dict[str, Any]:
+        """The values of the points with this topic; empty for a payload that holds none."""
         try:
             text = message.payload.decode("utf-8")
         except UnicodeDecodeError:
             return {}
-        found = self._split[message.topic](text) or {}
-        whole = (name for name in names if self.config.points[name].path is None)
-        return {**found, **dict.fromkeys(whole, text)}
+        found = self._split[wanted](text) or {}
+        for name in self._by_topic[wanted]:
+            options = self.config.points[name]
+            if options.pattern is not None:
+                match = re.search(options.pattern, text)
+                if match is not None and match["value"] is not None:
+                    found[name] = match["value"]
+            elif options.path is None:
+                found[name] = text
+        return found
 
     # -- commands out -------------------------------------------------------------------------------------
 

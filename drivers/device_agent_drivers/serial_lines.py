@@ -51,6 +51,8 @@ class SerialLinesConfig(ConfiguredPoints):
             _known(self.columns, self.points, "`columns`")
             if not any(self.columns):
                 raise ValueError("format csv needs `columns`, the names of the points in order")
+        if self.format != "json" and (named := [n for n, o in self.points.items() if o.where]):
+            raise ValueError(f"`where` of point {named[0]} is for format json, not {self.format}")
         writable = {name for name, options in self.points.items() if options.write}
         sent: set[str] = set()
         for template in self.templates():
@@ -187,4 +189,4 @@ def _splitter(config: SerialLinesConfig) -> Callable[[str], Raw | None]:
         )
     if config.format == "csv":
         return csv_splitter(config.columns, config.separator)
-    return json_splitter({name: options.path or name for name, options in config.points.items()})
+    return json_splitter(config.points)

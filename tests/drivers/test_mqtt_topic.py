@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from device_agent.driver import DriverError, Flag, Flagged, MqttMessage
+from device_agent.testing import check_driver
 from device_agent_drivers.mqtt_topic import MqttTopic, MqttTopicConfig
 
 PLUG = {
@@ -97,8 +98,13 @@ def test_what_it_owns_and_where_it_is_safe():
 @pytest.mark.parametrize(
     ("point", "message"),
     [
-        ({"topic": "a/+/b"}, "without"),
-        ({"topic": "a/#"}, "without"),
+        ({"topic": "a/#/b"}, "no topic filter"),
+        ({"topic": "a/b+"}, "no topic filter"),
+        ({"topic": "a", "write": True, "safe": 1, "write_topic": "b/+"}, "without"),
+        ({"topic": "a", "pattern": "T=[0-9]+"}, "no group for the value"),
+        ({"topic": "a", "pattern": "("}, "no regular expression"),
+        ({"topic": "a", "pattern": "(?P<value>.)", "path": "b"}, "no JSON"),
+        ({"topic": "a", "where": {"id": 1}}, "`path`"),
         ({}, "needs a `topic`"),
         ({"topic": "a", "write": True, "safe": 1}, "needs a `write_topic`"),
         ({"topic": "a", "write": True, "write_topic": "b"}, "needs a `safe` value"),
@@ -109,3 +115,56 @@ def test_what_it_owns_and_where_it_is_safe():
 def test_mistakes_in_the_configuration_are_named(point, message):
     with pytest.raises(ValidationError, match=message):
         MqttTopicConfig.model_validate({"points": {"it": point}})
+
+
+def fed(points: dict, *messages: tuple[str, bytes]) -> list[dict]:
+    driver = MqttTopic(MqttTopicConfig.model_validate({"points": points}), None)  # type: ignore[arg-type]
+    return [dict(v) for topic, payload in messages for v in driver.feed(MqttMessage(topic, payload))]
+
+
+def test_several_sensors_on_one_topic_are_told_apart():
+    points = {
+        "inside": {"topic": "rtl", "path": "t", "where": {"channel": 1}},
+        "outside": {"topic": "rtl", "path": "t", "where": {"channel": 3, "ok": True}},
+    }
+    assert fed(
+        points,
+        ("rtl", b'{"channel": 1, "t": 21.5}'),
+        ("rtl", b'{"channel": "3", "ok": true, "t": -4}'),
+        ("rtl", b'{"channel": 3, "ok": 1, "t": 99}'),
+        ("rtl", b'{"channel": 2, "t": 99}'),
+    ) == [{"inside": 21.5}, {"outside": -4.0}]
+
+
+def test_wildcards_and_patterns():
+    points = {
+        "t": {"topic": "home/+/text", "pattern": "T=(?P<value>-?[0-9.]+)"},
+        "h": {"topic": "home/#", "pattern": "H=(?P<value>[0-9]+)"},
+    }
+    assert fed(
+        points,
+        ("home/cellar/text", b"T=-2.5 H=80"),
+        ("home/cellar/text", b"H=81"),
+        ("home/cellar/other", b"T=7 H=82"),
+        ("away/cellar/text", b"T=7 H=83"),
+    ) == [{"t": -2.5, "h": 80.0}, {"h": 81.0}, {"h": 82.0}]
+
+
+def test_keys_with_dots_and_strange_members():
+    points = {
+        "t": {"topic": "a", "path": "sensor.temp.value"},
+        "n": {"topic": "a", "path": "n", "type": "integer"},
+    }
+    assert fed(points, ("a", b'{"sensor.temp": {"value": nan}, "n": %s}' % (b"9" * 309))) == [
+        {"t": Flagged(None, Flag.NO_ANSWER), "n": Flagged(None, Flag.OVERFLOW)}
+    ]
+    assert fed(points, ("a", b'{"sensor": {"temp.value": 3}}')) == [{"t": 3.0}]
+
+
+def test_the_simulator_speaks_each_dialect():
+    points = {
+        "inside": {"topic": "rtl", "path": "now.t", "where": {"channel": 1}},
+        "outside": {"topic": "rtl", "path": "now.t", "where": {"channel": 3}},
+        "level": {"topic": "tank/+/text", "pattern": "L=(?P<value>[0-9.]+)cm"},
+    }
+    check_driver(MqttTopic, {"points": points})

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.bus.mqtt import matches
 from device_agent.errors import BusGone
 from device_agent.testing.board.gpio import offset_of
 from device_agent.testing.board.medium import Mailbox, Record, Timers, corrupted, flipped, noisy
-from device_agent.testing.board.mqtt import matches
 
 
 def test_timers_run_in_order_and_with_their_due_time() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from device_agent.bus.mqtt import matches
 from device_agent.errors import BusError
 from device_agent.testing.board.medium import (
     BoardUser,
@@ -111,16 +112,3 @@ class MqttMedium(Medium):
             "retained": {topic: as_text(payload) for topic, payload in self._retained.items()},
             "subscriptions": [list(subscription.filters) for subscription in self._subscriptions],
         }
-
-
-def matches(wanted: str, topic: str) -> bool:
-    """Whether a topic filter matches (MQTT 3.1.1, 4.7): + one level, # the rest, neither on a leading $."""
-    if topic.startswith("$") and wanted[:1] in ("+", "#"):
-        return False
-    levels, parts = wanted.split("/"), topic.split("/")
-    for index, level in enumerate(levels):
-        if level == "#":
-            return True
-        if index >= len(parts) or level not in ("+", parts[index]):
-            return False
-    return len(levels) == len(parts)

@@ -6,6 +6,7 @@ from device_agent.testing.chips import Physical, SerialChip
 from device_agent_drivers.configured import parser_of
 from device_agent_drivers.framed_msgpack import decoded, encoded
 from device_agent_drivers.frames import FRAMINGS
+from device_agent_drivers.simulated.documents import documents_of
 
 if TYPE_CHECKING:
     from device_agent_drivers.framed_msgpack import FramedMsgpackConfig
@@ -29,7 +30,8 @@ class SimulatedController(SerialChip):
         return {name: value for name, value in self._quantities.items() if self._points[name].write}
 
     def report(self) -> bytes:
-        return encoded({name: self._wire(name) for name in self._points}, self._framing)
+        wire = {name: self._wire(name) for name in self._points}
+        return b"".join(encoded(document, self._framing) for document in documents_of(self._points, wire))
 
     def _wire(self, name: str) -> Any:
         value = self._quantities[name]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from device_agent.testing.chips import MqttChip, Physical, Publication
 from device_agent_drivers.configured import MISSING, parser_of, template_of
 from device_agent_drivers.simulated.commands import reader_of
+from device_agent_drivers.simulated.documents import documents_of
+from device_agent_drivers.simulated.serial_lines import written_as
 
 if TYPE_CHECKING:
     from device_agent_drivers.mqtt_topic import MqttTopicConfig
@@ -27,25 +29,27 @@ class SimulatedTopics(MqttChip):
 
     def publishes(self) -> Iterable[Publication]:
         topics = {options.topic for options in self._points.values() if options.topic is not None}
-        return [Publication(topic, self._payload(topic).encode()) for topic in sorted(topics)]
+        return [
+            Publication(topic.replace("+", "it").replace("#", "it"), payload.encode())
+            for topic in sorted(topics)
+            for payload in self._payloads(topic)
+        ]
 
-    def _payload(self, topic: str) -> str:
-        document: dict[str, Any] = {}
+    def _payloads(self, topic: str) -> Iterable[str]:
+        members: dict[str, Any] = {}
         for name, options in self._points.items():
             if options.topic != topic:
                 continue
             value = self._quantities[name]
             wire = options.to_wire(value)
-            if options.path is None:
-                return str(wire)
-            if isinstance(value, bool) and options.true is None:
-                wire = value  # JSON has its own spelling
-            *parents, last = options.path.split(".")
-            place = document
-            for step in parents:
-                place = place.setdefault(step, {})
-            place[last] = wire
-        return json.dumps(document)
+            if options.pattern is not None:
+                yield written_as(options.pattern, {"value": str(wire)})
+            elif options.path is None:
+                yield str(wire)
+            else:
+                # JSON has its own spelling of true
+                members[name] = value if isinstance(value, bool) and options.true is None else wire
+        yield from map(json.dumps, documents_of(self._points, members))
 
     def saw(self, topic: str, payload: bytes) -> Iterable[Publication]:
         moved = False

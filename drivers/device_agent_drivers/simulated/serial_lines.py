@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from device_agent.testing.chips import Physical, SerialChip
 from device_agent_drivers.configured import parser_of
 from device_agent_drivers.simulated.commands import reader_of
+from device_agent_drivers.simulated.documents import documents_of
 
 if TYPE_CHECKING:
     from device_agent_drivers.serial_lines import SerialLinesConfig
@@ -33,17 +34,18 @@ class SimulatedLines(SerialChip):
         return {name: v for name, v in self._quantities.items() if self._config.points[name].write}
 
     def changed(self, quantity: str) -> None:
-        self.say((self.line() + self._config.line_end).encode(self._config.encoding))
+        text = "".join(line + self._config.line_end for line in self.lines())
+        self.say(text.encode(self._config.encoding))
 
-    def line(self) -> str:
-        """The line that the configuration's format makes of the present quantities."""
+    def lines(self) -> list[str]:
+        """The lines that the configuration's format makes of the present quantities; mostly one."""
         config = self._config
         texts = {name: str(config.points[name].to_wire(v)) for name, v in self._quantities.items()}
         if config.format == "csv":
-            return config.separator.join(texts.get(name, "") for name in config.columns)
+            return [config.separator.join(texts.get(name, "") for name in config.columns)]
         if config.format == "json":
-            return json.dumps(_document({p.path or n: self._quantities[n] for n, p in config.points.items()}))
-        return written_as(config.pattern or "", texts)
+            return [json.dumps(document) for document in documents_of(config.points, self._quantities)]
+        return [written_as(config.pattern or "", texts)]
 
     def receive(self, data: bytes) -> None:
         self._received = (self._received + data.decode(self._config.encoding, "replace"))[-4096:]
@@ -54,17 +56,6 @@ class SimulatedLines(SerialChip):
                     if isinstance(value, bool | int | float | str):
                         self._quantities[name] = value
             self._received = command.sub("", self._received)
-
-
-def _document(paths: dict[str, Any]) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    for path, value in paths.items():
-        *parents, last = path.split(".")
-        place = document
-        for step in parents:
-            place = place.setdefault(step, {})
-        place[last] = value
-    return document
 
 
 def written_as(pattern: str, texts: dict[str, str]) -> str:
