@@ -153,10 +153,10 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
 
     def _raw(self, message: MqttMessage, wanted: str) -> dict[str, Any]:
         """The values of the points with this topic; empty for a payload that holds none."""
-        try:
-            text = message.payload.decode("utf-8")
-        except UnicodeDecodeError:
-            return {}
+        if not message.payload:  # emptied: nothing is known any more
+            return dict.fromkeys(self._by_topic[wanted])
+        # One byte of another code page costs its own member; such a text can be no value.
+        text = message.payload.decode("utf-8-sig", "surrogateescape").rstrip("\0")
         found = self._split[wanted](text) or {}
         for name in self._by_topic[wanted]:
             options = self.config.points[name]

@@ -168,3 +168,21 @@ def test_the_simulator_speaks_each_dialect():
         "level": {"topic": "tank/+/text", "pattern": "L=(?P<value>[0-9.]+)cm"},
     }
     check_driver(MqttTopic, {"points": points})
+
+
+@pytest.mark.parametrize(
+    ("payload", "value"),
+    [
+        (b'{"t": 21.5}\0', 21.5),
+        (b'\xef\xbb\xbf{"t": 21.5}', 21.5),
+        (b'{"t": 21.5, "unit": "\xb0C"}', 21.5),
+        (b'{"t": "21.5\xb0"}', Flagged(None, Flag.NO_ANSWER)),
+        (b"", Flagged(None, Flag.NO_ANSWER)),
+    ],
+)
+def test_payloads_as_senders_make_them(payload, value):
+    assert fed({"t": {"topic": "a", "path": "t"}}, ("a", payload)) == [{"t": value}]
+
+
+def test_an_emptied_text_is_no_empty_text():
+    assert fed({"t": {"topic": "a", "type": "string"}}, ("a", b"")) == [{"t": Flagged(None, Flag.NO_ANSWER)}]
