@@ -23,6 +23,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from device_agent.config import load
+    from device_agent.store.state_directory import complaints
 
     path = config_path(args)
     try:
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             print_error(error)
         return Exit.CONFIG
-    warnings = [*config.warnings, *_keys(config)]
+    warnings = [*config.warnings, *_keys(config), *complaints(config.state.directory)]
     if args.json:
         print_json({"path": str(path), "valid": True, "errors": [], "warnings": warnings})
         return Exit.DONE

@@ -16,11 +16,12 @@ from device_agent.bus.factory import make_handle
 from device_agent.cli.common import config_path
 from device_agent.clock import Clock, SystemClock
 from device_agent.config import Config, load
-from device_agent.config.secret import ApiKeys, api_key, sessions_key
+from device_agent.config.secret import SESSIONS_VARIABLE, VARIABLE, ApiKeys, api_key, sessions_key
 from device_agent.devices.hardware import HandleFactory
 from device_agent.errors import ConfigError
 from device_agent.guard.log_output import LogOutput, marked, to_journal
 from device_agent.operate.systemd import Notifier
+from device_agent.store.state_directory import in_use
 
 # A reader that stands still delays the end by this at most.
 LOG_LIMIT_S = 1.0
@@ -56,9 +57,13 @@ def _run_configured(args: argparse.Namespace) -> int:
             f"state.directory: {error.filename} cannot be made ({error.strerror}): "
             "make it for this user, or name another directory"
         ) from error
-    return asyncio.run(
-        _run(config, keys, _handles(args.simulate, path), _clock(args.simulate, config), args.log)
-    )
+    # Before anything else is begun: none of its children needs to know the keys.
+    for variable in (VARIABLE, SESSIONS_VARIABLE):
+        os.environ.pop(variable, None)
+    with in_use(config.state.directory):
+        return asyncio.run(
+            _run(config, keys, _handles(args.simulate, path), _clock(args.simulate, config), args.log)
+        )
 
 
 def _handles(simulate: bool, path: Path) -> HandleFactory:

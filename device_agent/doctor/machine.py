@@ -9,6 +9,7 @@ from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.doctor.buses import config_txt, is_pi
 from device_agent.doctor.finding import Finding, Target, ok
 from device_agent.doctor.service import UNIT, unit_text
+from device_agent.store.state_directory import complaints
 
 UNDER_VOLTAGE, THROTTLED = 1 << 0, 1 << 2
 EVER = 16  # the same bits, shifted: since the start
@@ -72,6 +73,9 @@ def _state(target: Target) -> Iterator[Finding]:
         return
     state = target.config.state
     yield from _writable(target, state.directory)
+    for complaint in complaints(target.system.path(str(state.directory))):
+        what, _, remedy = complaint.partition(": ")
+        yield Finding("problem", what, "state.directory", "the daemon refuses to start", remedy)
     source, point, kind, options = mount_of(target, state.directory)
     where = f"{state.directory} on {point or '?'}"
     if kind in IN_MEMORY:

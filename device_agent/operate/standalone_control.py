@@ -8,7 +8,7 @@ everything is safe.
 import asyncio
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from device_agent.operate.control_socket import ControlSocket
 from device_agent.operate.local_handlers import LocalHandlers
 from device_agent.records import Reading, ReadingSubscriber, Status
 from device_agent.store.journal.journal import Journal
+from device_agent.store.state_directory import in_use
 from device_agent.store.store_thread import StoreThread
 
 # A device is opened within this; a port that must enumerate is there already.
@@ -58,12 +59,14 @@ class StandaloneControl:
         self.handlers = LocalHandlers(self._control)
         self._socket = ControlSocket(state.runtime_directory / "control.sock", self.handlers.handlers())
         self._config = config
+        self._held = ExitStack()
 
     async def __aenter__(self) -> "StandaloneControl":
         try:
             for path in (self._config.state.directory, self._config.state.runtime_directory):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # First of all: whoever has the socket has the hardware.
+            # First of all: whoever has the directory and the socket has the hardware.
+            self._held.enter_context(in_use(self._config.state.directory))
             await self._socket.open()
         except PermissionError as error:
             raise Rejected(
@@ -117,6 +120,7 @@ class StandaloneControl:
         await self._hardware.close()
         await self._journal.close()
         await self._store.close()
+        self._held.close()
 
 
 def drive_directly(

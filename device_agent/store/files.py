@@ -36,12 +36,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(path: Path, why: str = "damaged") -> Path:
     """Rename a damaged file, and the logs that SQLite keeps beside it.
 
-    Returns the new path, `<path>.damaged-<epoch ms>`. Raises OSError.
+    Returns the new path, `<path>.<why>-<epoch ms>`. Raises OSError.
     """
-    aside = Path(f"{path}.damaged-{time.time_ns() // 1_000_000}")
+    aside = Path(f"{path}.{why}-{time.time_ns() // 1_000_000}")
     for suffix in SQLITE_PARTS:
         part = Path(f"{path}{suffix}")
         if part.exists():

@@ -1,6 +1,7 @@
-"""Somebody types `device-agent run` where the service runs already."""
+"""Two daemons with one state: at the same time on one machine, or on two boards from one card image."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from support.deployment import World
 from support.processes import Daemon
@@ -23,8 +24,48 @@ def test_a_second_daemon_touches_nothing_of_the_first(new_world: Callable[..., W
     )
     assert second.process.wait(LIMIT_S) == 1
     said = second.log_path.read_text()
-    assert "another daemon answers" in said
+    assert "another daemon or command uses" in said
     assert "Traceback" not in said
     assert [entry["event"] for entry in second.events()] == []
     assert log.stat().st_ino == before
     assert first.device("valve")["state"] == "online"
+
+
+def test_nor_does_one_with_sockets_of_its_own(new_world: Callable[..., World]) -> None:
+    """Only the state directory is the same: a service, and one by hand with other sockets."""
+    world = new_world()
+    first = world.start()
+    assert world.board is not None
+    sockets = world.folder / "other"
+    sockets.mkdir(mode=0o700)
+    text = world.config.read_text()
+    elsewhere = world.folder / "elsewhere.toml"
+    elsewhere.write_text(text.replace("[state]\n", f'[state]\nruntime_directory = "{sockets}"\n'))
+    environment = {"BLOCKS_API_KEY": "bk_device", "DEVICE_AGENT_BOARD": str(world.board.socket)}
+    second = Daemon(world.folder, elsewhere, environment)
+    assert second.process.wait(LIMIT_S) == 1
+    assert "another daemon or command uses" in second.log_path.read_text()
+    assert first.device("valve")["state"] == "online"
+
+
+def test_on_another_machine_a_copied_state_is_a_new_agent(new_world: Callable[..., World]) -> None:
+    world = new_world()
+    first = world.start()
+    instance = first.ask("status")["instance"]
+    first.stop()
+    again = world.start()
+    assert again.ask("status")["instance"] == instance
+    again.stop()
+    (world.folder / "state" / "machine").write_text("another board\n")
+    copy = world.start()
+    assert copy.logged("state_of_another_machine")
+    assert copy.ask("status")["instance"] != instance
+
+
+def test_the_guard_is_not_told_the_key(new_world: Callable[..., World]) -> None:
+    daemon = new_world().start()
+    daemon.wait_logged("guard_started")
+    pid = next(entry["pid"] for entry in daemon.events() if entry["event"] == "guard_started")
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"PATH=" in environment
+    assert b"bk_device" not in environment

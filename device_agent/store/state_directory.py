@@ -1,0 +1,101 @@
+"""The state directory: private to one user, used by one process at a time, and bound to one machine."""
+
+import fcntl
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from device_agent.errors import AgentError, ConfigError
+from device_agent.store.files import set_aside, write_atomically
+
+log = structlog.get_logger("state_directory")
+
+# Serial numbers of the board and of its SoC: a card that moves to another board does not take them along.
+SERIAL_NUMBERS = ("proc/device-tree/serial-number", "sys/devices/soc0/serial_number")
+MACHINE_ID = "etc/machine-id"
+FIELD_MAX_BYTES = 256
+# Who the agent is, and which sessions, commands and questions to an AI agent it has under way: two boards
+# that go on with them obey one command twice. The emergency stop's latch stays, and so does the history.
+OF_THE_MACHINE = ("identity.json", "journal.db", "outbox.db", "delegations.json")
+
+
+def complaints(folder: Path) -> list[str]:
+    """Why this directory must not be used, each with its remedy; empty if it may be, or is not there yet.
+
+    Whoever can write into it, or has put a symbolic link there, decides what the daemon reads and overwrites.
+    """
+    try:
+        status = folder.stat()
+        links = sorted(entry.name for entry in os.scandir(folder) if entry.is_symlink())
+    except OSError:
+        return []  # what is missing is made; what cannot be read is told where it is needed
+    found = []
+    if status.st_uid not in (0, os.geteuid()) and os.geteuid() != 0:
+        found.append(f"{folder} belongs to another user (uid {status.st_uid}): name a directory of your own")
+    if status.st_mode & 0o022:
+        mode = stat.S_IMODE(status.st_mode)
+        found.append(f"others may write into {folder} (mode {mode:04o}): run chmod 700 {folder}")
+    found += [f"{folder / name} is a symbolic link: remove it" for name in links]
+    return found
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Hold the directory for this process; it exists. What another machine left in it is set aside.
+
+    Raises AgentError while another process holds it, ConfigError with its complaints, OSError.
+    """
+    if problems := complaints(folder):
+        raise ConfigError("state.directory: " + "; ".join(problems))
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(folder / "lock", flags, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AgentError(f"another daemon or command uses {folder}; stop it first") from None
+        bind(folder, machine())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def machine(root: Path = Path("/")) -> str:
+    """A hash that names this machine: of its serial numbers, else of its machine-id; "" if it has none.
+
+    Hashed, because machine-id(5) must not be shown to others.
+    """
+    numbers = [number for name in SERIAL_NUMBERS if (number := _field(root / name)).strip(b"0")]
+    number = b"\n".join(numbers) or _field(root / MACHINE_ID)
+    if not number or number == b"uninitialized":
+        return ""
+    return hashlib.sha256(b"device-agent\n" + number).hexdigest()
+
+
+def _field(path: Path) -> bytes:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(FIELD_MAX_BYTES).strip(b"\0 \n")
+    return b""
+
+
+def bind(folder: Path, name: str) -> None:
+    """Set aside what the agent of another machine left here: two boards from one card image are two agents.
+
+    A directory without a name, and a machine without one, are taken as they are. Raises OSError.
+    """
+    path = folder / "machine"
+    known = _field(path).decode("ascii", "replace")
+    if not name or name == known:
+        return
+    if known:
+        for file in OF_THE_MACHINE:
+            if (folder / file).exists():
+                aside = str(set_aside(folder / file, "copied"))
+                log.warning("state_of_another_machine", file=file, aside=aside, instead="a new identity")
+    # Last, so that a crash before it repeats all this.
+    write_atomically(path, f"{name}\n".encode())

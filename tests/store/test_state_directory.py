@@ -1,0 +1,88 @@
+"""One user, one process, one machine: what the state directory refuses, and what it sets aside."""
+
+from pathlib import Path
+
+import pytest
+
+from device_agent.errors import AgentError, ConfigError
+from device_agent.store import state_directory
+from device_agent.store.state_directory import bind, complaints, in_use, machine
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "state"
+    path.mkdir(mode=0o700)
+    return path
+
+
+def tree(root: Path, **files: bytes) -> Path:
+    """A machine whose files (`board`, `soc`, `id`) have these contents."""
+    names = {
+        "board": state_directory.SERIAL_NUMBERS[0],
+        "soc": state_directory.SERIAL_NUMBERS[1],
+        "id": state_directory.MACHINE_ID,
+    }
+    for name, content in files.items():
+        path = root / names[name]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name.partition("-")[0] for path in folder.iterdir())
+
+
+def test_two_boards_with_one_machine_id_are_two_machines(tmp_path: Path) -> None:
+    one = machine(tree(tmp_path / "1", board=b"10000000a1\0", id=b"one image\n"))
+    two = machine(tree(tmp_path / "2", board=b"10000000a2\0", id=b"one image\n"))
+    assert one != two
+    assert "image" not in one
+
+
+def test_without_a_board_number_the_soc_or_the_machine_id_tells(tmp_path: Path) -> None:
+    socs = {machine(tree(tmp_path / f"soc{n}", soc=b"%d" % n, id=b"x", board=b"0000\0")) for n in (1, 2)}
+    ids = {machine(tree(tmp_path / f"id{n}", id=b"id %d" % n)) for n in (1, 2)}
+    assert len(socs | ids) == 4
+    assert machine(tree(tmp_path / "new", id=b"uninitialized\n")) == machine(tmp_path / "bare") == ""
+
+
+def test_a_copy_on_another_machine_loses_identity_and_sessions_and_keeps_the_rest(folder: Path) -> None:
+    for name in ("identity.json", "journal.db", "outbox.db", "history.db", "latch"):
+        (folder / name).write_bytes(b"x")
+    bind(folder, "first")
+    assert names(folder) == ["history.db", "identity.json", "journal.db", "latch", "machine", "outbox.db"]
+    bind(folder, "")
+    bind(folder, "first")
+    assert (folder / "identity.json").exists()
+    bind(folder, "second")
+    aside = [f"{name}.copied" for name in ("identity.json", "journal.db", "outbox.db")]
+    assert names(folder) == sorted([*aside, "history.db", "latch", "machine"])
+    (folder / "identity.json").write_bytes(b"y")
+    bind(folder, "second")
+    assert (folder / "identity.json").read_bytes() == b"y"
+
+
+def test_one_at_a_time(folder: Path) -> None:
+    with in_use(folder), pytest.raises(AgentError, match="another daemon or command uses"), in_use(folder):
+        pass
+    with in_use(folder):
+        assert (folder / "lock").exists()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
+def test_what_others_can_write_is_refused(folder: Path, mode: int) -> None:
+    folder.chmod(mode)
+    with pytest.raises(ConfigError, match="chmod 700"), in_use(folder):
+        pass
+    folder.chmod(0o755)
+    assert complaints(folder) == []
+
+
+def test_a_symbolic_link_in_it_is_refused_before_it_is_followed(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    (folder / "lock").symlink_to(target)
+    with pytest.raises(ConfigError, match=r"lock is a symbolic link"), in_use(folder):
+        pass
+    assert not target.exists()
