@@ -158,7 +158,7 @@ class SystemClock:
             known = json.loads(self._memory.read_text(encoding="utf-8"))
             if known["boot"] == self.boot:
                 self._learned_ms = self._saved_ms = float(known["offset_ms"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return  # nothing was learned in this boot
 
 

@@ -89,7 +89,7 @@ class StopLatch:
             return
         try:
             self._set = json.loads(self._path.read_bytes())["set"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             self._set = {"who": "a damaged file", "at_ms": None}
 
     @property

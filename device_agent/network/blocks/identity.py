@@ -65,7 +65,7 @@ class IdentityFile:
             return loaded if isinstance(loaded, dict) else {}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             log.warning("identity_unreadable", file=str(self._path), error=str(error))
         try:
             log.warning("identity_set_aside", aside=str(set_aside(self._path)))

@@ -119,8 +119,18 @@ def _records(data: bytes) -> Iterator[list[Any]]:
     while at + _HEADER.size <= len(data):
         size, checksum = _HEADER.unpack_from(data, at)
         body = data[at + _HEADER.size : at + _HEADER.size + size]
-        if len(body) < size or zlib.crc32(body) != checksum:
+        record = _unpacked(body) if len(body) == size and zlib.crc32(body) == checksum else None
+        if record is None:
             log.warning("crash_log_cut", at_byte=at, bytes=len(data))
             return
-        yield msgpack.unpackb(body)
+        yield record
         at += _HEADER.size + size
+
+
+def _unpacked(body: bytes) -> list[Any] | None:
+    """None if it is no record; zeros, for one, have the right checksum."""
+    try:
+        record = msgpack.unpackb(body)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, list) and record else None

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,27 @@ def test_none_without_a_log_and_for_one_of_another_boot(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x00" * 7, bytes(range(155, 255))], ids=["empty", "zeros", "noise"]
+    "content", [b"", bytes(7), bytes(8), bytes(range(155, 255))], ids=["empty", "seven", "eight", "noise"]
 )
 def test_a_file_that_is_no_log_is_none(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     assert CrashLog(path, "boot").read() is None
+
+
+@pytest.mark.parametrize("zeros", [8, 16, 4096])
+def test_zeros_at_its_end_end_the_list(path: Path, zeros: int) -> None:
+    """What a power cut leaves where the file's length was written and its content was not."""
+    written(path)
+    path.write_bytes(path.read_bytes() + bytes(zeros))
+    assert CrashLog(path, "boot").read() == RECORDS
+
+
+@pytest.mark.parametrize("body", [b"\x01", b"\xc1", b"\x91" * 3000 + b"\x00"], ids=["number", "none", "deep"])
+def test_a_whole_record_that_is_no_list_ends_the_list(path: Path, body: bytes) -> None:
+    written(path)
+    header = len(body).to_bytes(4, "little") + zlib.crc32(body).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes() + header + body)
+    assert CrashLog(path, "boot").read() == RECORDS
 
 
 def test_wherever_it_is_cut_the_whole_records_before_are_read(path: Path) -> None:

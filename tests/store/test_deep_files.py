@@ -1,0 +1,30 @@
+"""Files of a thousand brackets, which Python's parser gives up with RecursionError, end no start."""
+
+from pathlib import Path
+
+from device_agent.clock import SystemClock
+from device_agent.network.blocks.identity import IdentityFile
+from device_agent.safety.emergency_stop import StopLatch
+
+DEEP = b"[" * 100_000
+
+
+def test_a_deep_identity_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "identity.json"
+    path.write_bytes(DEEP)
+    assert IdentityFile(path, "greenhouse").identity.instance_id.startswith("AG-greenhouse-")
+    assert [entry.read_bytes() for entry in tmp_path.glob("identity.json.damaged-*")] == [DEEP]
+
+
+def test_a_deep_latch_counts_as_set(tmp_path: Path) -> None:
+    path = tmp_path / "latch"
+    path.write_bytes(DEEP)
+    latch = StopLatch(path)
+    latch.load()
+    assert latch.state == {"who": "a damaged file", "at_ms": None}
+
+
+def test_a_deep_clock_memory_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "clock.json"
+    path.write_bytes(DEEP)
+    assert SystemClock(path).boot
