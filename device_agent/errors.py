@@ -20,6 +20,10 @@ class ConfigError(AgentError):
         self.problems = problems or (message,)
 
 
+class NotReady(ConfigError):
+    """What a start needs is not there yet, and may come without anybody editing a file. Exit code 75."""
+
+
 # --- buses and drivers: the device waits and tries again -------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from device_agent.errors import AgentError, BusDenied, ConfigError, Rejected
+from device_agent.errors import AgentError, BusDenied, ConfigError, NotReady, Rejected
 from device_agent.guard.log_output import open_standard_streams
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def run_command(command: Callable[[], int]) -> int:
 
 def exit_code(error: AgentError) -> Exit:
     """The exit code for a script: whether to retry, to edit the configuration, to change rights."""
+    if isinstance(error, NotReady):
+        return Exit.RESTART
     if isinstance(error, ConfigError):
         return Exit.CONFIG
     if isinstance(error, Unavailable):

@@ -18,7 +18,7 @@ from device_agent.clock import Clock, SystemClock
 from device_agent.config import Config, load
 from device_agent.config.secret import SESSIONS_VARIABLE, VARIABLE, ApiKeys, api_key, sessions_key
 from device_agent.devices.hardware import HandleFactory
-from device_agent.errors import ConfigError
+from device_agent.errors import NotReady
 from device_agent.guard.log_output import LogOutput, marked, to_journal
 from device_agent.operate.systemd import Notifier
 from device_agent.store.state_directory import in_use
@@ -53,7 +53,7 @@ def _run_configured(args: argparse.Namespace) -> int:
     try:
         prepare_directories(config)
     except OSError as error:
-        raise ConfigError(
+        raise NotReady(
             f"state.directory: {error.filename} cannot be made ({error.strerror}): "
             "make it for this user, or name another directory"
         ) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from device_agent.config.delegation import DelegationConfig
 from device_agent.config.models import NetworkConfig
-from device_agent.errors import ConfigError
+from device_agent.errors import ConfigError, NotReady
 
 CREDENTIAL = "blocks_api_key"
 VARIABLE = "BLOCKS_API_KEY"
@@ -31,7 +31,8 @@ class ApiKeys:
 def api_key(network: NetworkConfig, *, environ: Mapping[str, str] = os.environ) -> str:
     """The key: the systemd credential `blocks_api_key`, else $BLOCKS_API_KEY, else `network.api_key_file`.
 
-    Raises ConfigError where there is none, where it cannot be a key, or where others may read its file.
+    Raises ConfigError where there is none, where it cannot be a key, or where others may read its file;
+    NotReady where the file cannot be read.
     """
     return _key(CREDENTIAL, VARIABLE, "network.api_key_file", network.api_key_file, environ)
 
@@ -53,7 +54,10 @@ def _key(credential: str, variable: str, place: str, file: Path | None, environ:
     if value := environ.get(variable, "").strip():
         return _checked(value, f"${variable}")
     if file is not None:
-        return _checked(_read(file, private=place), f"{place} = {file}")
+        # What systemd gives is mode 0440: group bits are the mask of an ACL that lets the service in.
+        given = Path(environ.get("CREDENTIALS_DIRECTORY") or "/run/credentials")
+        private = "" if file.is_relative_to(given) else place
+        return _checked(_read(file, private=private), f"{place} = {file}")
     service = "API key" if variable == VARIABLE else "key of the Sessions API for [delegations]"
     raise ConfigError(
         f"there is no {service}: give the systemd credential {credential}, ${variable} or {place}"
@@ -72,7 +76,7 @@ def _read(path: Path, *, private: str = "") -> str:
                 )
             return file.read(_FILE_MAX_BYTES + 1).decode("ascii", "replace").strip()
     except OSError as error:
-        raise ConfigError(
+        raise NotReady(
             f"the API key's file {path} cannot be read ({error.strerror}): make it, or let this user read it"
         ) from error
 

@@ -17,9 +17,10 @@ from device_agent.background import BackgroundTasks
 from device_agent.config.models import SafetyConfig
 from device_agent.devices.context import Context
 from device_agent.devices.device import Device
-from device_agent.errors import Rejected
+from device_agent.errors import NotReady, Rejected
 from device_agent.records import Flag, Reading, ReadingSubscriber, Status
 from device_agent.safety.safe_states import SafeStates
+from device_agent.store.files import write_atomically
 
 log = structlog.get_logger("emergency_stop")
 
@@ -83,9 +84,14 @@ class StopLatch:
         return f"<StopLatch {'free' if self._set is None else 'set by ' + self._set['who']}>"
 
     def load(self) -> None:
-        """Find out what the last process left. Raises OSError where the file cannot be made."""
+        """Find out what the last process left. Raises NotReady where the file cannot be made."""
         if not self._path.exists():
-            self.save()
+            try:  # nothing is left of a try that failed: half a file would count as set
+                write_atomically(self._path, self._bytes())
+            except OSError as error:
+                raise NotReady(
+                    f"the emergency stop's file {self._path} cannot be made ({error.strerror}): make room"
+                ) from error
             return
         try:
             self._set = json.loads(self._path.read_bytes())["set"]
@@ -106,13 +112,15 @@ class StopLatch:
 
     def save(self) -> None:
         """Blocks until it is on the disk. Raises OSError."""
-        data = json.dumps({"set": self._set}, ensure_ascii=False).encode().ljust(LATCH_BYTES)
         file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            os.pwrite(file, data, 0)
+            os.pwrite(file, self._bytes(), 0)
             os.fsync(file)
         finally:
             os.close(file)
+
+    def _bytes(self) -> bytes:
+        return json.dumps({"set": self._set}, ensure_ascii=False).encode().ljust(LATCH_BYTES)
 
     def check(self) -> None:
         """Raises Rejected `not_allowed` with a sentence while nothing may move."""

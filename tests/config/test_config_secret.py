@@ -3,7 +3,7 @@
 import pytest
 
 from device_agent.config.secret import api_key
-from device_agent.errors import ConfigError
+from device_agent.errors import ConfigError, NotReady
 
 KEY = "bk_0123456789abcdef"
 
@@ -63,7 +63,12 @@ def test_what_cannot_be_a_key_is_refused_without_repeating_it(network, key_file,
 
 
 def test_a_missing_file_is_named(network, tmp_path):
-    with pytest.raises(ConfigError, match=r"key cannot be read \(No such file or directory\)"):
+    with pytest.raises(NotReady, match=r"key cannot be read \(No such file or directory\)"):
         api_key(network('api_key_file = "key"'), environ={})
-    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
+    with pytest.raises(NotReady, match=r"cannot be read \(Is a directory\)"):
         api_key(network(f'api_key_file = "{tmp_path}"'), environ={})
+
+
+def test_a_credential_of_systemd_may_have_the_mask_of_an_acl(network, key_file, tmp_path):
+    key_file.chmod(0o440)
+    assert api_key(network('api_key_file = "key"'), environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}) == KEY
