@@ -37,7 +37,7 @@ class Connectivity:
         return f"<Connectivity {'up' if self.up else 'down'}, silent for {self.silent_s():.1f} s>"
 
     def answered(self) -> None:
-        """An answer came, even one that refuses: the way there and back works."""
+        """An answer came that serves us. One that refuses proves nothing: whoever refuses carries no stop."""
         self._last_answer_s = self._clock.monotonic_s()
         if not self.up:
             self.up = True

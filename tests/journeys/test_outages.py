@@ -82,9 +82,12 @@ def test_the_owner_drives_without_a_link(outage: Any, heard: Listening) -> None:
     accept(outage)
 
 
-def test_a_relay_is_safe_soon_after_the_link_dies(outage: Any, heard: Listening) -> None:
+@pytest.mark.parametrize("kind", ["blackhole", "status"])
+def test_a_relay_is_safe_soon_after_the_link_dies_or_refuses_all(
+    outage: Any, heard: Listening, kind: str
+) -> None:
     assert heard.command(kind="set", id="on", device="valve", values={"on": True})["state"] == "done"
-    fault(outage, "blackhole")
+    fault(outage, kind)
     until(lambda: outage.board.levels(27)[-1] == 1, "the relay at its safe level")
     outage.net.call(outage.net.net.heal)
     ack = heard.command(kind="set", id="again", device="valve", values={"on": True})

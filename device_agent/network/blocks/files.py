@@ -127,9 +127,9 @@ class Uploads:
                 self._http.session().post(url, data=form) as response,
             ):
                 await response.read()
-        self._http.connectivity.answered()
         if response.status not in (200, 201, 204):
             raise Refused(f"file upload: HTTP {response.status}", response.status)
+        self._http.connectivity.answered()
 
 
 async def download(http: Http, addresses: Sequence[Callable[[], str]], to: Path, limit_bytes: int) -> None:

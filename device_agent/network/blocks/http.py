@@ -49,15 +49,19 @@ class Http:
             self._session = None
 
     @asynccontextmanager
-    async def exchange(self, what: str, limit_s: float) -> AsyncIterator[None]:
-        """Bounds one exchange and turns transport failures into Unreachable."""
+    async def exchange(self, what: str, limit_s: float, *, held: bool = False) -> AsyncIterator[None]:
+        """Bounds one exchange and turns transport failures into Unreachable.
+
+        `held`: the far end answers when there is something to say, so that silence is no loss.
+        """
         import aiohttp
 
         try:
             async with asyncio.timeout(limit_s):
                 yield
         except TimeoutError:
-            self.connectivity.lost()
+            if not held:
+                self.connectivity.lost()
             raise Unreachable(f"{what}: no answer within {limit_s:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             self.connectivity.lost()
@@ -100,8 +104,9 @@ class Api:
             status = response.status
             text = await read_reply(response, what)
             self._note_affinity(response.headers.get("X-Write-Affinity"))
+        reply = self._reply(what, status, text)
         self._http.connectivity.answered()
-        return self._reply(what, status, text)
+        return reply
 
     @staticmethod
     def _reply(what: str, status: int, text: bytes) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from device_agent.network.blocks.http import Http
 
 PUBLISH_LIMIT_S = 10.0
 PRESENCE_TIMEOUT_S = 20
+# A subscribe from here is answered at once, with the timetoken to go on from.
+NOW = "0"
 DEFAULT_ORIGIN = "ps.pndsn.com"
 
 
@@ -113,7 +115,8 @@ class PubSubClient:
         )
         sent_s = time.monotonic()
         try:
-            answer = await self._result(f"subscribe to {channel}", endpoint, limit_s)
+            held = timetoken != NOW
+            answer = await self._result(f"subscribe to {channel}", endpoint, limit_s, held=held)
         except Unreachable:
             # The limit ran out with the request under way: that is how a quiet channel looks.
             if time.monotonic() - sent_s >= limit_s - 0.05:
@@ -157,15 +160,13 @@ class PubSubClient:
         except (KeyError, TypeError, ValueError, EOFError, self._library.PubNubException):
             return None  # used as it is and renewed on the first 403
 
-    async def _result(self, what: str, endpoint: Any, limit_s: float) -> Any:
+    async def _result(self, what: str, endpoint: Any, limit_s: float, *, held: bool = False) -> Any:
         try:
-            async with self._http.exchange(what, limit_s):
+            async with self._http.exchange(what, limit_s, held=held):
                 result = await endpoint.result()
         except self._library.PubNubException as error:
-            self._http.connectivity.answered()
             raise refusal_of(what, error) from None
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            self._http.connectivity.answered()
             raise Refused(f"{what}: the answer is not what the protocol says ({error})", 502) from None
         self._http.connectivity.answered()
         return result

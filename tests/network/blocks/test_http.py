@@ -1,5 +1,6 @@
 """The backend API's requests: what is sent, and which answers become which errors."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -69,16 +70,26 @@ async def test_an_answer_that_is_too_large_is_not_read(
         await api.request("GET", "/a")
 
 
-async def test_no_answer_is_a_loss_and_any_answer_ends_it(
+async def test_the_silence_of_a_long_poll_is_no_loss(http: Http, connectivity: Connectivity):
+    for held, losses in ((True, 0), (False, 1)):
+        with pytest.raises(Unreachable):
+            async with http.exchange("poll", 0.01, held=held):
+                await asyncio.Event().wait()
+        assert connectivity.losses == losses
+
+
+async def test_no_answer_is_a_loss_and_only_an_answer_that_serves_ends_it(
     api: Api, backend: FakeBackend, connectivity: Connectivity
 ):
-    backend.answers["/a"].append((500, {}))
+    backend.answers["/a"] += [(500, {}), (200, {})]
     gone = Api(Http(connectivity), "http://127.0.0.1:1")
     with pytest.raises(Unreachable):
         await gone.request("GET", "/a")
     assert (connectivity.up, connectivity.losses) == (False, 1)
     with pytest.raises(Refused):
         await api.request("GET", "/a")
+    assert not connectivity.up
+    await api.request("GET", "/a")
     assert connectivity.up
     await gone._http.close()
 
