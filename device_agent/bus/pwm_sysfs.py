@@ -92,9 +92,13 @@ class SysfsPwm:
         return period_ns, round(period_ns * (1 - duty if self._active_low else duty))
 
     def recipes(self, duty: float, frequency_hz: float) -> list[Recipe]:
-        """By way of a duty of 0, which fits every period. The channel then goes on without a holder."""
+        """The safe duty, and once more after the period: the kernel refuses one above the present period.
+
+        Nothing else is written in between, which an inverted actuator would take for on. The channel then
+        goes on without a holder.
+        """
         period_ns, on_ns = self._ns(duty, frequency_hz)
-        writes = [("duty_cycle", 0), ("period", period_ns), *((("duty_cycle", on_ns),) if on_ns else ())]
+        writes = [("duty_cycle", on_ns), ("period", period_ns), ("duty_cycle", on_ns)]
         with self._mapped():
             return [
                 Recipe(

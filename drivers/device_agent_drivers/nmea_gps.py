@@ -1,7 +1,7 @@
-"""A satellite receiver with NMEA 0183 on a serial line: RMC and GGA sentences, of any constellation.
+"""A satellite receiver with NMEA 0183 on a serial line: RMC, GGA and GLL sentences, of any constellation.
 
-One reading for each instant that the receiver names, once both sentences are there. A position counts only
-where every sentence calls it valid: receivers go on sending the last one in a tunnel. The two sentences are
+One reading for each instant that the receiver names, once RMC and GGA are there. A position counts only
+where every sentence calls it valid: receivers go on sending the last one in a tunnel. The sentences are
 read here and not by pynmea2: it takes its checksum apart, and leaves all that is doubtful to its caller.
 """
 
@@ -35,7 +35,11 @@ DATE = re.compile(r"([0-9]{2})([0-9]{2})([0-9]{2})")
 
 # GGA quality: 0 none, 6 dead reckoning, 7 entered by hand, 8 simulator; RMC's status is V for the like.
 MEASURED = ("1", "2", "3", "4", "5", "9")
-KINDS = ("RMC", "GGA")
+# Mode of RMC and GLL since NMEA 2.3: E estimated, M entered by hand, S simulator, N none.
+NOT_MEASURED = ("E", "M", "S", "N")
+# Of each sentence: the fields of time, latitude and longitude.
+KINDS = {"GGA": (1, 2, 4), "RMC": (1, 3, 5), "GLL": (5, 1, 3)}
+WHOLE = {"GGA", "RMC"}
 NOT_READY = Flagged(None, Flag.NOT_READY)
 
 
@@ -110,12 +114,17 @@ class NmeaGps(Listener[NmeaGpsConfig, SerialBus]):
         if kind not in KINDS or fields[0].startswith("P"):
             return
         fields = fields + [""] * (15 - len(fields))
-        if fields[1] != self._instant or kind in self._sentences:
+        # Receivers write one instant in different ways: 123519 and 123519.00.
+        instant = fields[KINDS[kind][0]]
+        instant = instant.rstrip("0").rstrip(".") if "." in instant else instant
+        if kind not in WHOLE and not instant:
+            return
+        if instant != self._instant or kind in self._sentences:
             if self._sentences and not self._told:
                 yield self._told_of()
-            self._instant, self._sentences, self._told = fields[1], {}, False
+            self._instant, self._sentences, self._told = instant, {}, False
         self._sentences[kind] = fields
-        if len(self._sentences) == len(KINDS):
+        if not self._told and self._sentences.keys() >= WHOLE:
             yield self._told_of()
 
     def _told_of(self) -> Values:
@@ -130,7 +139,10 @@ class NmeaGps(Listener[NmeaGpsConfig, SerialBus]):
 def values_of(sentences: Mapping[str, list[str]]) -> dict[str, Value | Flagged]:
     """The reading of one instant from its sentences' fields."""
     rmc, gga = sentences.get("RMC"), sentences.get("GGA")
-    fix = (rmc is None or rmc[2] == "A") and (gga is None or gga[6] in MEASURED)
+    latitude, longitude = position(sentences)
+    fix = all(map(is_measured, sentences, sentences.values()))
+    # Half a position is none.
+    fix = fix and not isinstance(latitude, Flagged) and not isinstance(longitude, Flagged)
     values: dict[str, Value | Flagged] = dict.fromkeys((p.name for p in NmeaGps.points), NOT_READY)
     values["fix"] = fix
     if gga is not None:
@@ -138,17 +150,33 @@ def values_of(sentences: Mapping[str, list[str]]) -> dict[str, Value | Flagged]:
         values["satellites"] = NOT_READY if isinstance(count, Flagged) else int(count)
     if not fix:
         return values
+    values["latitude"], values["longitude"] = latitude, longitude
     if rmc is not None:
         speed = number(rmc[7])
         values["speed"] = speed if isinstance(speed, Flagged) else speed * KNOT_M_S
         values["course"] = number(rmc[8])
         values["time"] = epoch_s(rmc[9], rmc[1])
-        values["latitude"], values["longitude"] = angle(rmc[3], rmc[4], "NS"), angle(rmc[5], rmc[6], "EW")
     if gga is not None:
-        values["latitude"], values["longitude"] = angle(gga[2], gga[3], "NS"), angle(gga[4], gga[5], "EW")
         values["hdop"] = number(gga[8])
         values["altitude"] = number(gga[9])
     return values
+
+
+def is_measured(kind: str, fields: list[str]) -> bool:
+    """Whether the sentence calls its position measured now."""
+    if kind == "GGA":
+        return fields[6] in MEASURED
+    status, mode = (fields[2], fields[12]) if kind == "RMC" else (fields[6], fields[7])
+    return status == "A" and mode not in NOT_MEASURED
+
+
+def position(sentences: Mapping[str, list[str]]) -> tuple[float | Flagged, float | Flagged]:
+    """Latitude and longitude, of the sentence with the most digits by the standard."""
+    for kind, (_, latitude, longitude) in KINDS.items():
+        if (fields := sentences.get(kind)) is not None:
+            north = angle(fields[latitude], fields[latitude + 1], "NS")
+            return north, angle(fields[longitude], fields[longitude + 1], "EW")
+    return NOT_READY, NOT_READY
 
 
 def number(text: str) -> float | Flagged:

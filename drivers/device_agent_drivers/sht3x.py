@@ -24,7 +24,8 @@ SOFT_RESET = b"\x30\xa2"
 READ_STATUS = b"\xf3\x2d"
 CLEAR_STATUS = b"\x30\x41"
 RESET_DETECTED = 1 << 4
-RESERVED = 0b0101_0011_1110_1100
+# Reserved bits that read as 0; bits 5 to 9 are reserved, too, and may be anything (table 18).
+RESERVED = 0b0101_0000_0000_1100
 
 # Table 4, maxima at the lowest supply voltage
 MEASURE_S = {"high": 0.0155, "medium": 0.0065, "low": 0.0045}

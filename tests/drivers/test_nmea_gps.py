@@ -130,6 +130,45 @@ def test_an_old_position_is_no_position(rmc, gga):
     assert set(values.values()) == {NOT_READY}
 
 
+@pytest.mark.parametrize("mode", ["E", "M", "S", "N"])
+def test_a_position_that_the_mode_calls_not_measured(mode):
+    (values,) = fed(f"{RMC},{mode}", GGA)
+    assert values["fix"] is False
+    assert values["latitude"] == NOT_READY
+
+
+@pytest.mark.parametrize("mode", ["", "A", "D", "R", "F", "P"])
+def test_a_position_that_the_mode_calls_measured(mode):
+    (values,) = fed(f"{RMC},{mode}", GGA)
+    assert (values["fix"], values["latitude"]) == (True, pytest.approx(48.1173))
+
+
+def test_half_a_position_is_none():
+    (values,) = fed(RMC.replace("01131.000,E", ","), GGA.replace("01131.000,E", ","))
+    assert values["fix"] is False
+    assert values["latitude"] == values["longitude"] == NOT_READY
+
+
+def test_one_instant_that_is_written_in_two_ways():
+    driver = NmeaGps(NmeaGpsConfig(), None)  # type: ignore[arg-type]
+    for second in range(20, 23):
+        rmc = RMC.replace("123519", f"1235{second}.000")
+        (values,) = fed(rmc, GGA.replace("123519", f"1235{second}"), driver=driver)
+        assert values["altitude"] == 545.4
+        assert values["speed"] == pytest.approx(11.5236, abs=1e-4)
+
+
+def test_a_receiver_that_sends_its_position_as_gll():
+    gll = "GNGLL,4807.038,N,01131.000,E,123519.00,A,A"
+    later = gll.replace("123519", "123520")
+    (values,) = fed(gll, later)
+    assert (values["fix"], values["latitude"]) == (True, pytest.approx(48.1173))
+    assert values["time"] == values["altitude"] == NOT_READY
+    (values,) = fed(gll.replace(",A,A", ",V,N"), later)
+    assert (values["fix"], values["latitude"]) == (False, NOT_READY)
+    assert [reading["altitude"] for reading in fed(RMC, GGA, gll)] == [545.4]
+
+
 def test_empty_fields_are_no_zeros():
     (values,) = fed(
         "GNRMC,123519.00,A,4807.038,N,01131.000,E,,,230394,,,A",

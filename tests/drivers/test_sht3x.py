@@ -149,3 +149,13 @@ def test_options_are_bounded():
     for wrong in ({"address": 0x46}, {"repeatability": "best"}):
         with pytest.raises(ValueError):
             Sht3xConfig.model_validate(wrong)
+
+
+@pytest.mark.parametrize("status", [0x0000, 0x8010, 0x8050, 0x83F0, 0xA000])
+def test_a_scan_knows_it_by_its_status_whatever_the_undefined_bits_are(bench, status):
+    it = bench(Sht3x, "i2c1")
+    it.board.chip("it").status = status
+    assert Sht3x.identify(it.driver.bus, 0x44).startswith("SHT3x")
+    it.board.chip("it").status = status | 0x4000
+    with pytest.raises(WrongChip):
+        Sht3x.identify(it.driver.bus, 0x44)
