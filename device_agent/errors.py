@@ -39,6 +39,12 @@ class NoAnswer(BusError):
     reason = "absent"
 
 
+class PlaceRefused(BusError):
+    """One line, channel, register or topic cannot be used as its device wants; the bus and all others can."""
+
+    reason = "absent"
+
+
 class BusTimeout(BusError, TimeoutError):
     """A job had begun and did not end in time, so it may have happened: a write's outcome is `unknown`."""
 

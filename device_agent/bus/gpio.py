@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Protocol
 
 from device_agent.bus.core import Handle, Source
 from device_agent.bus.recipe import Recipe
-from device_agent.errors import BusError
+from device_agent.errors import PlaceRefused
 
 Bias = Literal["as-is", "none", "pull-up", "pull-down"]
 Drive = Literal["push-pull", "open-drain", "open-source"]
@@ -95,7 +95,7 @@ class GpioBus(Handle):
         self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False
     ) -> PwmOutput:
         """Claim an output that switches by itself, beginning with this duty and frequency."""
-        raise BusError(
+        raise PlaceRefused(
             f"line {line} can only be switched on and off here: name its hardware PWM channel in the bus's "
             '`pwm` table, such as pwm = { 18 = "pwmchip0/0" }, or use `backend = "gpiozero"`'
         )

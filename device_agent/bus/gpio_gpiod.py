@@ -19,7 +19,7 @@ from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputL
 from device_agent.bus.pwm_sysfs import SysfsPwm
 from device_agent.bus.recipe import Recipe
 from device_agent.bus.system import denied, listed
-from device_agent.errors import BusError, BusGone, BusHeld
+from device_agent.errors import BusError, BusGone, BusHeld, PlaceRefused
 
 CONSUMER = "device-agent"
 # Edges that the kernel keeps for a line until they are read (default 16); it drops the oldest.
@@ -133,7 +133,7 @@ class GpiodGpio(GpioBus):
                 offset = self._chip.line_offset_from_id(line)
             except (ValueError, FileNotFoundError) as error:
                 lines = self._chip.get_info().num_lines
-                raise BusError(
+                raise PlaceRefused(
                     f"bus {self.name}: {self.path} has no line {line!r}; its lines are 0 to {lines - 1}"
                 ) from error
             try:
@@ -168,7 +168,7 @@ class GpiodGpio(GpioBus):
             if error.errno in (errno.EACCES, errno.EPERM):
                 raise denied(self.path) from error
             if wish and error.errno in (errno.EINVAL, errno.EOPNOTSUPP, 524):  # 524: the kernel's ENOTSUPP
-                raise BusError(f"{where}: the chip does not support {wish}") from error
+                raise PlaceRefused(f"{where}: the chip does not support {wish}") from error
             raise BusError(f"{where}: {error.strerror or error}") from error
 
 

@@ -22,7 +22,7 @@ from device_agent.bus.inbox import Inbox
 from device_agent.bus.pwm_sysfs import SysfsPwm
 from device_agent.bus.recipe import Recipe
 from device_agent.bus.system import denied
-from device_agent.errors import BusError, BusGone, BusHeld
+from device_agent.errors import BusError, BusGone, BusHeld, PlaceRefused
 
 EDGES_MAX = 4096
 # A factory's ticks are used if they are this near to the monotonic clock; some count in other units.
@@ -154,7 +154,7 @@ class GpiozeroGpio(GpioBus):
                 }
                 lgpio.gpio_claim_output(handle, pin._number, int(level), flags[drive])
             elif drive != "push-pull":
-                raise BusError(f"bus {self.name}, line {line}: this pin factory has no drive {drive!r}")
+                raise PlaceRefused(f"bus {self.name}, line {line}: this pin factory has no drive {drive!r}")
             else:
                 pin.output_with_state(level)
             return GpiozeroOutput(self, pin, line, active_low, self._hold(pin, before))

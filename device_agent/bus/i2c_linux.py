@@ -18,7 +18,7 @@ from device_agent.bus.i2c import I2cBus
 from device_agent.bus.rebind import Rebinder
 from device_agent.bus.recipe import Recipe, Steps
 from device_agent.bus.system import denied, listed
-from device_agent.errors import BusError, BusGone, BusHeld, BusTimeout, NoAnswer
+from device_agent.errors import BusError, BusGone, BusHeld, BusTimeout, NoAnswer, PlaceRefused
 
 # linux/i2c-dev.h and linux/i2c.h
 I2C_RETRIES = 0x0701
@@ -204,7 +204,7 @@ class LinuxI2c(I2cBus):
 
     def _advance(self, address: int, register: int, by: int) -> int:
         if register + by > 0xFF:
-            raise BusError(
+            raise PlaceRefused(
                 f"bus {self.name}: this adapter speaks SMBus only, and a transfer at {address:#04x} from "
                 f"register {register:#04x} would run past 0xff; connect the chip to a plain I2C adapter"
             )
@@ -221,7 +221,7 @@ class LinuxI2c(I2cBus):
         except TypeError as error:  # smbus2's descriptor is None: it was closed meanwhile
             raise BusGone(f"bus {self.name}: {self.path} was closed during a transfer") from error
         except ValueError as error:
-            raise BusError(f"bus {self.name}, address {address:#04x}: {error}") from error
+            raise PlaceRefused(f"bus {self.name}, address {address:#04x}: {error}") from error
         except OSError as error:
             raise self._translated(error, address) from error
 

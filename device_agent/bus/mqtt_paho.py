@@ -20,7 +20,7 @@ from device_agent.bus.config import MqttBusConfig
 from device_agent.bus.inbox import Inbox
 from device_agent.bus.mqtt import MqttBus, MqttMessage, matches
 from device_agent.bus.recipe import Recipe, Steps
-from device_agent.errors import BusDenied, BusError, BusGone, BusTimeout
+from device_agent.errors import BusDenied, BusError, BusGone, BusTimeout, PlaceRefused
 
 # Connecting, TLS and CONNACK together stay below the limit that the bus's owner sets for opening (10 s).
 CONNECT_LIMIT_S = 8.0
@@ -267,7 +267,7 @@ class _Connection:
         try:
             sent = self._client.publish(topic, payload, qos=qos, retain=retain)
         except ValueError as error:
-            raise BusError(f"{self.where}: cannot publish to {topic!r}: {error}") from error
+            raise PlaceRefused(f"{self.where}: cannot publish to {topic!r}: {error}") from error
         if sent.rc != 0:
             raise BusGone(f"{self.where}: {topic!r} was not sent: {sent.rc.name}")
         if qos == 0:
@@ -299,7 +299,7 @@ class _Connection:
         try:
             result, mid = self._client.subscribe([(topic, qos) for topic in topics])
         except ValueError as error:
-            raise BusError(f"{self.where}: cannot subscribe to {', '.join(topics)}: {error}") from error
+            raise PlaceRefused(f"{self.where}: cannot subscribe to {', '.join(topics)}: {error}") from error
         with self._changed:
             if result == 0:
                 self._changed.wait_for(lambda: mid in self._granted or self._lost, self._limit_s)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from device_agent.bus.recipe import Recipe
 from device_agent.bus.system import denied
-from device_agent.errors import BusError, BusGone, BusHeld
+from device_agent.errors import BusError, BusGone, BusHeld, PlaceRefused
 
 ROOT = Path("/sys/class/pwm")
 # A channel's files appear at once, but belong to our group only when udev has handled them.
@@ -141,5 +141,5 @@ class SysfsPwm:
             if error.errno in _GONE:
                 raise BusGone(f"{self._where}: the channel is gone") from error
             if error.errno in (errno.EINVAL, errno.ERANGE) and wish:
-                raise BusError(f"{self._where}: the hardware cannot make {wish}") from error
+                raise PlaceRefused(f"{self._where}: the hardware cannot make {wish}") from error
             raise BusError(f"{self._where}: {error.strerror or error}") from error

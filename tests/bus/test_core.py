@@ -9,7 +9,16 @@ from functools import partial
 import pytest
 
 from device_agent.bus.core import FAILURES_MAX, Bus, BusState, Handle, Urgency
-from device_agent.errors import BusBusy, BusError, BusFaulted, BusGone, BusTimeout, DriverError, NoAnswer
+from device_agent.errors import (
+    BusBusy,
+    BusError,
+    BusFaulted,
+    BusGone,
+    BusTimeout,
+    DriverError,
+    NoAnswer,
+    PlaceRefused,
+)
 from support.waiting import until_async
 
 LIMIT_S = 10.0
@@ -74,6 +83,7 @@ async def test_failures_of_the_bus_itself_fault_it_when_they_come_in_a_row(error
     "error",
     [
         NoAnswer("address 0x76"),
+        PlaceRefused("there is no line 99"),
         BusBusy("occupied"),
         BusFaulted("stuck"),
         DriverError("no id"),

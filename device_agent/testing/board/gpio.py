@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from device_agent.driver import Actuator
-from device_agent.errors import BusError, BusGone, BusHeld
+from device_agent.errors import BusError, BusGone, BusHeld, PlaceRefused
 from device_agent.testing.board.medium import BoardUser, Mailbox, Medium, Placed, Timer
 from device_agent.testing.chips import Drive, GpioChip
 
@@ -116,7 +116,7 @@ class GpioMedium(Medium):
         """A line by offset or name. Raises BusError that says what there is."""
         offset = offset_of(line)
         if offset is None or not 0 <= offset < LINES:
-            raise BusError(
+            raise PlaceRefused(
                 f"there is no line {line!r} on bus {self.name}: use 0 to {LINES - 1}, or GPIO<offset>"
             )
         return self._lines.setdefault(offset, SimulatedLine(offset))

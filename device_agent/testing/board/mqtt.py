@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from device_agent.bus.mqtt import matches
-from device_agent.errors import BusError
+from device_agent.errors import PlaceRefused
 from device_agent.testing.board.medium import (
     BoardUser,
     BusFault,
@@ -52,7 +52,9 @@ class MqttMedium(Medium):
     def publish(self, user: BoardUser, topic: str, payload: bytes, retain: bool) -> None:
         self.enter(user)
         if not topic or any(sign in topic for sign in "+#\0"):
-            raise BusError(f"MQTT topic {topic!r} on {self.name} is not one to publish to: no +, # or NUL")
+            raise PlaceRefused(
+                f"MQTT topic {topic!r} on {self.name} is not one to publish to: no +, # or NUL"
+            )
         self.board.record.add(self.board.now_s(), self.name, user.by, topic=topic, bytes=as_text(payload))
         self.sent.append((topic, payload))
         del self.sent[:-SENT_KEPT]
