@@ -36,6 +36,9 @@ class Systemd:
     def tell(self, text: str) -> None:
         self.told.append(text)
 
+    def status(self, text: str) -> None:
+        self.told.append(f"STATUS={text}")
+
 
 async def test_a_slow_card_delays_no_safe_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "agent.toml"
