@@ -160,6 +160,8 @@ class Outbox:
         Then begin a new crash log. `clean`: the process ends in order.
         """
         async with self._committing:
+            if self._closing and not clean:
+                return  # opening the file again would take back its orderly end
             if not self._file.is_open:
                 await self._open_again()
             while self.used_bytes > self.max_bytes and not self._disk.error:

@@ -387,3 +387,31 @@ async def test_a_stream_that_ends_while_its_backlog_is_read_leaves_no_memory_beh
     await machine.thread.run(lambda: None)
     await machine.tick()
     assert (machine.outbox.memory_bytes, machine.outbox.used_bytes) == (0, 0)
+
+
+async def test_a_loop_that_wakes_after_the_close_leaves_the_orderly_end_alone(
+    tmp_path: Path, machines: Machines
+) -> None:
+    machine = machines()
+    await machine.boot(Rule())
+    machine.append(5)
+    loop = asyncio.create_task(machine.outbox.run())
+    await asyncio.sleep(0)  # it has begun, and waits for its first interval
+    await machine.outbox.close()
+    machine.clock.step(60)
+    await asyncio.wait_for(loop, 30)
+    await machine.thread.close()
+    shutil.rmtree(machine.memory)  # as the service manager does with the runtime directory
+    machine.memory.mkdir()
+    await machine.boot(Rule(), again=True)
+    machine.append(1)
+    await machine.drain()
+    assert [event["seq"] for event in machine.caller.events if event["kind"] == "reading"] == [
+        6,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
+    assert gaps(machine) == []
