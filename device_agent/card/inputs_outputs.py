@@ -281,6 +281,15 @@ def _result_schema(config: Config) -> dict[str, Any]:
                     },
                 },
             },
+            "unavailable": {
+                "type": "array",
+                "description": "read: devices that gave no reading, and why; absent if there are none.",
+                "items": {
+                    "type": "object",
+                    "required": ["device", "reason"],
+                    "properties": {"device": {"enum": list(config.devices)}, "reason": {"type": "string"}},
+                },
+            },
             "devices": {"type": "array", "description": "describe: each device with points and actions."},
             "ack": ack(numbered=False),
             "count": {"type": "integer", "minimum": 0},

@@ -182,6 +182,9 @@ def _read(caller: AgentCaller, args: argparse.Namespace) -> int:
             device = clean(reading.get("device"), 40)
             rows.append([device, clean(point, 40), value_text(value), unit_text(unit), at, clean(flag, 40)])
     print_table(["device", "point", "value", "unit", "at", "flag"], rows)
+    missing = result.get("unavailable")
+    for one in map(mapping, missing if isinstance(missing, list) else ()):
+        print(f"{clean(one.get('device'), 40)}: no reading: {clean(one.get('reason'), 200)}")
     return Exit.DONE
 
 

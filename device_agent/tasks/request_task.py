@@ -139,10 +139,15 @@ class RequestTask:
         with self._progress.during("reading"):
             answers = await asyncio.gather(*(self._read_one(name) for name in names))
         readings = [reading_members(answer) for answer in answers if isinstance(answer, Reading)]
-        faults = [answer for answer in answers if isinstance(answer, str)]
-        content = {"readings": readings}
+        faults = {
+            name: answer for name, answer in zip(names, answers, strict=True) if isinstance(answer, str)
+        }
+        content: dict[str, Any] = {"readings": readings}
+        if faults:
+            content["unavailable"] = [{"device": name, "reason": why} for name, why in faults.items()]
         if faults and (not readings or request.devices is not None):
-            return TaskResult(request.op, "failed", content, Fault("device_offline", "; ".join(faults)))
+            message = "; ".join(faults.values())
+            return TaskResult(request.op, "failed", content, Fault("device_offline", message))
         return TaskResult(request.op, "done", content)
 
     async def _read_one(self, name: str) -> Reading | str:

@@ -66,6 +66,7 @@ async def test_all_readable_devices_are_read(ask: Ask) -> None:
     devices = {reading["device"] for reading in link.result["readings"]}
     assert {"fan", "button"} <= devices
     assert "hidden" not in devices
+    assert "hidden" not in {missing["device"] for missing in link.result.get("unavailable", [])}
     assert link.terminals == [("completed", "")]
 
 
@@ -86,6 +87,10 @@ async def test_a_device_that_is_named_and_does_not_answer_fails_the_request(ask:
     assert link.result["error"]["code"] == "device_offline"
     everything = await ask({"op": "read"})
     assert everything.result["state"] == "done", "not asked for by name"
+    assert link.result["unavailable"] == [{"device": "fan", "reason": link.result["error"]["message"]}]
+    reasons = {missing["device"]: missing["reason"] for missing in everything.result["unavailable"]}
+    assert reasons["fan"]
+    assert not reasons.keys() & {reading["device"] for reading in everything.result["readings"]}
 
 
 async def test_set_moves_and_stays_after_the_task(ask: Ask, services: Services) -> None:
