@@ -3,48 +3,74 @@
 A refusal tells nothing that the caller may not know: a device that is hidden from it does not exist.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from enum import Enum
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
 from device_agent.config.access import AccessConfig, Right
 from device_agent.errors import Rejected
 from device_agent.network import Caller, TaskKind
 from device_agent.records import Value, is_number
 
-LOCAL = "local"
-DELEGATION = "delegation:"
+if TYPE_CHECKING:
+    from device_agent.messages.commands import Command
 
+_PLAIN = " |:@+=,;!$&'()*"
 T = TypeVar("T")
+
+
+class Role(Enum):
+    """What an actor is. No name that somebody else chooses makes one the other."""
+
+    CALLER = "caller"
+    OWNER = "owner"
+    """Acts on the device itself, and needs no access rule."""
+    DELEGATION = "delegation"
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who drives. `holder` is the task's id, `local` for the owner on the device, or `delegation:NAME`."""
+    """Who drives. `holder` is `task:` and the task's id, `local` for the owner, or `delegation:NAME`."""
 
     holder: str
     label: str
     caller: Caller
     kind: TaskKind | None = None
+    role: Role = Role.CALLER
+    shared_stream: str = ""
+    """Of a copy for what came on a shared stream, whose senders nobody can tell: the stream."""
 
     @property
     def is_owner(self) -> bool:
-        """Acts on the device itself, and needs no access rule."""
-        return self.holder == LOCAL
+        return self.role is Role.OWNER
 
     @property
     def identities(self) -> frozenset[str]:
-        if self.holder.startswith(DELEGATION):
+        if self.role is Role.DELEGATION:
             return frozenset((self.holder,))
         named = [("org", self.caller.org), ("user", self.caller.user)]
         return frozenset(f"{kind}:{name}" for kind, name in named if name)
 
     @property
     def journal_key(self) -> str:
-        """Whose ids these are: a caller's, over all its tasks."""
-        if self.is_owner or self.holder.startswith(DELEGATION):
+        """Whose ids these are: a caller's, over all its tasks; of a shared stream, the stream's."""
+        if self.role is not Role.CALLER:
             return self.holder
-        return f"{self.caller.org}/{self.caller.user}"
+        if self.shared_stream:
+            return f"stream {self.shared_stream}"
+        # A slash in a name must not make one caller of two.
+        return "/".join(quote(name, safe=_PLAIN) for name in (self.caller.org, self.caller.user))
+
+    def id_key(self, command: "Command") -> str:
+        """By what its id is kept: on a shared stream with the content, so that nobody uses up another's."""
+        if not self.shared_stream:
+            return command.id
+        content = json.dumps(command.model_dump(), sort_keys=True).encode()
+        return f"{command.id} {hashlib.blake2b(content, digest_size=16).hexdigest()}"
 
 
 def may(access: AccessConfig, right: Right, actor: Actor, device: str) -> bool:

@@ -7,6 +7,7 @@ admission and again on the bus's thread.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
@@ -24,7 +25,7 @@ from device_agent.commands.authorization import (
     rank,
 )
 from device_agent.commands.delegation_action import DelegationAction, check_do
-from device_agent.commands.plan import CommandPlan, Outcome, Send, action_of, check_files, describe
+from device_agent.commands.plan import CommandPlan, Outcome, Send, action_of, check_files, describe, is_safe
 from device_agent.config import Config
 from device_agent.devices.context import Context
 from device_agent.devices.device import Device
@@ -43,12 +44,15 @@ from device_agent.errors import (
 from device_agent.messages.acks import Ack, AckState
 from device_agent.messages.commands import Command, Do, Set, Stop, checked_args, checked_values
 from device_agent.records import SEND_FILE, File, Step, Value, same_value
-from device_agent.safety.emergency_stop import EmergencyStop
+from device_agent.safety.emergency_stop import SAFE_LIMIT_S, EmergencyStop
 from device_agent.safety.leases import Leases
 from device_agent.safety.permit import Motion, MotionPermit
 from device_agent.safety.safe_states import LEAVE_LIMIT_S, SafeStates
 
 log = structlog.get_logger("command")
+
+# As a command that says nothing else.
+BYTES_TTL_MS = 5000
 
 
 class CommandExecutor:
@@ -67,6 +71,9 @@ class CommandExecutor:
         self.config = config
         self.delegation_actions = delegation_actions
         self.leases = Leases(config.safety.lease_idle_s)
+        self.refusals = 0
+        """Commands of those who had no right to them."""
+        self._made_safe: Counter[str] = Counter()
         self._devices = context.devices
         self._permit = permit
         self._safe_states = safe_states
@@ -86,6 +93,7 @@ class CommandExecutor:
         age_ms: float | None,
         devices: Collection[str] | None = None,
         possible_senders: Collection[Actor] = (),
+        made_safe: int | None = None,
         for_s: float | None = None,
         on_file: Callable[[File], None] | None = None,
         send: Send | None = None,
@@ -95,21 +103,21 @@ class CommandExecutor:
         `age_ms` is how old it was when it came, by the transport's clock (None: that clock is not known yet).
         `devices` bounds what this stream may name. `possible_senders` are others who might have sent it: on a
         shared stream nobody can tell, so all need the right. A set goes back to safe after `for_s` seconds.
+        `made_safe` is what `times_made_safe` said when it came, if it had to wait since then.
         `on_file` gets the file that an action made (without it: refused); `send` passes on one that came.
         """
         deadline_s = self._clock.monotonic_s() + (command.ttl_ms - (age_ms or 0.0)) / 1000
-        if (first := await self._journal.first_answer(actor.journal_key, command.id)) is not None:
-            return replace(first, repeated=True)
-        outcome, senders = Outcome(), (actor, *possible_senders)
+        came_after = self.times_made_safe(command) if made_safe is None else made_safe
+        outcome, senders = Outcome(), self._senders(command, (actor, *possible_senders))
+        if (answer := await self._answered(command, senders, devices)) is not None:
+            return answer
         try:
             if (delegation := self.delegation_actions.get(command.device)) is not None:
-                args = self._check_do(command, senders, devices)
-                motion = Motion(command.device, actor.holder, deadline_s, command.ttl_ms)
-                self._permit.check_deadline(motion)
-                await delegation.ask(args, actor.label, command.id)
+                self._permit.check_deadline(Motion(command.device, "", deadline_s, command.ttl_ms))
+                await delegation.ask(self._check_do(command, senders, devices), actor.label, command.id)
             else:
-                device = self._authorize(command, senders, devices)
-                plan = replace(self._plan(command, device, senders, deadline_s), for_s=for_s, send=send)
+                plan = self._plan(command, self._authorize(command, senders, devices), senders, deadline_s)
+                plan = replace(plan, for_s=for_s, send=send, made_safe=came_after)
                 self._admit(plan, age_known=age_ms is not None, takes_file=on_file is not None)
                 file = await self._carry_out(plan, outcome)
                 if file is not None and on_file is not None:
@@ -125,7 +133,7 @@ class CommandExecutor:
             log.exception("command_failed", device=command.device)
             outcome.fail(AckState.UNKNOWN, "internal", f"{type(error).__name__} in the agent: see its log")
         finally:
-            ack = self._acknowledge(command, actor, outcome)
+            ack = self._acknowledge(command, senders[0], outcome)
         return ack
 
     def preview(
@@ -140,7 +148,7 @@ class CommandExecutor:
 
         An action's own steps are not known before it begins, so their limits are not judged.
         """
-        senders = (actor, *possible_senders)
+        senders = self._senders(command, (actor, *possible_senders))
         try:
             if (delegation := self.delegation_actions.get(command.device)) is not None:
                 self._check_do(command, senders, devices)
@@ -155,9 +163,15 @@ class CommandExecutor:
             return Ack(command.id, AckState.REJECTED, error=rejected.fault, dry_run=True)
         return Ack(command.id, commanded=plan.commanded, hand_over=hand_over, dry_run=True)
 
-    def admit_bytes(self, actor: Actor, device: str, possible_senders: Collection[Actor] = ()) -> None:
-        """Bytes for a device: like a command, they take the lease. Raises Rejected."""
-        self._permit.admit(Motion(device, actor.holder))
+    def admit_bytes(
+        self, actor: Actor, device: str, age_ms: float | None, possible_senders: Collection[Actor] = ()
+    ) -> None:
+        """Bytes for a device: like a command, they take the lease and are too old at some time. Raises
+        Rejected."""
+        if age_ms is None:
+            raise Rejected("clock_unset", "the age of these bytes is not known: nor is the network's time")
+        deadline_s = self._clock.monotonic_s() + (BYTES_TTL_MS - age_ms) / 1000
+        self._permit.admit(Motion(device, actor.holder, deadline_s, BYTES_TTL_MS))
         access, senders, now_s = self.config.access, (actor, *possible_senders), self._clock.monotonic_s()
         check_right(access, "drive", senders, device)
         self.leases.check(device, actor.holder, now_s)
@@ -166,15 +180,40 @@ class CommandExecutor:
             self._journal.actuation(self._clock.now_ms(), actor.label, device, "bytes", "done")
         self.leases.take(device, actor.holder, actor.label, now_s, rank(access, senders, device))
 
-    async def stop(self, command: Stop, actor: Actor) -> Ack:
-        """The emergency stop, for anybody who may drive anything; its age is not checked."""
-        if not any(may(self.config.access, "drive", actor, name) for name in self._devices):
+    async def stop(self, command: Stop, actor: Actor, possible_senders: Collection[Actor] = ()) -> Ack:
+        """The emergency stop, for anybody who may drive anything; its age is not checked.
+
+        Where somebody else might have sent it who may not, what those who may have driven is made safe, and
+        nothing is latched.
+        """
+        senders, access = (actor, *possible_senders), self.config.access
+        drivers = [one for one in senders if any(may(access, "drive", one, name) for name in self._devices)]
+        if not drivers:
             fault = Fault("not_allowed", "the owner's access rules do not let you drive anything")
+            return Ack(command.id, AckState.REJECTED, error=fault)
+        if len(drivers) < len(senders):
+            driven = {name for one in drivers for name in self._safe_states.driven_by(one.holder)}
+            await self._safe_states.all_safe("a stop on a shared stream", SAFE_LIMIT_S, driven)
+            fault = Fault(
+                "not_allowed",
+                "nobody can tell who sent a stop on this shared stream, which some may only read: what its "
+                "sessions drove was told to be safe, but nothing is latched; send a request, or use a "
+                "stream of your own",
+            )
             return Ack(command.id, AckState.REJECTED, error=fault)
         if all((await self._emergency_stop.press(actor.label)).values()):
             return Ack(command.id)
         fault = Fault("internal", "latched, but not everything is known to be safe yet")
         return Ack(command.id, AckState.UNKNOWN, error=fault)
+
+    def makes_safe(self, command: Command) -> bool:
+        """Whether it sets a device's safe values and nothing else: it waits for no other command."""
+        device = self._devices.get(command.device)
+        return device is not None and isinstance(command, Set) and is_safe(device, command.values)
+
+    def times_made_safe(self, command: Command) -> int:
+        """How often a command has made its device safe; what came before the last of them moves nothing."""
+        return self._made_safe[command.device]
 
     def session_ends(self, holder: str) -> None:
         """What it still has under way is refused, and its leases end."""
@@ -187,6 +226,37 @@ class CommandExecutor:
         self._safe_states.forget_driver(holder)
 
     # -- the steps ----------------------------------------
+
+    def _senders(self, command: Command, senders: tuple[Actor, ...]) -> tuple[Actor, ...]:
+        """Who may have sent it. Who drives a device may make it safe, whoever else might have said so."""
+        if not self.makes_safe(command):
+            return senders
+        lease = self.leases.holder(command.device, self._clock.monotonic_s())
+        driver = self._safe_states.driver(command.device) if lease is None else lease.holder
+        return tuple(one for one in senders if one.holder == driver)[:1] or senders
+
+    async def _answered(
+        self, command: Command, senders: tuple[Actor, ...], bounds: Collection[str] | None
+    ) -> Ack | None:
+        """The answer to an id that is known, or to somebody without the right; else the id is taken now.
+
+        What somebody without the right sends costs no memory and no disk.
+        """
+        key = (senders[0].journal_key, senders[0].id_key(command))
+        if not self._journal.knows_command(*key):
+            try:
+                if command.device in self.delegation_actions:
+                    self._check_do(command, senders, bounds)
+                else:
+                    self._authorize(command, senders, bounds)
+            except Rejected as rejected:
+                self.refusals += 1
+                if self.refusals == 1 or self.refusals % 1000 == 0:
+                    who, why = senders[0].label, rejected.message[:200]
+                    log.warning("not_allowed", who=who, why=why, count=self.refusals)
+                return Ack(command.id, AckState.REJECTED, error=rejected.fault)
+        first = await self._journal.first_answer(*key)
+        return None if first is None else replace(first, id=command.id, repeated=True)
 
     def _authorize(
         self, command: Command, senders: tuple[Actor, ...], bounds: Collection[str] | None
@@ -226,8 +296,15 @@ class CommandExecutor:
 
     async def _carry_out(self, plan: CommandPlan, outcome: Outcome) -> File | None:
         """Commands of one device go one after the other. Raises as the steps do."""
-        async with self._safe_states.exclusive(plan.device.name):
+        name = plan.device.name
+        if plan.makes_safe:
+            # Before the commands that wait: they were sent earlier, and must not undo it.
+            self._check_lease(plan)
+            self._made_safe[name] += 1
+        async with self._safe_states.exclusive(name):
             try:
+                if plan.moves and not plan.makes_safe and self._made_safe[name] != plan.made_safe:
+                    raise Rejected("expired", f"a later command, to make {name} safe, has overtaken it")
                 await self._arbitrate(plan)
                 self._limit(plan, plan.values)
                 await self._note(plan, outcome)
@@ -281,12 +358,13 @@ class CommandExecutor:
     async def _note(self, plan: CommandPlan, outcome: Outcome) -> None:
         """Durable in the Journal before anything moves. Raises NotRecorded."""
         what, now_ms = plan.command.model_dump(), self._clock.now_ms()
-        try:
-            await self._journal.begin_command(plan.actor.journal_key, plan.command.id, what, now_ms)
-        except NotRecorded:
-            # Making safe twice does no harm; not making safe might.
-            if not (plan.makes_safe or plan.read_only):
-                raise
+        if not plan.makes_safe:  # which never waits for a disk: twice does no harm, and not at all might
+            key = (plan.actor.journal_key, plan.actor.id_key(plan.command))
+            try:
+                await self._journal.begin_command(*key, what, now_ms)
+            except NotRecorded:
+                if not plan.read_only:
+                    raise
         outcome.commanded = plan.commanded
         if plan.moves:
             # Before it moves: a session that ends meanwhile must bring it back.
@@ -362,7 +440,7 @@ class CommandExecutor:
     def _acknowledge(self, command: Command, actor: Actor, outcome: Outcome) -> Ack:
         """The ack, which the Journal gives again to whoever repeats the id."""
         ack, now_ms = outcome.ack(command.id), self._clock.now_ms()
-        self._journal.finish_command(actor.journal_key, ack, now_ms)
+        self._journal.finish_command(actor.journal_key, ack, now_ms, actor.id_key(command))
         who, device, what, state = actor.label, command.device, describe(command), ack.state.value
         rule = "" if ack.error is None else f"{ack.error.code}: {ack.error.message}"
         self._journal.actuation(now_ms, who, device, what[:500], state, rule[:500])
@@ -371,6 +449,8 @@ class CommandExecutor:
 
     def _take_lease(self, plan: CommandPlan) -> None:
         actor, now_s = plan.actor, self._clock.monotonic_s()
+        if self._permit.has_ended(actor.holder):
+            return  # while this was under way, and its leases with it
         self.leases.take(plan.device.name, actor.holder, actor.label, now_s, plan.rank)
 
     def _make_safe_in_doubt(self, plan: CommandPlan, how: str) -> None:

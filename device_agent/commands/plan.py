@@ -50,6 +50,8 @@ class CommandPlan:
     args: dict[str, Value] = field(default_factory=dict)
     for_s: float | None = None
     """A set goes back to safe after so long."""
+    made_safe: int = 0
+    """How often commands had made the device safe when it came."""
     send: Send | None = None
 
     @property
@@ -85,10 +87,13 @@ class CommandPlan:
     @property
     def makes_safe(self) -> bool:
         """Whether all that it sets is the safe value."""
-        safe = self.device.safe_values
-        return self.values is not None and all(
-            name in safe and same_value(safe[name], value) for name, value in self.values.items()
-        )
+        return self.values is not None and is_safe(self.device, self.values)
+
+
+def is_safe(device: Device, values: Mapping[str, Value]) -> bool:
+    """Whether all of these are the device's safe values."""
+    safe = device.safe_values
+    return all(name in safe and same_value(safe[name], value) for name, value in values.items())
 
 
 def describe(command: Command) -> str:

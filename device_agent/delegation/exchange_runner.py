@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from device_agent.commands.authorization import Actor
+from device_agent.commands.authorization import Actor, Role
 from device_agent.config.delegation import AllowedCommand, Delegation, holder
 from device_agent.delegation.answer import choice, clean, form, presentable
 from device_agent.delegation.services import DelegationServices
@@ -45,7 +45,7 @@ class ExchangeRunner:
         self._services = services
         self._announce = announce
         self._client = SessionClient(name, rule, services)
-        self._actor = Actor(holder(name), f"delegation {name}", Caller())
+        self._actor = Actor(holder(name), f"delegation {name}", Caller(), role=Role.DELEGATION)
 
     @property
     def trouble(self) -> str:

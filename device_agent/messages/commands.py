@@ -4,7 +4,15 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from device_agent.errors import Rejected
 from device_agent.records import Action, Argument, Point, Value, is_number
@@ -13,8 +21,21 @@ from device_agent.records import Action, Argument, Point, Value, is_number
 VALUES_MAX = 64
 TEXT_MAX = 4096
 
+ID_MAX_BYTES = 200
+
+
+def _short(id_: str) -> str:
+    try:
+        size_bytes = len(id_.encode())
+    except UnicodeEncodeError:
+        raise ValueError("the id has half a character (a surrogate), which no text can hold") from None
+    if size_bytes > ID_MAX_BYTES:
+        raise ValueError(f"the id has {size_bytes} bytes, at most {ID_MAX_BYTES} are taken")
+    return id_
+
+
 Name = Annotated[str, Field(min_length=1, max_length=64)]
-CommandId = Annotated[str, Field(min_length=1, max_length=200)]
+CommandId = Annotated[str, Field(min_length=1), AfterValidator(_short)]
 
 
 class _StrictModel(BaseModel):
@@ -131,7 +152,9 @@ def explain(error: ValidationError) -> str:
     place = ".".join(str(part) for part in first["loc"] if not _is_tag(part)) or "the event"
     more = f" (and {error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
     message = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {message[:1].lower()}{message[1:]}{more}"
+    # Names and tags are echoed, and may be anything.
+    text = f"{place[:100]}: {message[:1].lower()}{message[1:300]}{more}"
+    return text.encode(errors="replace").decode()
 
 
 def _is_tag(part: Any) -> bool:
@@ -141,7 +164,9 @@ def _is_tag(part: Any) -> bool:
 def id_of(event: Any) -> str:
     """The id of an event that could not be parsed, so that the caller can match the refusal."""
     value = event.get("id") if isinstance(event, dict) else None
-    return value[:200] if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return value[:ID_MAX_BYTES].encode(errors="replace")[:ID_MAX_BYTES].decode(errors="ignore")
 
 
 def checked_values(values: Mapping[str, Any], points: Mapping[str, Point], device: str) -> dict[str, Value]:

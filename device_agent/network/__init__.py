@@ -68,8 +68,15 @@ class StreamSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands for a message whose items are not known; `why` is for its sender."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Inbound:
-    """One item that was received on a stream: an event (any JSON value) or a chunk of bytes.
+    """One item that was received on a stream: an event (any JSON value), a chunk of bytes, or `Unreadable`.
 
     `sent_ms` is the transport's time stamp, epoch milliseconds of the network's clock.
     """
@@ -126,7 +133,7 @@ class Stream(Protocol):
     spec: StreamSpec
 
     def inbound(self) -> AsyncIterator[Inbound]:
-        """What callers send, in order; ends when the stream is closed."""
+        """What callers send, as it comes; ends when the stream is closed."""
 
     async def close(self, *, end: bool) -> None:
         """Stop. With `end`, send what waits and the end of the stream (never on a shared stream)."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from device_agent.commands.authorization import LOCAL, Actor
+from device_agent.commands.authorization import Actor, Role
 from device_agent.commands.control_side import ControlSide
 from device_agent.devices.device import Device
 from device_agent.errors import Rejected
@@ -16,7 +16,7 @@ from device_agent.operate.control_socket import Handler
 from device_agent.records import File
 
 SAFE_LIMIT_S = 5.0
-OWNER = Actor(LOCAL, "the owner, on the device", Caller())
+OWNER = Actor("local", "the owner, on the device", Caller(), role=Role.OWNER)
 
 
 class LocalHandlers:

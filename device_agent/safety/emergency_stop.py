@@ -26,6 +26,7 @@ log = structlog.get_logger("emergency_stop")
 
 # How long a question waits for the answer which actuators are safe; they are tried on after it.
 SAFE_LIMIT_S = 5.0
+SAVE_LIMIT_S = 2.0
 # The latch's file is well below a sector: it is written whole or not at all.
 LATCH_BYTES = 256
 
@@ -164,7 +165,8 @@ class EmergencyStop(ReadingSubscriber):
         saving = self._background.spawn("latch", self._save()) if first else None
         safe = await self._safe_states.all_safe("emergency stop", SAFE_LIMIT_S)
         if saving is not None:
-            await saving
+            # The answer does not depend on a disk that hangs.
+            await asyncio.wait([saving], timeout=SAVE_LIMIT_S)
         return safe
 
     async def release(self, who: str) -> None:

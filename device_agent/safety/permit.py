@@ -144,8 +144,12 @@ class MotionPermit:
 
     # -- guards ----------------------------------------
 
+    def has_ended(self, holder: str) -> bool:
+        """Whether this session has ended."""
+        return holder in self._ended_sessions
+
     def check_session(self, motion: Motion) -> None:
-        if motion.holder in self._ended_sessions:
+        if self.has_ended(motion.holder):
             raise Rejected("not_allowed", "the session that sent this has ended")
 
     def _check_configuration(self, motion: Motion) -> None:

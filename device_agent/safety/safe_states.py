@@ -181,6 +181,10 @@ class SafeStates(ReadingSubscriber):
         """It drives the device now: the end of its session makes it safe."""
         self._driven_by[device] = holder
 
+    def driver(self, device: str) -> str | None:
+        """Who drove it last, as far as he is still there."""
+        return self._driven_by.get(device)
+
     def forget_driver(self, holder: str) -> None:
         """It is gone, and what it set stays, within its limits."""
         for name in self._last_driven_by(holder):

@@ -20,10 +20,11 @@ from device_agent.errors import NetworkError, Rejected
 from device_agent.messages.commands import Pause, Rate, Replay, Resume, Select, SessionCommand, parse
 from device_agent.messages.events import EventDraft
 from device_agent.messages.requests import PipeRequest, parse_pipe_request
-from device_agent.network import TaskLink, TerminalState
+from device_agent.network import Caller, TaskLink, TerminalState
 from device_agent.store.outbox.channel_queue import ChannelQueue
 from device_agent.tasks.services import Services
 from device_agent.tasks.session_stream import SessionStream, SharedSessionStreams
+from device_agent.tasks.stream_input import Former
 from device_agent.tasks.stream_scope import choose_streams, scope_of, spec_of
 
 log = structlog.get_logger("session")
@@ -88,7 +89,8 @@ class PipeSession:
         """`saved`: the session began in an earlier process."""
         self.link = link
         self.start = link.start
-        self.actor = Actor(self.start.task_id, f"session {self.start.task_id[:8]}", self.start.caller, "pipe")
+        task_id = self.start.task_id
+        self.actor = Actor(f"task:{task_id}", f"session {task_id[:8]}", self.start.caller, "pipe")
         self.streams: dict[str, SessionStream] = {}
         self.state = SessionState.OPENING
         self._ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
@@ -230,9 +232,9 @@ class PipeSession:
         if stream.outward:
             queue = await services.outbox.open(spec.stream_id, stream.format, stream.overflow)
 
-        def make() -> SessionStream:
+        def make(former: dict[Caller, Former] | None = None) -> SessionStream:
             scope = scope_of(spec, self._config, services.devices, self.actor)
-            return SessionStream(services, scope, queue, self)
+            return SessionStream(services, scope, queue, self, former)
 
         return self._shared.get(name, self.start.task_id, make) if spec.affinity == "shared" else make()
 

@@ -49,7 +49,9 @@ class RequestTask:
     def __init__(self, services: Services, link: TaskLink, delivery: ResultDelivery) -> None:
         self.link = link
         self.task_id = link.start.task_id
-        self.actor = Actor(self.task_id, f"request {self.task_id[:8]}", link.start.caller, "request")
+        self.actor = Actor(
+            f"task:{self.task_id}", f"request {self.task_id[:8]}", link.start.caller, "request"
+        )
         self._config = services.config
         self._devices = services.devices
         self._executor = services.executor

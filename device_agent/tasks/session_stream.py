@@ -10,12 +10,15 @@ from device_agent.commands.authorization import Actor
 from device_agent.devices.device import Device
 from device_agent.messages.commands import SessionCommand
 from device_agent.messages.events import EventDraft
-from device_agent.network import TaskLink
+from device_agent.network import Caller, TaskLink
 from device_agent.store.outbox.channel_queue import ChannelQueue
 from device_agent.tasks.services import Services
-from device_agent.tasks.stream_input import Attachment, StreamInput
+from device_agent.tasks.stream_input import Attachment, Former, StreamInput
 from device_agent.tasks.stream_scope import StreamScope
 from device_agent.tasks.subscription import ByteSubscription, Subscription
+
+# Callers of one shared stream who may hold its token still; of more, the first are forgotten.
+FORMER_MAX = 1000
 
 
 class StreamOwner(Protocol):
@@ -32,9 +35,14 @@ class SessionStream:
     """One open stream. `attach` per session; the last `detach` closes it."""
 
     def __init__(
-        self, services: Services, scope: StreamScope, queue: ChannelQueue | None, session: StreamOwner
+        self,
+        services: Services,
+        scope: StreamScope,
+        queue: ChannelQueue | None,
+        session: StreamOwner,
+        former: dict[Caller, Former] | None = None,
     ) -> None:
-        """`queue` takes what goes out; None for an inbound stream."""
+        """`queue` takes what goes out; None for an inbound stream. `former` outlives a shared stream."""
         self.scope = scope
         self.attached: dict[str, Attachment] = {}
         self.opening: set[str] = set()
@@ -45,8 +53,14 @@ class SessionStream:
         self._session = session
         self._subscriptions = services.subscriptions
         self._clock = services.clock
+        self._former = {} if former is None else former
         self._input = StreamInput(
-            services, scope, self.attached, self.answer, lambda command: session.on_command(self, command)
+            services,
+            scope,
+            self.attached,
+            self.answer,
+            lambda command: session.on_command(self, command),
+            self._former,
         )
         if queue is not None and scope.spec.format == "events":
             self._outgoing = self.subscription = Subscription(scope, queue, services.clock)
@@ -104,10 +118,24 @@ class SessionStream:
         if last and end and self._queue is not None and not self.scope.shared:
             self._queue.close()
         if attachment is not None:
+            if self.scope.shared:
+                self._note_former(attachment)
             await attachment.stream.close(end=end)
         if last:
             await self._input.close()
         return last
+
+    def _note_former(self, attachment: Attachment) -> None:
+        """Its caller may have the stream's token until the session was to end."""
+        start, server_ms = attachment.link.start, attachment.link.server_ms()
+        left_s = (start.duration_min or 1) * 60.0
+        if start.expires_at_ms is not None and server_ms is not None:
+            left_s = (start.expires_at_ms - server_ms) / 1000
+        caller, until_s = attachment.actor.caller, self._clock.monotonic_s() + left_s
+        before = self._former.pop(caller, None)
+        self._former[caller] = Former(attachment.actor, max(until_s, before.until_s if before else 0.0))
+        if len(self._former) > FORMER_MAX:
+            self._former.pop(next(iter(self._former)))
 
     def replace(self, name: str, device: Device | None) -> None:
         """The configuration changed under an open stream: another device, or none, has this name."""
@@ -132,12 +160,15 @@ class SharedSessionStreams:
 
     def __init__(self) -> None:
         self._streams: dict[str, SessionStream] = {}
+        self._former: dict[str, dict[Caller, Former]] = {}
 
-    def get(self, name: str, task_id: str, make: Callable[[], SessionStream]) -> SessionStream:
+    def get(
+        self, name: str, task_id: str, make: Callable[[dict[Caller, Former]], SessionStream]
+    ) -> SessionStream:
         """The stream for a session that is about to attach to it."""
         stream = self._streams.get(name)
         if stream is None or not stream.in_use:
-            stream = self._streams[name] = make()
+            stream = self._streams[name] = make(self._former.setdefault(name, {}))
         # Noted here and not when it attaches: another session may ask in between.
         stream.opening.add(task_id)
         return stream

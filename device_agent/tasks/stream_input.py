@@ -1,27 +1,37 @@
 """What callers send on an open stream: commands, each answered with an ack, and bytes for its devices."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
 from device_agent.background import BackgroundTasks
+from device_agent.clock import Clock
 from device_agent.commands.authorization import Actor
-from device_agent.errors import BusError, DriverError, Rejected
+from device_agent.errors import BusError, DriverError, Fault, Rejected
 from device_agent.messages import events
 from device_agent.messages.acks import Ack, AckState
 from device_agent.messages.commands import OWN_KINDS, Do, SessionCommand, Set, Stop, id_of, parse
 from device_agent.messages.events import EventDraft
-from device_agent.network import Inbound, Stream, TaskLink
+from device_agent.network import Caller, Inbound, Stream, TaskLink, Unreadable
 from device_agent.tasks.services import Services
 from device_agent.tasks.stream_scope import StreamScope
 
 log = structlog.get_logger("stream")
 
-# Commands of one stream under way at once; more wait in the network's queue.
+# Commands of one stream under way at once, and those that wait for their turn; more are refused. Some places
+# more are for commands that make safe, and a few for stops, which wait for no other.
 COMMANDS_AT_ONCE = 32
+COMMANDS_MAX = 256
+SAFE_MAX = 64
+STOPS_MAX = 8
+# Answers to what is no command or not allowed, and session commands, which are written down.
+REFUSALS = (100, 20.0)
+SESSION_COMMANDS = (20, 1.0)
+UNANSWERED_S = 1.0
 
 
 @dataclass(slots=True)
@@ -35,6 +45,32 @@ class Attachment:
     """When its caller last sent anything on this stream, or opened it; monotonic."""
 
 
+@dataclass(frozen=True, slots=True)
+class Former:
+    """A caller who has left a shared stream, and may hold its token still; `until_s` is monotonic."""
+
+    actor: Actor
+    until_s: float
+
+
+class Share:
+    """So many at once, and so many a second after that."""
+
+    def __init__(self, most: int, a_second: float, clock: Clock) -> None:
+        self._most, self._a_second, self._clock = most, a_second, clock
+        self._left, self._at_s = float(most), clock.monotonic_s()
+
+    def take(self) -> bool:
+        """Whether there is one more now."""
+        now_s = self._clock.monotonic_s()
+        self._left = min(self._most, self._left + (now_s - self._at_s) * self._a_second)
+        self._at_s = now_s
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 class StreamInput:
     """Parses what comes in, has it carried out, and answers. `attached`: the stream's sessions, by task."""
 
@@ -45,6 +81,7 @@ class StreamInput:
         attached: Mapping[str, Attachment],
         answer: Callable[[EventDraft], None],
         session: Callable[[SessionCommand], Mapping[str, Any]],
+        former: Mapping[Caller, Former],
     ) -> None:
         """`session` carries out a session command and returns what its answer adds, or raises Rejected."""
         self._executor = services.executor
@@ -53,11 +90,17 @@ class StreamInput:
         self._attached = attached
         self._answer = answer
         self._session = session
+        self._former = former
         self._background = BackgroundTasks(f"stream {scope.spec.name}")
         self._room = asyncio.Semaphore(COMMANDS_AT_ONCE)
+        self._under_way: Counter[str] = Counter()
+        self._refusals = Share(*REFUSALS, services.clock)
+        self._session_commands = Share(*SESSION_COMMANDS, services.clock)
+        self._unanswered = 0
+        self._refused_bytes = 0
 
     def start(self, stream: Stream) -> None:
-        self._background.spawn(f"inbound {self._scope.spec.name}", self._listen(stream))
+        self._background.run_forever(f"inbound {self._scope.spec.name}", lambda: self._listen(stream))
 
     async def close(self) -> None:
         """Take nothing more in; commands under way are cut off."""
@@ -67,43 +110,67 @@ class StreamInput:
         async for item in stream.inbound():
             if not self._attached:
                 continue
-            for task_id in self._senders(item) or self._attached:
-                self._attached[task_id].last_inbound_s = self._clock.monotonic_s()
+            self._note_sign_of_life()
             if self._scope.spec.format == "bytes":
                 await self._pass_bytes(item)
             else:
-                await self._handle(item)
+                try:
+                    self._handle(item)
+                except Exception as error:
+                    log.exception("event_failed", stream=self._scope.spec.name)
+                    why = f"the agent failed at this event ({type(error).__name__}): see its log"
+                    self._refuse(id_of(item.item), Fault("internal", why))
+            # Others have their turn, however much waits here.
+            await asyncio.sleep(0)
 
     # -- who sent it ----------------------------------------
 
-    def _senders(self, item: Inbound) -> list[str]:
-        """The sessions, by task, whose caller has the sender's name."""
-        return [
-            task_id
-            for task_id, attachment in self._attached.items()
-            if item.sender.startswith(f"{attachment.actor.caller.user}-stream-")
-        ]
+    def _former_callers(self) -> list[Actor]:
+        now_s = self._clock.monotonic_s()
+        return [one.actor for one in self._former.values() if one.until_s > now_s]
+
+    def _note_sign_of_life(self) -> None:
+        """Of the only caller there can be: nobody keeps an actuator on, or off, in another's name."""
+        actors = [*(one.actor for one in self._attached.values()), *self._former_callers()]
+        if len({actor.caller for actor in actors}) == 1:
+            for attachment in self._attached.values():
+                attachment.last_inbound_s = self._clock.monotonic_s()
 
     def _sender(self, item: Inbound) -> tuple[Actor, list[Actor]]:
-        """Who sent this, and who else might have: on a shared stream the sender's name proves nothing.
+        """Who sent this by its name, and who else might have: on a shared stream a name proves nothing.
 
         At least one session must be attached.
         """
-        sender = self._attached[next(iter(self._senders(item) or self._attached))].actor
-        return sender, [a.actor for a in self._attached.values() if a.actor is not sender]
+        actors = [one.actor for one in self._attached.values()]
+        if not self._scope.shared:
+            return actors[0], []
+        actors = [replace(one, shared_stream=self._scope.spec.name) for one in actors]
+        named = [one for one in actors if item.sender.startswith(f"{one.caller.user}-stream-")]
+        sender = (named or actors)[0]
+        return sender, [*(one for one in actors if one is not sender), *self._former_callers()]
+
+    def _age_ms(self, item: Inbound) -> float | None:
+        """How long ago it was sent, by the network's clock; None while that is not known."""
+        server_ms = next(iter(self._attached.values())).link.server_ms()
+        return None if server_ms is None else max(0.0, server_ms - item.sent_ms)
 
     # -- bytes ----------------------------------------
 
     async def _pass_bytes(self, item: Inbound) -> None:
+        if not isinstance(item.item, bytes):
+            return
         sender, possible_senders = self._sender(item)
-        name = self._scope.spec.name
+        age_ms, name = self._age_ms(item), self._scope.spec.name
         # A copy: a reload may change the devices meanwhile.
         for device_name, device in list(self._scope.devices.items()):
             try:
-                self._executor.admit_bytes(sender, device_name, possible_senders)
+                self._executor.admit_bytes(sender, device_name, age_ms, possible_senders)
                 await device.send_bytes(item.item)
             except Rejected as rejected:
-                log.debug("bytes_refused", stream=name, device=device_name, why=rejected.message)
+                self._refused_bytes += 1
+                if self._refused_bytes == 1 or self._refused_bytes % 1000 == 0:
+                    why, count = rejected.message, self._refused_bytes
+                    log.warning("bytes_refused", stream=name, device=device_name, why=why, count=count)
             except (BusError, DriverError) as error:
                 log.warning("bytes_not_sent", stream=name, device=device_name, error=str(error))
             except Exception:
@@ -111,48 +178,91 @@ class StreamInput:
 
     # -- commands ----------------------------------------
 
-    async def _handle(self, item: Inbound) -> None:
-        """Parse an event and have it carried out; waits while too many commands are under way."""
+    def _handle(self, item: Inbound) -> None:
+        """Parse an event and have it carried out; waits for nothing, so that a stop is read at once."""
         event = item.item
-        if isinstance(event, dict) and event.get("kind") in OWN_KINDS:
+        if isinstance(event, dict) and isinstance(kind := event.get("kind"), str) and kind in OWN_KINDS:
             return  # an event of another instance, on a stream that both serve
         try:
+            if isinstance(event, Unreadable):
+                raise Rejected("invalid_value", event.why)
             command = parse(event)
+            match command:
+                case Stop():
+                    self._begin("stop", STOPS_MAX, self._stop(command, *self._sender(item)))
+                case Set() | Do() if self._executor.makes_safe(command):
+                    self._begin("safe", SAFE_MAX, self._command(command, item, None))
+                case Set() | Do():
+                    made_safe = self._executor.times_made_safe(command)
+                    self._begin("command", COMMANDS_MAX, self._in_turn(command, item, made_safe))
+                case _:
+                    if not self._session_commands.take():
+                        raise Rejected("too_soon", "too many session commands: one a second is carried out")
+                    self._session_command(command)
         except Rejected as rejected:
-            self._ack(Ack(id_of(event), AckState.REJECTED, error=rejected.fault))
+            self._refuse(id_of(event), rejected.fault)
+
+    def _begin(self, what: str, most: int, work: Coroutine[Any, Any, None]) -> None:
+        """Raises Rejected `too_soon` when too many of these are under way on this stream."""
+        if self._under_way[what] >= most:
+            work.close()
+            raise Rejected("too_soon", f"{most} of these are under way or wait on this stream already")
+        self._under_way[what] += 1
+
+        async def one() -> None:
+            try:
+                await work
+            finally:
+                self._under_way[what] -= 1
+
+        self._background.spawn(what, one())
+
+    async def _stop(self, command: Stop, sender: Actor, possible_senders: list[Actor]) -> None:
+        self._ack(await self._executor.stop(command, sender, possible_senders))
+
+    async def _in_turn(self, command: Set | Do, item: Inbound, made_safe: int) -> None:
+        async with self._room:
+            await self._command(command, item, made_safe)
+
+    async def _command(self, command: Set | Do, item: Inbound, made_safe: int | None) -> None:
+        if not self._attached:
+            # The session ended after the command came: it drives nothing any more.
+            log.info("command_after_the_end", stream=self._scope.spec.name, id=command.id)
             return
-        match command:
-            case Stop():
-                self._background.spawn(f"stop {command.id}", self._stop(command, self._sender(item)[0]))
-            case Set() | Do():
-                await self._room.acquire()
-                self._background.spawn(f"command {command.id}", self._command(command, item))
-            case _:
-                self._session_command(command)
+        ack = await self._carry_out(command, item, made_safe)
+        if ack.error is not None and ack.error.code in ("not_allowed", "unknown_device"):
+            self._refuse(command.id, ack.error)
+        else:
+            self._ack(ack)
 
-    async def _stop(self, command: Stop, sender: Actor) -> None:
-        self._ack(await self._executor.stop(command, sender))
-
-    async def _command(self, command: Set | Do, item: Inbound) -> None:
-        try:
-            if not self._attached:
-                # The session ended after the command came: it drives nothing any more.
-                log.info("command_after_the_end", stream=self._scope.spec.name, id=command.id)
-                return
-            self._ack(await self._carry_out(command, item))
-        finally:
-            self._room.release()
-
-    async def _carry_out(self, command: Set | Do, item: Inbound) -> Ack:
+    async def _carry_out(self, command: Set | Do, item: Inbound, made_safe: int | None) -> Ack:
         sender, possible_senders = self._sender(item)
         names = {*self._scope.devices, *self._scope.delegations}
         if command.dry_run:
             return self._executor.preview(command, sender, devices=names, possible_senders=possible_senders)
-        server_ms = next(iter(self._attached.values())).link.server_ms()
-        age_ms = None if server_ms is None else max(0.0, server_ms - item.sent_ms)
         return await self._executor.execute(
-            command, sender, age_ms=age_ms, devices=names, possible_senders=possible_senders
+            command,
+            sender,
+            age_ms=self._age_ms(item),
+            devices=names,
+            possible_senders=possible_senders,
+            made_safe=made_safe,
         )
+
+    def _refuse(self, id_: str, fault: Fault) -> None:
+        """Answered one by one while there are few, and many at once when there are many."""
+        if self._refusals.take():
+            self._ack(Ack(id_, AckState.REJECTED, error=fault))
+            return
+        if not self._unanswered:
+            self._background.spawn("refusals", self._answer_for_all())
+        self._unanswered += 1
+
+    async def _answer_for_all(self) -> None:
+        await asyncio.sleep(UNANSWERED_S)
+        why = f"{self._unanswered} more messages were refused, too many to answer each"
+        self._unanswered = 0
+        self._ack(Ack("", AckState.REJECTED, error=Fault("too_soon", why)))
 
     def _session_command(self, command: SessionCommand) -> None:
         try:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from device_agent.commands.authorization import (
-    LOCAL,
     Actor,
+    Role,
     check_points,
     check_read,
     check_right,
@@ -18,10 +18,10 @@ from device_agent.config.access import AccessConfig
 from device_agent.errors import Rejected
 from device_agent.network import Caller
 
-OWNER = Actor(LOCAL, "the owner", Caller())
+OWNER = Actor("local", "the owner", Caller(), role=Role.OWNER)
 ALICE = Actor("task-1", "session alice", Caller("org_a", "alice"), "pipe")
 BOB = Actor("task-2", "session bob", Caller("org_b", "bob"), "pipe")
-DELEGATION = Actor("delegation:night", "delegation night", Caller("org_a", "alice"))
+DELEGATION = Actor("delegation:night", "delegation night", Caller("org_a", "alice"), role=Role.DELEGATION)
 ACCESS = AccessConfig.model_validate(
     {
         "read": ["user:alice", "user:bob"],
@@ -53,6 +53,21 @@ def test_who_acts() -> None:
         "local",
     )
     assert Actor("task-9", "", Caller("org_a", "alice")).journal_key == ALICE.journal_key
+
+
+@pytest.mark.parametrize("task_id", ["local", "delegation:night"])
+def test_no_name_of_a_task_makes_its_caller_somebody_else(task_id: str) -> None:
+    eve = Actor(task_id, "session", Caller("org_e", "eve"), "pipe")
+    assert not eve.is_owner
+    assert eve.identities == {"org:org_e", "user:eve"}
+    assert eve.journal_key == "org_e/eve"
+
+
+def test_a_slash_in_a_name_does_not_make_one_caller_of_two() -> None:
+    keys = {
+        Actor("t", "", Caller(*names)).journal_key for names in (("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c"))
+    }
+    assert len(keys) == 3
 
 
 def test_a_hidden_device_is_refused_like_one_that_is_not_there() -> None:

@@ -164,7 +164,7 @@ async def test_the_emergency_stop_latches_over_restarts(tmp_path: Path) -> None:
         for who in (ALICE_1, OWNER):
             assert await ground.set(who, "up", on=False) == "not_allowed"
         with pytest.raises(Rejected, match="emergency stop"):
-            ground.executor.admit_bytes(ALICE_1, "up")
+            ground.executor.admit_bytes(ALICE_1, "up", 0.0)
     async with Ground(tmp_path) as ground:
         ack = await ground.executor.execute(ground.word("up", on=True), ALICE_1, age_ms=0.0)
         assert "device-agent release" in ack.error.message

@@ -159,13 +159,13 @@ async def test_age_is_by_the_transports_clock(tmp_path: Path, age_ms: float | No
 async def test_bytes_take_the_lease_and_are_in_the_journal(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
         for _ in range(3):
-            ground.executor.admit_bytes(ALICE_1, "up")
+            ground.executor.admit_bytes(ALICE_1, "up", 0.0)
         with pytest.raises(Rejected, match="up is driven by session alice"):
-            ground.executor.admit_bytes(BOB_1, "up")
+            ground.executor.admit_bytes(BOB_1, "up", 0.0)
         ground.executor.session_ends(ALICE_1.holder)
-        ground.executor.admit_bytes(BOB_1, "up")
+        ground.executor.admit_bytes(BOB_1, "up", 0.0)
         with pytest.raises(Rejected, match="has ended"):
-            ground.executor.admit_bytes(ALICE_1, "up")
+            ground.executor.admit_bytes(ALICE_1, "up", 0.0)
         rows = await ground.journal.actuations()
         assert [(row["who"], row["what"]) for row in rows] == [
             ("session alice", "bytes"),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from device_agent.commands.authorization import LOCAL, Actor
+from device_agent.commands.authorization import Actor, Role
 from device_agent.commands.control_side import build_control
 from device_agent.config import load
 from device_agent.driver import (
@@ -118,7 +118,7 @@ min_off_s = 60
 """
 
 ALICE, BOB = Caller("org_a", "alice"), Caller("org_b", "bob")
-OWNER = Actor(LOCAL, "the owner", Caller())
+OWNER = Actor("local", "the owner", Caller(), role=Role.OWNER)
 
 
 def actor(caller: Caller, holder: str = "", kind: TaskKind = "pipe") -> Actor:

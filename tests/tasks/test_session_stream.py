@@ -7,10 +7,11 @@ from typing import Any
 
 from device_agent.config.models import StreamConfig
 from device_agent.messages.events import EventDraft
-from device_agent.network import Inbound, StartTask, StreamSpec
+from device_agent.network import Caller, Inbound, StartTask, StreamSpec
 from device_agent.records import Reading
 from device_agent.tasks.services import Services
 from device_agent.tasks.session_stream import SessionStream, SharedSessionStreams
+from device_agent.tasks.stream_input import Former
 from device_agent.tasks.stream_scope import StreamScope
 from device_agent.tasks.stream_subscriptions import StreamSubscriptions
 from support.control_side import ALICE, Ground, Relay, actor
@@ -150,7 +151,7 @@ async def test_a_session_that_ends_without_a_network_leaves_the_others_their_rea
         spec = StreamSpec("telemetry", "telemetry", "outbound", "events", "shared")
         config = StreamConfig(direction="outbound", affinity="shared", devices=["up"])
 
-        def make() -> SessionStream:
+        def make(former: dict[Caller, Former]) -> SessionStream:
             up: Any = {"up": ground.devices["up"]}
             return stream_of(ground, spec, config, up, queue=queue, subscriptions=subscriptions)
 

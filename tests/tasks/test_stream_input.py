@@ -1,6 +1,7 @@
 """What callers send on a stream: parsed, carried out with the right sender, answered."""
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import pytest
 
 from device_agent.commands.authorization import Actor
+from device_agent.config import Config
+from device_agent.config.access import AccessConfig
 from device_agent.errors import Rejected
 from device_agent.messages.commands import Pause, SessionCommand, parse
 from device_agent.messages.events import EventDraft
-from device_agent.network import Caller, StreamSpec
+from device_agent.network import Caller, StreamSpec, Unreadable
 from device_agent.tasks import stream_input
 from device_agent.tasks.services import Services
-from device_agent.tasks.stream_input import Attachment, StreamInput
+from device_agent.tasks.stream_input import Attachment, Former, StreamInput
 from device_agent.tasks.stream_scope import StreamScope
 from support.control_side import Relay
 from support.fake_task_link import FakeStream, FakeTaskLink, start_of
@@ -37,7 +40,10 @@ class Stream:
             actor = Actor(f"task-{name}", f"session {name}", caller, "pipe")
             self.attached[f"task-{name}"] = Attachment(link, actor, self.wire, 0.0)
         scope = StreamScope(SPEC, services.config.streams["control"], {"up": services.devices["up"]})
-        self.input = StreamInput(services, scope, self.attached, self.answer, self.on_session_command)
+        self.former: dict[Caller, Former] = {}
+        self.input = StreamInput(
+            services, scope, self.attached, self.answer, self.on_session_command, self.former
+        )
         self.input.start(self.wire)
 
     def answer(self, draft: EventDraft) -> None:
@@ -70,6 +76,11 @@ async def opened(services: Services) -> AsyncIterator[Open]:
     yield make
     for stream in made:
         await stream.input.close()
+
+
+def only_alice_drives(config: Config) -> Config:
+    access = AccessConfig.model_validate({"read": "anyone", "drive": ["user:alice"]})
+    return dataclasses.replace(config, access=access)
 
 
 def set_(id_: str, **members: Any) -> dict[str, Any]:
@@ -127,16 +138,63 @@ async def test_the_sender_is_the_session_whose_caller_it_names(opened: Open, ser
     assert lease.holder == "task-bob"
 
 
-async def test_a_sign_of_life_is_of_the_caller_it_names_or_of_all(opened: Open, services: Services) -> None:
-    stream = opened("alice", "bob")
+async def test_a_sign_of_life_is_of_the_only_caller_there_can_be(opened: Open, services: Services) -> None:
+    stream = opened("alice")
     now_s = services.clock.monotonic_s()
-    await stream.ask({"kind": "pause"}, sender="bob")
-    assert {id_: a.last_inbound_s for id_, a in stream.attached.items()} == {
-        "task-alice": 0.0,
-        "task-bob": now_s,
-    }
-    await stream.ask({"kind": "pause"}, sender="somebody")
+    await stream.ask({"kind": "pause"}, sender="whatever")
     assert stream.attached["task-alice"].last_inbound_s == now_s
+
+
+async def test_nobody_gives_a_sign_of_life_for_another(opened: Open) -> None:
+    stream = opened("alice", "bob")
+    for sender in ("alice", "bob", "somebody"):
+        await stream.ask({"kind": "pause"}, sender=sender)
+    assert [one.last_inbound_s for one in stream.attached.values()] == [0.0, 0.0]
+
+
+EVE = Actor("task:eve", "session eve", Caller("org", "eve"), "pipe")
+
+
+async def test_who_has_left_a_shared_stream_may_have_sent_it_still(opened: Open, services: Services) -> None:
+    services.executor.use_config(only_alice_drives(services.executor.config))
+    stream = opened("alice")
+    stream.former[EVE.caller] = Former(EVE, services.clock.monotonic_s() + 60)
+    assert (await stream.ask(set_("1")))["error"]["code"] == "not_allowed"
+    stream.former[EVE.caller] = Former(EVE, services.clock.monotonic_s())
+    assert (await stream.ask(set_("1")))["state"] == "done", "the id is not used up"
+
+
+async def test_who_drives_may_make_safe_though_a_stranger_joined(opened: Open, services: Services) -> None:
+    services.executor.use_config(only_alice_drives(services.executor.config))
+    stream = opened("alice")
+    assert (await stream.ask(set_("1")))["state"] == "done"
+    stream.former[EVE.caller] = Former(EVE, services.clock.monotonic_s() + 60)
+    assert (await stream.ask(set_("2")))["error"]["code"] == "not_allowed"
+    assert (await stream.ask(set_("3", values={"on": False})))["state"] == "done"
+    assert Relay.told == [("relay", {"on": True}), ("relay", {"on": False})]
+
+
+async def test_a_stop_that_a_reader_may_have_sent_latches_nothing(opened: Open, services: Services) -> None:
+    services.executor.use_config(only_alice_drives(services.executor.config))
+    stream = opened("alice")
+    await stream.ask(set_("1"))
+    stream.former[EVE.caller] = Former(EVE, services.clock.monotonic_s() + 60)
+    ack = await stream.ask({"kind": "stop", "id": "s"})
+    assert (ack["state"], ack["error"]["code"]) == ("rejected", "not_allowed")
+    assert not services.safe_states.away(["up"]), "what alice drove is safe"
+    stream.former.clear()
+    assert (await stream.ask(set_("2")))["state"] == "done", "nothing is latched"
+    assert (await stream.ask({"kind": "stop", "id": "s"}))["state"] == "done"
+    assert (await stream.ask(set_("4")))["error"]["code"] == "not_allowed"
+
+
+async def test_nobody_uses_up_the_ids_of_another(opened: Open) -> None:
+    stream = opened("alice", "bob")
+    await stream.ask(set_("1", device="fly"), sender="alice")
+    assert (await stream.ask(set_("1"), sender="bob"))["state"] == "done"
+    again = await stream.ask(set_("1"), sender="bob")
+    assert (again["id"], again["repeated"]) == ("1", True)
+    assert (await stream.ask(set_("1", ttl_ms=4000), sender="bob")).get("repeated") is None
 
 
 async def test_session_commands_are_answered_as_the_session_says(opened: Open) -> None:
@@ -165,8 +223,27 @@ async def test_a_stop_waits_for_no_command(
     assert {a["id"] for a in stream.answers} == {"1", "halt"}
 
 
-async def test_more_commands_than_fit_wait_in_the_network(
+async def test_commands_wait_for_their_turn_and_too_many_are_refused(
     opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_input, "COMMANDS_AT_ONCE", 2)
+    monkeypatch.setattr(stream_input, "COMMANDS_MAX", 4)
+    stream = opened("alice")
+    Relay.hold.clear()
+    for number in range(5):
+        stream.wire.send(set_(str(number)))
+    assert await asyncio.to_thread(Relay.begun.wait, 10)
+    await until_async(lambda: len(stream.answers) == 1)
+    assert (stream.answers[0]["id"], stream.answers[0]["error"]["code"]) == ("4", "too_soon")
+    Relay.hold.set()
+    await until_async(lambda: len(stream.answers) == 5)
+    assert [a["id"] for a in stream.answers[1:]] == ["0", "1", "2", "3"], (
+        "one after the other, in their order"
+    )
+
+
+async def test_a_command_that_makes_safe_comes_before_those_that_wait(
+    opened: Open, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_input, "COMMANDS_AT_ONCE", 2)
     stream = opened("alice")
@@ -174,10 +251,41 @@ async def test_more_commands_than_fit_wait_in_the_network(
     for number in range(4):
         stream.wire.send(set_(str(number)))
     assert await asyncio.to_thread(Relay.begun.wait, 10)
-    await until_async(lambda: stream.wire._inbound.qsize() == 1)
+    stream.wire.send(set_("off", values={"on": False}))
+    await until_async(lambda: stream.wire._inbound.empty())
     Relay.hold.set()
+    await until_async(lambda: len(stream.answers) == 5)
+    answers = {a["id"]: a.get("error", {}).get("code", a["state"]) for a in stream.answers}
+    assert answers == {"0": "done", "off": "done", "1": "expired", "2": "expired", "3": "expired"}
+    assert Relay.told[-1] == ("relay", {"on": False})
+
+
+async def test_many_refusals_have_one_answer(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_input, "REFUSALS", (3, 0.0))
+    monkeypatch.setattr(stream_input, "UNANSWERED_S", 0.1)
+    stream = opened("alice")
+    for _ in range(100):
+        stream.wire.send(7)
     await until_async(lambda: len(stream.answers) == 4)
-    assert [a["id"] for a in stream.answers] == ["0", "1", "2", "3"], "one after the other, in their order"
+    assert "97 more messages were refused" in stream.answers[-1]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"kind": []},
+        {"kind": "stop", "id": "\ud800"},
+        {"kind": "\ud800"},
+        {"kind": "pause", "\ud800" * 9000: 1},
+        Unreadable("why"),
+    ],
+)
+async def test_no_event_ends_the_input(opened: Open, event: Any) -> None:
+    stream = opened("alice")
+    ack = await stream.ask(event)
+    assert (ack["kind"], ack["state"]) == ("ack", "rejected")
+    assert len(json.dumps(ack)) < 1000
+    assert (await stream.ask(set_("1")))["state"] == "done"
 
 
 async def test_what_comes_after_the_last_session_is_dropped(opened: Open) -> None:

@@ -62,6 +62,8 @@ class ControlChannel:
         self._state_changed = asyncio.Event()
         self._listening = asyncio.Event()
         self._seen: dict[int, None] = {}
+        self.failures = 0
+        """Messages that were skipped because of a fault of ours."""
         # Set once there is a timetoken to go on from: before that, what is sent to us is lost, and presence
         # must not be published.
         self._placed = asyncio.Event()
@@ -158,7 +160,12 @@ class ControlChannel:
         self._seen[delivery.timetoken] = None
         if len(self._seen) > SEEN_MAX:
             self._seen.pop(next(iter(self._seen)))
-        self._owner.on_control_message(delivery)
+        try:
+            self._owner.on_control_message(delivery)
+        except Exception:
+            # One message costs one message: the network delivers it again to whoever stops at it.
+            self.failures += 1
+            log.exception("control_message_failed", failures=self.failures)
 
     def _place(self, timetoken: str) -> None:
         self._file.identity.control_timetoken = timetoken

@@ -6,6 +6,7 @@ Exceptions of aiohttp become ours here, those of pubnub in `pubsub`.
 import asyncio
 import json
 import math
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,14 @@ class Http:
         if self._session is None:
             import aiohttp
 
+            class Reply(aiohttp.ClientResponse):
+                """Its text, which the messaging library parses as a whole, is bounded and can be parsed."""
+
+                async def text(self, encoding: str | None = None, errors: str = "replace") -> str:
+                    return readable(await read_reply(self, "messaging"))
+
             self._session = aiohttp.ClientSession(
+                response_class=Reply,
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ttl_dns_cache=60),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S),
             )
@@ -126,6 +134,42 @@ class Api:
             return
         if math.isfinite(until):
             self._affinity = max(self._affinity, until)
+
+
+_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},]')
+_COLON = re.compile(r"\s*:")
+PAYLOAD_DEPTH = 3
+
+
+def readable(answer: bytes) -> str:
+    """The JSON text of a long-poll's answer, with null for each message's payload that cannot be parsed.
+
+    A caller decides what a payload is: the others' messages must not be lost with it.
+    """
+    text = answer.decode(errors="replace")
+    if _parses(text):
+        return text
+    kept: list[str] = []
+    depth = begin = end = 0
+    for token in _TOKENS.finditer(text):
+        sign = token[0]
+        if begin and depth == PAYLOAD_DEPTH and sign in ",}":
+            if not _parses(text[begin : token.start()]):
+                kept += text[end:begin], "null"
+                end = token.start()
+            begin = 0
+        depth += (sign in "[{") - (sign in "]}")
+        if sign == '"d"' and depth == PAYLOAD_DEPTH and (colon := _COLON.match(text, token.end())):
+            begin = colon.end()
+    return "".join((*kept, text[end:]))
+
+
+def _parses(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 async def read_reply(

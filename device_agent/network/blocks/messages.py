@@ -1,17 +1,18 @@
-"""Stream messages (docs/protocol.md): building and splitting them, and reading them back in order.
+"""Stream messages (docs/protocol.md): building and splitting them, and reading them back.
 
 Pure: no clock of its own, no network.
 """
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from device_agent.errors import ProtocolFault
-from device_agent.network import FIRST_NUMBER, Format, Inbound, OutgoingMessage
+from device_agent.network import Format, Inbound, OutgoingMessage
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
 from device_agent.records import is_whole
 
@@ -23,9 +24,12 @@ PARTS_MAX = 16
 ENVELOPE_BYTES = 400
 GROUP_AGE_MAX_S = 30.0
 GROUPS_MAX = 16
-GROUP_MAX_BYTES = 2_000_000
-REORDER_WAIT_S = 0.75
-REORDER_MAX = 256
+# The largest command is well below; bytes are passed on without being looked at.
+GROUP_MAX_BYTES: dict[Format, int] = {"events": 300_000, "bytes": 2_000_000}
+# The official writer bundles 4096 bytes: some 70 of the smallest commands.
+ITEMS_MAX = 256
+# The network delivers again what it caches, 100 messages; a writer repeats its newest.
+SEEN_MAX = 1000
 
 
 def items_limit_bytes(parts: int) -> int:
@@ -80,175 +84,107 @@ def stream_meta(sender: str) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _MultipartGroup:
-    kind: str
-    number: int
-    total: int
     begun_s: float
     parts: dict[int, bytes] = field(default_factory=dict)
-    size_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Message:
-    kind: str
-    number: int
-    sent_ms: float
-    sender: str
-    body: dict[str, Any]
 
 
 class StreamReader:
-    """Puts the messages of a stream in order. Duplicates are dropped; a gap is waited for, 750 ms at most.
+    """Puts messages together from their parts, in the network's order, and drops what is delivered twice.
 
-    A caller may restart or be one of several, so each sender has an order of its own.
+    Numbers are not looked at: a caller's program begins anew at each connect, several share one stream, and a
+    sender's name proves nothing. A message is known again by its whole content, which has its time stamp.
     """
 
     def __init__(self, stream_id: str, format_: Format) -> None:
         self._stream_id = stream_id
         self._format = format_
-        self._orders: dict[str, _Order] = {}
-        self._groups: dict[tuple[str, str], _MultipartGroup] = {}
+        self._group_max_bytes = GROUP_MAX_BYTES[format_]
+        self._groups: dict[tuple[Any, ...], _MultipartGroup] = {}
+        self._seen: dict[bytes, None] = {}
 
     def feed(self, payload: Any, sent_ms: float, sender: str, now_s: float) -> list[Inbound]:
         """The items that are complete with this delivery, in order. Raises ProtocolFault on a bad form."""
-        message = self._parse(payload, sent_ms, sender, now_s)
-        if message is None:
+        whole = self._parse(payload, sender, now_s)
+        if whole is None or self._is_known(whole, sender):
             return []
-        order = self._orders.get(sender)
-        if order is None:
-            if len(self._orders) >= REORDER_MAX:
-                self._orders.pop(next(iter(self._orders)))
-            order = self._orders[sender] = _Order(FIRST_NUMBER[self._format])
-        return [item for ready in order.put(message, now_s) for item in self._items(ready)]
+        return [Inbound(item, sent_ms, sender) for item in self._items(whole)]
 
-    def timed_out(self, now_s: float) -> list[Inbound]:
-        """The items behind a gap that was waited for long enough."""
-        for key, group in list(self._groups.items()):
-            if now_s - group.begun_s > GROUP_AGE_MAX_S:
-                del self._groups[key]
-        return [
-            item
-            for order in self._orders.values()
-            for ready in order.skip(now_s)
-            for item in self._items(ready)
-        ]
+    def _is_known(self, message: dict[str, Any], sender: str) -> bool:
+        text = json.dumps([sender, message]).encode()
+        digest = hashlib.blake2b(text, digest_size=16).digest()
+        known = digest in self._seen
+        self._seen[digest] = None
+        if len(self._seen) > SEEN_MAX:
+            self._seen.pop(next(iter(self._seen)))
+        return known
 
-    @property
-    def waiting(self) -> bool:
-        """Whether something waits for a gap, so that `timed_out` should be called soon."""
-        return any(order.held for order in self._orders.values())
-
-    def _parse(self, payload: Any, sent_ms: float, sender: str, now_s: float) -> _Message | None:
+    def _parse(self, payload: Any, sender: str, now_s: float) -> dict[str, Any] | None:
+        """The whole message; None while parts of it are missing."""
         if not isinstance(payload, dict):
-            raise ProtocolFault("stream message is not an object")
-        kind, number = payload.get("type"), payload.get("seq")
-        if (
-            kind not in ("stream_events", "stream_data", "stream_end")
-            or payload.get("streamId") != self._stream_id
-        ):
+            raise ProtocolFault("stream message is not a JSON object that can be read")
+        kind = payload.get("type")
+        known = isinstance(kind, str) and kind in ("stream_events", "stream_data", "stream_end")
+        if not known or payload.get("streamId") != self._stream_id:
             raise ProtocolFault(
-                f"stream message of type {str(kind)[:40]!r} for another stream or of no known type"
+                f"stream message of type {ascii(kind)[:40]} for another stream or of no known type"
             )
-        if not is_whole(number) or number < 0:
-            raise ProtocolFault("stream message without a number in seq")
-        if "multipart" in payload:
-            whole = self._join(payload, kind, number, sender, now_s)
-            if whole is None:
-                return None
-            payload = whole
-        return _Message(kind, number, sent_ms, sender, payload)
+        return self._join(payload, sender, now_s) if "multipart" in payload else payload
 
-    def _join(
-        self, payload: dict[str, Any], kind: str, number: int, sender: str, now_s: float
-    ) -> dict[str, Any] | None:
+    def _join(self, payload: dict[str, Any], sender: str, now_s: float) -> dict[str, Any] | None:
         part = payload["multipart"]
         try:
-            identity, index, total = str(part["id"])[:100], int(part["part"]), int(part["total"])
+            identity, index, total = str(part["id"])[:100], part["part"], part["total"]
             data = base64.b64decode(payload["data"], validate=True)
-        except (KeyError, TypeError, ValueError, binascii.Error):
+        except (KeyError, TypeError, ValueError):
             raise ProtocolFault("stream message has a multipart member of a bad form") from None
-        if not 2 <= total <= 200 or not 1 <= index <= total:
-            raise ProtocolFault(f"multipart part {index} of {total} is out of range")
-        key = (sender, identity)
+        if not (is_whole(index) and is_whole(total) and 2 <= total <= 200 and 1 <= index <= total):
+            raise ProtocolFault("multipart part is out of range")
+        for old in [key for key, group in self._groups.items() if now_s - group.begun_s > GROUP_AGE_MAX_S]:
+            del self._groups[old]
+        # Parts that contradict a group, perhaps somebody else's under the same name, begin one of their own.
+        key = (sender, identity, str(payload.get("type")), str(payload.get("seq"))[:40], total)
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= GROUPS_MAX:
                 self._groups.pop(next(iter(self._groups)))
-            group = self._groups[key] = _MultipartGroup(kind, number, total, now_s)
-        known = group.parts.get(index)
-        if (group.kind, group.number, group.total) != (kind, number, total) or known not in (None, data):
+            group = self._groups[key] = _MultipartGroup(now_s)
+        if group.parts.setdefault(index, data) != data:
+            raise ProtocolFault(f"multipart group {identity!a} has two parts {index}: the first counts")
+        if sum(map(len, group.parts.values())) > self._group_max_bytes:
             del self._groups[key]
-            raise ProtocolFault(f"multipart group {identity!r} contradicts itself")
-        if known is None:
-            group.parts[index] = data
-            group.size_bytes += len(data)
-        if group.size_bytes > GROUP_MAX_BYTES:
-            del self._groups[key]
-            raise ProtocolFault(f"multipart group {identity!r} is larger than {GROUP_MAX_BYTES} bytes")
+            raise ProtocolFault(f"multipart group {identity!a} is larger than {self._group_max_bytes} bytes")
         if len(group.parts) < total:
             return None
         del self._groups[key]
         try:
-            whole = json.loads(b"".join(group.parts[i] for i in range(1, total + 1)))
+            whole = json.loads(b"".join(group.parts[i] for i in range(1, int(total) + 1)))
         except (ValueError, RecursionError):
-            raise ProtocolFault(f"multipart group {identity!r} is not JSON") from None
+            raise ProtocolFault(f"multipart group {identity!a} is not JSON that can be read") from None
         if not isinstance(whole, dict):
-            raise ProtocolFault(f"multipart group {identity!r} is not an object")
+            raise ProtocolFault(f"multipart group {identity!a} is not an object")
         return whole
 
-    def _items(self, message: _Message) -> Iterator[Inbound]:
-        """The items of one message; those of a bad form are left out."""
-        if message.kind == "stream_end":
+    def _items(self, message: dict[str, Any]) -> Iterator[Any]:
+        """The items of one message; chunks of a bad form are left out. Raises ProtocolFault."""
+        if message.get("type") == "stream_end":
             return
-        member = "events" if message.kind == "stream_events" else "chunks"
-        items = message.body.get(member)
-        if not isinstance(items, list) or (self._format == "bytes") != (member == "chunks"):
-            return
+        member = "chunks" if self._format == "bytes" else "events"
+        items = message.get(member, [])
+        if not isinstance(items, list):
+            raise ProtocolFault(f"{member} is not a list")
+        if len(items) > ITEMS_MAX:
+            raise ProtocolFault(f"a message has at most {ITEMS_MAX} {member}, not {len(items)}")
         for item in items:
-            value = item if member == "events" else self._chunk(item, message.body.get("encoding"))
+            value = item if member == "events" else self._chunk(item, message.get("encoding"))
             if value is not None or member == "events":
-                yield Inbound(value, message.sent_ms, message.sender)
+                yield value
 
     def _chunk(self, item: Any, encoding: Any) -> bytes | None:
         if not isinstance(item, str):
             return None
         if encoding != "base64":
-            return item.encode()
+            return item.encode(errors="replace")
         try:
             return base64.b64decode(item, validate=True)
         except (ValueError, binascii.Error):
             return None
-
-
-class _Order:
-    """The order of one sender's messages."""
-
-    def __init__(self, first: int) -> None:
-        self.expected = first
-        self.held: dict[int, _Message] = {}
-        self._gap_s = 0.0
-
-    def put(self, message: _Message, now_s: float) -> list[_Message]:
-        if message.number < self.expected or message.number in self.held:
-            return []
-        if not self.held and message.number > self.expected:
-            self._gap_s = now_s
-        self.held[message.number] = message
-        if len(self.held) > REORDER_MAX:
-            self.expected = min(self.held)
-        return self._release(now_s)
-
-    def skip(self, now_s: float) -> list[_Message]:
-        if not self.held or now_s - self._gap_s < REORDER_WAIT_S:
-            return []
-        self.expected = min(self.held)
-        return self._release(now_s)
-
-    def _release(self, now_s: float) -> list[_Message]:
-        ready = []
-        while (message := self.held.pop(self.expected, None)) is not None:
-            ready.append(message)
-            self.expected += 1
-        if ready and self.held:
-            self._gap_s = now_s
-        return ready

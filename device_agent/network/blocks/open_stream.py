@@ -9,8 +9,9 @@ import structlog
 from device_agent.background import BackgroundTasks
 from device_agent.clock import Clock
 from device_agent.errors import NetworkError, ProtocolFault, TokenRefused
-from device_agent.network import Inbound, MessageSource
-from device_agent.network.blocks.messages import REORDER_WAIT_S, StreamReader
+from device_agent.network import Inbound, MessageSource, Unreadable
+from device_agent.network.blocks.messages import StreamReader
+from device_agent.network.blocks.pubsub import Delivery
 from device_agent.network.blocks.stream_channel import StreamChannel
 from device_agent.network.blocks.writer import PublishPace, StreamWriter
 from device_agent.network.connectivity import Connectivity, NetworkBackoff
@@ -44,6 +45,7 @@ class OpenStream:
         self._writer: StreamWriter | None = None
         self._queue: asyncio.Queue[Inbound | None] = asyncio.Queue(INBOUND_MAX)
         self._position = FROM_CACHE
+        self._unreadable = 0
 
     def start(self, source: MessageSource | None, rate_hz: float, *, resumed: bool) -> None:
         """Begin reading at once, and writing after the caller had time to subscribe.
@@ -78,10 +80,9 @@ class OpenStream:
         backoff = NetworkBackoff(self._connectivity)
         region: str | None = None
         while True:
-            limit_s = REORDER_WAIT_S if reader.waiting else POLL_LIMIT_S
             try:
                 batch = await self._connectivity.unless_back(
-                    self.channel.subscribe(self._position, region, limit_s)
+                    self.channel.subscribe(self._position, region, POLL_LIMIT_S)
                 )
             except TokenRefused as refused:
                 await self._renew_or_wait(refused, backoff)
@@ -90,18 +91,27 @@ class OpenStream:
                 await backoff.wait(error)
                 continue
             backoff.reset()
-            now_s = self._clock.monotonic_s()
             if batch is not None:
+                # First of all: no message is read twice, whatever comes of it.
                 self._position, region = batch.timetoken, batch.region
                 for delivery in batch.deliveries:
-                    sender = str(delivery.meta.get("sender") or delivery.publisher)
-                    try:
-                        items = reader.feed(delivery.payload, delivery.sent_ms, sender, now_s)
-                    except ProtocolFault as fault:
-                        log.warning("stream_message_ignored", stream=self.spec.name, error=str(fault))
-                        continue
-                    await self._deliver(items)
-            await self._deliver(reader.timed_out(now_s))
+                    for item in self._items(reader, delivery):
+                        await self._queue.put(item)
+
+    def _items(self, reader: StreamReader, delivery: Delivery) -> list[Inbound]:
+        """What a message brings; one that cannot be read costs itself only, and is answered."""
+        sender = str(delivery.meta.get("sender") or delivery.publisher)
+        try:
+            return reader.feed(delivery.payload, delivery.sent_ms, sender, self._clock.monotonic_s())
+        except ProtocolFault as fault:
+            why = str(fault)
+        except Exception as error:
+            why = f"stream message cannot be read ({type(error).__name__})"
+            log.exception("stream_message_failed", stream=self.spec.name)
+        self._unreadable += 1
+        if self._unreadable == 1 or self._unreadable % 1000 == 0:
+            log.warning("stream_message_ignored", stream=self.spec.name, error=why, count=self._unreadable)
+        return [Inbound(Unreadable(why), delivery.sent_ms, sender)]
 
     async def _renew_or_wait(self, refused: TokenRefused, backoff: NetworkBackoff) -> None:
         try:
@@ -109,10 +119,6 @@ class OpenStream:
         except NetworkError as error:
             log.warning("stream_token_not_renewed", stream=self.spec.name, error=str(error))
             await backoff.wait(refused)
-
-    async def _deliver(self, items: list[Inbound]) -> None:
-        for item in items:
-            await self._queue.put(item)
 
     async def close(self, *, end: bool) -> None:
         """Stop reading and writing. With `end`, what waits is sent first, for at most 5 s."""

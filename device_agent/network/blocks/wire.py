@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from device_agent.errors import ProtocolFault
 from device_agent.network import Caller, Part, StartTask
 from device_agent.records import is_whole
+
+log = structlog.get_logger("network")
 
 PROTOCOL_VERSION = "2026-05-01"
 PARTS_MAX = 64
@@ -64,8 +68,8 @@ def parse_control(message: Any) -> Control | None:
         return _start_task(message)
     if kind == "SwitchEnvironment":
         return _switch(message)
-    if kind in TASK_CONTROLS:
-        return TaskControl(str(kind), _text(message, "taskId", required=True))
+    if isinstance(kind, str) and kind in TASK_CONTROLS:
+        return TaskControl(kind, _text(message, "taskId", required=True))
     return None
 
 
@@ -73,13 +77,18 @@ def _start_task(message: Mapping[str, Any]) -> StartRefused | Begin:
     task_id = _text(message, "taskId", required=True)
     claims = message.get("callerClaims")
     sub = claims.get("sub") if isinstance(claims, Mapping) else None
-    user = _text(message, "ownerId") or (sub if isinstance(sub, str) else "")
+    owner = _text(message, "ownerId")
+    user = owner or (sub if isinstance(sub, str) else "")
     org = _text(message, "orgId")
     channel_org = org or user or "anonymous"
     version = message.get("protocolVersion")
     if version is not None and version != PROTOCOL_VERSION:
         shown = version if isinstance(version, str) else PROTOCOL_VERSION
         return StartRefused(task_id, channel_org, "unsupported_protocol_version", shown[:ID_MAX])
+    if isinstance(sub, str) and sub != user:
+        # Two names for one caller: access rules must not depend on which of them is believed.
+        log.warning("start_task_of_two_callers", task=task_id, owner_id=owner, sub=sub[:ID_MAX])
+        return StartRefused(task_id, channel_org, "invalid_start_task")
     kind = message.get("taskKind") or "request"
     duration, expires_at_ms = message.get("duration"), message.get("durationExpiresAtMs")
     if kind not in ("request", "pipe"):
@@ -130,7 +139,7 @@ def _parts(value: Any) -> tuple[Part, ...]:
             Part(
                 part_id=_text(item, "partId"),
                 content_type=_text(item, "contentType"),
-                text=text if isinstance(text, str) else None,
+                text=text.encode(errors="replace").decode() if isinstance(text, str) else None,
                 artifact=artifact if isinstance(artifact, Mapping) else None,
             )
         )
@@ -143,6 +152,8 @@ def _text(message: Mapping[str, Any], name: str, *, required: bool = False, limi
         return ""
     if not isinstance(value, str) or len(value) > limit or (required and not value):
         raise ProtocolFault(f"{name} is not a text of 1 to {limit} characters")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ProtocolFault(f"{name} has half a character (a surrogate), which no text can hold")
     return value
 
 

@@ -47,7 +47,8 @@ DAY_MS = 86_400_000
 # A StartTask is delivered again within minutes; a month is far beyond and still small.
 TASK_KEEP_MS = 30 * DAY_MS
 TASKS_MAX = 20_000
-COMMANDS_MAX = 50_000
+# Of one caller.
+COMMANDS_MAX = 5000
 NEWEST_KEPT = 1000
 TRIM_EVERY = 1000
 
@@ -90,7 +91,7 @@ class Journal:
         self._thread = thread
         self._db: sqlite3.Connection | None = None
         self._tasks: OrderedDict[str, None] = OrderedDict()
-        self._commands: OrderedDict[tuple[str, str], Ack | None] = OrderedDict()
+        self._commands: dict[str, OrderedDict[str, Ack | None]] = {}
         self._waiting: dict[tuple[str, str], asyncio.Future[Ack]] = {}
         self._chain = hash_chain.HashChain()
         self._begun = 0
@@ -114,8 +115,8 @@ class Journal:
                 self._db = self._open_copy(error)
         self._fallback.load()
         for row in self._fallback:
-            if row.ack is not None or row.key not in self._commands:
-                self._commands[row.key] = _ack(row.ack)
+            if row.ack is not None or not self.knows_command(*row.key):
+                self._remember(*row.key, _ack(row.ack))
         self._job(self._catch_up)
 
     def _open_copy(self, error: BaseException) -> sqlite3.Connection:
@@ -175,16 +176,17 @@ class Journal:
             # Rows from before the clock was set are taken as new.
             db.execute("UPDATE command SET at_ms = ? WHERE at_ms < ?", (now_ms, EARLIEST_TRUE_MS))
             db.execute("UPDATE task SET ended_ms = ? WHERE ended_ms < ?", (now_ms, EARLIEST_TRUE_MS))
-            for table, column, keep_ms, most in (
-                ("task", "ended_ms", TASK_KEEP_MS, TASKS_MAX),
-                ("command", "at_ms", DAY_MS, COMMANDS_MAX),
+            for table, column, whose, keep_ms, most in (
+                ("task", "ended_ms", "''", TASK_KEEP_MS, TASKS_MAX),
+                ("command", "at_ms", "caller", DAY_MS, COMMANDS_MAX),
             ):
-                last = db.execute(f"SELECT ifnull(max(rowid), 0) FROM {table}").fetchone()[0]
                 # The newest stay whatever the clock says, for it may have jumped; and none stays for ever.
-                old = f"({column} < ? OR rowid <= ?) AND rowid <= ?"
+                age = f"row_number() OVER (PARTITION BY {whose} ORDER BY rowid DESC) AS age"
                 db.execute(
-                    f"DELETE FROM {table} WHERE {column} NOT NULL AND {old}",
-                    (now_ms - keep_ms, last - most, last - NEWEST_KEPT),
+                    f"DELETE FROM {table} WHERE {column} NOT NULL AND rowid IN (SELECT id_ FROM "
+                    f"(SELECT rowid AS id_, {column} AS ms, {age} FROM {table}) "
+                    "WHERE (ms < ? OR age > ?) AND age > ?)",
+                    (now_ms - keep_ms, most, NEWEST_KEPT),
                 )
 
     def _count(self) -> None:
@@ -198,9 +200,9 @@ class Journal:
         self._job(self._trim)
         rows = db.execute("SELECT id FROM task ORDER BY rowid DESC LIMIT ?", (TASKS_MAX,))
         self._tasks = OrderedDict((id_, None) for (id_,) in reversed(rows.fetchall()))
-        rows = db.execute("SELECT caller, id, ack FROM command ORDER BY rowid DESC LIMIT ?", (COMMANDS_MAX,))
-        for caller, id_, ack in reversed(rows.fetchall()):
-            self._commands[(caller, id_)] = _ack(ack)
+        rows = db.execute("SELECT caller, id, ack FROM command ORDER BY rowid")
+        for caller, id_, ack in rows:
+            self._remember(caller, id_, _ack(ack))
 
     async def close(self) -> None:
         def close() -> None:
@@ -280,6 +282,17 @@ class Journal:
 
     # -- commands ----------------------------------------
 
+    def knows_command(self, caller: str, id_: str) -> bool:
+        """Whether this id is taken, within its day."""
+        return id_ in self._commands.get(caller, ())
+
+    def _remember(self, caller: str, id_: str, ack: Ack | None) -> None:
+        """Of each caller the newest: nobody's ids are forgotten because of somebody else's."""
+        ids = self._commands.setdefault(caller, OrderedDict())
+        ids[id_] = ack
+        if len(ids) > COMMANDS_MAX:
+            ids.popitem(last=False)
+
     async def first_answer(self, caller: str, id_: str) -> Ack | None:
         """The first answer to this id, waited for if it is under way; None if the id is new.
 
@@ -289,13 +302,11 @@ class Journal:
         key = (caller, id_)
         if key in self._waiting:
             return await asyncio.shield(self._waiting[key])
-        if key not in self._commands:
-            self._commands[key] = None
+        if not self.knows_command(*key):
+            self._remember(*key, None)
             self._waiting[key] = asyncio.get_running_loop().create_future()
-            if len(self._commands) > COMMANDS_MAX:
-                self._commands.popitem(last=False)
             return None
-        return self._commands[key] or cut_off(id_)
+        return self._commands[caller][id_] or cut_off(id_)
 
     async def begin_command(self, caller: str, id_: str, what: Mapping[str, Any], now_ms: int) -> None:
         """Record a command; durable on return, before anything moves. Raises NotRecorded."""
@@ -338,14 +349,14 @@ class Journal:
             if self._durable:
                 self._fallback.end()
 
-    def finish_command(self, caller: str, ack: Ack, now_ms: int) -> None:
-        """Store the answer, also a refusal, for a day."""
-        key = (caller, ack.id)
-        self._commands[key] = ack
+    def finish_command(self, caller: str, ack: Ack, now_ms: int, id_: str = "") -> None:
+        """Store the answer for a day, under `id_` if that is not the answer's own."""
+        key = (caller, id_ or ack.id)
+        self._remember(*key, ack)
         waiting = self._waiting.pop(key, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(ack)
-        row = CommandRow(caller, ack.id, now_ms, msgpack.packb({}), msgpack.packb(ack.members()))
+        row = CommandRow(*key, now_ms, msgpack.packb({}), msgpack.packb(ack.members()))
         self._thread.later(lambda: self._write_command(_ANSWERED, row))
 
     async def unfinished_commands(self) -> list[UnfinishedCommand]:
@@ -361,7 +372,7 @@ class Journal:
         return [
             UnfinishedCommand(*key, msgpack.unpackb(what))
             for key, what in found.items()
-            if self._commands.get(key) is None
+            if not self.knows_command(*key) or self._commands[key[0]][key[1]] is None
         ]
 
     # -- actuations ----------------------------------------

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from device_agent.background import BackgroundTasks
-from device_agent.network import Format, OutgoingMessage, StreamSpec
+from device_agent.network import Format, OutgoingMessage, StreamSpec, Unreadable
 from device_agent.network.blocks import open_stream as module
-from device_agent.network.blocks.messages import encode
+from device_agent.network.blocks.messages import StreamReader, encode
 from device_agent.network.blocks.open_stream import FROM_CACHE, FROM_NOW, OpenStream
 from device_agent.network.blocks.shared_streams import SharedStreams
 from device_agent.network.blocks.stream_channel import StreamChannel
@@ -119,9 +119,11 @@ async def take(stream: OpenStream, count: int) -> list[Any]:
 # -- reading ------------------------------------------------------------------------------------------------
 
 
-async def test_what_callers_send_comes_in_order_and_not_what_we_send(stream: OpenStream, client: FakePubSub):
+async def test_what_callers_send_comes_as_the_network_has_it_and_not_what_we_send(
+    stream: OpenStream, client: FakePubSub
+):
     stream.start(None, 12.0, resumed=False)
-    client.batches.put_nowait(batch(5, *events(2, "c"), *events(1, "a", "b")))
+    client.batches.put_nowait(batch(5, *events(2, "a", "b"), *events(1, "c")))
     assert await take(stream, 3) == [("a", "caller"), ("b", "caller"), ("c", "caller")]
     await client.until(lambda: len(client.polls) == 2)
     assert client.polls == [(FROM_CACHE, "meta.sender != 'writer'"), ("5", "meta.sender != 'writer'")]
@@ -156,7 +158,28 @@ async def test_malformed_messages_and_outages_cost_nothing_else(stream: OpenStre
     stream.start(None, 12.0, resumed=False)
     client.batches.put_nowait(UNREACHABLE)
     client.batches.put_nowait(batch(5, delivery("no stream message"), *events(1, "a")))
-    assert await take(stream, 1) == [("a", "caller")]
+    (bad, _), good = await take(stream, 2)
+    assert isinstance(bad, Unreadable)
+    assert good == ("a", "caller")
+    await stream.close(end=False)
+
+
+async def test_a_message_that_the_reader_fails_at_costs_itself(
+    stream: OpenStream, client: FakePubSub, monkeypatch: pytest.MonkeyPatch
+):
+    feed = StreamReader.feed
+
+    def fail_at(reader: StreamReader, payload: Any, *more: Any) -> Any:
+        return {}["missing"] if payload == "bad" else feed(reader, payload, *more)
+
+    monkeypatch.setattr(StreamReader, "feed", fail_at)
+    stream.start(None, 12.0, resumed=False)
+    client.batches.put_nowait(batch(5, delivery("bad"), *events(1, "a")))
+    (bad, _), good = await take(stream, 2)
+    assert isinstance(bad, Unreadable)
+    assert good == ("a", "caller")
+    await client.until(lambda: len(client.polls) == 2)
+    assert client.polls[1][0] == "5", "it is not asked for again"
     await stream.close(end=False)
 
 

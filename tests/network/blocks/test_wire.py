@@ -71,7 +71,7 @@ def test_a_pipe_has_a_stream_a_duration_and_an_end():
         ({"orgId": "o", "ownerId": "u"}, "o", "u"),
         ({"ownerId": "u"}, "u", "u"),
         ({"callerClaims": {"sub": "s"}}, "s", "s"),
-        ({"callerClaims": {"sub": "s"}, "ownerId": "u"}, "u", "u"),
+        ({"callerClaims": {"sub": "u"}, "ownerId": "u"}, "u", "u"),
         ({"callerClaims": {"sub": 7}}, "anonymous", ""),
         ({"callerClaims": []}, "anonymous", ""),
     ],
@@ -172,7 +172,22 @@ def test_a_malformed_switch_is_a_fault(members: dict[str, Any]):
         parse_control({"type": "SwitchEnvironment", **members})
 
 
-@pytest.mark.parametrize("message", [{}, {"type": "NewInAnotherVersion"}, {"type": "StartTasks"}])
+def test_a_caller_with_two_names_is_refused():
+    message = {"callerClaims": {"sub": "alice"}, "ownerId": "eve"}
+    refused = parse_control({"type": "StartTask", "taskId": "t1", **message})
+    assert isinstance(refused, StartRefused)
+    assert refused.error == "invalid_start_task"
+
+
+@pytest.mark.parametrize("name", ["taskId", "ownerId", "orgId"])
+def test_half_a_character_is_no_text(name: str):
+    with pytest.raises(ProtocolFault, match="surrogate"):
+        parse_control({"type": "StartTask", "taskId": "t1", name: "\ud800"})
+
+
+@pytest.mark.parametrize(
+    "message", [{}, {"type": []}, {"type": "NewInAnotherVersion"}, {"type": "StartTasks"}]
+)
 def test_an_unknown_type_is_ignored(message: dict[str, Any]):
     assert parse_control(message) is None
 
