@@ -71,10 +71,18 @@ def machine(root: Path = Path("/")) -> str:
     Hashed, because machine-id(5) must not be shown to others.
     """
     numbers = [number for name in SERIAL_NUMBERS if (number := _field(root / name)).strip(b"0")]
-    number = b"\n".join(numbers) or _field(root / MACHINE_ID)
+    number = b"\n".join(numbers) or _lasting_id(root / MACHINE_ID)
     if not number or number == b"uninitialized":
         return ""
     return hashlib.sha256(b"device-agent\n" + number).hexdigest()
+
+
+def _lasting_id(path: Path) -> bytes:
+    """The machine-id; not one that systemd mounts over the file for this boot alone, on a read-only root."""
+    with suppress(OSError):
+        if path.stat().st_dev == path.parent.stat().st_dev:
+            return _field(path)
+    return b""
 
 
 def _field(path: Path) -> bytes:
