@@ -31,7 +31,7 @@ def complaints(folder: Path) -> list[str]:
     """
     try:
         status = folder.stat()
-        links = sorted(entry.name for entry in os.scandir(folder) if entry.is_symlink())
+        links = sorted(entry.name for entry in os.scandir(folder) if _is_strange_link(entry))
     except OSError:
         return []  # what is missing is made; what cannot be read is told where it is needed
     found = []
@@ -44,6 +44,13 @@ def complaints(folder: Path) -> list[str]:
     return found
 
 
+def _is_strange_link(entry: "os.DirEntry[str]") -> bool:
+    """A symbolic link, unless it is the owner's to a directory, such as a RAM disk for `run`."""
+    if not entry.is_symlink():
+        return False
+    return not entry.is_dir() or entry.stat(follow_symlinks=False).st_uid not in (0, os.geteuid())
+
+
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
     """Hold the directory for this process; it exists. What another machine left in it is set aside.
@@ -52,8 +59,8 @@ def in_use(folder: Path) -> Iterator[None]:
     """
     if problems := complaints(folder):
         raise ConfigError("state.directory: " + "; ".join(problems))
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(folder / "lock", flags, 0o600)
+    # The directory itself is locked: a file for that cannot be made on a disk that takes nothing.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,7 +101,8 @@ def _field(path: Path) -> bytes:
 def bind(folder: Path, name: str) -> None:
     """Set aside what the agent of another machine left here: two boards from one card image are two agents.
 
-    A directory without a name, and a machine without one, are taken as they are. Raises OSError.
+    A directory without a name, and a machine without one, are taken as they are; a disk that takes nothing
+    keeps no name. Raises OSError.
     """
     path = folder / "machine"
     known = _field(path).decode("ascii", "replace")
@@ -106,4 +114,7 @@ def bind(folder: Path, name: str) -> None:
                 aside = str(set_aside(folder / file, "copied"))
                 log.warning("state_of_another_machine", file=file, aside=aside, instead="a new identity")
     # Last, so that a crash before it repeats all this.
-    write_atomically(path, f"{name}\n".encode())
+    try:
+        write_atomically(path, f"{name}\n".encode())
+    except OSError as error:
+        log.warning("machine_not_noted", path=str(path), error=str(error))

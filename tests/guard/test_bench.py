@@ -117,7 +117,7 @@ def test_others_reach_it_and_no_second_owner_comes(ground: Scene, capsys: pytest
     command.held()
     code, _, errors = Command(ground, "run", "--simulate").end()
     assert code == 1
-    assert "another daemon answers" in errors
+    assert "another daemon or command uses" in errors
     assert main(["safe", "--config", str(ground.config)]) == 0
     assert command.end()[0] == 0
     assert ground.levels(VALVE)[-2] == (VALVE_SAFE, "daemon")

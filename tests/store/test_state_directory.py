@@ -1,5 +1,6 @@
 """One user, one process, one machine: what the state directory refuses, and what it sets aside."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_one_at_a_time(folder: Path) -> None:
     with in_use(folder), pytest.raises(AgentError, match="another daemon or command uses"), in_use(folder):
         pass
     with in_use(folder):
-        assert (folder / "lock").exists()
+            assert list(folder.glob("*lock*")) == []
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
@@ -80,9 +81,18 @@ def test_what_others_can_write_is_refused(folder: Path, mode: int) -> None:
     assert complaints(folder) == []
 
 
+def test_a_ram_disk_for_its_runtime_files_may_be_linked_in(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (folder / "run").symlink_to(tmp_path / "memory")
+    assert complaints(folder) == []
+    if os.geteuid() == 0:
+        os.lchown(folder / "run", 12345, 12345)
+        assert complaints(folder) == [f"{folder / 'run'} is a symbolic link: remove it"]
+
+
 def test_a_symbolic_link_in_it_is_refused_before_it_is_followed(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "elsewhere"
-    (folder / "lock").symlink_to(target)
-    with pytest.raises(ConfigError, match=r"lock is a symbolic link"), in_use(folder):
+    (folder / "journal.db").symlink_to(target)
+    with pytest.raises(ConfigError, match=r"journal.db is a symbolic link"), in_use(folder):
         pass
     assert not target.exists()
