@@ -69,7 +69,7 @@ def test_one_at_a_time(folder: Path) -> None:
     with in_use(folder), pytest.raises(AgentError, match="another daemon or command uses"), in_use(folder):
         pass
     with in_use(folder):
-            assert list(folder.glob("*lock*")) == []
+        assert list(folder.glob("*lock*")) == []
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
