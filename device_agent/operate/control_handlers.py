@@ -79,8 +79,9 @@ class ControlHandlers(LocalHandlers):
                 entry["notes"] = notes
             if device.latest is not None:
                 entry["latest"] = reading_members(device.latest)
-            if name in self._safe_states.limits:
-                entry["at_safe"] = not self._safe_states.limits[name].away
+            if (limits := self._safe_states.limits.get(name)) is not None:
+                # Nobody knows it of one that was never opened, or is gone.
+                entry["at_safe"] = not limits.away if device.online or limits.away else None
             devices.append(entry)
         return {
             "agent": self._agent_name,

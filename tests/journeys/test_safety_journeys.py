@@ -207,6 +207,16 @@ def test_a_wedged_bus_delays_no_other_actuator(begin: Callable[..., World], alic
     session.wait_for_terminal(LIMIT_S)
 
 
+def test_an_actuator_that_is_not_there_is_not_called_safe(begin: Callable[..., World]) -> None:
+    world = begin(more=EXPANDER)
+    until(lambda: world.daemon.device("relays").get("at_safe"), "the expander at safe")
+    world.board.do("fault", "i2c1", "unplug", "--device", "relays")
+    until(lambda: world.daemon.device("relays")["state"] != "online", "its absence")
+    assert world.daemon.device("relays")["at_safe"] is None
+    world.board.do("heal")
+    until(lambda: world.daemon.device("relays").get("at_safe"), "the expander at safe")
+
+
 def test_hold_outlives_the_session_and_not_the_stop(begin: Callable[..., World], alice: Any) -> None:
     world = begin()
     world.config.write_text(
