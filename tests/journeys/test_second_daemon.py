@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from device_agent.store.state_directory import machine
 from support.deployment import World
 from support.processes import Daemon
 from support.waiting import LIMIT_S
@@ -48,6 +51,7 @@ def test_nor_does_one_with_sockets_of_its_own(new_world: Callable[..., World]) -
     assert first.device("valve")["state"] == "online"
 
 
+@pytest.mark.skipif(not machine(), reason="this machine has neither a serial number nor a lasting machine-id")
 def test_on_another_machine_a_copied_state_is_a_new_agent(new_world: Callable[..., World]) -> None:
     world = new_world()
     first = world.start()
