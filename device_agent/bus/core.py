@@ -19,6 +19,8 @@ from device_agent.bus.recipe import Recipe, Steps
 from device_agent.errors import BusBusy, BusError, BusFaulted, BusGone, BusTimeout
 
 T = TypeVar("T")
+# A function, or one that yields between steps: what is more urgent goes there.
+Call = Callable[[], T] | Callable[[], Generator[None, None, T]]
 
 # Opening may wait for a USB port to enumerate or a broker to answer; closing is a system call.
 OPEN_LIMIT_S = 10.0
@@ -304,7 +306,7 @@ class Bus:
 
     async def run(
         self,
-        fn: Callable[[], T] | Callable[[], Generator[None, None, T]],
+        fn: Call[T],
         timeout_s: float,
         *,
         queue_s: float | None = None,
@@ -331,7 +333,7 @@ class Bus:
 
     async def _submit(
         self,
-        fn: Callable[[], T] | Callable[[], Generator[None, None, T]],
+        fn: Call[T],
         timeout_s: float,
         queue_s: float | None = None,
         urgency: Urgency = Urgency.ROUTINE,

@@ -8,10 +8,8 @@ import pytest
 
 from device_agent.testing.network import NetworkThread, Settings
 from device_agent.testing.network.channels import PublishedMessage
-from device_agent.testing.network.sdk import sdk_environment
-from support.callers import alice, caller
+from support.callers import alice, caller, network
 from support.deployment import AGENT, World
-from support.official_client import official_sockets
 
 OPEN = """
 [streams.open]
@@ -24,14 +22,7 @@ devices = ["valve"]
 @pytest.fixture
 def net() -> Iterator[NetworkThread]:
     """A network of its own for each test: what it still caches of a shared stream reaches the next one."""
-    settings = Settings(safety_grace_s=5.0, hold_s=20.0, auto_register=True)
-    with (
-        official_sockets(),
-        NetworkThread(settings=settings) as host,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        for name, value in sdk_environment(host.net.cdm_url, host.net.pubnub_origin, "bk_alice").items():
-            patch.setenv(name, value)
+    with network(Settings(safety_grace_s=5.0, hold_s=20.0, auto_register=True)) as host:
         yield host
 
 

@@ -4,6 +4,7 @@ import gc
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,10 +16,9 @@ from support.official_client import official_sockets
 from support.waiting import LIMIT_S, until
 
 
-@pytest.fixture(scope="module")
-def net() -> Iterator[NetworkThread]:
-    """One network for the tests of a module."""
-    settings = Settings(safety_grace_s=5.0, hold_s=20.0, auto_register=True)
+@contextmanager
+def network(settings: Settings) -> Iterator[NetworkThread]:
+    """A network, and the environment in which the official SDK of this process reaches it."""
     with (
         official_sockets(),
         NetworkThread(settings=settings) as host,
@@ -26,6 +26,13 @@ def net() -> Iterator[NetworkThread]:
     ):
         for name, value in sdk_environment(host.net.cdm_url, host.net.pubnub_origin, "bk_alice").items():
             patch.setenv(name, value)
+        yield host
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[NetworkThread]:
+    """One network for the tests of a module."""
+    with network(Settings(safety_grace_s=5.0, hold_s=20.0, auto_register=True)) as host:
         yield host
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from device_agent.testing.network import NetworkThread, Settings
 from device_agent.testing.network.sdk import sdk_environment
+from support.callers import network
 from support.official_client import official_sockets
 from support.official_provider import LIMIT_S, Provider, StartProvider, make_card
 
@@ -17,14 +18,7 @@ from support.official_provider import LIMIT_S, Provider, StartProvider, make_car
 @pytest.fixture(scope="module")
 def net() -> Iterator[NetworkThread]:
     """One network for the tests of a module; tasks start when their caller listens."""
-    settings = Settings(safety_grace_s=1.0, hold_s=20.0, dispatch_when_watched_s=5.0)
-    with (
-        official_sockets(),
-        NetworkThread(settings=settings) as host,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        for name, value in sdk_environment(host.net.cdm_url, host.net.pubnub_origin, "bk_alice").items():
-            patch.setenv(name, value)
+    with network(Settings(safety_grace_s=1.0, hold_s=20.0, dispatch_when_watched_s=5.0)) as host:
         yield host
 
 
