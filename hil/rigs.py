@@ -3,7 +3,6 @@
 The other implementation, of real lines, buses and ports, is `kernel_rig`.
 """
 
-import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import pytest
 
 from device_agent.testing.board.link import SocketLink
 from device_agent.testing.board.server import STIMULUS
-from support.processes import BoardProcess
+from support.processes import BoardProcess, json_lines
 
 ABILITIES = {
     "door": "a line that the test drives and the agent senses: [gpio.door]",
@@ -174,5 +173,5 @@ class SimulatedRig(Rig):
 
     def _changes(self, line: int, meant: Callable[[dict[str, Any]], bool]) -> list[LevelChange]:
         assert self._board is not None
-        entries = map(json.loads, self._board.record_path.read_text().splitlines())
+        entries = json_lines(self._board.record_path)
         return [LevelChange(e["t"], bool(e["level"])) for e in entries if e.get("line") == line and meant(e)]

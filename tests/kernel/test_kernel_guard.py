@@ -1,6 +1,5 @@
 """The guard on a real kernel: a daemon dies with its lines, chips and a serial far end away from safe."""
 
-import json
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio_gpiod import GpiodGpio
 from device_agent.errors import BusHeld
 from device_agent.operate.control_socket import ask
+from support.processes import json_lines
 from support.virtual_hardware import LIMIT_S, Rig, until
 
 LABEL = "pinctrl-bcm2711"
@@ -152,8 +152,9 @@ class Bench:
         return self._heard
 
     def guard(self) -> int:
-        events = [json.loads(line) for line in self.log_path.read_text().splitlines() if line[:1] == "{"]
-        return next(int(event["pid"]) for event in events if event["event"] == "guard_started")
+        return next(
+            int(event["pid"]) for event in json_lines(self.log_path) if event["event"] == "guard_started"
+        )
 
     def signal(self, number: int) -> float:
         assert self.process is not None

@@ -17,6 +17,12 @@ from device_agent.operate.control_socket import ask
 from support.waiting import LIMIT_S, until
 
 
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file that another process appends to; a last line still being written is left out."""
+    whole, _, _ = path.read_text().rpartition("\n")
+    return [json.loads(line) for line in whole.split("\n") if line.startswith("{")]
+
+
 class Daemon:
     """`device-agent run` as a process; `words` are on its command line, `python` is how it is begun."""
 
@@ -40,8 +46,7 @@ class Daemon:
             )
 
     def events(self) -> list[dict[str, Any]]:
-        lines = self.log_path.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return json_lines(self.log_path)
 
     def logged(self, event: str) -> bool:
         if self.process.poll() is not None:
@@ -100,7 +105,7 @@ class BoardProcess:
         return said.getvalue()
 
     def record(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.record_path.read_text().splitlines()]
+        return json_lines(self.record_path)
 
     def levels(self, line: int) -> list[int]:
         return [entry["level"] for entry in self.record() if entry.get("line") == line]

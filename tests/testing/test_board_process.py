@@ -17,6 +17,7 @@ from device_agent import config
 from device_agent.errors import BusError, BusGone, BusHeld
 from device_agent.testing.board import attach_output, ensure_board, open_handle
 from device_agent.testing.board.server import answers
+from support.processes import json_lines
 from support.waiting import until
 
 LIMIT_S = 60.0
@@ -115,7 +116,7 @@ class Running:
         return handle
 
     def record(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.record_path.read_text().splitlines()]
+        return json_lines(self.record_path)
 
     def threads(self) -> int:
         return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
