@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -340,9 +339,3 @@ def _history(config: Config, store: StoreThread, clock: Clock) -> HistoryRecorde
     path = config.state.directory / "history.db"
     keep_days, max_bytes = config.history.keep_days, config.history.max_bytes
     return HistoryRecorder(path, keep_days=keep_days, max_bytes=max_bytes, thread=store, clock=clock)
-
-
-def prepare_directories(config: Config) -> None:
-    """Make the state and runtime directories (0700). Raises OSError with the path in it."""
-    for path in (config.state.directory, config.state.runtime_directory):
-        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)

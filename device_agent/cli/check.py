@@ -23,7 +23,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from device_agent.config import load
-    from device_agent.store.state_directory import complaints
+    from device_agent.store.state_directory import complaints, not_mounted
 
     path = config_path(args)
     try:
@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             print_error(error)
         return Exit.CONFIG
-    warnings = [*config.warnings, *_keys(config), *complaints(config.state.directory)]
+    state = config.state.directory
+    warnings = [*config.warnings, *_keys(config), *complaints(state), *filter(None, [not_mounted(state)])]
     if args.json:
         print_json({"path": str(path), "valid": True, "errors": [], "warnings": warnings})
         return Exit.DONE

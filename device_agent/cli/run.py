@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from device_agent.agent import Agent, prepare_directories
+from device_agent.agent import Agent
 from device_agent.bus.factory import make_handle
 from device_agent.cli.common import config_path
 from device_agent.clock import Clock, SystemClock
@@ -21,7 +21,7 @@ from device_agent.devices.hardware import HandleFactory
 from device_agent.errors import NotReady
 from device_agent.guard.log_output import LogOutput, marked, to_journal
 from device_agent.operate.systemd import Notifier
-from device_agent.store.state_directory import in_use
+from device_agent.store.state_directory import in_use, prepare
 
 # A reader that stands still delays the end by this at most.
 LOG_LIMIT_S = 1.0
@@ -51,7 +51,7 @@ def _run_configured(args: argparse.Namespace) -> int:
     sessions = sessions_key(config.delegation) if config.delegations else ""
     keys = ApiKeys(api_key(config.network), sessions)
     try:
-        prepare_directories(config)
+        prepare(config.state.directory, config.state.runtime_directory)
     except OSError as error:
         raise NotReady(
             f"state.directory: {error.filename} cannot be made ({error.strerror}): "

@@ -9,7 +9,7 @@ from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.doctor.buses import config_txt, is_pi
 from device_agent.doctor.finding import Finding, Target, ok
 from device_agent.doctor.service import UNIT, unit_text
-from device_agent.store.state_directory import complaints
+from device_agent.store.state_directory import complaints, not_mounted
 
 UNDER_VOLTAGE, THROTTLED = 1 << 0, 1 << 2
 EVER = 16  # the same bits, shifted: since the start
@@ -72,6 +72,10 @@ def _state(target: Target) -> Iterator[Finding]:
     if target.config is None:
         return
     state = target.config.state
+    if missing := not_mounted(state.directory, target.system.root):
+        what, _, remedy = missing.rpartition(": ")
+        yield Finding("problem", what, "state.directory", "the daemon waits for it", f"sudo {remedy}")
+        return
     yield from _writable(target, state.directory)
     for complaint in complaints(target.system.path(str(state.directory))):
         what, _, remedy = complaint.partition(": ")

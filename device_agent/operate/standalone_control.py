@@ -27,7 +27,7 @@ from device_agent.operate.control_socket import ControlSocket
 from device_agent.operate.local_handlers import LocalHandlers
 from device_agent.records import Reading, ReadingSubscriber, Status
 from device_agent.store.journal.journal import Journal
-from device_agent.store.state_directory import in_use
+from device_agent.store.state_directory import in_use, prepare
 from device_agent.store.store_thread import StoreThread
 
 # A device is opened within this; a port that must enumerate is there already.
@@ -63,8 +63,7 @@ class StandaloneControl:
 
     async def __aenter__(self) -> "StandaloneControl":
         try:
-            for path in (self._config.state.directory, self._config.state.runtime_directory):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            prepare(self._config.state.directory, self._config.state.runtime_directory)
             # First of all: whoever has the directory and the socket has the hardware.
             self._held.enter_context(in_use(self._config.state.directory))
             await self._socket.open()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from device_agent.errors import AgentError, ConfigError
+from device_agent.errors import AgentError, ConfigError, NotReady
 from device_agent.store.files import set_aside, write_atomically
 
 log = structlog.get_logger("state_directory")
@@ -22,6 +22,30 @@ FIELD_MAX_BYTES = 256
 # Who the agent is, and which sessions, commands and questions to an AI agent it has under way: two boards
 # that go on with them obey one command twice. The emergency stop's latch stays, and so does the history.
 OF_THE_MACHINE = ("identity.json", "journal.db", "outbox.db", "delegations.json")
+
+
+def prepare(*folders: Path) -> None:
+    """Make them, private to this user. Raises OSError; NotReady where their disk is still missing."""
+    for folder in folders:
+        if why := not_mounted(folder):
+            raise NotReady(f"state.directory: {why}")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def not_mounted(folder: Path, root: Path = Path("/")) -> str:
+    """Why its disk is not there yet, by fstab(5); "" if it is: no second state may begin beside the disk."""
+    try:
+        lines = (root / "etc/fstab").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    real = Path(os.path.realpath(folder))
+    for fields in (line.split() for line in lines if not line.lstrip().startswith("#")):
+        if len(fields) < 4 or not fields[1].startswith("/") or "noauto" in fields[3].split(","):
+            continue
+        point = fields[1].replace("\\040", " ")
+        if real.is_relative_to(point) and not os.path.ismount(root / point[1:]):
+            return f"{folder} is on {point}, which /etc/fstab names and which is not mounted: mount {point}"
+    return ""
 
 
 def complaints(folder: Path) -> list[str]:

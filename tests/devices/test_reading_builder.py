@@ -12,12 +12,14 @@ from device_agent.bus.config import BusConfig
 from device_agent.bus.core import Bus
 from device_agent.clock import SystemClock
 from device_agent.config.calibration import interpolated
+from device_agent.config.models import SafetyConfig
 from device_agent.devices.bus_supervisor import BusSupervisor
 from device_agent.devices.device import Device
 from device_agent.devices.reading_builder import ReadingBuilder
 from device_agent.driver import ActuatorConfig, DriverConfig, Listener, Point, Sensor, SerialBus
 from device_agent.records import Flag, Flagged, Reading
 from device_agent.safety.conditions import Conditions
+from device_agent.safety.emergency_stop import StopLine
 from device_agent.testing.board import Board, SteppedClock, open_handle
 from device_agent_drivers.bme280 import Bme280, Bme280Config
 from device_agent_drivers.pms5003 import Pms5003, Pms5003Config
@@ -263,11 +265,15 @@ async def test_values_that_come_one_by_one_keep_their_own_age() -> None:
         pump = Device("pump", Probe, needs_lid, device.bus, SystemClock(), sink)
         conditions = Conditions({"lid": device, "pump": pump})
         conditions.check("pump")
+        pressed_when_open = SafetyConfig(stop_device="lid", stop_point="closed", stop_active=False)
+        stop_line = StopLine(pressed_when_open, {"lid": device})
+        assert (stop_line.why_unreadable(), stop_line.is_active_now()) == ("", False)
         while not device.latest.flags:
             board.feed("bus", b'{"closed": true}\n')
             await asyncio.sleep(0.02)
         assert device.latest.flags == {"battery": Flag.STALE}, "by time, and it alone"
         conditions.check("pump")
+        assert (stop_line.why_unreadable(), stop_line.is_active_now()) == ("", False)
 
 
 async def test_silence_costs_nothing() -> None:

@@ -103,3 +103,30 @@ def test_the_guard_acts_and_reports_without_a_reader(new_scene: Any) -> None:
     scene.wait_guard(1, bus="pins", line=VALVE, level=VALVE_SAFE)
     scene.start()
     until(lambda: any(entry["device"] == "valve" for entry in scene.journal()), "its report in the Journal")
+
+
+def test_ctrl_c_ends_the_agent_in_order_though_its_tee_dies_first(new_scene: Any) -> None:
+    scene = new_scene(10.0)
+    reading, writing = os.pipe()
+    process = begun(scene, writing)
+    os.close(writing)
+    tee = subprocess.Popen(
+        ["tee", scene.folder / "copy"], stdin=reading, stdout=subprocess.DEVNULL, process_group=0
+    )
+    os.close(reading)
+    try:
+        until(lambda: online(scene.folder), "every device online")
+        assert told(scene.folder, "set", device="valve", values={"on": True})["state"] == "done"
+        # A terminal's Ctrl-C reaches both, and which one first is chance: here the unlucky order.
+        tee.send_signal(signal.SIGINT)
+        assert tee.wait(LIMIT_S) == -signal.SIGINT
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT_S) == 0
+        assert b'"ready"' in (scene.folder / "copy").read_bytes()
+        assert [entry for entry in scene.levels(VALVE) if entry[1] != "reset"][-1] == (VALVE_SAFE, "daemon")
+        assert not (scene.folder / "state" / "run" / "control.sock").exists()
+    finally:
+        for child in (process, tee):
+            if child.poll() is None:
+                child.kill()
+                child.wait(LIMIT_S)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.errors import AgentError, ConfigError
+from device_agent.errors import AgentError, ConfigError, NotReady
 from device_agent.store import state_directory
-from device_agent.store.state_directory import bind, complaints, in_use, machine
+from device_agent.store.state_directory import bind, complaints, in_use, machine, not_mounted, prepare
 
 
 @pytest.fixture
@@ -96,3 +96,47 @@ def test_a_symbolic_link_in_it_is_refused_before_it_is_followed(folder: Path, tm
     with pytest.raises(ConfigError, match=r"journal.db is a symbolic link"), in_use(folder):
         pass
     assert not target.exists()
+
+
+FSTAB = """
+# /dev/sda1 /mnt/comment ext4 defaults 0 2
+PARTUUID=1 / ext4 defaults,noatime 0 1
+proc /proc proc defaults 0 0
+UUID=2 /mnt/solid\\040state ext4 defaults,nofail 0 2
+UUID=3 /mnt/by-hand ext4 noauto 0 0
+UUID=4 none swap sw 0 0
+broken
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "missing"),
+    [
+        ("/mnt/solid state/device-agent", True),
+        ("/mnt/solid state", True),
+        ("/mnt/solid states", False),
+        ("/mnt/by-hand/device-agent", False),
+        ("/mnt/comment/device-agent", False),
+        ("/var/lib/device-agent", False),
+    ],
+)
+def test_a_disk_that_is_not_mounted_yet_is_named(tmp_path: Path, where: str, missing: bool) -> None:
+    (tmp_path / "etc").mkdir()
+    # The root of a machine is always mounted; a folder of this test is not.
+    (tmp_path / "etc" / "fstab").write_text(FSTAB.replace(" / ", " /rootfs "))
+    why = not_mounted(Path(where), tmp_path)
+    assert ("mount /mnt/solid state" in why) is missing
+    assert not_mounted(Path(where), tmp_path / "no fstab") == ""
+
+
+def test_a_mounted_disk_is_not_missed(tmp_path: Path) -> None:
+    assert not_mounted(Path("/proc/self")) == ""
+
+
+def test_nothing_is_made_beside_a_disk_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_directory, "not_mounted", lambda folder: "it is not mounted")
+    with pytest.raises(NotReady, match=r"state\.directory: it is not mounted"):
+        prepare(tmp_path / "state")
+    assert not (tmp_path / "state").exists()
