@@ -92,6 +92,20 @@ def test_the_default_path_is_etc():
     assert told["path"] == "/etc/device-agent/agent.toml"
 
 
+def test_check_warns_of_a_state_directory_that_run_would_refuse(tmp_path: Path):
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o777)
+    path = tmp_path / "agent.toml"
+    path.write_text(f'[agent]\nname = "house"\n[state]\ndirectory = "{state}"\n')
+    told = json.loads(run("check", "--config", path, "--json").stdout)
+    assert told["valid"]
+    assert f"others may write into {state} (mode 0777): run chmod 700 {state}" in told["warnings"]
+    refused = run("run", "--config", path, environ={"BLOCKS_API_KEY": "bk_device"})
+    assert refused.returncode == 78
+    assert f"others may write into {state}" in refused.stderr
+
+
 def test_check_shows_every_problem_and_ends_with_78(wrong):
     done = run("check", "--config", wrong)
     assert (done.returncode, done.stdout) == (78, "")

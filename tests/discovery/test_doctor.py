@@ -201,6 +201,24 @@ def test_the_runtime_directory_of_a_service_is_in_memory(
     assert not [one for one in findings() if "runtime directory" in one.what]
 
 
+def test_a_state_directory_that_others_may_write(
+    pi: Tree, config: Config, findings: Callable[..., list[Finding]]
+) -> None:
+    folder = pi.system.path(str(config.state.directory))
+    folder.mkdir(mode=0o700, parents=True)
+    (folder / "journal.db").symlink_to("/etc/passwd")
+    folder.chmod(0o777)
+    open_to_all = problem(findings(), f"others may write into {folder} (mode 0777)")
+    assert open_to_all.remedy == f"run chmod 700 {folder}"
+    assert problem(findings(), "is a symbolic link").remedy == "remove it"
+
+
+def test_a_disk_that_is_not_mounted(pi: Tree, config: Config, findings: Callable[..., list[Finding]]) -> None:
+    disk = config.state.directory.parent
+    pi.file("/etc/fstab", f"UUID=1 {disk} ext4 nofail 0 2\n")
+    assert problem(findings(), "which is not mounted").remedy == f"sudo mount {disk}"
+
+
 def test_a_state_directory_that_cannot_be_made(findings: Callable[..., list[Finding]]) -> None:
     (remedy,) = {one.remedy for one in findings(user=NOBODY) if "cannot write" in one.what}
     assert remedy.startswith("sudo install -d -m 700 -o agent ")
