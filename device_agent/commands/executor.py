@@ -180,11 +180,18 @@ class CommandExecutor:
             self._journal.actuation(self._clock.now_ms(), actor.label, device, "bytes", "done")
         self.leases.take(device, actor.holder, actor.label, now_s, rank(access, senders, device))
 
-    async def stop(self, command: Stop, actor: Actor, possible_senders: Collection[Actor] = ()) -> Ack:
+    async def stop(
+        self,
+        command: Stop,
+        actor: Actor,
+        possible_senders: Collection[Actor] = (),
+        sent_ms: float | None = None,
+    ) -> Ack:
         """The emergency stop, for anybody who may drive anything; its age is not checked.
 
         Where somebody else might have sent it who may not, what those who may have driven is made safe, and
-        nothing is latched.
+        nothing is latched. `sent_ms` tells a message that the network delivers again, perhaps after the
+        release, from a new one with the same id, which is always obeyed.
         """
         senders, access = (actor, *possible_senders), self.config.access
         drivers = [one for one in senders if any(may(access, "drive", one, name) for name in self._devices)]
@@ -201,6 +208,19 @@ class CommandExecutor:
                 "stream of your own",
             )
             return Ack(command.id, AckState.REJECTED, error=fault)
+        if sent_ms is None:
+            return await self._press(command, actor)
+        key = (actor.journal_key, f"{command.id} stop {sent_ms}")
+        if (first := await self._journal.first_answer(*key)) is not None:
+            return replace(first, repeated=True)
+        ack = Ack(command.id, AckState.UNKNOWN, error=Fault("internal", "the session ended meanwhile"))
+        try:
+            ack = await self._press(command, actor)
+        finally:
+            self._journal.finish_command(key[0], ack, self._clock.now_ms(), key[1])
+        return ack
+
+    async def _press(self, command: Stop, actor: Actor) -> Ack:
         if all((await self._emergency_stop.press(actor.label)).values()):
             return Ack(command.id)
         fault = Fault("internal", "latched, but not everything is known to be safe yet")

@@ -189,7 +189,7 @@ class StreamInput:
             command = parse(event)
             match command:
                 case Stop():
-                    self._begin("stop", STOPS_MAX, self._stop(command, *self._sender(item)))
+                    self._begin("stop", STOPS_MAX, self._stop(command, item))
                 case Set() | Do() if self._executor.makes_safe(command):
                     self._begin("safe", SAFE_MAX, self._command(command, item, None))
                 case Set() | Do():
@@ -217,8 +217,8 @@ class StreamInput:
 
         self._background.spawn(what, one())
 
-    async def _stop(self, command: Stop, sender: Actor, possible_senders: list[Actor]) -> None:
-        self._ack(await self._executor.stop(command, sender, possible_senders))
+    async def _stop(self, command: Stop, item: Inbound) -> None:
+        self._ack(await self._executor.stop(command, *self._sender(item), item.sent_ms))
 
     async def _in_turn(self, command: Set | Do, item: Inbound, made_safe: int) -> None:
         async with self._room:

@@ -86,6 +86,19 @@ async def test_a_command_whose_session_ends_before_it_begins_never_moves(tmp_pat
         assert not ground.safe_states.limits["heater"].away
 
 
+async def test_a_command_under_way_when_its_session_ended_leaves_no_lease(tmp_path: Path) -> None:
+    async with Ground(tmp_path) as ground:
+        Relay.hold.clear()
+        command = asyncio.ensure_future(ground.set(ALICE_1, "up", level=10))
+        await until_async(Relay.begun.is_set)
+        ground.executor.session_ends(ALICE_1.holder)
+        ending = asyncio.ensure_future(ground.safe_states.end_of_session(ALICE_1.holder))
+        Relay.hold.set()
+        await asyncio.gather(command, ending)
+        assert ground.executor.leases.holder("up", ground.clock.monotonic_s()) is None
+        assert await ground.set(BOB_1, "up", level=20) == "done"
+
+
 async def test_a_cut_off_command_is_in_doubt_and_made_safe(tmp_path: Path) -> None:
     """Its task was cancelled while the bus was at it: it may have moved, and no limit may forget that."""
     async with Ground(tmp_path) as ground:
