@@ -63,7 +63,7 @@ class Admin(Addressed):
     async def accept(self, link: str = "main") -> None:
         """Take connections again, on the same port."""
         target = self.links[link]
-        if target.site is None:
+        if target.listening is None:
             await target.listen()
 
     def add_fault(self, kind: str, path: str = "*", **options: Any) -> FaultRule:

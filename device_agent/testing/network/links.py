@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,17 +17,6 @@ _SHUTDOWN_S = 0.2
 Serve = Callable[[web.BaseRequest, "NetworkLink"], Awaitable[web.StreamResponse]]
 
 
-class _Server(web.Server):
-    """Drops a connection that was accepted just before its port was closed, instead of leaving it open."""
-
-    refusing = False
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        if self.refusing:
-            transport.abort()
-
-
 @dataclass(slots=True, eq=False)
 class NetworkLink:
     """A port. ``rtt_s`` is added to every request, half before it acts and half before its answer."""
@@ -35,8 +25,9 @@ class NetworkLink:
     port: int
     serve: Serve = field(repr=False)
     rtt_s: float = 0.0
-    server: _Server | None = field(default=None, repr=False)
-    site: asyncio.Server | None = field(default=None, repr=False)
+    server: web.Server | None = field(default=None, repr=False)
+    listening: socket.socket | None = field(default=None, repr=False)
+    accepted: set[asyncio.Task[Any]] = field(default_factory=set, repr=False)
 
     @property
     def origin(self) -> str:
@@ -57,7 +48,7 @@ class NetworkLink:
 
     async def listen(self) -> None:
         """Take connections on its port."""
-        self.server = _Server(
+        self.server = web.Server(
             lambda request: self.serve(request, self),
             handler_cancellation=True,
             access_log=None,
@@ -65,26 +56,35 @@ class NetworkLink:
             max_line_size=_MAX_LINE_BYTES,
             max_field_size=_MAX_LINE_BYTES,
         )
-        loop = asyncio.get_running_loop()
-        self.site = await loop.create_server(self.server, HOST, self.port, backlog=1024)
-        self.port = self.site.sockets[0].getsockname()[1]
+        self.listening = socket.create_server((HOST, self.port), backlog=1024)
+        self.listening.setblocking(False)
+        self.port = self.listening.getsockname()[1]
+        # Not asyncio's own server: what that had accepted when it was closed, it leaves open.
+        asyncio.get_running_loop().add_reader(self.listening, self._accept, self.listening, self.server)
 
     async def refuse(self) -> None:
         """Take no more connections and cut those there are: clients see "connection refused"."""
-        if self.site is not None:
-            self.site.close()
-            self.site = None
+        if self.listening is not None:
+            asyncio.get_running_loop().remove_reader(self.listening)
+            self.listening.close()
+            self.listening = None
+        await asyncio.gather(*self.accepted, return_exceptions=True)
         if self.server is not None:
             server, self.server = self.server, None
-            server.refusing = True
             for handler in list(server.connections):
                 handler.force_close()
                 if handler.transport is not None:
                     handler.transport.abort()
             await server.shutdown(_SHUTDOWN_S)
-            # Connections on their way from the listening socket arrive within a few loop cycles.
-            for _ in range(10):
-                await asyncio.sleep(0)
+
+    def _accept(self, listening: socket.socket, server: web.Server) -> None:
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            return  # it has gone again
+        task = asyncio.ensure_future(asyncio.get_running_loop().connect_accepted_socket(server, connection))
+        self.accepted.add(task)
+        task.add_done_callback(self.accepted.discard)
 
 
 class Addressed:

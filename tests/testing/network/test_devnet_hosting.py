@@ -62,7 +62,7 @@ async def test_admin_over_http() -> None:
         link = await call("open_link", name="other", rtt_ms=1)
         assert link["port"] != net.port
         await call("refuse", link="other")
-        await net.wait_for(lambda: net.links["other"].site is None)
+        await net.wait_for(lambda: net.links["other"].listening is None)
         await call("accept", link="other")
         assert (await view("tasks"), [a["agentName"] for a in await view("agents")]) == ([], ["x"])
         for wrong in (
