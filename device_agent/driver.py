@@ -89,6 +89,12 @@ class DriverConfig(BaseModel):
         description="Instead of `scale` and `offset`: [the driver's value, the true one] pairs in rising "
         "order; straight lines between them and beyond both ends.",
     )
+    unit: dict[str, str] = Field(
+        {}, description="What a point is measured in after its calibration, where that is another unit: UCUM."
+    )
+    description: dict[str, Annotated[str, Field(max_length=200)]] = Field(
+        {}, description="What a point is, instead of the driver's own words."
+    )
     stale_after_s: Limit | dict[str, Limit] | None = Field(
         None,
         description="A device that sends by itself: a point it has not sent for so long is flagged `stale`; "

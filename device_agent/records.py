@@ -11,7 +11,7 @@ Value = bool | int | float | str | None
 
 
 class Unit(StrEnum):
-    """The closed list of units, in UCUM spelling (https://ucum.org)."""
+    """Units by name, in UCUM spelling (https://ucum.org); any other UCUM code is one too."""
 
     NONE = ""
     ONE = "1"
@@ -113,7 +113,7 @@ class Point:
     """
 
     name: str
-    unit: Unit = Unit.NONE
+    unit: str = Unit.NONE
     type: ValueType = "number"
     low: float | None = None
     high: float | None = None
@@ -129,7 +129,7 @@ class Argument:
     """One member of an action's `args`."""
 
     name: str
-    unit: Unit = Unit.NONE
+    unit: str = Unit.NONE
     type: ValueType = "number"
     minimum: float | None = None
     maximum: float | None = None
@@ -215,32 +215,6 @@ class Status:
     state: DeviceState
     reason: str = ""
     detail: str = ""
-
-
-DISPLAY_UNITS = {
-    "Cel": "°C",
-    "1": "",
-    "deg": "°",
-    "deg/s": "°/s",
-    "m/s2": "m/s²",
-    "m3": "m³",
-    "m3/h": "m³/h",
-    "g/m3": "g/m³",
-    "ug/m3": "µg/m³",
-    "uT": "µT",
-    "uS/cm": "µS/cm",
-    "Ohm": "Ω",
-    "V.A": "VA",
-    "W.h": "Wh",
-    "kW.h": "kWh",
-    "By": "B",
-    "MBy": "MB",
-    "[ppm]": "ppm",
-    "[ppb]": "ppb",
-    "[pH]": "pH",
-    "dB[mW]": "dBm",
-}
-"""UCUM codes to what people write; other units are written as they are."""
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

@@ -46,7 +46,7 @@ def reading(config: Config, device: str, stream: StreamConfig | None = None) -> 
     """The reading of one device; on a stream that thins, one may stand for several."""
     points = config.points(device)
     thins = stream is not None and stream.overflow == "thin"
-    values = {point.name: _sensed(config, device, point, mean=thins) for point in points}
+    values = {point.name: _sensed(point, mean=thins) for point in points}
     members: dict[str, Any] = {
         "kind": {"const": "reading"},
         "device": {"const": device},
@@ -68,11 +68,8 @@ def reading(config: Config, device: str, stream: StreamConfig | None = None) -> 
     return event(f"Reading of {device}", members, required=("device", "at", "seq", "boot", "values"))
 
 
-def _sensed(config: Config, device: str, point: Point, *, mean: bool) -> dict[str, Any]:
-    own = config.devices[device]
-    calibrated = {*own.scale, *own.offset, *own.calibration}
-    whole = point.type == "integer" and not mean and point.name not in calibrated
-    kind = "integer" if whole else "number" if point.type == "integer" else point.type
+def _sensed(point: Point, *, mean: bool) -> dict[str, Any]:
+    kind = "number" if point.type == "integer" and mean else point.type
     schema: dict[str, Any] = {"type": [kind, "null"]}
     if kind in ("number", "integer"):
         schema |= {"minimum": point.low, "maximum": point.high}

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from device_agent.records import DISPLAY_UNITS
+from device_agent.config.unit_codes import DISPLAY_UNITS
 
 Units = Mapping[str, Mapping[str, str]]
 """Device to point to unit."""

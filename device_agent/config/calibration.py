@@ -1,8 +1,8 @@
-"""A driver's values corrected as the configuration says: scale and offset, or a table of pairs."""
+"""A driver's values as the configuration says: scale and offset, or a table of pairs; unit, description."""
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from device_agent.driver import DriverConfig
@@ -11,10 +11,23 @@ from device_agent.records import Point
 
 def calibrated_points(points: Iterable[Point], config: DriverConfig) -> tuple[Point, ...]:
     """The points as callers see them, with the bounds of the chip's values calibrated as well."""
+    calibrated_names = {*config.scale, *config.offset, *config.calibration}
     return tuple(
-        _moved(point, config) if point.name in {*config.scale, *config.offset, *config.calibration} else point
-        for point in points
+        _named(_moved(point, config) if point.name in calibrated_names else point, config) for point in points
     )
+
+
+def units_of(config: DriverConfig) -> Mapping[str, str]:
+    """The units that the configuration gives by point; a driver may have another option of that name."""
+    return config.unit if isinstance(config.unit, Mapping) else {}
+
+
+def _named(point: Point, config: DriverConfig) -> Point:
+    """With unit and description as configured. The driver's words do not fit another unit."""
+    unit = units_of(config).get(point.name, point.unit)
+    known = config.description if isinstance(config.description, Mapping) else {}
+    default = point.description if unit == point.unit else ""
+    return replace(point, unit=unit, description=known.get(point.name, default))
 
 
 def _moved(point: Point, config: DriverConfig) -> Point:
@@ -25,6 +38,7 @@ def _moved(point: Point, config: DriverConfig) -> Point:
     # A table need not rise all along: what it can yield lies between its own values too.
     return replace(
         point,
+        type=point.type if point.write else "number",
         low=None if low is None else min(low, *inner, math.inf),
         high=None if high is None else max(high, *inner, -math.inf),
     )

@@ -20,6 +20,7 @@ from device_agent.bus.config import (
     SpiBusConfig,
 )
 from device_agent.config.access_checks import access
+from device_agent.config.calibration import units_of
 from device_agent.config.delegation_checks import delegation_warnings, delegations
 from device_agent.config.draft import ConfigDraft, DraftDevice
 from device_agent.config.explain import did_you_mean, show
@@ -29,9 +30,11 @@ from device_agent.config.safety_checks import (
     software_pulses,
     stop_line,
     unguarded,
+    unnamed_quantities,
 )
 from device_agent.config.stream_checks import stream_warnings, streams
 from device_agent.config.types import NAME_MAX, WORD
+from device_agent.config.unit_codes import unit_code
 
 # A Unix socket's address takes 108 bytes with its closing zero.
 SOCKET_PATH_MAX_BYTES = 107
@@ -71,6 +74,8 @@ def warnings(draft: ConfigDraft) -> Iterator[str]:
         yield "there is no device: the agent has nothing to read; add [devices.NAME]"
     yield from _lonely_interlocks(draft)
     yield from unguarded(draft)
+    for device in draft.devices.values():
+        yield from unnamed_quantities(device)
     if draft.access is not None:
         for device in draft.devices.values():
             if device.drivable and not draft.access.callers("drive", device.name):
@@ -106,6 +111,14 @@ def _points(device: DraftDevice) -> Iterator[str]:
     for name in names:
         if re.fullmatch(WORD, name) is None or len(name) > NAME_MAX:
             yield f"{place}: {show(name)} is no name of a point: use lower-case letters, digits and _"
+    units = {f"points.{point.name}.unit": point.unit for point in device.points}
+    for key, unit in (
+        units | {f"unit.{name}": unit for name, unit in units_of(device.config).items()}
+    ).items():
+        try:
+            unit_code(unit)
+        except ValueError as error:
+            yield f"{place}.{key} = {show(unit)} {error}"
 
 
 def _recovery_lines(bus: BusConfig) -> Iterator[tuple[str, str, int | str]]:

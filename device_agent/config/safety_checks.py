@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from device_agent.bus.config import GpioBusConfig
+from device_agent.config.calibration import units_of
 from device_agent.config.draft import ConfigDraft, DraftDevice
 from device_agent.config.explain import did_you_mean, show
 from device_agent.config.types import NAME_MAX, WORD
@@ -155,6 +156,11 @@ def _by_point(device: DraftDevice) -> Iterator[str]:
     for where, number in band.items() if isinstance(band, dict) else [("", band)]:
         if not 0 <= number <= FACTOR_MAX:
             yield f"{place}.dead_band{'.' if where else ''}{where} = {number:g} must be at least 0"
+    yield from _unknown_points(device, "unit", units_of(config), numbers)
+    if isinstance(config.description, Mapping):
+        yield from _unknown_points(
+            device, "description", config.description, [point.name for point in device.points]
+        )
     yield from _tables(device, numbers)
     yield from _limits_in_time(device, numbers)
 
@@ -170,6 +176,24 @@ def _tables(device: DraftDevice, numbers: list[str]) -> Iterator[str]:
             yield f"{place}: its numbers must be between -{FACTOR_MAX:g} and {FACTOR_MAX:g}"
         if point in config.scale or point in config.offset:
             yield f"{place} stands beside `scale` or `offset` of that point: keep the one or the other"
+
+
+def unnamed_quantities(device: DraftDevice) -> Iterator[str]:
+    """A calibration that is more than a correction makes another quantity: 12 bar out of 4.5 V."""
+    config = device.config
+    if "points" in type(config).model_fields:
+        return  # each has its unit beside its name
+    slopes = {name: (config.scale[name], "scale") for name in config.scale}
+    for name, pairs in config.calibration.items():
+        slopes[name] = (pairs[-1][1] - pairs[0][1]) / (pairs[-1][0] - pairs[0][0]), "calibration"
+    for point in device.points:
+        slope, key = slopes.get(point.name, (1.0, ""))
+        if not 0.5 <= slope <= 2 and point.name not in units_of(config):
+            place = f"devices.{device.name}"
+            yield (
+                f'{place}.{key}.{point.name} multiplies by {slope:g}, and the unit is still "{point.unit}": '
+                f'write {place}.unit.{point.name} = "bar", or whatever it is then, and its description'
+            )
 
 
 def _limits_in_time(device: DraftDevice, numbers: list[str]) -> Iterator[str]:

@@ -13,10 +13,10 @@ from statistics import median
 
 from PIL import Image, ImageDraw
 
+from device_agent.config.unit_codes import DISPLAY_UNITS
 from device_agent.history.axis import number_text, time_ticks, value_ticks
 from device_agent.history.chart_text import TextDrawer
 from device_agent.history.query import Export, Query, TooMuch, rows
-from device_agent.records import DISPLAY_UNITS
 from device_agent.store.history.history_file import HistoryReader
 
 WIDTH = 1400

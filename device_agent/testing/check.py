@@ -18,6 +18,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 
+from device_agent.config.unit_codes import unit_code
 from device_agent.driver import (
     Action,
     Actuator,
@@ -197,7 +198,7 @@ class Rules:
             self._check_range(point.low, point.high, f"point {point.name}: low and high")
             self._check_range(point.minimum, point.maximum, f"point {point.name}: minimum and maximum")
             self.require(
-                point.type in ("number", "integer") or point.unit is Unit.NONE,
+                point.type in ("number", "integer") or point.unit == Unit.NONE,
                 f"has point {point.name} of type {point.type} with unit {point.unit}: only numbers have one",
             )
             self.require(
@@ -215,9 +216,12 @@ class Rules:
                 )
                 self._check_range(argument.minimum, argument.maximum, f"argument {argument.name}: its range")
 
-    def _check_named(self, name: str, unit: Unit, what: str) -> None:
+    def _check_named(self, name: str, unit: str, what: str) -> None:
         self.require(NAME.fullmatch(name) is not None, f"has {what}: names are lower-case words joined by _")
-        self.require(isinstance(unit, Unit), f"has {what} with unit {unit!r}: take one of `Unit`")
+        try:
+            unit_code(unit)
+        except ValueError as error:
+            self.require(False, f"has {what} with unit {unit!r}, which {error}; take one of `Unit`")
 
     def _check_range(self, low: float | None, high: float | None, what: str) -> None:
         for bound in (low, high):

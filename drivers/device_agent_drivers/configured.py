@@ -24,7 +24,6 @@ from device_agent.driver import (
     MqttBus,
     Point,
     SerialBus,
-    Unit,
     Value,
 )
 from device_agent.records import ValueType, is_number
@@ -44,7 +43,7 @@ class PointOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    unit: Unit = Field(Unit.NONE, description="UCUM, such as Cel, hPa, %, g, L/min.")
+    unit: str = Field("", description="UCUM, such as Cel, hPa, %, g, L/min.")
     type: ValueType = Field("number", description="number, integer, boolean or string.")
     low: float | None = Field(None, description="Below it a reading carries the flag out_of_range.")
     high: float | None = Field(None, description="Above it a reading carries the flag out_of_range.")

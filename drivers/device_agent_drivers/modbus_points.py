@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from device_agent.driver import DriverError, Flag, Flagged, Point, Unit, Value
+from device_agent.driver import DriverError, Flag, Flagged, Point, Value
 from device_agent.records import ValueType
 from device_agent_drivers.modbus import (
     BITS_MAX,
@@ -72,7 +72,7 @@ class ModbusPoint(BaseModel):
     state: str | None = Field(
         None, description="The point where a writable bool is read back, if not in its own register."
     )
-    unit: Unit = Field(Unit.NONE, description="UCUM, such as V, A, kW.h.")
+    unit: str = Field("", description="UCUM, such as V, A, kW.h.")
     low: float | None = None
     high: float | None = None
     write: bool = Field(False, description="Whether it can be set; coil and holding alone.")

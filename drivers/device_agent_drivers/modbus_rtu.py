@@ -47,7 +47,9 @@ PointName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)]
 
 class ModbusRtuConfig(ActuatorConfig):
     driver: Literal["modbus-rtu"] = "modbus-rtu"
-    unit: int = Field(1, ge=1, le=255, description="The unit's number on the line; 1 to 247 by the standard.")
+    unit: int = Field(  # type: ignore[assignment]  # its points have units of their own
+        1, ge=1, le=255, description="The unit's number on the line; 1 to 247 by the standard."
+    )
     points: Mapping[PointName, ModbusPoint] = Field(
         min_length=1, max_length=128, description="The unit's registers and bits, by name."
     )

@@ -274,3 +274,57 @@ def test_devices_without_any_caller_are_not_in_the_card(tmp_path: Path) -> None:
     assert "console" not in built["streams"]
     assert "red_light" not in json.dumps(built)
     assert "green_light" in json.dumps(built)
+
+
+METERS = """
+[agent]
+name = "x"
+[state]
+directory = "/x"
+[buses.i]
+kind = "i2c"
+device = "/dev/i2c-1"
+[buses.p]
+kind = "gpio"
+chip = "pinctrl-bcm2711"
+[devices.tank]
+driver = "ads1115"
+bus = "i"
+channels = ["a0", "a1"]
+calibration.a0 = [[0.5, 0], [4.5, 12]]
+unit.a0 = "bar"
+description.a1 = "Battery."
+[devices.flow]
+driver = "gpio-input"
+bus = "p"
+line = 4
+count = true
+scale = { count = 0.0025, rate = 0.15 }
+unit = { count = "l", rate = "l/min" }
+description.count = "Water since the start."
+[streams.out]
+direction = "outbound"
+devices = ["tank", "flow"]
+"""
+
+
+def test_a_calibrated_point_is_told_as_what_it_is(tmp_path):
+    """A pressure sensor at a converter, a flow meter at a counting line: no V, no number of pulses."""
+    path = tmp_path / "agent.toml"
+    path.write_text(METERS)
+    text = json.dumps(agent_card.build(load(path, environ={})))
+    schema = json.loads(text)["streams"]["out"]["schema"]
+    points = {
+        (form["properties"]["device"]["const"], name): point
+        for form in schema["oneOf"]
+        if form["properties"]["kind"]["const"] == "reading"
+        for name, point in form["properties"]["values"]["properties"].items()
+    }
+    assert points["tank", "a0"]["unit"] == "bar"
+    assert "description" not in points["tank", "a0"], "the driver's words are of volts"
+    assert (points["tank", "a1"]["unit"], points["tank", "a1"]["description"]) == ("V", "Battery.")
+    count = points["flow", "count"]
+    assert (count["unit"], count["type"]) == ("l", ["number", "null"])
+    assert count["description"] == "Water since the start."
+    assert points["flow", "rate"]["unit"] == "l/min"
+    assert "Voltage of A0" not in text

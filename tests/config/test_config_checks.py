@@ -2,6 +2,7 @@
 
 import pytest
 
+from device_agent.config import load
 from support.config_texts import CONSOLE, I2C, PINS, PORT, THERMO, device, relay
 
 
@@ -159,6 +160,15 @@ def test_everything_that_moves_has_a_safe_value(problems, text, sentences):
         (
             "scale = { count = 2 }\ncalibration = { count = [[0, 0], [1, 1]] }",
             ".calibration.count stands beside `scale` or `offset` of that point: keep the one or the other",
+        ),
+        (
+            'unit = { alert = "V" }',
+            ".unit.alert is not such a point of this device: use temperature, count",
+        ),
+        ('unit = { temperature = "°C" }', '.unit.temperature = "°C" is no UCUM code: write "Cel"'),
+        (
+            'description = { level = "x" }',
+            ".description.level is not such a point of this device: use temperature, alert, count",
         ),
         (
             "frozen_after_s = { alert = 60 }",
@@ -357,3 +367,27 @@ def test_the_lines_of_a_bus_recovery_are_checked(problems, recovery: str, words:
         '[buses.pins]\nkind = "gpio"\nchip = "pinctrl-bcm2835"\n'
     )
     assert any(words in problem for problem in found), found
+
+
+ADC = '[buses.i]\nkind = "i2c"\ndevice = "/dev/i2c-1"\n[devices.tank]\ndriver = "ads1115"\nbus = "i"\n'
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        (
+            "calibration.a0 = [[0.5, 0], [4.5, 12]]",
+            "devices.tank.calibration.a0 multiplies by 3, and the unit is",
+        ),
+        ("scale.a1 = 11", 'still "V": write devices.tank.unit.a1 = "bar"'),
+        ('calibration.a0 = [[0.5, 0], [4.5, 12]]\nunit.a0 = "bar"', ""),
+        ('scale.a1 = 11\nunit.a1 = "V"', ""),
+        ("scale.a0 = 1.02\noffset.a0 = 3\ncalibration.a1 = [[0, 0.1], [2, 2.05]]", ""),
+    ],
+)
+def test_another_quantity_wants_its_unit(tmp_path, options, warned):
+    path = tmp_path / "agent.toml"
+    path.write_text(f'[agent]\nname = "x"\n[state]\ndirectory = "/x"\n{ADC}{options}\n')
+    told = [one for one in load(path, environ={}).warnings if "multiplies" in one]
+    assert len(told) == bool(warned)
+    assert all(warned in one for one in told)

@@ -22,6 +22,7 @@ from device_agent.safety.conditions import Conditions
 from device_agent.safety.emergency_stop import StopLine
 from device_agent.testing.board import Board, SteppedClock, open_handle
 from device_agent_drivers.bme280 import Bme280, Bme280Config
+from device_agent_drivers.gpio_input import GpioInput, GpioInputConfig
 from device_agent_drivers.pms5003 import Pms5003, Pms5003Config
 from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
 
@@ -68,6 +69,13 @@ def test_bounds_follow_the_calibration() -> None:
     reading = made.measured({"level": 100.1, "raw": float("nan"), "wet": Flagged(None, Flag.CHECKSUM)}, 2.0)
     assert set(reading.values.values()) == {None}
     assert reading.flags == {"level": "out_of_range", "raw": "out_of_range", "wet": "checksum"}
+
+
+def test_a_counted_number_that_is_scaled_is_told_with_its_unit() -> None:
+    config = GpioInputConfig(line=4, count=True, scale={"count": 0.0025}, unit={"count": "l"})
+    made = ReadingBuilder("meter", GpioInput, config, SteppedClock())
+    assert (made.points["count"].unit, made.points["count"].type) == ("l", "number")
+    assert made.measured({"active": True, "count": 3, "rate": 0.0}, 1.0).values["count"] == 0.0075
 
 
 @pytest.mark.parametrize("value", [10**309, b"\x01", "\ud800", [1], {"a": 1}, object()])
