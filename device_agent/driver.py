@@ -77,10 +77,15 @@ class DriverConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     bus: str | None = Field(None, description="Name of the bus this device sits on.")
-    every_s: float | None = Field(None, ge=0.01, le=86_400, description="Period of readings, seconds.")
+    every_s: float | None = Field(
+        None,
+        ge=0.01,
+        le=86_400,
+        description="Period of readings, seconds; what a device says by itself goes no oftener to callers.",
+    )
     on_change: bool = Field(False, description="Report only when a value changed by more than `dead_band`.")
     dead_band: float | dict[str, float] = Field(
-        0.0, description="Smallest change worth reporting, per point."
+        0.0, description="Changes up to this are not worth reporting, per point; off to on is a change of 1."
     )
     scale: dict[str, float] = Field({}, description="Calibration: the driver's value is multiplied by this.")
     offset: dict[str, float] = Field({}, description="Calibration: added after `scale`, in the point's unit.")

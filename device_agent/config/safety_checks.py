@@ -141,12 +141,13 @@ def _by_point(device: DraftDevice) -> Iterator[str]:
     place, config = f"devices.{device.name}", device.config
     numbers = [point.name for point in device.points if point.type in ("number", "integer")]
     band = config.dead_band
-    for key, table in (
-        ("dead_band", band if isinstance(band, dict) else {}),
-        ("scale", config.scale),
-        ("offset", config.offset),
+    banded = [*numbers, *(point.name for point in device.points if point.type == "boolean")]
+    for key, table, known in (
+        ("dead_band", band if isinstance(band, dict) else {}, banded),
+        ("scale", config.scale, numbers),
+        ("offset", config.offset, numbers),
     ):
-        yield from _unknown_points(device, key, table, numbers)
+        yield from _unknown_points(device, key, table, known)
         for point, number in table.items():
             if abs(number) > FACTOR_MAX:
                 yield f"{place}.{key}.{point} = {number:g} must be between -{FACTOR_MAX:g} and {FACTOR_MAX:g}"

@@ -49,7 +49,10 @@ class ReportFilter:
         )
 
     def _differs(self, name: str, before: Value | None, now: Value) -> bool:
-        band = self.dead_band.get(name, 0.0) if isinstance(self.dead_band, dict) else self.dead_band
-        if is_number(before) and is_number(now):
-            return abs(now - before) > band
+        if isinstance(self.dead_band, dict):
+            band = self.dead_band.get(name, 0.0)
+        else:
+            band = self.dead_band if is_number(now) else 0.0
+        if isinstance(before, int | float) and isinstance(now, int | float):
+            return abs(now - before) > band  # off and on differ by 1
         return before != now

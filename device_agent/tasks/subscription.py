@@ -135,8 +135,5 @@ class ByteSubscription:
 
 
 def _default_filter(device: Device) -> ReportFilter:
-    # What a device reports by itself (an edge, a line) goes out as it comes; what is polled, at its period.
-    by_itself = device.driver_class.default_every_s is None
-    return ReportFilter(
-        None if by_itself else device.period_s, device.config.on_change, device.config.dead_band
-    )
+    # Without a period, as of most devices that speak by themselves, each reading goes out as it comes.
+    return ReportFilter(device.period_s, device.config.on_change, device.config.dead_band)

@@ -75,6 +75,8 @@ def test_flags_that_change_pass_where_only_changes_do() -> None:
         ({"value": 2.0}, 20.0, 22.0, False),
         ({"another": 2.0}, 20.0, 20.1, True),
         (5.0, False, True, True),
+        ({"another": 2.0}, False, True, True),
+        ({"value": 1.0}, True, False, False),
         (5.0, "low", "high", True),
         (5.0, None, 1.0, True),
     ],
