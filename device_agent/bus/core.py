@@ -26,10 +26,24 @@ Call = Callable[[], T] | Callable[[], Generator[None, None, T]]
 OPEN_LIMIT_S = 10.0
 CLOSE_LIMIT_S = 2.0
 # Jobs that wait for one bus. Devices have one job each under way, commands one a device: 64 is never reached
-# unless something is wrong, and then refusing is right.
+# unless something is wrong, and then refusing is right. What is urgent has as many places of its own.
 JOBS_MAX = 64
 # Users lost in a row to a failure of the bus itself, with nothing that worked in between.
 FAILURES_MAX = 3
+# All steps of one call together, what came in between left out: less than others wait for their turn.
+STEPS_LIMIT_S = 20.0
+
+_here = threading.local()
+
+
+def give_way() -> None:
+    """Called by a handle before each transaction: what waits and is more urgent is carried out now.
+
+    A handle calls it where nothing of its own transaction is under way; on other threads it does nothing.
+    """
+    bus: Bus | None = getattr(_here, "bus", None)
+    if bus is not None:
+        bus.carry_out_more_urgent(at_step=False)
 
 
 class Source(Protocol):
@@ -101,14 +115,28 @@ class Urgency(IntEnum):
 class _Job:
     """One call on its way to the bus thread. `begin` and `abandon` race; exactly one of them wins."""
 
-    __slots__ = ("_lock", "_state", "begun_s", "fn", "future", "interrupted", "loop", "over", "urgency")
+    __slots__ = (
+        "_lock",
+        "_state",
+        "begun_s",
+        "fn",
+        "future",
+        "interrupted",
+        "loop",
+        "over",
+        "urgency",
+        "user",
+    )
 
-    def __init__(self, fn: Callable[[], Any], urgency: Urgency, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, fn: Callable[[], Any], urgency: Urgency, user: str, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.fn = fn
         self.urgency = urgency
+        self.user = user
         self.loop = loop
         self.interrupted = False
-        """Between two steps, while more urgent jobs are carried out: its own limit stands still."""
+        """While more urgent jobs are carried out: its own limit stands still."""
         self.future: asyncio.Future[Any] = loop.create_future()
         self._lock = threading.Lock()
         self._state = "waiting"
@@ -157,20 +185,25 @@ class Bus:
         self.retries = 0
         """Calls that were repeated at once, and of these the ones that worked then."""
         self.retries_helped = 0
-        self._users = 0
+        self._users: list[str] = []
         self._failures = 0
+        self._failed: set[str] = set()
+        """Users lost to a failure of the bus itself since something worked."""
         self._proven = False
         self._trouble: BaseException | None = None
         self._jobs: queue.PriorityQueue[tuple[Urgency, int, _Job | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._waiting = 0
+        self._under_way: list[_Job] = []
+        """Of the bus's thread: a call, what interrupted it, and so on; without those between two steps."""
         self._stuck: _Job | None = None
         self._thread: threading.Thread | None = None
         self._changed = asyncio.Event()
+        self._hurry = asyncio.Event()
 
     def __repr__(self) -> str:
         stuck = ", stuck" if self.stuck else ""
-        return f"<Bus {self.name} {self.state}{stuck}, {self._users} users, {self._waiting} jobs>"
+        return f"<Bus {self.name} {self.state}{stuck}, {len(self._users)} users, {self._waiting} jobs>"
 
     # -- open and closed ----------------------------------------
 
@@ -211,6 +244,7 @@ class Bus:
     def note_success(self) -> None:
         """Something on the bus has just worked."""
         self._failures = 0
+        self._failed.clear()
         if not self._proven:
             self._proven = True
             self._signal()
@@ -220,9 +254,9 @@ class Bus:
         self.retries += not helped
         self.retries_helped += helped
 
-    def note_lost_user(self, error: BaseException) -> None:
-        """A user was lost to this error, which may be the bus's own: then the bus is faulted, at once if the
-        medium is gone, otherwise when nothing else works on it either."""
+    def note_failure(self, user: str, error: BaseException) -> None:
+        """A user failed with this error, which may be the bus's own: then the bus is faulted, at once if the
+        medium is gone, otherwise when all users fail. Idle ones are to try (`until_doubted`)."""
         if isinstance(error, BusGone):
             self.fault(error)
         elif (
@@ -232,9 +266,15 @@ class Bus:
             and self._stuck is None
         ):
             self._failures += 1
-            if self._failures >= FAILURES_MAX:
+            self._failed.add(user)
+            if self._failures < FAILURES_MAX:
+                return
+            if self._failed.issuperset(self._users):
                 self._failures = 0
+                self._failed.clear()
                 self.fault(BusFaulted(f"nothing works on bus {self.name} any more: {error}"))
+            else:
+                self._signal()
 
     def loss(self) -> BusError:
         """Why the bus is not open, for those who used it."""
@@ -271,21 +311,35 @@ class Bus:
         while self.stuck is not stuck:
             await self._changed.wait()
 
+    async def until_doubted(self, user: str) -> None:
+        """Wait until others have failed so often that it matters whether the bus works for this user."""
+        while self._failures < FAILURES_MAX or user in self._failed:
+            await self._changed.wait()
+
+    def hurry(self) -> None:
+        """An actuator has to be made safe: the next try to open the bus comes without back-off."""
+        self._hurry.set()
+
+    async def until_hurried(self) -> None:
+        """Wait for `hurry`. No limit of its own: the caller owns the wait."""
+        await self._hurry.wait()
+        self._hurry.clear()
+
     @contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self, user: str) -> Iterator[None]:
         """For a user, until it has closed what it took: after a loss the medium is closed after the last."""
-        self._users += 1
+        self._users.append(user)
         try:
             yield
         finally:
-            self._users -= 1
+            self._users.remove(user)
             self._signal()
 
     async def until_unused(self, limit_s: float) -> None:
         """Wait for the end of all uses, at most `limit_s`: a stuck user must not keep the others out."""
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                while self._users > 0:
+                while self._users:
                     await self._changed.wait()
 
     def _signal(self) -> None:
@@ -311,11 +365,13 @@ class Bus:
         *,
         queue_s: float | None = None,
         urgency: Urgency = Urgency.ROUTINE,
+        user: str = "",
     ) -> T:
         """Run `fn` on the bus's thread for `timeout_s` at most, after `queue_s` at most (or `timeout_s`).
 
-        Where `fn` is a generator function, each of its steps has `timeout_s`, and what is more urgent is
-        carried out between two steps.
+        Between two transactions, what is more urgent and of another user is carried out. Where `fn` is a
+        generator function, each of its steps has `timeout_s`, all together have `STEPS_LIMIT_S`, and between
+        two steps what is more urgent and of the same user is carried out, too.
 
         Raises at once BusGone while the medium is away, BusFaulted while the bus is otherwise not open or its
         thread is stuck; BusBusy if the job did not begin (and never will), BusTimeout if it began and did
@@ -325,7 +381,7 @@ class Bus:
             if self._trouble is not None:
                 raise self.loss()
             raise BusFaulted(f"bus {self.name} is {self.state}: {self.last_error or 'not opened yet'}")
-        return await self._submit(fn, timeout_s, queue_s, urgency)
+        return await self._submit(fn, timeout_s, queue_s, urgency, user)
 
     async def run_anyway(self, fn: Callable[[], T], timeout_s: float) -> T:
         """As `run`, whatever the state: to close what was opened on a medium that is gone."""
@@ -337,13 +393,14 @@ class Bus:
         timeout_s: float,
         queue_s: float | None = None,
         urgency: Urgency = Urgency.ROUTINE,
+        user: str = "",
     ) -> T:
         queue_s = timeout_s if queue_s is None else queue_s
         if self._stuck is not None:
             raise BusFaulted(f"bus {self.name} is stuck in a call that did not return in time")
-        if self._waiting >= JOBS_MAX:
-            raise BusBusy(f"bus {self.name}: {JOBS_MAX} jobs wait already")
-        job = _Job(fn, urgency, asyncio.get_running_loop())
+        if self._waiting >= (JOBS_MAX if urgency is Urgency.ROUTINE else 2 * JOBS_MAX):
+            raise BusBusy(f"bus {self.name}: {self._waiting} jobs wait already")
+        job = _Job(fn, urgency, user, asyncio.get_running_loop())
         self._jobs.put((urgency, next(self._numbers), job))
         self._waiting += 1
         try:
@@ -401,6 +458,7 @@ class Bus:
                 return False
 
     def _work(self) -> None:
+        _here.bus = self
         try:
             while (job := self._jobs.get()[-1]) is not None:
                 self._carry_out(job)
@@ -413,37 +471,75 @@ class Bus:
             return
         result: Any = None
         error: BaseException | None = None
+        self._under_way.append(job)
         try:
             result = job.fn()
             if isinstance(result, GeneratorType):
                 result = self._in_steps(job, result)
         except Exception as caught:  # noqa: BLE001 - the thread's loop; the error goes to the caller
             error = caught
+        finally:
+            self._under_way.pop()
         job.loop.call_soon_threadsafe(self._finish, job, result, error)
 
     def _in_steps(self, job: _Job, steps: Generator[None, None, Any]) -> Any:
+        spent_s = 0.0
         while not job.abandoned:
             job.begun_s = time.monotonic()
             try:
                 next(steps)
             except StopIteration as end:
                 return end.value
-            job.interrupted = True
-            while (more_urgent := self._next_before(job)) is not None:
-                self._carry_out(more_urgent)
-            job.begun_s = time.monotonic()
-            job.interrupted = False
+            spent_s += time.monotonic() - job.begun_s
+            if spent_s > STEPS_LIMIT_S:
+                steps.close()
+                raise BusTimeout(
+                    f"bus {self.name}: a call of more than {STEPS_LIMIT_S:g} s keeps others waiting; "
+                    "configure fewer points or a faster line"
+                )
+            self.carry_out_more_urgent(at_step=True)
         steps.close()
         return None
 
-    def _next_before(self, job: _Job) -> _Job | None:
-        """What waits and is more urgent, taken out of the queue."""
+    def carry_out_more_urgent(self, *, at_step: bool) -> None:
+        """On the bus's thread, inside a call: what waits and is more urgent goes first.
+
+        Nothing of a user whose call is under way, unless `at_step`: its driver can do with that there.
+        """
+        if not self._under_way:
+            return
+        job = self._under_way[-1]
+        since_s = time.monotonic()
+        job.interrupted = True
+        if at_step:
+            self._under_way.pop()
+        try:
+            while (more_urgent := self._next_before(job.urgency)) is not None:
+                self._carry_out(more_urgent)
+        finally:
+            if at_step:
+                self._under_way.append(job)
+            assert job.begun_s is not None
+            job.begun_s += time.monotonic() - since_s
+            job.interrupted = False
+
+    def _next_before(self, urgency: Urgency) -> _Job | None:
+        """What waits, is more urgent and may begin, taken out of the queue."""
+        busy = {job.user for job in self._under_way}
+        passed: list[tuple[Urgency, int, _Job | None]] = []
+        found = None
         with suppress(queue.Empty):
-            first = self._jobs.get_nowait()
-            if first[0] < job.urgency:
-                return first[-1]
-            self._jobs.put(first)
-        return None
+            while found is None:
+                passed.append(self._jobs.get_nowait())
+                first, _, job = passed[-1]
+                if first >= urgency:
+                    break
+                if job is not None and job.user not in busy:
+                    found = job
+                    passed.pop()
+        for entry in passed:
+            self._jobs.put(entry)
+        return found
 
     def _finish(self, job: _Job, result: Any, error: BaseException | None) -> None:
         job.over = True

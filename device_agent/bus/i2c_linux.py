@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.bus.config import I2cBusConfig
+from device_agent.bus.core import give_way
 from device_agent.bus.i2c import I2cBus
 from device_agent.bus.rebind import Rebinder
 from device_agent.bus.recipe import Recipe, Steps
@@ -107,6 +108,7 @@ class LinuxI2c(I2cBus):
     # -- transfers ----------------------------------------
 
     def transfer(self, address: int, write: bytes, read_size: int = 0) -> bytes:
+        give_way()
         with self._mapped(address):
             smbus = self._open_smbus()
             # Plain transfers skip the kernel's check, so request it: EBUSY if a driver owns the address.

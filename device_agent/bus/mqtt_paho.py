@@ -17,6 +17,7 @@ from socket import SHUT_RDWR
 from typing import Any
 
 from device_agent.bus.config import MqttBusConfig
+from device_agent.bus.core import give_way
 from device_agent.bus.inbox import Inbox
 from device_agent.bus.mqtt import MqttBus, MqttMessage, matches
 from device_agent.bus.recipe import Recipe, Steps
@@ -59,6 +60,7 @@ class PahoMqtt(MqttBus):
             connection.close()
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        give_way()
         self._open_connection().publish(topic, payload, qos, retain)
 
     def subscribe(self, topics: tuple[str, ...], *, qos: int = 1) -> "MqttSubscription":
@@ -280,6 +282,7 @@ class _Connection:
                 why = self._lost or f"no acknowledgement in {self._limit_s:g} s"
                 raise BusTimeout(f"{self.where}: {topic!r} may have been published: {why}")
             sent.wait_for_publish(min(left_s, 0.1))
+            give_way()
 
     def subscribe(self, topics: tuple[str, ...], qos: int) -> MqttSubscription:
         subscription = MqttSubscription(self, topics)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from device_agent.bus.config import OneWireBusConfig
+from device_agent.bus.core import give_way
 from device_agent.bus.onewire import OneWireBus
 from device_agent.bus.rebind import Rebinder
 from device_agent.bus.system import denied
@@ -82,6 +83,7 @@ class SysfsOneWire(OneWireBus):
 
     @contextmanager
     def _mapped(self, device: str, path: Path) -> Iterator[None]:
+        give_way()
         self._check_open()
         try:
             yield

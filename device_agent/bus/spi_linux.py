@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from device_agent.bus.config import SpiBusConfig
+from device_agent.bus.core import give_way
 from device_agent.bus.rebind import Rebinder
 from device_agent.bus.spi import SpiBus
 from device_agent.bus.system import denied
@@ -74,6 +75,7 @@ class LinuxSpi(SpiBus):
         self._rebinder.attach(self.config.device)
 
     def transfer(self, data: bytes, *, max_speed_hz: int | None = None) -> bytes:
+        give_way()
         speed_hz = min(self.config.max_speed_hz, max_speed_hz or self.config.max_speed_hz)
         out, into = array.array("B", data), array.array("B", bytes(len(data)))
         message = _TRANSFER.pack(

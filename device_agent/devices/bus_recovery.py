@@ -60,7 +60,7 @@ class PowerPin:
         pins = self._pins
         while True:
             await pins.until(BusState.OPEN)
-            with pins.in_use():
+            with pins.in_use("power"):
                 try:
                     self._line = await pins.run(self._claim, PIN_LIMIT_S)
                     await pins.until_not_open()

@@ -50,7 +50,7 @@ class BusSupervisor:
                     logged = str(error)
                     log.warning("bus_not_opened", bus=self.bus.name, error=logged)
                 self.tried.set()
-                await asyncio.sleep(backoff.next_s())
+                await first_of(self.bus.until_hurried(), limit_s=backoff.next_s())
                 await self.recovery.take_next_step()
                 continue
             if not lost:
@@ -67,7 +67,7 @@ class BusSupervisor:
             await self.bus.until_unused(LET_GO_LIMIT_S)
             await self.bus.close()
             await self.recovery.take_next_step()
-            await asyncio.sleep(backoff.next_s())
+            await first_of(self.bus.until_hurried(), limit_s=backoff.next_s())
 
     async def _while_open(self) -> None:
         """Until the bus is lost; a call in which its thread hangs may be ended from outside."""

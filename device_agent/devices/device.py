@@ -6,12 +6,12 @@ logged once.
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from device_agent.background import Backoff, first_of
-from device_agent.bus.core import Bus, BusState, Urgency
+from device_agent.bus.core import Bus, BusState, Call, Urgency
 from device_agent.clock import Clock
 from device_agent.devices.actuator_hooks import ActuatorHooks
 from device_agent.devices.listening import Listening, Watchers, present_of, while_watched
@@ -56,6 +56,8 @@ SHORTEST_PERIOD_S = 0.05
 # Reasons for which a lost device is `offline`; for all others it is in `fault`.
 ABSENT = frozenset({"absent", "unplugged", "timeout", "bus_fault", "busy", "permission"})
 NOT_OPENED = "not opened yet"
+
+T = TypeVar("T")
 
 
 class Device:
@@ -159,7 +161,7 @@ class Device:
         driver = self.driver_class(self.config, self._hooks.handle(self.bus.handle))
         while True:
             await self.bus.until(BusState.OPEN)
-            with self.bus.in_use():
+            with self.bus.in_use(self.name):
                 try:
                     await self._open(driver)
                     backoff.reset()
@@ -183,7 +185,9 @@ class Device:
                 backoff.reset()  # a bus that is opened again deserves a try at once
 
     async def _open(self, driver: Driver[Any, Any]) -> None:
-        opened = await self.bus.run(lambda: self._hooks.open(self.name, driver), OPEN_TIMEOUT_S)
+        # Opening makes an actuator safe.
+        urgency = Urgency.SAFE if self.is_actuator else Urgency.ROUTINE
+        opened = await self._run(lambda: self._hooks.open(self.name, driver), OPEN_TIMEOUT_S, urgency=urgency)
         self._hooks.opened(self.name, opened)
         self._driver = driver
         self._builder.staleness.begin(self._clock.monotonic_s())
@@ -196,14 +200,14 @@ class Device:
         if not isinstance(driver, Actuator) or self.bus.state is not BusState.OPEN:
             return
         try:
-            await self.bus.run(driver.safe, CLOSE_TIMEOUT_S, urgency=Urgency.SAFE)
+            await self._run(driver.safe, CLOSE_TIMEOUT_S, urgency=Urgency.SAFE)
         except Exception as error:  # noqa: BLE001 - it is lost already, and opening it again makes it safe
             log.debug("not_safe_when_lost", device=self.name, error=str(error))
 
     async def _close(self, driver: Driver[Any, Any]) -> None:
         try:
             if self.bus.state is BusState.OPEN:
-                await self.bus.run(driver.close, CLOSE_TIMEOUT_S)
+                await self._run(driver.close, CLOSE_TIMEOUT_S)
             else:
                 # The medium is gone: closing is a system call on a dead descriptor and must still happen.
                 await self.bus.run_anyway(driver.close, CLOSE_TIMEOUT_S)
@@ -240,7 +244,7 @@ class Device:
             return  # that the bus cannot be used says less than what was reported before
         self.state = DeviceState.OFFLINE if reason in ABSENT else DeviceState.FAULT
         self.reason, self.detail = reason, str(error)
-        self.bus.note_lost_user(error)
+        self.bus.note_failure(self.name, error)
         if was_online or reason != before or not self._state_reported:
             self._state_reported = True
             log.warning("device_lost", device=self.name, reason=reason, error=str(error))
@@ -266,7 +270,12 @@ class Device:
 
     async def _pause(self, delay_s: float) -> None:
         self._demand_changed.clear()
-        gone, _ = await first_of(self.bus.until_not_open(), self._demand_changed.wait(), limit_s=delay_s)
+        gone, *_ = await first_of(
+            self.bus.until_not_open(),
+            self._demand_changed.wait(),
+            self.bus.until_doubted(self.name),
+            limit_s=delay_s,
+        )
         if gone is not None:
             raise self.bus.loss()
 
@@ -288,11 +297,9 @@ class Device:
         # One question at a time: another trigger in between would spoil the first one's answer.
         async with self._asking:
             if driver.settle_s > 0:
-                await self.bus.run(driver.trigger, self._call_limit_s, queue_s=QUEUE_LIMIT_S)
+                await self._run(driver.trigger, queue_s=QUEUE_LIMIT_S)
                 await asyncio.sleep(driver.settle_s)
-            values: Values = await self.bus.run(
-                lambda: self._read_in_steps(driver), self._call_limit_s, queue_s=QUEUE_LIMIT_S
-            )
+            values: Values = await self._run(lambda: self._read_in_steps(driver), queue_s=QUEUE_LIMIT_S)
         self.bus.note_success()
         self.mark_online()
         self._log_notes()
@@ -318,6 +325,18 @@ class Device:
         """Pass on the device's newest reading."""
         self.latest = reading
         self._subscriber.on_reading(reading)
+
+    async def _run(
+        self,
+        call: Call[T],
+        limit_s: float | None = None,
+        *,
+        queue_s: float | None = None,
+        urgency: Urgency = Urgency.ROUTINE,
+    ) -> T:
+        """On the bus's thread, as one of its users."""
+        limit_s = limit_s or self._call_limit_s
+        return await self.bus.run(call, limit_s, queue_s=queue_s, urgency=urgency, user=self.name)
 
     # -- what callers ask for ----------------------------------------
 
@@ -366,7 +385,7 @@ class Device:
                         f"device {self.name} was made safe while it was set: its rest was left out"
                     )
 
-        read_back: Values = await self.bus.run(job, self._call_limit_s, urgency=Urgency.COMMAND)
+        read_back: Values = await self._run(job, urgency=Urgency.COMMAND)
         plain = {k: v.value if isinstance(v, Flagged) else v for k, v in (read_back or {}).items()}
         self._emit_written({**values, **plain})
         return plain
@@ -383,31 +402,37 @@ class Device:
             result = driver.do(action, args) or ()
             return result if isinstance(result, File) else list(result)
 
-        return await self.bus.run(job, self._call_limit_s, urgency=Urgency.COMMAND)
+        return await self._run(job, urgency=Urgency.COMMAND)
 
     async def safe(self) -> None:
         """Every actuator point to its safe value, now. Raises BusError, DriverError.
 
-        One that is not open is opened without waiting any longer, which makes it safe; until then NoAnswer.
+        One that is not open is opened without waiting any longer, and its bus too, which makes it safe; until
+        then NoAnswer.
         """
         if not self.is_actuator:
             return
         driver = self._driver
         if not isinstance(driver, Actuator):
             self._hurry.set()
+            self.bus.hurry()
             raise NoAnswer(f"device {self.name} is {self.state} ({self.reason}): {self.detail}")
 
         def job() -> None:
             self._made_safe += 1
             driver.safe()
 
-        await self.bus.run(job, self._call_limit_s, urgency=Urgency.SAFE)
+        try:
+            await self._run(job, urgency=Urgency.SAFE)
+        except BusError as error:
+            self.bus.note_failure(self.name, error)
+            raise
         self._emit_written(self.safe_values)
 
     async def send_bytes(self, data: bytes) -> None:
         """Pass bytes to the device's bytes side. Raises BusError, DriverError."""
         driver = self._online_driver()
-        await self.bus.run(lambda: driver.write_bytes(data), self._call_limit_s, urgency=Urgency.COMMAND)
+        await self._run(lambda: driver.write_bytes(data), urgency=Urgency.COMMAND)
 
     def _emit_written(self, values: Mapping[str, Value]) -> None:
         """Callers see what a command changed at once, not at the next regular reading."""

@@ -46,7 +46,7 @@ class Listening:
 
     async def run(self, subscriber: ReadingSubscriber) -> None:
         """Until the source breaks or the bus is lost, which it raises. `subscriber` gets bytes, if any."""
-        source: Source = await self._bus.run(self._driver.listen, OPEN_TIMEOUT_S)
+        source: Source = await self._bus.run(self._driver.listen, OPEN_TIMEOUT_S, user=self._device.name)
         loop = asyncio.get_running_loop()
         broken: asyncio.Future[None] = loop.create_future()
 

@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from device_agent.bus.core import FAILURES_MAX, Bus, BusState, Handle, Urgency
+from device_agent.bus import core
+from device_agent.bus.core import FAILURES_MAX, JOBS_MAX, Bus, BusState, Handle, Urgency, give_way
 from device_agent.errors import (
     BusBusy,
     BusError,
@@ -56,7 +57,7 @@ async def test_an_opening_that_fails_leaves_its_reason() -> None:
 
 async def test_a_medium_that_is_gone_faults_the_bus_at_once() -> None:
     bus = await opened()
-    bus.note_lost_user(BusGone("unplugged"))
+    bus.note_failure("a", BusGone("unplugged"))
     assert bus.state is BusState.FAULTED
     assert isinstance(bus.loss(), BusGone)
     with pytest.raises(BusGone, match="unplugged"):
@@ -68,12 +69,12 @@ async def test_a_medium_that_is_gone_faults_the_bus_at_once() -> None:
 async def test_failures_of_the_bus_itself_fault_it_when_they_come_in_a_row(error: BusError) -> None:
     bus = await opened()
     for _ in range(FAILURES_MAX - 1):
-        bus.note_lost_user(error)
+        bus.note_failure("a", error)
     bus.note_success()
     for _ in range(FAILURES_MAX - 1):
-        bus.note_lost_user(error)
+        bus.note_failure("a", error)
     assert bus.state is BusState.OPEN, "a success in between begins the count anew"
-    bus.note_lost_user(error)
+    bus.note_failure("a", error)
     assert bus.state is BusState.FAULTED
     assert isinstance(bus.loss(), BusFaulted)
     await ended(bus)
@@ -93,8 +94,37 @@ async def test_failures_of_the_bus_itself_fault_it_when_they_come_in_a_row(error
 async def test_what_is_not_the_bus_s_own_failure_never_faults_it(error: Exception) -> None:
     bus = await opened()
     for _ in range(2 * FAILURES_MAX):
-        bus.note_lost_user(error)
+        bus.note_failure("a", error)
     assert bus.state is BusState.OPEN
+    await ended(bus)
+
+
+async def test_one_user_s_failures_are_its_own_while_another_does_not_fail() -> None:
+    """A unit that never answers, and an idle neighbour: it is asked, and only its failure is the bus's."""
+    bus = await opened()
+    with bus.in_use("meter"), bus.in_use("relay"):
+        asked = asyncio.ensure_future(bus.until_doubted("relay"))
+        await asyncio.sleep(0)
+        for _ in range(2 * FAILURES_MAX):
+            bus.note_failure("meter", BusTimeout("no answer"))
+        assert bus.state is BusState.OPEN
+        async with asyncio.timeout(LIMIT_S):
+            await asked
+        bus.note_failure("relay", BusTimeout("no answer"))
+        assert bus.state is BusState.FAULTED
+    await ended(bus)
+
+
+async def test_a_success_ends_the_doubt_about_the_bus() -> None:
+    bus = await opened()
+    with bus.in_use("meter"), bus.in_use("relay"):
+        for _ in range(FAILURES_MAX):
+            bus.note_failure("meter", BusTimeout("no answer"))
+        bus.note_success()
+        asked = asyncio.ensure_future(bus.until_doubted("relay"))
+        await asyncio.sleep(0)
+        assert not asked.done()
+        asked.cancel()
     await ended(bus)
 
 
@@ -115,9 +145,9 @@ async def test_the_first_success_after_opening_proves_the_bus() -> None:
 
 async def test_it_is_unused_when_the_last_user_has_ended_also_by_an_error() -> None:
     bus = await opened()
-    with bus.in_use():
+    with bus.in_use("a"):
         waiting = asyncio.ensure_future(bus.until_unused(LIMIT_S))
-        with pytest.raises(DriverError), bus.in_use():
+        with pytest.raises(DriverError), bus.in_use("a"):
             raise DriverError("no id")
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -128,7 +158,7 @@ async def test_it_is_unused_when_the_last_user_has_ended_also_by_an_error() -> N
 
 async def test_a_user_that_never_ends_does_not_keep_the_others_out() -> None:
     bus = await opened()
-    with bus.in_use():
+    with bus.in_use("a"):
         await bus.until_unused(0.01)
         assert "1 users" in repr(bus)
     await ended(bus)
@@ -168,6 +198,88 @@ async def test_what_is_more_urgent_goes_between_two_steps() -> None:
     first.set()
     assert await asyncio.gather(*jobs) == ["read", None, None, None]
     assert order == ["step 0", "safe", "command", "step 1", "step 2", "other reading"]
+    await ended(bus)
+
+
+@pytest.mark.parametrize(
+    ("user", "order"),
+    [("relay", ["first", "safe", "second"]), ("gauge", ["first", "second", "safe"])],
+    ids=["another user", "the same user"],
+)
+async def test_between_two_transactions_only_others_are_carried_out(user: str, order: list[str]) -> None:
+    """A driver's call need not know of it; its own device waits for its end, since it may be half done."""
+    bus = await opened()
+    done: list[str] = []
+    going_on = threading.Event()
+
+    def reading() -> None:
+        for what in ("first", "second"):
+            give_way()
+            done.append(what)
+            if what == "first":
+                assert going_on.wait(LIMIT_S)
+
+    jobs = [asyncio.ensure_future(bus.run(reading, LIMIT_S, user="gauge"))]
+    await until_async(lambda: done == ["first"])
+    safe = partial(done.append, "safe")
+    jobs.append(asyncio.ensure_future(bus.run(safe, LIMIT_S, urgency=Urgency.SAFE, user=user)))
+    await until_async(lambda: bus.waiting == 2)
+    going_on.set()
+    await asyncio.gather(*jobs)
+    assert done == order
+    await ended(bus)
+
+
+async def test_what_interrupts_does_not_count_against_the_limit_of_what_is_interrupted() -> None:
+    bus = await opened()
+    queued = threading.Event()
+
+    def reading() -> str:
+        assert queued.wait(LIMIT_S)
+        give_way()
+        return "read"
+
+    read = asyncio.ensure_future(bus.run(reading, 1.0, queue_s=LIMIT_S, user="gauge"))
+    safe = asyncio.ensure_future(
+        bus.run(partial(time.sleep, 1.5), LIMIT_S, urgency=Urgency.SAFE, user="relay")
+    )
+    await until_async(lambda: bus.waiting == 2)
+    queued.set()
+    await asyncio.gather(read, safe)
+    assert read.result() == "read"
+    await ended(bus)
+
+
+async def test_all_steps_together_have_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit of a hundred slow points keeps its neighbours from the line for so long and no longer."""
+    monkeypatch.setattr(core, "STEPS_LIMIT_S", 0.2)
+    bus = await opened()
+
+    def endless() -> Generator[None, None, None]:
+        while True:
+            time.sleep(0.01)
+            yield
+
+    with pytest.raises(BusTimeout, match="fewer points"):
+        await bus.run(endless, LIMIT_S)
+    assert not bus.stuck
+    assert await bus.run(lambda: "next", LIMIT_S) == "next"
+    await ended(bus)
+
+
+async def test_what_is_urgent_has_places_of_its_own() -> None:
+    bus = await opened()
+    gate = threading.Event()
+    jobs = [asyncio.ensure_future(bus.run(partial(gate.wait, LIMIT_S), LIMIT_S))]
+    jobs += [asyncio.ensure_future(bus.run(lambda: None, LIMIT_S)) for _ in range(JOBS_MAX - 1)]
+    await until_async(lambda: bus.waiting == JOBS_MAX)
+    with pytest.raises(BusBusy):
+        await bus.run(lambda: None, LIMIT_S)
+    safe = asyncio.ensure_future(bus.run(lambda: "safe", LIMIT_S, urgency=Urgency.SAFE))
+    await until_async(lambda: bus.waiting == JOBS_MAX + 1)
+    gate.set()
+    assert await safe == "safe"
+    await asyncio.gather(*jobs)
     await ended(bus)
 
 

@@ -60,8 +60,10 @@ async def test_a_line_that_is_not_there_costs_its_own_device_alone(
     states = States()
     hardware = Hardware(config, partial(open_handle, board=board), states, SystemClock(), {})
     tried: list[BaseException] = []
-    note = Bus.note_lost_user
-    monkeypatch.setattr(Bus, "note_lost_user", lambda bus, error: (tried.append(error), note(bus, error)))
+    note = Bus.note_failure
+    monkeypatch.setattr(
+        Bus, "note_failure", lambda bus, user, error: (tried.append(error), note(bus, user, error))
+    )
     hardware.start()
     try:
         await until_async(lambda: len(tried) >= OPENINGS)

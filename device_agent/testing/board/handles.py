@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.bus.config import BusConfig, SpiBusConfig
-from device_agent.bus.core import Handle, NoBus, Source
+from device_agent.bus.core import Handle, NoBus, Source, give_way
 from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine, PwmOutput
 from device_agent.bus.i2c import I2cBus
 from device_agent.bus.mqtt import MqttBus, MqttMessage
@@ -22,6 +22,10 @@ from device_agent.testing.board.link import BoardLink, SocketLink, connect, fram
 
 GUARD = "guard"
 """How a guard is named in the record."""
+# Calls that are one whole transaction; those of a serial port are parts of one.
+TRANSACTIONS = frozenset(
+    ("i2c.transfer", "i2c.present", "spi.transfer", "w1.read", "w1.write", "mqtt.publish")
+)
 
 
 def guard_recipe(
@@ -117,6 +121,8 @@ class _SimulatedBus:
     def _call(self, op: str, *args: Any) -> Any:
         if self._link is None:
             raise BusGone(f"bus {self.name} is not open")
+        if op in TRANSACTIONS:
+            give_way()
         return self._link.call(op, self.name, *args)
 
     def _recipe(self, op: str, steps: Steps, answer: Any = None) -> Recipe:
