@@ -162,7 +162,7 @@ class Journal:
                 raise Damaged("quick_check found damage")
             n, head = self._chain.prepare(db)
             self._read_all(db)
-        except sqlite3.DatabaseError:
+        except BaseException:
             db.close()
             raise
         log.info("journal_open", last=n, head=head.hex())
