@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class _BusTable(BaseModel):
@@ -93,8 +93,18 @@ class MqttBusConfig(_BusConfig):
     password_file: str | None = Field(None, description="A file that only its owner may read.")
     tls: bool = False
     ca_file: str | None = None
+    certificate_file: str | None = Field(None, description="Of this client, for a broker that asks for one.")
+    key_file: str | None = Field(None, description="Its private key; a file that only its owner may read.")
     client_id: str | None = Field(None, max_length=65)
     keepalive_s: int = Field(15, ge=5, le=3600)
+
+    @model_validator(mode="after")
+    def _certificate_has_a_key(self) -> "MqttBusConfig":
+        if (self.certificate_file is None) is not (self.key_file is None):
+            raise ValueError("`certificate_file` and `key_file` go together")
+        if self.certificate_file is not None and not self.tls:
+            raise ValueError("`certificate_file` is for TLS: set `tls = true`")
+        return self
 
 
 class SpiBusConfig(_RecoverableConfig):

@@ -76,6 +76,8 @@ class PahoMqtt(MqttBus):
             "password": None if config.username is None else self._open_connection().password(),
             "tls": config.tls,
             "ca_file": config.ca_file,
+            "certificate_file": config.certificate_file,
+            "key_file": config.key_file,
             "messages": [step for step in steps if not isinstance(step, float)],
         }
         return Recipe("mqtt", members)
@@ -138,27 +140,37 @@ class _Connection:
         if config.username is not None:
             client.username_pw_set(config.username, self.password())
         if config.tls:
+            if config.key_file is not None:
+                self._check_private("key_file", config.key_file)
             try:
-                client.tls_set(ca_certs=config.ca_file)
+                client.tls_set(config.ca_file, config.certificate_file, config.key_file)
             except OSError as error:  # ssl.SSLError is one
-                raise BusError(f"{self.where}: ca_file {config.ca_file} cannot be used: {error}") from error
+                files = ", ".join(
+                    f"{name} {file}"
+                    for name in ("ca_file", "certificate_file", "key_file")
+                    if (file := getattr(config, name)) is not None
+                )
+                raise BusError(f"{self.where}: {files} cannot be used: {error}") from error
         return client
+
+    def _check_private(self, option: str, file: str) -> None:
+        try:
+            mode = stat.S_IMODE(Path(file).stat().st_mode)
+        except OSError as error:
+            raise BusDenied(f"{self.where}: {option} {file} cannot be read: {error}") from error
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise BusDenied(
+                f"{self.where}: {option} {file} may be read by others (mode {mode:04o}); run chmod 600 {file}"
+            )
 
     def password(self) -> str | None:
         """Read anew each time. Raises BusDenied."""
         file = self.config.password_file
         if file is None:
             return None
+        self._check_private("password_file", file)
         try:
-            mode = Path(file).stat().st_mode
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise BusDenied(
-                    f"{self.where}: password_file {file} may be read by others (mode "
-                    f"{stat.S_IMODE(mode):04o}); run chmod 600 {file}"
-                )
             return Path(file).read_text(encoding="utf-8").strip()
-        except BusDenied:
-            raise
         except (OSError, UnicodeDecodeError) as error:
             raise BusDenied(f"{self.where}: password_file {file} cannot be read: {error}") from error
 
@@ -170,7 +182,9 @@ class _Connection:
         try:
             self._client.connect(config.host, config.port, keepalive=config.keepalive_s)
         except ssl.SSLError as error:
-            raise BusError(f"{self.where}: TLS failed: {error}; check `tls` and `ca_file`") from error
+            raise BusError(
+                f"{self.where}: TLS failed: {error}; check `tls`, `ca_file` and `certificate_file`"
+            ) from error
         except (OSError, ValueError) as error:
             raise BusGone(f"{self.where}: no broker answers: {error}") from error
         self._thread = threading.Thread(target=self._work, name=f"bus-{self.name}-mqtt", daemon=True)
@@ -231,7 +245,9 @@ class _Connection:
                 result = client.loop_write()
             if result == 0:
                 result = client.loop_misc()  # keepalive
-        return result.name if result else "closed by the broker"
+        why = result.name if result else "closed by the broker"
+        id_ = self.config.client_id
+        return f"{why}: the broker ended, or another client has the id {id_!r} too" if id_ else why
 
     def _lose(self, reason: str) -> None:
         with self._changed:

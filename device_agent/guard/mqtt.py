@@ -63,6 +63,8 @@ def _wrapped(plain: _socket.socket, action: dict[str, Any]) -> Any:
     import ssl
 
     context = ssl.create_default_context(cafile=action["ca_file"])
+    if action["certificate_file"] is not None:
+        context.load_cert_chain(action["certificate_file"], action["key_file"])
     sock = socket.socket(fileno=plain.detach())
     sock.settimeout(LIMIT_S)
     try:

@@ -3,8 +3,10 @@
 Each point has a topic; its value is the payload, or what stands at `path` in a JSON payload.
 """
 
+import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -13,6 +15,8 @@ from device_agent.bus.core import Source
 from device_agent.bus.mqtt import matches
 from device_agent.driver import DriverError, Flag, Flagged, MqttBus, MqttMessage, Value
 from device_agent_drivers.configured import (
+    FALSE_WORDS,
+    NO_ANSWER,
     ConfiguredListener,
     ConfiguredPoints,
     PointName,
@@ -94,6 +98,13 @@ class MqttTopicConfig(ConfiguredPoints):
     retained: Literal["stale", "live", "ignore"] = Field(
         "stale", description="What a value is worth that the broker had kept: nobody knows its age."
     )
+    availability: str | None = Field(
+        None,
+        min_length=1,
+        max_length=500,
+        pattern=r"^[^+#\x00]+$",
+        description="Where the device, or its broker, says `offline`: then none of its values is known.",
+    )
 
 
 class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
@@ -131,11 +142,16 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
             self.safe()
 
     def listen(self) -> Source:
-        return self.bus.subscribe(tuple(self._by_topic), qos=self.config.qos)
+        topics = dict.fromkeys((*self._by_topic, *filter(None, (self.config.availability,))))
+        return self.bus.subscribe(tuple(topics), qos=self.config.qos)
 
     # -- messages in --------------------------------------------------------------------------------------
 
     def feed(self, chunk: MqttMessage) -> list[dict[str, Value | Flagged]]:
+        if chunk.topic == self.config.availability and _says_offline(chunk.payload):
+            unknown = {name: NO_ANSWER for names in self._by_topic.values() for name in names}
+            self._last.update(unknown)
+            return [dict(unknown)]
         filters = [wanted for wanted in self._by_topic if matches(wanted, chunk.topic)]
         if not filters or (chunk.retained and self.config.retained == "ignore"):
             return []
@@ -143,7 +159,7 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
         for wanted in filters:
             raw |= self._raw(chunk, wanted)
         if not raw:
-            self.messages_garbage += 1
+            self.messages_garbage += chunk.topic != self.config.availability
             return []
         values = self._said(raw)
         if chunk.retained and self.config.retained == "stale":
@@ -187,6 +203,15 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
             )
             self._sent = {**self._sent, name: value}
         return {}
+
+
+def _says_offline(payload: bytes) -> bool:
+    """As Zigbee2MQTT (`{"state": "offline"}`), Tasmota, ESPHome (`offline`) and Shelly (`false`) say it."""
+    text = payload.decode("utf-8", "replace").strip()
+    with suppress(ValueError, RecursionError):
+        document = json.loads(text)
+        text = str(document.get("state") if isinstance(document, dict) else document)
+    return text.lower() in {"offline", *FALSE_WORDS}
 
 
 def _stale(value: Any) -> Value | Flagged:

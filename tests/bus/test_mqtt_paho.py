@@ -14,6 +14,7 @@ from device_agent.bus.config import MqttBusConfig
 from device_agent.bus.mqtt import MqttMessage
 from device_agent.bus.mqtt_paho import MESSAGES_MAX, WAITING_MAX_BYTES, PahoMqtt
 from device_agent.errors import BusDenied, BusError, BusGone, BusTimeout
+from device_agent.guard import mqtt as guard_mqtt
 from support.mosquitto import LIMIT_S, Broker, collected, free_port
 
 
@@ -193,9 +194,9 @@ def test_a_password_that_others_may_read_is_refused(broker, tmp_path):
         PahoMqtt("broker", config(broker, username="farm", password_file="/no/such/file")).open()
 
 
-# paho drops the socket of a failed handshake without closing it; it is closed when collected
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_tls(broker, tmp_path):
+@pytest.fixture
+def certificate(tmp_path) -> tuple[str, str]:
+    """A certificate for 127.0.0.1 that is its own authority, and its key."""
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     made = subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
@@ -204,12 +205,19 @@ def test_tls(broker, tmp_path):
     )  # fmt: skip
     if made.returncode:
         pytest.skip("openssl cannot make a certificate here")
-    broker.start(f"certfile {certificate}", f"keyfile {key}")
-    with pytest.raises(BusError, match="check `tls` and `ca_file`"):
+    return str(certificate), str(key)
+
+
+# paho drops the socket of a failed handshake without closing it; it is closed when collected
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_tls(broker, certificate):
+    own, key = certificate
+    broker.start(f"certfile {own}", f"keyfile {key}")
+    with pytest.raises(BusError, match="check `tls`, `ca_file`"):
         PahoMqtt("broker", config(broker, tls=True)).open()
-    with pytest.raises(BusError, match="ca_file"):
+    with pytest.raises(BusError, match="ca_file /no/such/ca cannot be used"):
         PahoMqtt("broker", config(broker, tls=True, ca_file="/no/such/ca")).open()
-    handle = PahoMqtt("broker", config(broker, tls=True, ca_file=str(certificate)))
+    handle = PahoMqtt("broker", config(broker, tls=True, ca_file=own))
     handle.open()
     source = handle.subscribe(("a",))
     handle.publish("a", b"secret")
@@ -217,6 +225,39 @@ def test_tls(broker, tmp_path):
     source.close()
     handle.close()
     assert ssl.HAS_TLSv1_2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_broker_that_asks_for_a_certificate(broker, certificate):
+    """The daemon gives it, and the guard too."""
+    own, key = certificate
+    broker.start(f"certfile {own}", f"keyfile {key}", f"cafile {own}", "require_certificate true")
+    with pytest.raises(BusError):
+        PahoMqtt("broker", config(broker, tls=True, ca_file=own)).open()
+    handle = PahoMqtt(
+        "broker", config(broker, tls=True, ca_file=own, certificate_file=own, key_file=key, timeout_s=10)
+    )
+    handle.open()
+    source = handle.subscribe(("valve/set",))
+    guard_mqtt.publish(handle.recipe((("valve/set", b"off", False),)).members)
+    assert collected(source, bool) == [MqttMessage("valve/set", b"off")]
+    source.close()
+    handle.close()
+    os.chmod(key, 0o644)
+    with pytest.raises(BusDenied, match=r"key_file .* may be read by others \(mode 0644\)"):
+        handle.open()
+
+
+def test_two_clients_with_one_id_are_named_as_the_likely_cause(broker):
+    broker.start()
+    first, second = (PahoMqtt("broker", config(broker, client_id="house", timeout_s=10)) for _ in range(2))
+    first.open()
+    source = first.subscribe(("a",))
+    second.open()
+    with pytest.raises(BusGone, match="another client has the id 'house' too"):
+        collected(source, bool)
+    first.close()
+    second.close()
 
 
 def test_topics_the_broker_or_the_protocol_refuses(broker, handle):

@@ -186,3 +186,32 @@ def test_payloads_as_senders_make_them(payload, value):
 
 def test_an_emptied_text_is_no_empty_text():
     assert fed({"t": {"topic": "a", "type": "string"}}, ("a", b"")) == [{"t": Flagged(None, Flag.NO_ANSWER)}]
+
+
+# -- a device whose absence is told --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said", [b"offline", b"Offline", b'{"state":"offline"}', b"false", b"0", b" offline\n"]
+)
+def test_nothing_is_known_of_a_device_that_its_broker_calls_offline(bench, said):
+    it = bench(MqttTopic, "broker", **PLUG, availability="plug/availability")
+    it.driver.open()
+    source = it.driver.listen()
+    source.drain()
+    it.board.say("broker", "plug/availability", b"online")
+    it.board.say("broker", "plug/temperature", b"31.5")
+    assert readings(it, source) == [{"temperature": 31.5}]
+    it.board.say("broker", "plug/availability", said)
+    unknown = Flagged(None, Flag.NO_ANSWER)
+    assert readings(it, source) == [{"power": unknown, "on": unknown, "temperature": unknown}]
+    assert it.driver.present(0.0)["temperature"] == unknown
+    it.board.say("broker", "plug/availability", b'{"state":"online"}')
+    it.board.say("broker", "plug/temperature", b"30.5")
+    assert readings(it, source) == [{"temperature": 30.5}]
+    assert it.driver.messages_garbage == 0
+
+
+def test_the_topic_of_the_availability_is_one_topic():
+    with pytest.raises(ValidationError, match="availability"):
+        MqttTopicConfig.model_validate({**PLUG, "availability": "plug/+"})

@@ -41,7 +41,8 @@ def broker(script: Callable[[socket.socket], None]) -> Iterator[int]:
 
 def action(port: int, *messages: tuple[str, bytes, bool], **options: Any) -> dict[str, Any]:
     plain = {"host": "127.0.0.1", "port": port, "username": None, "password": None, "tls": False}
-    return {**plain, "ca_file": None, "messages": list(messages), **options}
+    files = dict.fromkeys(("ca_file", "certificate_file", "key_file"))
+    return {**plain, **files, "messages": list(messages), **options}
 
 
 def received(client: socket.socket, size: int) -> bytes:
