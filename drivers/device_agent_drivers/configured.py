@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -54,6 +54,15 @@ class PointOptions(BaseModel):
     scale: float = Field(1.0, description="What is on the wire is multiplied by this, then `offset` added.")
     offset: float = Field(0.0, description="In the point's unit.")
     decimal: str = Field(".", pattern="^[.,]$", description="The decimal sign on the wire.")
+    thousands: Literal["", ",", ".", "'", " "] = Field("", description="Between groups of three digits.")
+    suffix: list[str] = Field(
+        [],
+        max_length=8,
+        description="What may stand behind the number, beside `unit`; anything else, another unit, is null.",
+    )
+    overload: list[str] = Field(
+        [], max_length=8, description='Words for "beyond the range", beside OL, OVER, OVLD and their kind.'
+    )
     true: str | None = Field(
         None, min_length=1, max_length=64, description="Text for true; 1 on the way out."
     )
@@ -72,6 +81,8 @@ class PointOptions(BaseModel):
     def _fits_together(self) -> "PointOptions":
         if self.scale == 0:
             raise ValueError("`scale` must not be 0")
+        if self.thousands == self.decimal:
+            raise ValueError(f"`thousands` is {self.thousands!r}, which is the `decimal` sign")
         if self.safe is not None and not fits(self.safe, self.type):
             raise ValueError(f"`safe` is {self.safe!r}, which is no {self.type}")
         if is_number(self.safe):
@@ -226,25 +237,28 @@ def _boolean_parser(options: PointOptions) -> Parser:
 
 
 def _number_parser(options: PointOptions) -> Parser:
-    scale, offset, comma = options.scale, options.offset, options.decimal == ","
+    scale, offset = options.scale, options.offset
     plain = scale == 1 and offset == 0
     whole = options.type == "integer"
+    as_printed = _reader_of_printed(options)
+    # Python reads what most senders write, and faster.
+    usual = options.decimal == "." and not (options.thousands or options.overload)
 
     def parse(raw: Any) -> Value | Flagged:
         if isinstance(raw, str):
-            if "_" in raw or not raw.isascii():
-                return NO_ANSWER  # Python's own spelling, nobody else's
-            if comma:
-                raw = raw.replace(",", ".")
+            if not usual or not _USUAL.fullmatch(raw):
+                raw = as_printed(raw)
+                if isinstance(raw, Flagged):
+                    return raw
         elif not is_number(raw):
             return NO_ANSWER
         try:
             number = float(raw)
             value = number if plain else number * scale + offset
-        except ValueError:
-            return NO_ANSWER
         except OverflowError:
             return OVERFLOW
+        if abs(number) in _SCPI:
+            return _SCPI[abs(number)]
         if not math.isfinite(value):
             return NO_ANSWER if math.isnan(value) else OVERFLOW
         if not whole:
@@ -252,6 +266,54 @@ def _number_parser(options: PointOptions) -> Parser:
         return round(value) if not plain else _whole(raw, number)
 
     return parse
+
+
+_USUAL = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_OVERLOAD = frozenset(
+    [
+        "inf",
+        "infinity",
+        "ol",
+        "o.l",
+        "o.l.",
+        "0l",
+        "0.l",
+        "over",
+        "ovld",
+        "ovl",
+        "ovf",
+        "ovfl",
+        "ofl",
+        "overload",
+        "overflow",
+        "overrange",
+    ]
+)
+# What SCPI instruments send for infinity and for "not a number" (SCPI-99, volume 1, section 7.2.1).
+_SCPI = {9.9e37: OVERFLOW, 9.91e37: NO_ANSWER}
+
+
+def _reader_of_printed(options: PointOptions) -> Callable[[str], str | Flagged]:
+    """The function that makes what Python reads of a number as instruments print it: with its sign apart, a
+    comma, groups of digits, its unit behind it."""
+    decimal, thousands = re.escape(options.decimal), re.escape(options.thousands)
+    groups = rf"[0-9]{{1,3}}(?:{thousands}[0-9]{{3}})+|" if thousands else ""
+    number = rf"(?:(?:{groups}[0-9]+)(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][-+]?[0-9]+)?"
+    printed = re.compile(rf"\s*(?P<sign>[-+]?)\s*(?P<number>{number})\s*(?P<suffix>.*?)\s*")
+    suffixes = {"", *options.suffix, options.unit, *(("C", "°C") if options.unit is Unit.CELSIUS else ())}
+    overload = {*_OVERLOAD, *(word.lower() for word in options.overload)}
+
+    def read(text: str) -> str | Flagged:
+        word = text.strip().lower()
+        if word in overload or word.lstrip("-+ ") in overload:
+            return OVERFLOW
+        found = printed.fullmatch(text)
+        if found is None or found["suffix"] not in suffixes:
+            return NO_ANSWER
+        digits = found["number"].replace(options.thousands, "") if thousands else found["number"]
+        return found["sign"] + digits.replace(options.decimal, ".")
+
+    return read
 
 
 def _whole(raw: str | float, number: float) -> Value | Flagged:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from device_agent_drivers.checksums import crc16_ibm_3740
+
 CRC_BYTES = 2
 # RFC 1055
 SLIP_END, SLIP_ESCAPE = b"\xc0", b"\xdb"
@@ -20,13 +22,13 @@ class Framing:
 
     def framed(self, payload: bytes) -> bytes:
         """One frame with its checksum and ending."""
-        return self.stuff(payload + crc16(payload).to_bytes(CRC_BYTES, "big")) + self.end
+        return self.stuff(payload + crc16_ibm_3740(payload).to_bytes(CRC_BYTES, "big")) + self.end
 
     def payload(self, frame: bytes) -> bytes:
         """What is in a frame without its ending. Raises ValueError for a wrong checksum, or no frame."""
         data = self.unstuff(frame)
         payload, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
-        if len(data) <= CRC_BYTES or crc16(payload).to_bytes(CRC_BYTES, "big") != crc:
+        if len(data) <= CRC_BYTES or crc16_ibm_3740(payload).to_bytes(CRC_BYTES, "big") != crc:
             raise ValueError("wrong checksum")
         return payload
 
@@ -75,16 +77,6 @@ def unslip(frame: bytes) -> bytes:
             raise ValueError("no SLIP frame")
         out += codes[part[0]] + part[1:]
     return bytes(out)
-
-
-def crc16(data: bytes) -> int:
-    """Polynomial 0x1021, from all ones, highest bit first (CRC-16/IBM-3740)."""
-    crc = 0xFFFF
-    for byte in data:
-        crc ^= byte << 8
-        for _ in range(8):
-            crc = (crc << 1 ^ 0x1021 if crc & 0x8000 else crc << 1) & 0xFFFF
-    return crc
 
 
 FRAMINGS = {"cobs": Framing(b"\0", cobs, uncobs), "slip": Framing(SLIP_END, slip, unslip)}

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from device_agent.driver import BadReading, DriverError, NoAnswer, SerialBus
+from device_agent_drivers.checksums import crc16_modbus
 
 READ_COILS, READ_DISCRETE, READ_HOLDING, READ_INPUT = 1, 2, 3, 4
 WRITE_COIL, WRITE_REGISTER, WRITE_COILS, WRITE_REGISTERS = 5, 6, 15, 16
@@ -226,14 +227,4 @@ def _frame_in(heard: bytes, starts: Mapping[bytes, int]) -> bytes | None:
 
 def framed(body: bytes) -> bytes:
     """With its checksum, the low byte first."""
-    return body + crc16(body).to_bytes(2, "little")
-
-
-def crc16(data: bytes) -> int:
-    """Polynomial x16 + x15 + x2 + 1, lowest bit first, from all ones (section 6.2.2)."""
-    crc = 0xFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ 0xA001 if crc & 1 else crc >> 1
-    return crc
+    return body + crc16_modbus(body).to_bytes(2, "little")

@@ -107,7 +107,7 @@ class Pour:
         self._thread.start()
 
     def _pour(self) -> None:
-        data = memoryview(b"".join(self._lines))
+        data = memoryview(b"\n" + b"".join(self._lines))
         while data:
             select.select([], [self._master], [])
             data = data[os.write(self._master, data[:4096]) :]

@@ -243,7 +243,7 @@ async def test_a_scale_that_fell_silent(every_s: float | None) -> None:
     async with at_work(SerialLines, config, "serial", port="simulated") as (board, device, sink):
         nothing = await sink.wait(lambda reading: reading.flags)
         assert (nothing.values, nothing.flags) == ({"weight": None}, {"weight": "stale"}), "from the start"
-        board.feed("bus", b"W 12.5\n")
+        board.feed("bus", b"\nW 12.5\n")
         fresh = await sink.wait(lambda reading: reading.values["weight"] == 12.5)
         assert (fresh.flags, fresh.silence) == ({}, "ended")
         old = await sink.wait(lambda reading: reading.values["weight"] == 12.5 and reading.flags)
@@ -255,7 +255,7 @@ async def test_a_scale_that_fell_silent(every_s: float | None) -> None:
         assert abs(asked.at_ms - fresh.at_ms) <= 2
         await asyncio.sleep(0.2)
         assert len(sink.readings) == told, "once, and not again on each beat"
-        board.feed("bus", b"W 12.5\n")
+        board.feed("bus", b"\nW 12.5\n")
         await sink.wait(lambda reading: reading.silence == "ended" and reading is not fresh)
         assert not (await device.read_now()).flags
         assert [status.state for status in sink.statuses] == ["online"], "silence is no loss of the device"

@@ -14,8 +14,9 @@ import pytest
 
 from device_agent.driver import DriverError, Flag, Flagged
 from device_agent.testing import check_driver
+from device_agent_drivers.checksums import crc16_ibm_3740
 from device_agent_drivers.framed_msgpack import FramedMsgpack, FramedMsgpackConfig, decoded, encoded
-from device_agent_drivers.frames import FRAMINGS, Framing, cobs, crc16, slip, uncobs, unslip
+from device_agent_drivers.frames import FRAMINGS, Framing, cobs, slip, uncobs, unslip
 
 POINTS = {
     "temperature": {"unit": "Cel"},
@@ -57,7 +58,7 @@ def test_contract(framing):
 
 
 def test_the_checksums_known_value():
-    assert crc16(b"123456789") == 0x29B1
+    assert crc16_ibm_3740(b"123456789") == 0x29B1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from device_agent.driver import DriverError, Flag, Flagged
+from device_agent_drivers.lines import SILENCE_S
 from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
+from device_agent_drivers.simulated.serial_lines import SEALS
+from device_agent_drivers.telegrams import TELEGRAM_MAX_BYTES
 
 SCALE = {
     "format": "regex",
@@ -22,6 +25,7 @@ SCALE = {
     },
 }
 NO_ANSWER = Flagged(None, Flag.NO_ANSWER)
+OVERFLOW = Flagged(None, Flag.OVERFLOW)
 
 
 class Port:
@@ -57,7 +61,7 @@ def test_the_scale():
     driver = lines(**SCALE)
     driver.open()
     assert driver.bus.sent == [b"<discard>", b"SP 0\n"]
-    assert fed(driver, b"W  12.5\r\nW -3\r\n") == [{"weight": 12.5}, {"weight": -3.0}]
+    assert fed(driver, b"W  99\r\nW  12.5\r\nW -3\r\n") == [{"weight": 12.5}, {"weight": -3.0}]
     assert driver.write({"setpoint": 250}) == {}
     assert driver.bus.sent[-1] == b"SP 250\n"
     driver.safe()
@@ -70,7 +74,7 @@ def test_the_scale_on_a_board(bench):
     it.driver.open()
     assert it.board.sent("meter") == b"SP 0\n"
     source = it.handle.listen()
-    it.board.feed("meter", b"W  7.25\r\n")
+    it.board.feed("meter", b"25\r\nW  7.25\r\n")
     it.board.set("it", weight=8.0)
     readings = [values["weight"] for chunk in source.drain() for values in it.driver.feed(chunk)]
     assert readings == [7.25, 8.0]
@@ -97,7 +101,7 @@ def test_chunks_of_any_size_give_the_same_readings(sizes):
         data = data[size:]
     readings += fed(driver, data + b"\n")
     assert [values["weight"] for values in readings] == [1, 2, 3, 4]
-    assert driver.lines_garbage == 1
+    assert driver._reader.garbage == 1
 
 
 @given(st.lists(st.binary(max_size=200), max_size=20))
@@ -106,16 +110,16 @@ def test_noise_never_raises(chunks):
         for chunk in chunks:
             fed(driver, chunk)
         assert fed(driver, b"\n") is not None
-        assert len(driver._rest) <= 1024
+        assert len(driver._reader._rest) <= 1024
 
 
 def test_an_endless_line_is_forgotten_and_counted():
     driver = lines(**SCALE, max_line_bytes=64)
     for _ in range(1000):
         assert fed(driver, b"W 123 " * 50) == []
-        assert len(driver._rest) <= 64
+        assert len(driver._reader._rest) <= 64
     assert fed(driver, b"W 1\nW 2\n") == [{"weight": 2.0}]
-    assert driver.lines_too_long == 1
+    assert driver._reader.too_long == 1
 
 
 def test_a_line_end_split_between_chunks_of_a_too_long_line():
@@ -136,6 +140,42 @@ def test_what_is_no_number(text):
 @pytest.mark.parametrize("text", ["inf", "-Infinity", "1e999"])
 def test_infinity_is_an_overflow(text):
     assert fed(one(), f"{text}\n".encode()) == [{"value": Flagged(None, Flag.OVERFLOW)}]
+
+
+PRINTED = [
+    ("-  450.38 GN", {"suffix": ["GN"]}, -450.38),
+    ("+   62.916 GN", {"suffix": ["GN"]}, 62.916),
+    ("+  1.234kg", {"unit": "kg"}, 1.234),
+    ("+  1.234lb", {"unit": "kg"}, NO_ANSWER),
+    ("  21.5 C", {"unit": "Cel"}, 21.5),
+    ("21.5 °C", {"unit": "Cel"}, 21.5),
+    ("70.7 F", {"unit": "Cel"}, NO_ANSWER),
+    ("- 1.234,5", {"decimal": ",", "thousands": "."}, -1234.5),
+    ("1.234", {"decimal": ",", "thousands": "."}, 1234.0),
+    ("12 345.5", {"thousands": " "}, 12345.5),
+    ("1'000", {"thousands": "'"}, 1000.0),
+    ("1,23", {"thousands": ","}, NO_ANSWER),
+    ("1,2345", {"thousands": ","}, NO_ANSWER),
+    ("1,234", {}, NO_ANSWER),
+    ("+.5", {}, 0.5),
+    ("+5.E-1", {}, 0.5),
+    ("O.L", {}, OVERFLOW),
+    ("- OL", {}, OVERFLOW),
+    ("OVLD", {}, OVERFLOW),
+    ("99999", {"overload": ["99999"]}, OVERFLOW),
+    ("9.90000000E+37", {}, OVERFLOW),
+    ("-9.9E37", {}, OVERFLOW),
+    ("9.91E37", {}, NO_ANSWER),
+    ("- ", {}, NO_ANSWER),
+    ("+-5", {}, NO_ANSWER),
+    ("1 2", {}, NO_ANSWER),
+]
+
+
+@pytest.mark.parametrize(("text", "point", "value"), PRINTED)
+def test_numbers_as_instruments_print_them(text, point, value):
+    driver = lines(pattern="^(?P<value>.*)$", points={"value": point})
+    assert fed(driver, f"{text}\n".encode()) == [{"value": value}]
 
 
 def test_integers():
@@ -161,7 +201,7 @@ def test_csv():
         {"a": 1.0, "b": "hello"},
         {"a": 2.0, "b": "y, z"},
     ]
-    assert driver.lines_garbage == 1
+    assert driver._reader.garbage == 1
 
 
 def test_json():
@@ -178,7 +218,7 @@ def test_json():
         {"t": NO_ANSWER, "ok": NO_ANSWER, "n": NO_ANSWER}
     ]
     assert fed(driver, b'{"x":1}\n[1]\nnull\n' + b"[" * 1000 + b"\n{\n") == []
-    assert driver.lines_garbage == 5
+    assert driver._reader.garbage == 5
 
 
 def test_a_reading_has_what_its_line_holds():
@@ -247,6 +287,106 @@ def test_no_document_raises(value, kind):
     for values in fed(driver, json.dumps({"a": value}).encode() + b"\n"):
         point = values["a"]
         assert isinstance(point, Flagged) or json.dumps(point, ensure_ascii=False).encode()
+
+
+# --- where a line begins ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", range(1, 15))
+def test_the_first_line_after_opening_is_not_believed(cut):
+    """The port may be opened in the middle of one: 3.45 is no reading of 123.45."""
+    driver = lines(format="csv", columns=["a", "b", ""], points={"a": {}, "b": {}})
+    driver.open()
+    line = b"123.45,67.8,x\r\n"
+    assert fed(driver, line[cut:] + line) == [{"a": 123.45, "b": 67.8}]
+    assert driver.notes() == {}
+
+
+def test_a_first_line_after_a_silence_is_whole(monkeypatch):
+    """A barcode that is read once a day is not lost."""
+    now = [100.0]
+    monkeypatch.setattr("device_agent_drivers.lines.monotonic", lambda: now[0])
+    driver = one()
+    driver.open()
+    now[0] += SILENCE_S
+    assert fed(driver, b"1") + fed(driver, b"2\n") == [{"value": 12.0}]
+
+
+def test_a_json_object_proves_itself():
+    driver = lines(format="json", points={"a": {}})
+    driver.open()
+    assert fed(driver, b'{"a": 1}\n') == [{"a": 1.0}]
+
+
+# --- telegrams with a checksum ---------------------------------------------------------------------------
+
+SEALED = {
+    "nmea": r"^\$T=(?P<value>.*)$",
+    "ve-direct": r"^T=(?P<value>.*)$",
+    "p1": r"^T=(?P<value>.*)$",
+    "iec-62056-21": r"^T=(?P<value>.*)$",
+    "lrc": r"^:0103(?P<value>[0-9]{4})",
+}
+
+
+def sealed(checksum, value):
+    body = f"0103{value}" if checksum == "lrc" else f"T={value}"
+    return SEALS[checksum](body.encode())
+
+
+def checked(checksum):
+    return lines(pattern=SEALED[checksum], checksum=checksum, points={"value": {}})
+
+
+@pytest.mark.parametrize("checksum", SEALED)
+def test_a_damaged_telegram_gives_nothing(checksum):
+    good, other = sealed(checksum, 1234), sealed(checksum, 5678)
+    for at in range(len(good)):
+        for change in (0x01, 0x10, 0x80):
+            driver = checked(checksum)
+            driver.open()
+            assert fed(driver, sealed(checksum, 9999)) == [{"value": 9999.0}], "whole from the first on"
+            hurt = bytearray(good)
+            hurt[at] ^= change
+            values = [values["value"] for values in fed(driver, bytes(hurt) + other + other)]
+            assert set(values) <= {1234.0, 5678.0}
+            assert values[-1] == 5678.0
+
+
+@pytest.mark.parametrize("checksum", SEALED)
+def test_telegrams_in_pieces_after_a_beginning_that_was_missed(checksum):
+    data = sealed(checksum, 1111)[5:] + sealed(checksum, 1234) + sealed(checksum, 5678)
+    driver = checked(checksum)
+    driver.open()
+    pieces = [data[at : at + 1] for at in range(len(data))]
+    assert [r["value"] for piece in pieces for r in fed(driver, piece)] == [1234.0, 5678.0]
+    assert driver.notes() == {}
+
+
+def test_the_values_of_a_telegram_come_together():
+    driver = lines(
+        pattern=r"^V\t(?P<voltage>-?\d+)$|^I\t(?P<current>-?\d+)$",
+        checksum="ve-direct",
+        points={"voltage": {"scale": 0.001}, "current": {"scale": 0.001}},
+    )
+    driver.open()
+    block = SEALS["ve-direct"](b"PID\t0x203\r\nV\t26201\r\nI\t-500")
+    assert (
+        fed(driver, block + block[:9] + b":A0002000148\n" + block[9:])
+        == [{"voltage": 26.201, "current": -0.5}] * 2
+    )
+    hurt = block.replace(b"26201", b"26301")
+    assert fed(driver, hurt) == []
+    assert driver.notes() == {"wrong_checksums": 1}
+
+
+@given(st.lists(st.binary(max_size=200), max_size=20), st.sampled_from([*SEALED]))
+def test_noise_is_no_telegram_for_long(chunks, checksum):
+    driver = checked(checksum)
+    for chunk in chunks:
+        fed(driver, chunk)
+    fed(driver, b"\x02/ABC5:$" * 5000)
+    assert len(driver._reader._telegrams._rest) <= TELEGRAM_MAX_BYTES
 
 
 # --- commands --------------------------------------------------------------------------------------------

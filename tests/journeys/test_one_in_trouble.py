@@ -191,7 +191,7 @@ def test_nonsense_is_no_number_and_silence_is_told(caller_of: Watch) -> None:
     def feed(text: str) -> None:
         caller_of.world.board.do("feed", "meter", text)
 
-    feed("W 12.5\\n")
+    feed("\\nW 12.5\\n")
     until(
         lambda: [r for r in caller_of.readings("scale", caller_of.mark) if r["values"]["weight"] == 12.5],
         "it",

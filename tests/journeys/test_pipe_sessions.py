@@ -29,7 +29,7 @@ def test_readings_of_gpio_i2c_and_serial_are_typed(world: World, alice: Any) -> 
         ],
         "the new temperature",
     )
-    world.board.do("feed", "meter", "W  12.5 g\\n")
+    world.board.do("feed", "meter", "\\nW  12.5 g\\n")
     until(
         lambda: telemetry.of("reading", device="scale", values={"weight": 12.5, "setpoint": 0}), "the weight"
     )

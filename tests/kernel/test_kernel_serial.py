@@ -52,7 +52,7 @@ def test_a_scale_that_is_pulled_out_and_put_back(rig, usb):
         driver.open()
         assert scale.read(5, 10.0) == b"SP 0\n"
         source = driver.listen()
-        scale.write(b"W  12.5\r\nnoise\r\nW -3\r\n")
+        scale.write(b"\nW  12.5\r\nnoise\r\nW -3\r\n")
         assert read_lines(driver, source, 2) == [12.5, -3.0]
         driver.write({"setpoint": 250})
         assert scale.read(7, 10.0) == b"SP 250\n"
@@ -71,7 +71,7 @@ def test_a_scale_that_is_pulled_out_and_put_back(rig, usb):
         driver.open()
         scale.read(5, 10.0)
         source = driver.listen()
-        scale.write(b"W 7\n")
+        scale.write(b"\nW 7\n")
         assert read_lines(driver, source, 1) == [7.0]
 
 

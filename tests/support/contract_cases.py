@@ -48,7 +48,7 @@ CONFIGURED: dict[str, tuple[dict[str, Any], list[Any]]] = {
                 "setpoint": {"unit": "g", "write": True, "minimum": 0, "maximum": 500, "safe": 0},
             },
         },
-        [b"W 12.5\r\n"],
+        [b"\r\nW 12.5\r\n"],
     ),
 }  # fmt: skip
 

@@ -10,12 +10,42 @@ from re import _parser as parser  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any
 
 from device_agent.testing.chips import Physical, SerialChip
+from device_agent_drivers.checksums import crc16_arc, negated_sum8, xor8
 from device_agent_drivers.configured import parser_of
 from device_agent_drivers.simulated.commands import reader_of
 from device_agent_drivers.simulated.documents import documents_of
 
 if TYPE_CHECKING:
     from device_agent_drivers.serial_lines import SerialLinesConfig
+
+
+def _nmea(text: bytes) -> bytes:
+    body = text.removeprefix(b"$")
+    return b"$%s*%02X\r\n" % (body, xor8(body))
+
+
+def _ve_direct(text: bytes) -> bytes:
+    block = b"\r\n" + text.strip() + b"\r\nChecksum\t"
+    return block + bytes((negated_sum8(block),))
+
+
+def _p1(text: bytes) -> bytes:
+    telegram = b"/SIM5\r\n\r\n" + text + b"\r\n!"
+    return b"%s%04X\r\n" % (telegram, crc16_arc(telegram))
+
+
+def _iec(text: bytes) -> bytes:
+    summed = text + b"\r\n!\r\n\x03"
+    return b"\x02" + summed + bytes((xor8(summed),))
+
+
+def _lrc(text: bytes) -> bytes:
+    digits = text.strip().removeprefix(b":")
+    return b":%s%02X\r\n" % (digits, negated_sum8(bytes.fromhex(digits.decode())))
+
+
+SEALS = {"nmea": _nmea, "ve-direct": _ve_direct, "p1": _p1, "iec-62056-21": _iec, "lrc": _lrc}
+"""By `checksum`: a telegram of this text."""
 
 
 class SimulatedLines(SerialChip):
@@ -34,8 +64,12 @@ class SimulatedLines(SerialChip):
         return {name: v for name, v in self._quantities.items() if self._config.points[name].write}
 
     def changed(self, quantity: str) -> None:
-        text = "".join(line + self._config.line_end for line in self.lines())
-        self.say(text.encode(self._config.encoding))
+        end, lines = self._config.line_end, self.lines()
+        if self._config.checksum != "none":
+            text = end.join(lines).encode(self._config.encoding)
+            self.say(SEALS[self._config.checksum](text))
+        else:  # a line end before it: who has just begun to listen knows where it starts
+            self.say((end + "".join(line + end for line in lines)).encode(self._config.encoding))
 
     def lines(self) -> list[str]:
         """The lines that the configuration's format makes of the present quantities; mostly one."""
