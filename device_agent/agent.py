@@ -105,7 +105,6 @@ class Agent:
             self._tasks,
             self._clock,
             config.state.directory,
-            need_proof_s=self._need_proof_s,
             on_card=CardWatch(lambda: executor.config).published,
         )
 
@@ -262,12 +261,8 @@ class Agent:
         while True:
             await asyncio.sleep(WATCH_S)
             self._notifier.status(self._summary())
-            silent_s = self._network.connectivity.silent_s()
-            for name, grace_s in self._tasks.graces().items():
-                if silent_s > grace_s:
-                    safe_states.spawn_safe(name, f"no link for {grace_s:g} s")
-            for name, limit_s in self._tasks.silences().items():
-                safe_states.spawn_safe(name, f"its caller has said nothing for {limit_s:g} s")
+            for name, why in self._tasks.overdue().items():
+                safe_states.spawn_safe(name, why)
             for name, supervisor in self._hardware.supervisors.items():
                 if supervisor.stuck_too_long():
                     log.critical("bus_stuck", bus=name, why="only a new process can use it again")
@@ -276,7 +271,7 @@ class Agent:
     def _summary(self) -> str:
         """What `systemctl status` shows."""
         membership, devices = self._network.membership, self._control.devices.values()
-        link = "" if not membership.joined or self._network.connectivity.up else ", link down"
+        link = "" if not membership.joined or self._network.connectivity.serves else ", link down"
         online = sum(device.online for device in devices)
         stop = "; emergency stop" if self._control.emergency_stop.status()["latched"] else ""
         return f"{membership.state}{link}; {online} of {len(devices)} devices online{stop}"
@@ -288,11 +283,6 @@ class Agent:
             await self._store.run(lambda: None, watchdog_s)
             self._notifier.tell("WATCHDOG=1")
             await asyncio.sleep(watchdog_s / 3)
-
-    def _need_proof_s(self) -> float | None:
-        """Within how many seconds the link must prove itself while actuators depend on it."""
-        graces = self._tasks.graces()
-        return min(graces.values()) if graces else None
 
     async def _stop_in_order(self, network: "asyncio.Task[Any]") -> None:
         """Actuators first, the network's farewell and the files after that."""

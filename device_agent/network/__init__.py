@@ -135,6 +135,12 @@ class Stream(Protocol):
     def inbound(self) -> AsyncIterator[Inbound]:
         """What callers send, as it comes; ends when the stream is closed."""
 
+    def silent_s(self, within_s: float) -> float:
+        """Seconds since it last worked, in the direction that has been silent longer; refusals do not count.
+
+        To be asked several times in `within_s`: the stream then proves each direction often enough.
+        """
+
     async def close(self, *, end: bool) -> None:
         """Stop. With `end`, send what waits and the end of the stream (never on a shared stream)."""
 

@@ -17,6 +17,52 @@ REFUSED_MAX_S = 60.0
 FIRST_DELAY_S = 0.5
 # A sample of the network's clock counts until a better one comes or it is this old (crystals drift 20 ppm).
 TIME_SAMPLE_MAX_AGE_S = 600.0
+# How often a way that is depended on is proven within the time that it may be silent.
+PROOFS = 3
+PROOF_MIN_S = 0.2
+PROOF_MAX_S = 5.0
+
+
+class Way:
+    """One direction of one exchange, such as publishing on a stream: when it last worked.
+
+    `failing` has its name while it does not.
+    """
+
+    def __init__(self, name: str, clock: Clock, failing: set[str]) -> None:
+        self._name = name
+        self._clock = clock
+        self._failing = failing
+        self._worked_s = clock.monotonic_s()
+        self.due = asyncio.Event()
+        """Set when it has to be shown soon that it works."""
+        self.limit_s = PROOF_MAX_S
+        """How long that may take."""
+
+    def worked(self) -> None:
+        self._worked_s = self._clock.monotonic_s()
+        self.due.clear()
+        self._failing.discard(self._name)
+
+    def failed(self) -> None:
+        self._failing.add(self._name)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it has to be shown that it works, or works again."""
+        return self.due.is_set() or self._name in self._failing
+
+    def silent_s(self, within_s: float) -> float:
+        """Seconds since it last worked. To be asked often: it makes a proof due in time for `within_s`."""
+        silent_s = self._clock.monotonic_s() - self._worked_s
+        if silent_s > within_s / PROOFS:
+            self.limit_s = min(PROOF_MAX_S, max(PROOF_MIN_S, within_s / PROOFS))
+            self.due.set()
+        return silent_s
+
+    def close(self) -> None:
+        """Nobody uses it any more."""
+        self._failing.discard(self._name)
 
 
 class Connectivity:
@@ -28,6 +74,8 @@ class Connectivity:
         self.time_known = asyncio.Event()
         self.up = False
         self.losses = 0
+        self.failing: set[str] = set()
+        """Ways on which the last exchange failed, or was refused."""
         self._last_answer_s: float | None = None
         self._offset_ms: float | None = None
         self._offset_rtt_ms = 0.0
@@ -36,8 +84,22 @@ class Connectivity:
     def __repr__(self) -> str:
         return f"<Connectivity {'up' if self.up else 'down'}, silent for {self.silent_s():.1f} s>"
 
+    def way(self, name: str) -> Way:
+        """A direction that is watched on its own; it counts as working now."""
+        return Way(name, self._clock, self.failing)
+
+    @property
+    def serves(self) -> bool:
+        """Whether the link is up, and every way works that was tried."""
+        return self.up and not self.failing
+
+    @property
+    def trouble(self) -> str:
+        """Which ways do not work, though the network answers; "" if none."""
+        return f"no {' and no '.join(sorted(self.failing))}" if self.up and self.failing else ""
+
     def answered(self) -> None:
-        """An answer came that serves us. One that refuses proves nothing: whoever refuses carries no stop."""
+        """An answer came that serves us; one that refuses proves nothing."""
         self._last_answer_s = self._clock.monotonic_s()
         if not self.up:
             self.up = True

@@ -90,9 +90,9 @@ class ControlHandlers(LocalHandlers):
             "link": {
                 "state": network.membership.state,
                 "joined": network.membership.joined,
-                "up": network.connectivity.up,
+                "up": network.connectivity.serves,
                 "losses": network.connectivity.losses,
-                "trouble": network.membership.reason,
+                "trouble": network.membership.reason or network.connectivity.trouble,
             },
             "clock": {"set": network.clock.is_set(), "source": network.clock.source},
             "sessions": [

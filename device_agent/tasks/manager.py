@@ -174,20 +174,10 @@ class TaskManager(Runtime):
 
     # -- what the safety side asks ----------------------------------------
 
-    def graces(self) -> dict[str, float]:
-        """Actuators away from safe that sessions drove last, with the seconds each may be without link."""
-        return self._driven({id_: session.grace() for id_, session in self.sessions.items()})
-
-    def silences(self) -> dict[str, float]:
-        """Actuators away from safe whose caller has been silent too long, with the seconds he may be."""
-        now_s = self._services.clock.monotonic_s()
-        return self._driven({id_: session.silent(now_s) for id_, session in self.sessions.items()})
-
-    def _driven(self, limits_s: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """Of limits by session and actuator: those of actuators that this very session drives."""
-        driven: dict[str, float] = {}
-        for task_id, by_name in limits_s.items():
-            if by_name:
-                names = self._services.safe_states.driven_by(self.sessions[task_id].actor.holder)
-                driven |= {name: by_name[name] for name in names if name in by_name}
-        return driven
+    def overdue(self) -> dict[str, str]:
+        """Actuators away from safe whose session has lost its link or its caller, with the reason."""
+        reasons: dict[str, str] = {}
+        for session in self.sessions.values():
+            if driven := self._services.safe_states.driven_by(session.actor.holder):
+                reasons |= session.overdue(driven)
+        return reasons

@@ -5,7 +5,7 @@ streams and numbers while its duration lasts.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -240,10 +240,13 @@ class PipeSession:
 
     def answer(self, draft: EventDraft) -> None:
         """Answers from an inbound-only stream go out on the first outbound events stream of the session."""
-        for stream in self.streams.values():
-            if stream.subscription is not None:
-                stream.subscription.send(draft)
-                return
+        for stream in self._answering[:1]:
+            stream.answer(draft)
+
+    @property
+    def _answering(self) -> list[SessionStream]:
+        """The outbound events streams."""
+        return [stream for stream in self.streams.values() if stream.subscription is not None]
 
     def _save(self) -> None:
         self._services.journal.note_session(self.start.task_id, self._saved.to_journal())
@@ -293,24 +296,19 @@ class PipeSession:
 
     # -- link loss ----------------------------------------
 
-    def grace(self) -> dict[str, float]:
-        """Actuators that this session may drive, with the seconds they may be without link."""
-        graces: dict[str, float] = {}
-        for stream in self.streams.values():
-            if not stream.scope.config.inward:
-                continue
-            for name in stream.scope.devices:
-                grace_s = stream.scope.config.link_loss_grace_s
-                graces[name] = min(graces.get(name, float("inf")), grace_s)
-        return graces
-
-    def silent(self, now_s: float) -> dict[str, float]:
-        """Actuators of streams with `caller_silence_s` whose caller has sent nothing for longer than that."""
-        task_id = self.start.task_id
+    def overdue(self, driven: Iterable[str]) -> dict[str, str]:
+        """Which of these must be made safe since their link or their caller is away, with the reason."""
+        task_id, now_s = self.start.task_id, self._services.clock.monotonic_s()
         last_s = max((s.last_inbound_s(task_id) for s in self.streams.values()), default=now_s)
-        return {
-            name: limit_s
-            for stream in self.streams.values()
-            if (limit_s := stream.scope.config.caller_silence_s) is not None and now_s - last_s > limit_s
-            for name in stream.scope.devices
-        }
+        reasons: dict[str, str] = {}
+        for stream in self.streams.values():
+            config, names = stream.scope.config, stream.scope.devices.keys() & set(driven)
+            if not config.inward or not names:
+                continue
+            grace_s, limit_s = config.link_loss_grace_s, config.caller_silence_s
+            ways = [stream] if stream.subscription is not None else [stream, *self._answering[:1]]
+            if max(way.silent_s(task_id, grace_s) for way in ways) > grace_s:
+                reasons |= dict.fromkeys(names, f"no link for {grace_s:g} s")
+            elif limit_s is not None and now_s - last_s > limit_s:
+                reasons |= dict.fromkeys(names, f"its caller has said nothing for {limit_s:g} s")
+        return reasons

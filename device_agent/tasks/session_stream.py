@@ -81,6 +81,11 @@ class SessionStream:
         attachment = self.attached.get(task_id)
         return 0.0 if attachment is None else attachment.last_inbound_s
 
+    def silent_s(self, task_id: str, within_s: float) -> float:
+        """How long its way has not worked (`network.Stream`); 0 while it is not open for this session."""
+        attachment = self.attached.get(task_id)
+        return 0.0 if attachment is None else attachment.stream.silent_s(within_s)
+
     async def attach(self, link: TaskLink, actor: Actor, streams: Sequence[str], *, announced: bool) -> None:
         """Open the stream for a session, and begin it unless the caller knows it already (`announced`).
 

@@ -83,15 +83,35 @@ def test_the_owner_drives_without_a_link(outage: Any, heard: Listening) -> None:
 
 
 @pytest.mark.parametrize("kind", ["blackhole", "status"])
-def test_a_relay_is_safe_soon_after_the_link_dies_or_refuses_all(
-    outage: Any, heard: Listening, kind: str
+@pytest.mark.parametrize("path", ["*", "*/subscribe/*stream.*", "*/publish/*stream.*"])
+def test_a_relay_is_safe_soon_after_its_way_dies_or_is_refused_in_one_direction(
+    outage: Any, heard: Listening, kind: str, path: str
 ) -> None:
     assert heard.command(kind="set", id="on", device="valve", values={"on": True})["state"] == "done"
-    fault(outage, kind)
+    fault(outage, kind, path=path)
     until(lambda: outage.board.levels(27)[-1] == 1, "the relay at its safe level")
+    until(lambda: not outage.daemon.ask("status")["link"]["up"], "status says so")
     outage.net.call(outage.net.net.heal)
+    until(lambda: outage.daemon.ask("status")["link"]["up"], "status says that it works again")
     ack = heard.command(kind="set", id="again", device="valve", values={"on": True})
     assert ack["state"] == "done", ack
+
+
+def test_a_quiet_stream_proves_that_it_works_without_a_word_to_its_caller(
+    outage: Any, heard: Listening
+) -> None:
+    heard.stream.write({"kind": "select", "id": "quiet", "devices": ["valve"]})
+    assert heard.command(kind="set", id="on", device="valve", values={"on": True})["state"] == "done"
+    ways = ["*/publish/*stream.*", "*/subscribe/*stream.*"]
+    seen = [fault(outage, "delay", path=path) for path in ways]
+    for rule in seen:
+        until(lambda rule=rule: outage.net.call(lambda: rule.hits) > 3, f"proofs: {rule.path}")
+    assert outage.daemon.ask("status")["link"]["up"]
+    outage.net.call(outage.net.net.heal)
+    heard.command(kind="select", id="all", devices=["climate"])
+    heard.wait("reading", device="climate")
+    accounted(heard)
+    assert {type(event) for event in heard.events} == {dict}
 
 
 def test_a_token_that_is_refused_by_mistake_is_not_given_up(outage: Any, heard: Listening) -> None:

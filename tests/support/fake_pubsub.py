@@ -50,7 +50,9 @@ class FakePubSub:
             raise answer
         return answer
 
-    async def publish(self, channel: str, body: bytes, *, store: bool, meta: Mapping[str, Any]) -> int:
+    async def publish(
+        self, channel: str, body: bytes, *, store: bool, meta: Mapping[str, Any], limit_s: float = 10.0
+    ) -> int:
         timetoken = await self._answer(1)
         self.published.append((channel, body))
         return int(timetoken)

@@ -30,6 +30,8 @@ class FakeStream:
         self.spec = spec
         self.closed: str = ""
         """"ended" when the caller was told that nothing more comes, "closed" when he was not."""
+        self.link_silent_s = 0.0
+        """How long nothing came through."""
         self._source = source
         self._items: list[bytes] = []
         self._inbound: asyncio.Queue[Inbound | None] = asyncio.Queue()
@@ -60,6 +62,9 @@ class FakeStream:
     async def inbound(self) -> AsyncIterator[Inbound]:
         while (item := await self._inbound.get()) is not None:
             yield item
+
+    def silent_s(self, within_s: float) -> float:
+        return self.link_silent_s
 
     async def close(self, *, end: bool) -> None:
         self._take_all()  # what waits goes out before a stream is closed

@@ -194,13 +194,13 @@ async def test_a_lost_right_to_drive_makes_safe_at_once(manager: TaskManager, se
     control = link.streams["control"]
     control.send({"kind": "set", "id": "1", "device": "up", "values": {"on": True}})
     await until_async(lambda: control.of("ack", id="1"))
-    assert manager.graces() == {"up": 3}
-    assert manager.silences() == {}
+    control.link_silent_s = 4
+    assert manager.overdue() == {"up": "no link for 3 s"}
     access = services.config.access.model_copy(update={"drive": ()})
     services.executor.use_config(replace(services.config, access=access))
     await manager.judge_again()
     assert services.safe_states.away(["up"]) == []
-    assert manager.graces() == {}
+    assert manager.overdue() == {}
     assert manager.is_running("t1"), "it may still read"
 
 
@@ -211,7 +211,7 @@ async def test_who_drives_and_is_silent_is_told_apart(manager: TaskManager, serv
     control.send({"kind": "set", "id": "1", "device": "up", "values": {"on": True}})
     await until_async(lambda: control.of("ack", id="1"))
     services.clock.step(61)  # type: ignore[attr-defined]
-    assert manager.silences() == {"up": 60}, "the fan is silent too, and at safe"
+    assert manager.overdue() == {"up": "its caller has said nothing for 60 s"}, "the fan is at safe"
 
 
 async def test_a_reload_replaces_devices_of_sessions(manager: TaskManager, services: Services) -> None:

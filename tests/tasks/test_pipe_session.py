@@ -304,14 +304,36 @@ async def test_a_replaced_device_goes_on_under_its_name(services: Services) -> N
         known = len(link.streams["control"].of("reading", device="fan"))
         services.subscriptions.on_reading(replace(await services.devices["fan"].read_now(), at_once=True))
         assert len(link.streams["control"].of("reading", device="fan")) == known
-        assert session.grace() == {"up": 2}
+        link.streams["control"].link_silent_s = 4
+        assert session.overdue(["up", "fan"]) == {"up": "no link for 3 s"}
 
 
 async def test_a_silent_caller_is_one_who_sent_nothing_on_any_stream(services: Services) -> None:
     async with running(services) as (session, link):
-        began_s = services.clock.monotonic_s()
-        assert session.silent(began_s + 60) == {}
-        assert session.silent(began_s + 61) == {"up": 60, "fan": 60}
-        services.clock.step(50)  # type: ignore[attr-defined]
+        services.clock.step(60)  # type: ignore[attr-defined]
+        assert session.overdue(["up", "fan"]) == {}
+        services.clock.step(1)  # type: ignore[attr-defined]
+        silent = "its caller has said nothing for 60 s"
+        assert session.overdue(["up", "fan"]) == {"up": silent, "fan": silent}
         link.streams["orders"].send({"kind": "pause"})
-        await until_async(lambda: session.silent(began_s + 61) == {})
+        await until_async(lambda: session.overdue(["up", "fan"]) == {})
+
+
+@pytest.mark.parametrize(
+    ("stream", "silent_s", "reasons"),
+    [
+        ("control", 3.1, {"up": "no link for 3 s", "fan": "no link for 3 s"}),
+        ("orders", 2.1, {"up": "no link for 2 s"}),
+        ("telemetry", 2.1, {"up": "no link for 2 s"}),
+    ],
+)
+async def test_what_counts_is_the_way_of_the_stream_that_drives_and_of_its_answers(
+    services: Services, stream: str, silent_s: float, reasons: dict[str, str]
+) -> None:
+    request = {"streams": ["telemetry", "orders", "control"]}
+    async with running(services, request) as (session, link):
+        await until_async(lambda: len(link.streams) == 3)
+        assert session.overdue(["up", "fan"]) == {}
+        link.streams[stream].link_silent_s = silent_s
+        assert session.overdue(["up", "fan"]) == reasons
+        assert session.overdue([]) == {}

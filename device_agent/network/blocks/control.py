@@ -14,7 +14,7 @@ from device_agent.background import first_of
 from device_agent.errors import NetworkError, TokenRefused, Unreachable
 from device_agent.network.blocks.clients import Clients
 from device_agent.network.blocks.identity import IdentityFile
-from device_agent.network.blocks.pubsub import Batch, Delivery, PubSubClient
+from device_agent.network.blocks.pubsub import NOW, Batch, Delivery, PubSubClient
 from device_agent.network.connectivity import Connectivity, NetworkBackoff
 
 log = structlog.get_logger("control")
@@ -22,7 +22,6 @@ log = structlog.get_logger("control")
 POLL_LIMIT_S = 20.0
 HEARTBEAT_S = 9.0
 PRESENCE_LIMIT_S = 5.0
-PROOF_LIMIT_S = 5.0
 # Presence changes that come together (a task with three streams) are published once.
 COALESCE_S = 0.05
 # A message that is delivered twice is recognised by its timetoken; the network caches 100.
@@ -61,6 +60,8 @@ class ControlChannel:
         self._client_changed = asyncio.Event()
         self._state_changed = asyncio.Event()
         self._listening = asyncio.Event()
+        self._way = connectivity.way("reception on the control channel")
+        self._way.due.set()
         self._seen: dict[int, None] = {}
         self.failures = 0
         """Messages that were skipped because of a fault of ours."""
@@ -93,25 +94,25 @@ class ControlChannel:
         """Long-poll until cancelled."""
         backoff = NetworkBackoff(self._connectivity)
         region: str | None = None
-        proof_due = True
         while True:
             client = await self._client()
             try:
-                if proof_due:
+                if self._way.is_due:
                     await self._prove(client)
                 batch = await self._poll(client, region)
             except NetworkError as error:
                 if self._listening.is_set() and not isinstance(error, TokenRefused):
                     log.warning("control_channel_lost", error=str(error))
                 self._listening.clear()
-                proof_due = True
+                self._way.failed()
                 await self._wait_after(error, backoff)
                 continue
             backoff.reset()
-            proof_due = batch is None
             if batch is not None:
                 region = batch.region
                 await self._handle_all(batch)
+            else:
+                self._way.due.set()
 
     async def _prove(self, client: PubSubClient) -> None:
         """Ask for the channel's current timetoken, which is answered at once.
@@ -121,10 +122,11 @@ class ControlChannel:
         identity = self._file.identity
         channel = identity.control_channel
         answer = await self._connectivity.unless_back(
-            client.subscribe(channel, "0", None, limit_s=PROOF_LIMIT_S)
+            client.subscribe(channel, NOW, None, limit_s=self._way.limit_s)
         )
         if answer is None:
-            raise Unreachable(f"subscribe to {channel}: not answered within {PROOF_LIMIT_S:g} s")
+            raise Unreachable(f"subscribe to {channel}: not answered within {self._way.limit_s:g} s")
+        self._way.worked()
         if not self._placed.is_set():
             self._place(answer.timetoken)
         if not self._listening.is_set():
@@ -133,7 +135,7 @@ class ControlChannel:
             self._owner.on_listening()
 
     async def _poll(self, client: PubSubClient, region: str | None) -> Batch | None:
-        """One long-poll; None when it brought nothing, or when there is another client to ask."""
+        """One long-poll; None when it brought nothing, or when reception is to be proven first."""
         identity = self._file.identity
         request = client.subscribe(
             identity.control_channel,
@@ -142,7 +144,9 @@ class ControlChannel:
             limit_s=POLL_LIMIT_S,
             filter_expression=f"meta.instance == '{identity.instance_id}' || meta.broadcast == \"true\"",
         )
-        poll, _ = await first_of(self._connectivity.unless_back(request), self._client_changed.wait())
+        poll, *_ = await first_of(
+            self._connectivity.unless_back(request), self._client_changed.wait(), self._way.due.wait()
+        )
         return poll.result() if poll is not None else None
 
     async def _handle_all(self, batch: Batch) -> None:
@@ -185,6 +189,7 @@ class ControlChannel:
                 )
             except NetworkError as error:
                 log.debug("heartbeat_failed", error=str(error))
+                self._way.due.set()
                 await self._wait_after(error, backoff)
                 continue
             backoff.reset()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from device_agent.errors import ProtocolFault
-from device_agent.network import Format, Inbound, OutgoingMessage
+from device_agent.network import FIRST_NUMBER, Format, Inbound, OutgoingMessage
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
 from device_agent.records import is_whole
 
@@ -73,6 +73,11 @@ def end_of_stream(stream_id: str, number: int, ts_ms: int) -> bytes:
         f'{{"type":"stream_end","protocolVersion":"{PROTOCOL_VERSION}","streamId":"{stream_id}",'
         f'"seq":{number},"ts":{ts_ms}}}'
     ).encode()
+
+
+def without_items(stream_id: str, format_: Format, ts_ms: int) -> bytes:
+    """A message that readers drop: it has no items, and a number below the first."""
+    return encode(stream_id, format_, OutgoingMessage(FIRST_NUMBER[format_] - 1, (), ts_ms))[0]
 
 
 def stream_meta(sender: str) -> dict[str, str]:

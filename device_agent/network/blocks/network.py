@@ -60,13 +60,9 @@ class BlocksNetwork:
         clock: Clock,
         state_dir: Path,
         *,
-        need_proof_s: Callable[[], float | None] = lambda: None,
         on_card: Callable[[dict[str, Any]], None] = lambda card: None,
     ) -> None:
-        """`need_proof_s`: how often the link has to be proven now, seconds, because actuators depend on it.
-
-        `on_card` is called with the published card at each join.
-        """
+        """`on_card` is called with the published card at each join."""
         self.settings = settings
         self.clock = clock
         self.connectivity = Connectivity(clock)
@@ -90,7 +86,6 @@ class BlocksNetwork:
             presence_changed=self._control.state_changed,
         )
         self._runtime = runtime
-        self._need_proof_s = need_proof_s
         self._tasks: dict[str, BlocksTask] = {}
         self._started_ms = clock.now_ms()
         self._missed_ends: asyncio.Task[Any] | None = None
@@ -107,9 +102,7 @@ class BlocksNetwork:
         self.background.run_forever("receive", self._control.receive)
         self.background.run_forever("heartbeat", self._control.send_heartbeats)
         self.background.run_forever("presence", self._control.publish_state)
-        self.background.run_forever(
-            "probe", lambda: probe(self.connectivity, self._clients, self._need_proof_s)
-        )
+        self.background.run_forever("probe", lambda: probe(self.connectivity, self._clients))
         try:
             # A background task like the others: if it fails, receivers and writers go on.
             await self.background.run_forever("membership", self.membership.run)

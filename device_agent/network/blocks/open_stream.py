@@ -6,12 +6,12 @@ from typing import Any
 
 import structlog
 
-from device_agent.background import BackgroundTasks
+from device_agent.background import BackgroundTasks, first_of
 from device_agent.clock import Clock
 from device_agent.errors import NetworkError, ProtocolFault, TokenRefused
 from device_agent.network import Inbound, MessageSource, Unreadable
 from device_agent.network.blocks.messages import StreamReader
-from device_agent.network.blocks.pubsub import Delivery
+from device_agent.network.blocks.pubsub import Batch, Delivery
 from device_agent.network.blocks.stream_channel import StreamChannel
 from device_agent.network.blocks.writer import PublishPace, StreamWriter
 from device_agent.network.connectivity import Connectivity, NetworkBackoff
@@ -43,6 +43,7 @@ class OpenStream:
         self._background = background
         self._tasks: list[asyncio.Task[Any]] = []
         self._writer: StreamWriter | None = None
+        self._writing: asyncio.Task[None] | None = None
         self._queue: asyncio.Queue[Inbound | None] = asyncio.Queue(INBOUND_MAX)
         self._position = FROM_CACHE
         self._unreadable = 0
@@ -62,9 +63,13 @@ class OpenStream:
             pace = PublishPace(rate_hz, self._clock)
             self._writer = StreamWriter(self.channel, source, pace, self._connectivity, self._clock)
             begin_s = self._clock.monotonic_s() + (0.0 if resumed else SUBSCRIBE_GRACE_S)
-            self._tasks.append(
-                self._background.run_forever(f"writer {spec.name}", lambda: self._write(begin_s))
-            )
+            self._writing = self._background.run_forever(f"writer {spec.name}", lambda: self._write(begin_s))
+            proof = self._background.run_forever(f"proof {spec.name}", self._prove_outward)
+            self._tasks += self._writing, proof
+
+    def silent_s(self, within_s: float) -> float:
+        """See `network.Stream`."""
+        return self.channel.silent_s(within_s)
 
     async def _write(self, begin_s: float) -> None:
         assert self._writer is not None
@@ -81,9 +86,7 @@ class OpenStream:
         region: str | None = None
         while True:
             try:
-                batch = await self._connectivity.unless_back(
-                    self.channel.subscribe(self._position, region, POLL_LIMIT_S)
-                )
+                batch = await self._poll(region)
             except TokenRefused as refused:
                 await self._renew_or_wait(refused, backoff)
                 continue
@@ -97,6 +100,29 @@ class OpenStream:
                 for delivery in batch.deliveries:
                     for item in self._items(reader, delivery):
                         await self._queue.put(item)
+
+    async def _poll(self, region: str | None) -> Batch | None:
+        """One long-poll; None when it brought nothing, or was given up because the way in is to be proven."""
+        if self.channel.inward.is_due:
+            await self.channel.prove_inward()
+        request = self.channel.subscribe(self._position, region, POLL_LIMIT_S)
+        poll, _ = await first_of(self._connectivity.unless_back(request), self.channel.inward.due.wait())
+        batch: Batch | None = poll.result() if poll is not None else None
+        return batch
+
+    async def _prove_outward(self) -> None:
+        """When nothing was published for a while, and when that failed until it works."""
+        backoff = NetworkBackoff(self._connectivity)
+        while True:
+            if not self.channel.outward.is_due:
+                await self.channel.outward.due.wait()
+            try:
+                await self.channel.prove_outward(self._clock.now_ms())
+                backoff.reset()
+            except TokenRefused as refused:
+                await self._renew_or_wait(refused, backoff)
+            except NetworkError as error:
+                await backoff.wait(error)
 
     def _items(self, reader: StreamReader, delivery: Delivery) -> list[Inbound]:
         """What a message brings; one that cannot be read costs itself only, and is answered."""
@@ -122,10 +148,15 @@ class OpenStream:
 
     async def close(self, *, end: bool) -> None:
         """Stop reading and writing. With `end`, what waits is sent first, for at most 5 s."""
-        if end and self._writer is not None and self.spec.affinity == "dedicated":
+        if (
+            end
+            and self._writer is not None
+            and self._writing is not None
+            and self.spec.affinity == "dedicated"
+        ):
             try:
                 async with asyncio.timeout(END_LIMIT_S):
-                    await asyncio.wait([self._tasks[-1]])
+                    await asyncio.wait([self._writing])
                     await self._writer.end()
             except TimeoutError:
                 log.info("stream_end_not_sent", stream=self.spec.name)
@@ -133,6 +164,7 @@ class OpenStream:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=END_LIMIT_S)
+        self.channel.close()
         while self._queue.full():
             self._queue.get_nowait()
         self._queue.put_nowait(None)

@@ -81,13 +81,21 @@ class PubSubClient:
     def token(self, token: str) -> None:
         self._token = self._pn.token = token
 
-    async def publish(self, channel: str, body: bytes, *, store: bool, meta: Mapping[str, Any]) -> int:
+    async def publish(
+        self,
+        channel: str,
+        body: bytes,
+        *,
+        store: bool,
+        meta: Mapping[str, Any],
+        limit_s: float = PUBLISH_LIMIT_S,
+    ) -> int:
         """Publish a JSON text as it is; returns its timetoken."""
         endpoint = self._library.RawPublish(
             self._pn, channel=channel, message=body, should_store=store, use_post=True, meta=dict(meta)
         )
         sent_s = time.monotonic()
-        result = await self._result(f"publish to {channel}", endpoint, PUBLISH_LIMIT_S)
+        result = await self._result(f"publish to {channel}", endpoint, limit_s)
         self._http.connectivity.time_sample(result.timetoken / 10_000, sent_s, time.monotonic())
         return int(result.timetoken)
 

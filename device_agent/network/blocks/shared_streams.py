@@ -45,7 +45,7 @@ class SharedStreams:
             elif not announced:
                 await tokens.ask(spec, "activate")
             shared.attached[task_id] = tokens
-        return SharedAttachment(spec, self, task_id, shared.stream.inbound)
+        return SharedAttachment(spec, self, task_id, shared.stream)
 
     async def leave(self, name: str, task_id: str) -> None:
         """The last task closes the stream; before that, another task renews its token."""
@@ -71,7 +71,13 @@ class SharedAttachment:
     spec: StreamSpec
     streams: SharedStreams
     task_id: str
-    inbound: Callable[[], AsyncIterator[Inbound]]
+    stream: OpenStream
+
+    def inbound(self) -> AsyncIterator[Inbound]:
+        return self.stream.inbound()
+
+    def silent_s(self, within_s: float) -> float:
+        return self.stream.silent_s(within_s)
 
     async def close(self, *, end: bool) -> None:
         await self.streams.leave(self.spec.name, self.task_id)

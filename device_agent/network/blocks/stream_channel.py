@@ -2,41 +2,101 @@
 
 import asyncio
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from device_agent.errors import NetworkError, Unreachable
 from device_agent.network import StreamSpec
-from device_agent.network.blocks.messages import stream_meta
-from device_agent.network.blocks.pubsub import Batch, PubSubClient
+from device_agent.network.blocks.messages import stream_meta, without_items
+from device_agent.network.blocks.pubsub import NOW, Batch, PubSubClient
 from device_agent.network.blocks.stream_tokens import StreamTokens
 from device_agent.network.blocks.wire import stream_channel
+from device_agent.network.connectivity import Connectivity, Way
 
 
 class StreamChannel:
     """Used by the stream's reader and its writer. `tokens` renews the token of `client`."""
 
-    def __init__(self, spec: StreamSpec, agent_name: str, client: PubSubClient, tokens: StreamTokens) -> None:
+    def __init__(
+        self,
+        spec: StreamSpec,
+        agent_name: str,
+        client: PubSubClient,
+        tokens: StreamTokens,
+        connectivity: Connectivity,
+    ) -> None:
         self.spec = spec
         self.name = stream_channel(agent_name, spec.stream_id)
         self._client = client
         self._tokens = tokens
         self._renewing = asyncio.Lock()
+        self.inward = connectivity.way(f"reception on {self.name}")
+        self.outward = connectivity.way(f"publishing on {self.name}")
 
     def __repr__(self) -> str:
         return f"<StreamChannel {self.name}>"
 
     async def publish(self, text: bytes) -> int:
         """Publish one message; returns its timetoken. Raises NetworkError."""
-        return await self._client.publish(self.name, text, store=False, meta=stream_meta(self._client.uuid))
+        with _shown(self.outward):
+            meta = stream_meta(self._client.uuid)
+            timetoken = await self._client.publish(self.name, text, store=False, meta=meta)
+        self.outward.worked()
+        return timetoken
 
     async def subscribe(self, timetoken: str, region: str | None, limit_s: float) -> Batch | None:
         """One long-poll without our own messages; None when it ended without news. Raises NetworkError."""
         both_ways = self.spec.direction == "bidirectional"
-        return await self._client.subscribe(
-            self.name,
-            timetoken,
-            region,
-            limit_s=limit_s,
-            filter_expression=f"meta.sender != '{self._client.uuid}'" if both_ways else "",
+        with _shown(self.inward):
+            batch = await self._client.subscribe(
+                self.name,
+                timetoken,
+                region,
+                limit_s=limit_s,
+                filter_expression=f"meta.sender != '{self._client.uuid}'" if both_ways else "",
+            )
+        if batch is not None:
+            self.inward.worked()
+        return batch
+
+    # -- proof ----------------------------------------
+
+    def silent_s(self, within_s: float) -> float:
+        """Seconds since it last worked, in the direction that has been silent longer."""
+        ways = {"inbound": [self.inward], "outbound": [self.outward]}
+        return max(
+            way.silent_s(within_s) for way in ways.get(self.spec.direction, [self.inward, self.outward])
         )
+
+    async def prove_inward(self) -> None:
+        """Ask for the channel's current timetoken, which is answered at once. Raises NetworkError.
+
+        A long-poll that brings nothing proves nothing; this goes the same way, with the same token.
+        """
+        with _shown(self.inward):
+            limit_s = self.inward.limit_s
+            if await self._client.subscribe(self.name, NOW, None, limit_s=limit_s) is None:
+                raise Unreachable(f"subscribe to {self.name}: not answered within {limit_s:g} s")
+        self.inward.worked()
+
+    async def prove_outward(self, now_ms: int) -> None:
+        """Publish what every reader drops. Raises NetworkError."""
+        with _shown(self.outward):
+            await self._client.publish(
+                self.name,
+                without_items(self.spec.stream_id, self.spec.format, now_ms),
+                store=False,
+                meta=stream_meta(self._client.uuid),
+                limit_s=self.outward.limit_s,
+            )
+        self.outward.worked()
+
+    def close(self) -> None:
+        """Nobody uses it any more."""
+        self.inward.close()
+        self.outward.close()
+
+    # -- token ----------------------------------------
 
     async def ping(self, limit_s: float) -> None:
         """Ask for the network's clock. Raises NetworkError."""
@@ -52,6 +112,15 @@ class StreamChannel:
     def hand_over(self, tokens: StreamTokens) -> None:
         """Another task of a shared stream renews the token from now on."""
         self._tokens = tokens
+
+
+@contextmanager
+def _shown(way: Way) -> Iterator[None]:
+    try:
+        yield
+    except NetworkError:
+        way.failed()
+        raise
 
 
 def writer_uuid(agent_name: str, instance_id: str, stream_id: str) -> str:

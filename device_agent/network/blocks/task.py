@@ -133,7 +133,8 @@ class BlocksTask:
     ) -> OpenStream:
         services = self._services
         uuid = writer_uuid(self._agent_name, services.instance_id, spec.stream_id)
-        channel = StreamChannel(spec, self._agent_name, services.clients.make(uuid, token), tokens)
+        client = services.clients.make(uuid, token)
+        channel = StreamChannel(spec, self._agent_name, client, tokens, self._connectivity)
         stream = OpenStream(channel, self._connectivity, services.clock, services.background)
         stream.start(source, services.settings.publish_rate_hz, resumed=resumed)
         services.presence_changed()

@@ -16,7 +16,7 @@ from device_agent.network.blocks.shared_streams import SharedStreams
 from device_agent.network.blocks.stream_channel import StreamChannel
 from device_agent.network.connectivity import Connectivity
 from device_agent.testing.clock import SteppedClock
-from support.fake_pubsub import TOKEN_REFUSED, UNREACHABLE, FakePubSub, batch, delivery
+from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub, batch, delivery
 
 SHARED = StreamSpec("telemetry", "s1", "outbound", "events", "shared")
 
@@ -91,7 +91,7 @@ def opened(client: FakePubSub, tokens: Tokens, background: BackgroundTasks, spec
     clock = SteppedClock()
     connectivity = Connectivity(clock)
     connectivity.answered()
-    channel = StreamChannel(spec, "greenhouse", client, tokens)  # type: ignore[arg-type]
+    channel = StreamChannel(spec, "greenhouse", client, tokens, connectivity)  # type: ignore[arg-type]
     return OpenStream(channel, connectivity, clock, background)
 
 
@@ -189,6 +189,79 @@ async def test_a_refused_token_is_renewed(stream: OpenStream, client: FakePubSub
     client.batches.put_nowait(batch(5, *events(1, "a")))
     await take(stream, 1)
     assert (tokens.asked, client.token) == (["renew"], "new")
+    await stream.close(end=False)
+
+
+# -- proof --------------------------------------------------------------------------------------------------
+
+
+def step(stream: OpenStream, seconds: float) -> None:
+    stream._clock.step(seconds)  # type: ignore[attr-defined]
+
+
+async def test_both_ways_are_proven_while_somebody_asks_and_nothing_else_goes(
+    stream: OpenStream, client: FakePubSub
+):
+    stream.start(Open(), 12.0, resumed=False)
+    await client.until(lambda: client.polls)
+    step(stream, 2)
+    assert stream.silent_s(9) == 2
+    await asyncio.sleep(0.01)
+    assert (len(client.polls), client.published) == (1, []), "it is not due yet"
+    step(stream, 2)
+    assert stream.silent_s(9) == 4
+    await client.until(lambda: stream.silent_s(9) == 0)
+    ((channel, body),) = client.published
+    message = json.loads(body)
+    assert (channel, message["seq"], message["events"]) == ("stream.greenhouse.s1", 0, [])
+    await client.until(lambda: len(client.polls) == 3)
+    places = [position for position, _ in client.polls]
+    assert places == [FROM_CACHE, FROM_NOW, FROM_CACHE], "what came meanwhile is not passed over"
+    await stream.close(end=False)
+
+
+@pytest.mark.parametrize("refusal", [REFUSED, UNREACHABLE])
+@pytest.mark.parametrize("way", ["inward", "outward"])
+async def test_a_way_that_refuses_or_swallows_goes_on_being_silent(
+    stream: OpenStream, client: FakePubSub, way: str, refusal: Exception
+):
+    if way == "inward":
+        client.channel_ends = refusal
+    else:
+        client.answers.extend([refusal] * 50)
+    stream.start(Open(), 12.0, resumed=False)
+    await client.until(lambda: client.polls)
+    step(stream, 4)
+    stream.silent_s(9)
+    await client.until(lambda: stream._connectivity.trouble)
+    assert ("reception" in stream._connectivity.trouble) == (way == "inward")
+    assert not stream._connectivity.serves
+    assert stream.silent_s(9) == 4
+    await stream.close(end=False)
+    assert stream._connectivity.serves, "nobody uses it any more"
+
+
+async def test_what_comes_and_what_is_accepted_are_proofs_too(stream: OpenStream, client: FakePubSub):
+    stream.start(Open(), 12.0, resumed=False)
+    await client.until(lambda: client.polls)
+    step(stream, 2)
+    client.batches.put_nowait(batch(5, *events(1, "a")))
+    await take(stream, 1)
+    assert stream.channel.inward.silent_s(9) == 0
+    await stream.channel.publish(b"{}")
+    assert stream.silent_s(9) == 0
+    await stream.close(end=False)
+
+
+async def test_a_token_that_ended_on_a_quiet_stream_is_renewed_by_its_proof(
+    stream: OpenStream, client: FakePubSub, tokens: Tokens
+):
+    stream.start(Open(), 12.0, resumed=False)
+    await client.until(lambda: client.polls)
+    client.answers.append(TOKEN_REFUSED)
+    step(stream, 4)
+    await client.until(lambda: stream.silent_s(9) == 0)
+    assert "renew" in tokens.asked
     await stream.close(end=False)
 
 

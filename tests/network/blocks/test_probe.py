@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from device_agent.network.blocks import probe as module
-from device_agent.network.blocks.probe import probe, probe_interval_s
+from device_agent.network.blocks.probe import is_asked, probe
 from device_agent.network.connectivity import Connectivity
 from device_agent.testing.clock import SteppedClock
 from support.fake_pubsub import UNREACHABLE, FakePubSub
@@ -22,36 +22,28 @@ def idle(connectivity: Connectivity, clock: SteppedClock) -> Connectivity:
 
 
 def test_an_idle_agent_asks_for_nothing(idle: Connectivity):
-    assert probe_interval_s(idle, None) is None
+    assert not is_asked(idle)
 
 
 def test_it_asks_while_the_network_does_not_answer(idle: Connectivity):
     idle.lost()
-    assert probe_interval_s(idle, None) == module.DOWN_S
+    assert is_asked(idle)
 
 
 def test_it_asks_until_the_time_is_known_and_before_the_clock_has_drifted(
     connectivity: Connectivity, clock: SteppedClock
 ):
-    assert probe_interval_s(connectivity, None) == module.DOWN_S
+    assert is_asked(connectivity)
     connectivity.time_sample(clock.now_ms(), clock.monotonic_s(), clock.monotonic_s())
-    assert probe_interval_s(connectivity, None) is None
+    assert not is_asked(connectivity)
     clock.step(601)
-    assert probe_interval_s(connectivity, None) == module.DOWN_S
-
-
-def test_actuators_need_three_proofs_in_their_time(idle: Connectivity):
-    assert probe_interval_s(idle, 1.5) == 0.5
-    idle.lost()
-    assert probe_interval_s(idle, 1.5) == 0.5
+    assert is_asked(connectivity)
 
 
 @asynccontextmanager
-async def probing(
-    connectivity: Connectivity, client: FakePubSub, proof_s: float | None
-) -> AsyncIterator[SimpleNamespace]:
+async def probing(connectivity: Connectivity, client: FakePubSub) -> AsyncIterator[SimpleNamespace]:
     clients = SimpleNamespace(ready=True, control=client)
-    task = asyncio.create_task(probe(connectivity, clients, lambda: proof_s))  # type: ignore[arg-type]
+    task = asyncio.create_task(probe(connectivity, clients))  # type: ignore[arg-type]
     try:
         yield clients
     finally:
@@ -64,28 +56,18 @@ async def probing(
 def short_waits_between_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IDLE_S", 0.001)
     monkeypatch.setattr(module, "DOWN_S", 0.004)
-    monkeypatch.setattr(module, "SHORTEST_WAIT_S", 0.001)
 
 
 async def test_it_asks_again_after_a_failure(connectivity: Connectivity):
     client = FakePubSub()
     client.answers.extend([UNREACHABLE] * 3)
-    async with probing(connectivity, client, None):
+    async with probing(connectivity, client):
         await client.until(lambda: client.pings == 5)
-
-
-async def test_other_answers_prove_the_link_as_well(idle: Connectivity, clock: SteppedClock):
-    client = FakePubSub()
-    async with probing(idle, client, 0.3):
-        await asyncio.sleep(0.1)
-        assert client.pings == 0
-        clock.step(0.2)
-        await client.until(lambda: client.pings == 1)
 
 
 async def test_nothing_is_asked_before_there_is_a_client(connectivity: Connectivity):
     client = FakePubSub()
-    async with probing(connectivity, client, None) as clients:
+    async with probing(connectivity, client) as clients:
         clients.ready = False
         pings = client.pings
         await asyncio.sleep(0.02)

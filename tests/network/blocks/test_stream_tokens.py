@@ -128,7 +128,7 @@ async def test_an_answer_without_a_token_is_a_fault(tokens: StreamTokens, own: F
 
 async def test_several_who_find_the_token_refused_renew_it_once(own: FakePubSub, tokens: StreamTokens):
     client = FakePubSub(token="old")
-    channel = StreamChannel(spec(), "greenhouse", client, tokens)  # type: ignore[arg-type]
+    channel = StreamChannel(spec(), "greenhouse", client, tokens, tokens.connectivity)  # type: ignore[arg-type]
     await asyncio.gather(channel.renew_token(), channel.renew_token(), channel.renew_token())
     assert client.token == "new"
     assert len(own.published) == 1

@@ -83,8 +83,8 @@ def tokens() -> Tokens:
 
 
 @pytest.fixture
-def channel(client: FakePubSub, tokens: Tokens) -> StreamChannel:
-    return StreamChannel(SPEC, "greenhouse", client, tokens)  # type: ignore[arg-type]
+def channel(client: FakePubSub, tokens: Tokens, connectivity: Connectivity) -> StreamChannel:
+    return StreamChannel(SPEC, "greenhouse", client, tokens, connectivity)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
