@@ -300,7 +300,7 @@ def _reader_of_printed(options: PointOptions) -> Callable[[str], str | Flagged]:
     groups = rf"[0-9]{{1,3}}(?:{thousands}[0-9]{{3}})+|" if thousands else ""
     number = rf"(?:(?:{groups}[0-9]+)(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][-+]?[0-9]+)?"
     printed = re.compile(rf"\s*(?P<sign>[-+]?)\s*(?P<number>{number})\s*(?P<suffix>.*?)\s*")
-    suffixes = {"", *options.suffix, options.unit, *(("C", "°C") if options.unit is Unit.CELSIUS else ())}
+    suffixes = {"", *options.suffix, options.unit, *(("C", "°C") if options.unit == "Cel" else ())}
     overload = {*_OVERLOAD, *(word.lower() for word in options.overload)}
 
     def read(text: str) -> str | Flagged:
