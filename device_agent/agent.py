@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("agent")
 
-# Joined, or offline and sampling: whichever comes first makes the agent ready.
-READY_LIMIT_S = 5.0
+# A device whose driver hangs as it is opened delays READY=1 by no more.
+READY_LIMIT_S = 15.0
 # How often link loss and stuck buses are looked at.
 WATCH_S = 0.2
 # Stop order, each step with its own limit; the sum stays under the unit's TimeoutStopSec of 15 s.
@@ -98,7 +99,7 @@ class Agent:
         self._reloader = Reloader(control, self._hardware, self._tasks)
         self._socket = self._make_socket(config)
 
-    def _make_network(self, config: Config, api_key: str) -> BlocksNetwork:
+    def _make_network(self, config: Config, api_key: Callable[[], str]) -> BlocksNetwork:
         executor = self._control.executor
         return BlocksNetwork(
             self._settings(api_key),
@@ -116,7 +117,7 @@ class Agent:
         return self._control.make_hardware(make_handle, dispatcher)
 
     def _make_delegations(
-        self, config: Config, key: str, rules: "dict[str, DelegationRule]"
+        self, config: Config, key: Callable[[], str], rules: "dict[str, DelegationRule]"
     ) -> "Delegations":
         # Loaded only if the configuration has delegations.
         from device_agent.delegation.delegations import Delegations
@@ -175,7 +176,7 @@ class Agent:
         )
         return ControlSocket(config.state.runtime_directory / "control.sock", handlers.handlers())
 
-    def _settings(self, api_key: str) -> JoinSettings:
+    def _settings(self, api_key: Callable[[], str]) -> JoinSettings:
         network, agent = self._config.network, self._config.agent
         return JoinSettings(
             agent_name=agent.name,
@@ -223,7 +224,10 @@ class Agent:
             await self._delegations.start()
         self._hardware.start()
         await self._socket.open()
-        network = self._background.run_forever("network", self._network.run)
+        joins = self._config.network.kind != "none"
+        network = self._background.run_forever(
+            "network", self._network.run if joins else self._network.stay_away
+        )
         self._background.run_forever("outbox", self._outbox.run)
         if self._history is not None:
             self._background.run_forever("history", self._history.run)
@@ -250,10 +254,10 @@ class Agent:
             log.warning("command_unknown", device=device, id=id_)
 
     async def _say_ready(self) -> None:
-        membership = self._network.membership
-        await first_of(self._hardware.until_tried(), membership.until_joined(), limit_s=READY_LIMIT_S)
+        await first_of(self._hardware.until_tried(), limit_s=READY_LIMIT_S)
         self._notifier.tell("READY=1")
-        log.info("ready", version=__version__, joined=membership.joined, devices=len(self._control.devices))
+        joined = self._network.membership.joined
+        log.info("ready", version=__version__, joined=joined, devices=len(self._control.devices))
 
     async def _watch(self) -> None:
         """Link loss while actuators run, and buses that hang for good. Waits for nobody."""

@@ -191,5 +191,9 @@ class Revoked(Refused):
     """The API key is invalid or an administrator forced the agent offline: stay down, safe, and say so."""
 
 
+class NoKey(NetworkError):
+    """There is no API key, or none that may be used: asked again when one is given."""
+
+
 class ProtocolFault(NetworkError):
     """The other side sent something the protocol does not allow; the message names the member."""

@@ -48,8 +48,11 @@ def run(args: argparse.Namespace) -> int:
 def _run_configured(args: argparse.Namespace) -> int:
     path = config_path(args)
     config = load(path)
-    sessions = sessions_key(config.delegation) if config.delegations else ""
-    keys = ApiKeys(api_key(config.network), sessions)
+    environ, folder = dict(os.environ), config.path.parent
+    keys = ApiKeys(
+        partial(api_key, config.network, folder, environ=environ),
+        partial(sessions_key, config.delegation, folder, environ=environ),
+    )
     try:
         prepare(config.state.directory, config.state.runtime_directory)
     except OSError as error:

@@ -36,6 +36,11 @@ def value_text(value: object) -> str:
     return clean(value, 120)
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 loss`, `2 losses`; without `many` an s is added."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def with_unit(value: object, unit: object) -> str:
     """`21.5 °C`, `45 %`, `on`."""
     text, suffix = value_text(value), unit_text(unit)

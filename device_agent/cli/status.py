@@ -10,7 +10,7 @@ from typing import Any
 from device_agent.cli.common import Exit, Unavailable, config_path, print_json, styled
 from device_agent.cli.control import ask_daemon
 from device_agent.cli.live import Line, Screen, Span
-from device_agent.cli.show import clean, value_text
+from device_agent.cli.show import clean, counted, value_text
 from device_agent.config import Config, load
 
 EVERY_S = 1.0
@@ -108,13 +108,9 @@ def _present(config: Config) -> dict[str, Any] | None:
 
 def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
     """The answer of the daemon as lines of styled text."""
-    link, outbox = status["link"], status["outbox"]
-    state: Span = (link["state"], "green" if link["joined"] else "yellow")
-    up: Span = ("link up", "") if link["up"] else ("link down", "red")
-    trouble = f" ({clean(link['trouble'])})" if link["trouble"] else ""
-    losses = f", {link['losses']} losses"
+    outbox = status["outbox"]
     lines: list[list[Span]] = [
-        [(f"{status['agent']}  ", "bold"), state, (f"{trouble}, ", ""), up, (losses, "")],
+        [(f"{status['agent']}  ", "bold"), *_link(status["link"])],
         [(f"outbox   {outbox['events']} events, {_room(outbox)}, {outbox['dropped']} dropped", "")],
     ]
     if outbox.get("trouble"):
@@ -144,6 +140,18 @@ def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
         lines.append([(f"  {clean(session['task'])}  {streams}, {session['remaining_s']} s left", "")])
     lines += map(_delegation, status.get("delegations", ()))
     return lines + _buses(status.get("buses", ())) + _devices(status["devices"])
+
+
+def _link(link: Mapping[str, Any]) -> list[Span]:
+    state, trouble = link["state"], clean(link["trouble"], 500)
+    if state == "no network":
+        return [(f"{state} ({trouble})", "")]
+    if state == "no API key":
+        return [(f"not joined: {trouble}", "yellow")]
+    up: Span = ("link up", "") if link["up"] else ("link down", "red")
+    why = f" ({trouble}), " if trouble else ", "
+    losses = f", {counted(link['losses'], 'loss', 'losses')}"
+    return [(state, "green" if link["joined"] else "yellow"), (why, ""), up, (losses, "")]
 
 
 def _buses(buses: Sequence[Mapping[str, Any]]) -> list[list[Span]]:

@@ -74,14 +74,14 @@ class AgentConfig(Table):
 
 def _network_kind(value: Any) -> Any:
     if value == "mqtt":
-        raise ValueError('is reserved for a later release; write "blocks"')
+        raise ValueError('is reserved for a later release; write "blocks" or "none"')
     return value
 
 
 class NetworkConfig(Table):
     """[network]: where the agent joins. The last five keys are for development and for the key's place."""
 
-    kind: Annotated[Literal["blocks"], BeforeValidator(_network_kind)] = "blocks"
+    kind: Annotated[Literal["blocks", "none"], BeforeValidator(_network_kind)] = "blocks"
     listing: Literal["private", "public"] = "private"
     billing_mode: Literal["free", "paid"] = "free"
     publish_rate_hz: float = Field(12, ge=0, le=100_000)

@@ -3,8 +3,9 @@
 import os
 import re
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from device_agent.config.delegation import DelegationConfig
@@ -15,70 +16,104 @@ CREDENTIAL = "blocks_api_key"
 VARIABLE = "BLOCKS_API_KEY"
 SESSIONS_CREDENTIAL = "blocks_sessions_api_key"
 SESSIONS_VARIABLE = "BLOCKS_SESSIONS_API_KEY"
+# Beside the configuration, where it names no other files.
+KEY_FILE = "api_key"
+SESSIONS_KEY_FILE = "sessions_api_key"
 
 _KEY = re.compile(r"[\x21-\x7e]{1,512}")
 _FILE_MAX_BYTES = 4096
+# Tags of an access list (acl(5)): the file's group and named groups, the mask that bounds them, all others.
+_ACL_GROUPS, _ACL_MASK = (0x04, 0x08), 0x10
+_ACL_OTHERS = (*_ACL_GROUPS, 0x20)
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKeys:
-    """`network` joins the Blocks Network; `sessions` is for delegations, empty without them."""
+    """Each looks its key up when it is called: one that is given later is taken up. Raise ConfigError."""
 
-    network: str = field(repr=False)
-    sessions: str = field(default="", repr=False)
+    network: Callable[[], str]
+    """Joins the Blocks Network."""
+    sessions: Callable[[], str]
+    """For delegations."""
 
 
-def api_key(network: NetworkConfig, *, environ: Mapping[str, str] = os.environ) -> str:
+def api_key(
+    network: NetworkConfig, folder: Path | None = None, *, environ: Mapping[str, str] = os.environ
+) -> str:
     """The key: the systemd credential `blocks_api_key`, else $BLOCKS_API_KEY, else `network.api_key_file`.
 
-    Raises ConfigError where there is none, where it cannot be a key, or where others may read its file;
-    NotReady where the file cannot be read.
+    Without the last, `api_key` in `folder`, the configuration's. Raises ConfigError where there is none,
+    where it cannot be a key, or where others may read its file; NotReady where the file cannot be read.
     """
-    return _key(CREDENTIAL, VARIABLE, "network.api_key_file", network.api_key_file, environ)
+    place, file = "network.api_key_file", network.api_key_file
+    if file is None and folder is not None:
+        place, file = "", folder / KEY_FILE
+    return _key(CREDENTIAL, VARIABLE, place, file, environ)
 
 
-def sessions_key(delegation: DelegationConfig, *, environ: Mapping[str, str] = os.environ) -> str:
+def sessions_key(
+    delegation: DelegationConfig, folder: Path | None = None, *, environ: Mapping[str, str] = os.environ
+) -> str:
     """The key of the Sessions API, from places of its own: it is another service and another key.
 
     Raises ConfigError as `api_key` does. $BLOCKS_API_KEY is not taken: it would go to another host.
     """
-    place = "delegation.api_key_file"
-    return _key(SESSIONS_CREDENTIAL, SESSIONS_VARIABLE, place, delegation.api_key_file, environ)
+    place, file = "delegation.api_key_file", delegation.api_key_file
+    if file is None and folder is not None:
+        place, file = "", folder / SESSIONS_KEY_FILE
+    return _key(SESSIONS_CREDENTIAL, SESSIONS_VARIABLE, place, file, environ)
 
 
 def _key(credential: str, variable: str, place: str, file: Path | None, environ: Mapping[str, str]) -> str:
+    """`place` is the key of the configuration that names `file`; empty for the file beside it."""
     if folder := environ.get("CREDENTIALS_DIRECTORY"):
         path = Path(folder) / credential
-        if path.exists():
-            return _checked(_read(path), f"the systemd credential {credential}")
+        # Empty, or a line end, is the unit's default for a key that has not been given yet.
+        if path.exists() and (given := _read(path)):
+            return _checked(given, f"the systemd credential {credential}")
     if value := environ.get(variable, "").strip():
         return _checked(value, f"${variable}")
-    if file is not None:
-        # What systemd gives is mode 0440: group bits are the mask of an ACL that lets the service in.
-        given = Path(environ.get("CREDENTIALS_DIRECTORY") or "/run/credentials")
-        private = "" if file.is_relative_to(given) else place
-        return _checked(_read(file, private=private), f"{place} = {file}")
-    service = "API key" if variable == VARIABLE else "key of the Sessions API for [delegations]"
+    if file is not None and (place or file.exists()):
+        named = f"{place} = {file}" if place else str(file)
+        return _checked(_read(file, private=named), named)
+    what = "no API key" if variable == VARIABLE else "no key of the Sessions API for [delegations]"
+    how = f"write it to {file}, mode 600, for the daemon's user" if file else "give it in one of these"
     raise ConfigError(
-        f"there is no {service}: give the systemd credential {credential}, ${variable} or {place}"
+        f"{what} (looked for the systemd credential {credential}, ${variable}, "
+        f"{file or place or 'network.api_key_file'}): {how}"
     )
 
 
 def _read(path: Path, *, private: str = "") -> str:
-    """`private` is the key of the configuration that names the file; then no other may use it."""
+    """`private` names the file where no other may use it."""
     try:
         with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if private and status.st_mode & 0o077:
+            if private and shared(file.fileno()):
+                mode = f"{stat.S_IMODE(os.fstat(file.fileno()).st_mode):04o}"
                 raise ConfigError(
-                    f"{private} = {path} may be used by others than its owner "
-                    f"(mode {stat.S_IMODE(status.st_mode):04o}): run chmod 600 {path}"
+                    f"{private} may be used by others than its owner (mode {mode}): run chmod 600 {path}"
                 )
             return file.read(_FILE_MAX_BYTES + 1).decode("ascii", "replace").strip()
     except OSError as error:
         raise NotReady(
             f"the API key's file {path} cannot be read ({error.strerror}): make it, or let this user read it"
         ) from error
+
+
+def shared(file: int | Path) -> bool:
+    """Whether others than its owner may use a file. Raises OSError.
+
+    A user whom an access list names was chosen by the owner; systemd lets the service in so (mode 0440, where
+    the group's bits are the list's mask).
+    """
+    try:
+        entries = list(struct.iter_unpack("<HHI", os.getxattr(file, "system.posix_acl_access")[4:]))
+    except OSError:  # it has no access list
+        return bool(os.stat(file).st_mode & 0o077)
+    mask = next((rights for tag, rights, _ in entries if tag == _ACL_MASK), 0o7)
+    return any(
+        rights & (mask if tag in _ACL_GROUPS else 0o7) for tag, rights, _ in entries if tag in _ACL_OTHERS
+    )
 
 
 def _checked(key: str, source: str) -> str:

@@ -88,6 +88,8 @@ class Device:
         self._subscriber = subscriber
         self._hooks = hooks if hooks is not None and self.is_actuator else ActuatorHooks()
         self._driver: Driver[Any, Any] | None = None
+        self.tried = asyncio.Event()
+        """Set after the first try to open, whether it worked or not."""
         self._state_reported = False
         self._noted: dict[str, int | str] = {}
         self._demands: dict[str, float] = {}
@@ -187,7 +189,12 @@ class Device:
     async def _open(self, driver: Driver[Any, Any]) -> None:
         # Opening makes an actuator safe.
         urgency = Urgency.SAFE if self.is_actuator else Urgency.ROUTINE
-        opened = await self._run(lambda: self._hooks.open(self.name, driver), OPEN_TIMEOUT_S, urgency=urgency)
+        try:
+            opened = await self._run(
+                lambda: self._hooks.open(self.name, driver), OPEN_TIMEOUT_S, urgency=urgency
+            )
+        finally:
+            self.tried.set()
         self._hooks.opened(self.name, opened)
         self._driver = driver
         self._builder.staleness.begin(self._clock.monotonic_s())

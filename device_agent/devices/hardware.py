@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from device_agent.background import BackgroundTasks
+from device_agent.background import BackgroundTasks, first_of
 from device_agent.bus.config import BusConfig
 from device_agent.bus.core import Bus, Handle
 from device_agent.clock import Clock
@@ -111,9 +111,11 @@ class Hardware:
             self._run(f"device {name}", device)
 
     async def until_tried(self) -> None:
-        """Each bus was opened, or could not be. No limit of its own: the caller owns the wait."""
+        """Each device was opened, or could not be. No limit of its own: the caller owns the wait."""
         for supervisor in self.supervisors.values():
             await supervisor.tried.wait()
+        for device in list(self.devices.values()):
+            await first_of(device.tried.wait(), device.bus.until_not_open())
 
     def _start_bus(self, name: str) -> None:
         self._run(f"bus {name}", self.supervisors[name])

@@ -3,12 +3,11 @@
 import re
 import socket
 import ssl
-import stat
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-from device_agent.config.secret import CREDENTIAL, VARIABLE
+from device_agent.config.secret import CREDENTIAL, KEY_FILE, VARIABLE, shared
 from device_agent.discovery.system import System, SystemUser
 from device_agent.doctor.finding import Finding, Target, ok
 
@@ -31,7 +30,7 @@ def value_of(text: str, key: str) -> str:
     return str(values[-1]) if values else ""
 
 
-KEY_FILE = "/etc/device-agent/api_key"
+SERVICE_KEY_FILE = f"/etc/device-agent/{KEY_FILE}"
 INSTALL = "install it as systemd/README.md says"
 REACH_LIMIT_S = 10.0
 
@@ -73,29 +72,29 @@ def _enabled(target: Target, unit: str) -> bool:
 def _key(target: Target, text: str) -> Iterator[Finding]:
     """Whether there is a key, and who may read it. It is never read itself."""
     config = target.config
-    named = config.network.api_key_file if config is not None else None
-    places = {}
-    if named is not None:
-        places[str(named)] = "network.api_key_file"
+    if config is not None and config.network.kind == "none":
+        yield ok('no key is needed: network.kind = "none"', str(config.path))
+        return
+    places = []
+    if config is not None:
+        places.append(str(config.network.api_key_file or config.path.parent / KEY_FILE))
     if f"{CREDENTIAL}:" in text:
-        source = re.search(rf"{CREDENTIAL}:(\S+)", text)
-        places[source[1] if source else KEY_FILE] = f"credential {CREDENTIAL}"
-    there = [path for path in places if target.system.exists(path)]
+        source = re.search(rf"LoadCredential\w*={CREDENTIAL}:(\S+)", text)
+        places.append(source[1] if source else SERVICE_KEY_FILE)
+    there = [path for path in dict.fromkeys(places) if target.system.exists(path)]
     for path in there:
-        status = target.system.path(path).stat()
-        if status.st_mode & 0o077:
-            mode = f"{stat.S_IMODE(status.st_mode):04o}"
+        if shared(target.system.path(path)):
             why = "who has the key can be this agent; the daemon refuses such a file"
-            yield Finding(
-                "problem", f"others may read the API key (mode {mode})", path, why, f"sudo chmod 600 {path}"
-            )
+            yield Finding("problem", "others may read the API key", path, why, f"sudo chmod 600 {path}")
         else:
             yield ok("the API key is there, and its owner's alone", path)
     if not there and not target.environ.get(VARIABLE):
-        where = " or ".join(places) or f"${VARIABLE}"
-        why = "the daemon samples and keeps actuators safe, but cannot join the network"
-        remedy = f"sudo install -m 600 /dev/stdin {KEY_FILE}   (paste the key, then Ctrl-D)"
-        yield Finding("problem", "there is no API key", where, why, remedy)
+        where = ", ".join((*dict.fromkeys(places), f"${VARIABLE}"))
+        why = "the daemon samples, records and keeps actuators safe, but cannot join the network"
+        user = value_of(text, "User") or "$USER"
+        file = places[0] if places else SERVICE_KEY_FILE
+        remedy = f"sudo install -m 600 -o {user} /dev/stdin {file}   (paste the key, then Ctrl-D)"
+        yield Finding("problem", "not joined: no API key", where, why, remedy)
 
 
 # -- network ------------------------------------------------------------------------------------------------

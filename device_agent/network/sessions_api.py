@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from device_agent.errors import NetworkError, ProtocolFault, Refused, Unreachable
+from device_agent.errors import ConfigError, NetworkError, ProtocolFault, Refused, Unreachable
 from device_agent.network.blocks.http import parse_reply, printable, read_reply
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ class Opened(NamedTuple):
 class SessionsApi:
     """`pool` returns the daemon's shared connections, which are opened on first use."""
 
-    def __init__(self, base_url: str, key: str, pool: Callable[[], "aiohttp.ClientSession"]) -> None:
+    def __init__(
+        self, base_url: str, key: Callable[[], str], pool: Callable[[], "aiohttp.ClientSession"]
+    ) -> None:
         self._base_url = base_url.rstrip("/")
         self._key = key
         self._pool = pool
@@ -115,7 +117,11 @@ class SessionsApi:
 
         address = self._base_url + path if path.startswith("/") else self._ours(path)
         what = f"{method} {urlsplit(address).path}"
-        headers = {"Authorization": f"ApiKey {self._key}", "Accept": "application/json"}
+        try:
+            key = self._key()
+        except ConfigError as error:
+            raise Unsent(str(error)) from error
+        headers = {"Authorization": f"ApiKey {key}", "Accept": "application/json"}
         data = None
         if body is not None:
             headers["Content-Type"] = "application/json"

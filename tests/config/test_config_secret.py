@@ -1,5 +1,8 @@
 """The API key: three places in their order, and never in a message."""
 
+import os
+import struct
+
 import pytest
 
 from device_agent.config.secret import api_key
@@ -28,6 +31,20 @@ def test_the_credential_comes_first(network, key_file, tmp_path):
     (tmp_path / "blocks_api_key").write_text("bk_credential\n")
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path), "BLOCKS_API_KEY": "bk_variable"}
     assert api_key(network('api_key_file = "key"'), environ=environ) == "bk_credential"
+    for nothing in ("", "\n"):
+        (tmp_path / "blocks_api_key").write_text(nothing)
+        assert api_key(network('api_key_file = "key"'), environ=environ) == "bk_variable"
+
+
+def test_the_file_beside_the_configuration_is_looked_at_last(network, key_file, tmp_path):
+    beside = tmp_path / "api_key"
+    with pytest.raises(ConfigError, match=rf"{beside}\): write it to {beside}"):
+        api_key(network(), tmp_path, environ={})
+    key_file.rename(beside)
+    assert api_key(network(), tmp_path, environ={}) == KEY
+    beside.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"may be used by others than its owner \(mode 0644\)"):
+        api_key(network(), tmp_path, environ={})
 
 
 def test_then_the_variable_then_the_file(network, key_file, tmp_path):
@@ -39,7 +56,7 @@ def test_then_the_variable_then_the_file(network, key_file, tmp_path):
 
 def test_without_a_key_the_places_are_named(network):
     with pytest.raises(
-        ConfigError, match=r"credential blocks_api_key, \$BLOCKS_API_KEY or network.api_key_file"
+        ConfigError, match=r"credential blocks_api_key, \$BLOCKS_API_KEY, network.api_key_file"
     ):
         api_key(network(), environ={})
 
@@ -69,6 +86,27 @@ def test_a_missing_file_is_named(network, tmp_path):
         api_key(network(f'api_key_file = "{tmp_path}"'), environ={})
 
 
-def test_a_credential_of_systemd_may_have_the_mask_of_an_acl(network, key_file, tmp_path):
-    key_file.chmod(0o440)
-    assert api_key(network('api_key_file = "key"'), environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}) == KEY
+def access_list(path, *entries):
+    """Give a file an access list: `(tag, rights, user or group)`."""
+    nobody = 0xFFFFFFFF
+    packed = [struct.pack("<HHI", tag, rights, *who or (nobody,)) for tag, rights, *who in entries]
+    try:
+        os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(packed))
+    except OSError:
+        pytest.skip("this file system has no access lists")
+
+
+OWNER, USER, GROUP, NAMED_GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+
+
+def test_an_access_list_may_let_one_user_in_as_systemd_s_credentials_do(network, key_file):
+    access_list(key_file, (OWNER, 4), (USER, 4, 12345), (GROUP, 0), (MASK, 4), (OTHER, 0))
+    assert key_file.stat().st_mode & 0o777 == 0o440
+    assert api_key(network('api_key_file = "key"'), environ={}) == KEY
+
+
+@pytest.mark.parametrize("more", [[(GROUP, 4), (MASK, 4)], [(GROUP, 0), (NAMED_GROUP, 4, 99), (MASK, 4)]])
+def test_an_access_list_that_lets_a_group_in_is_refused(network, key_file, more):
+    access_list(key_file, (OWNER, 4), (USER, 4, 12345), *more, (OTHER, 0))
+    with pytest.raises(ConfigError, match="may be used by others"):
+        api_key(network('api_key_file = "key"'), environ={})

@@ -162,7 +162,7 @@ def test_skills_are_tags_with_a_warning(load_text, problems):
         ),
         (
             '[network]\nkind = "mqtt"\n',
-            'network.kind = "mqtt" is reserved for a later release; write "blocks"',
+            'network.kind = "mqtt" is reserved for a later release; write "blocks" or "none"',
         ),
         ('[network]\nkind = "http"\n', 'network.kind = "http" must be "blocks"'),
         ('[network]\napi_key = "bk_1"\n', 'network.api_key is not a known key: did you mean "api_key_file"?'),

@@ -40,7 +40,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         book = StateFile(tmp_path / "book.json", thread)
         book.rules["r"] = state or RuleState()
         writer = PromptBuilder("Farm", {}, HistoryService("Farm", None, {}, clock), clock)
-        api = SessionsApi("http://127.0.0.1:1", "k", nobody)
+        api = SessionsApi("http://127.0.0.1:1", lambda: "k", nobody)
         services = DelegationServices(api, RateLimit(15, clock), writer, book, None, None, clock)  # type: ignore[arg-type]
         return DelegationRule("r", config, services, nobody)
 

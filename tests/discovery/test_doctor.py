@@ -274,9 +274,9 @@ def test_the_service_s_user_has_the_groups_of_its_unit(pi: Tree) -> None:
 
 def test_the_key(pi: Tree, findings: Callable[..., list[Finding]]) -> None:
     (pi.root / "etc/key").chmod(0o640)
-    assert problem(findings(), "others may read the API key (mode 0640)").remedy == "sudo chmod 600 /etc/key"
+    assert problem(findings(), "others may read the API key").remedy == "sudo chmod 600 /etc/key"
     (pi.root / "etc/key").unlink()
-    problem(findings(), "there is no API key")
+    problem(findings(), "not joined: no API key")
     told = findings(environ={"BLOCKS_API_KEY": "bk_x"})
     assert not [one for one in told if "API key" in one.what]
     assert "secret" not in repr(findings())

@@ -79,7 +79,7 @@ def idle_network(net: NetworkThread, folder: Path) -> BlocksNetwork:
     at = net.net.links["main"].addresses
     settings = JoinSettings(
         AGENT,
-        "bk_device",
+        lambda: "bk_device",
         cdm_url=at["cdm_url"],
         pubnub_origin=at["pubnub_origin"],
         pubnub_tls=False,

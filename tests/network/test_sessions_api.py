@@ -30,7 +30,7 @@ async def pool() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def api(net: DevNetwork, pool: aiohttp.ClientSession) -> SessionsApi:
-    return SessionsApi(net.api_base_url, "bk_farm", lambda: pool)
+    return SessionsApi(net.api_base_url, lambda: "bk_farm", lambda: pool)
 
 
 async def get(pool: aiohttp.ClientSession, address: str) -> tuple[int, Any]:
@@ -76,10 +76,14 @@ async def test_another_workspace_and_a_wrong_key(
 ) -> None:
     opened = await api.create(AGENT, "Hello", private=False)
     with pytest.raises(Refused) as caught:
-        await SessionsApi(net.api_base_url, "bk_other", lambda: pool).final_message(opened.final_message)
+        await SessionsApi(net.api_base_url, lambda: "bk_other", lambda: pool).final_message(
+            opened.final_message
+        )
     assert (caught.value.status, caught.value.code) == (404, "NOT_FOUND")
     with pytest.raises(Refused) as caught:
-        await SessionsApi(net.api_base_url, "wrong_key", lambda: pool).create(AGENT, "x", private=False)
+        await SessionsApi(net.api_base_url, lambda: "wrong_key", lambda: pool).create(
+            AGENT, "x", private=False
+        )
     assert caught.value.status == 401
     assert "wrong_key" not in str(caught.value)
 

@@ -45,7 +45,8 @@ async def test_a_slow_card_delays_no_safe_state(tmp_path: Path, monkeypatch: pyt
     path.write_text(CONFIG.format(folder=tmp_path))
     (tmp_path / "state" / "run").mkdir(parents=True, mode=0o700)
     systemd, gate, seen = Systemd(), threading.Event(), []
-    agent = Agent(load(path), ApiKeys("bk_x"), SystemClock(), lambda *_: NoBus(simulated=True), systemd)  # type: ignore[arg-type]
+    keys, nothing = ApiKeys(lambda: "bk_x", lambda: ""), NoBus(simulated=True)
+    agent = Agent(load(path), keys, SystemClock(), lambda *_: nothing, systemd)  # type: ignore[arg-type]
     monkeypatch.setattr(agent._tasks, "overdue", lambda: {"valve": "no link"})
     monkeypatch.setattr(agent._control.safe_states, "spawn_safe", lambda name, why: seen.append(name))
     running = asyncio.ensure_future(agent.run())

@@ -116,11 +116,17 @@ def test_users_and_groups(tmp_path: Path) -> None:
 
 def test_folders(tmp_path: Path) -> None:
     config = tmp_path / "etc" / "device-agent"
+    config.mkdir(parents=True)
+    (config.parent / "passwd").write_text("root:x:0:0::/:/bin/sh\ndevice-agent:x:997:996::/:/bin/false\n")
+    (config.parent / "group").write_text("root:x:0:\ndevice-agent:x:996:\n")
+    (config / "api_key").touch(0o644)
     done = run(tool("systemd-tmpfiles"), "--create", f"--root={tmp_path}", FOLDER / "tmpfiles.conf")
     if os.getuid() != 0:
         pytest.skip("only root may make folders of root's")
     assert done.returncode == 0, done.stderr
     assert config.stat().st_mode & 0o777 == 0o755
+    key = (config / "api_key").stat()
+    assert (key.st_mode & 0o777, key.st_uid, key.st_gid) == (0o600, 997, 996)
 
 
 def test_udev_rules() -> None:

@@ -1,5 +1,6 @@
 """Joining: config document, registry, connect (docs/protocol.md). Each is tried once; the caller repeats."""
 
+import asyncio
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from urllib.parse import quote
 import structlog
 
 from device_agent import __version__
-from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
+from device_agent.errors import ConfigError, NetworkError, NoKey, ProtocolFault, Refused, TokenRefused
 from device_agent.network.blocks.http import Api, Http
 from device_agent.network.blocks.identity import IdentityFile
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
@@ -18,6 +19,8 @@ log = structlog.get_logger("join")
 
 DEFAULT_CDM_URL = "https://config.blocks.ai/config.json"
 CDM_LIMIT_S = 10.0
+# How often it is looked for another API key, where the present one does not serve.
+KEY_LOOK_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class JoinSettings:
     """The configuration of the network's side."""
 
     agent_name: str
-    api_key: str = field(repr=False)
+    api_key: Callable[[], str] = field(repr=False)
+    """Looks it up; raises ConfigError where there is none."""
     concurrency: int = 1
     expected_instances: int = 1
     max_pending_backlog: int | None = None
@@ -61,7 +65,8 @@ class Joiner:
         return self.file.identity.instance_id
 
     async def join(self) -> None:
-        """Raises NetworkError; Revoked if only a person can help."""
+        """Raises NetworkError; Revoked and NoKey if only a person can help."""
+        self._key()
         await self._read_config_document()
         try:
             await self._read_registry()
@@ -71,6 +76,25 @@ class Joiner:
                 raise
         await self._connect()
         self.file.save()
+
+    def _key(self) -> str:
+        try:
+            return self._settings.api_key()
+        except ConfigError as error:
+            raise NoKey(str(error)) from error
+
+    async def until_key_changes(self) -> None:
+        """Until there is another API key, or another reason why there is none."""
+
+        def found() -> str:
+            try:
+                return self._key()
+            except NoKey as error:
+                return str(error)
+
+        before = found()
+        while found() == before:  # noqa: ASYNC110 - nobody signals a file
+            await asyncio.sleep(KEY_LOOK_S)
 
     async def _read_config_document(self) -> None:
         url = self._settings.cdm_url or DEFAULT_CDM_URL
@@ -102,7 +126,7 @@ class Joiner:
     async def _read_registry(self) -> None:
         name = self._settings.agent_name
         reply = await self.api.request(
-            "GET", f"/api/v1/registry/agents?agentName={quote(name)}", bearer=self._settings.api_key
+            "GET", f"/api/v1/registry/agents?agentName={quote(name)}", bearer=self._key()
         )
         agent = reply.get("agent")
         mode = agent.get("billingMode") if isinstance(agent, dict) else None
@@ -135,7 +159,7 @@ class Joiner:
         reply = await self.api.request(
             "POST",
             "/api/v1/auth/agent/connect",
-            bearer=settings.api_key,
+            bearer=self._key(),
             body={name: value for name, value in body.items() if value is not None},
         )
         for member in ("accessToken", "refreshToken", "controlChannel", "pamToken"):
@@ -178,7 +202,7 @@ class Joiner:
             reply = await self.api.request(
                 "POST",
                 "/api/v1/auth/agent/refresh",
-                bearer=self._settings.api_key,
+                bearer=self._key(),
                 body={"refreshToken": identity.refresh_token},
             )
         except NetworkError as error:

@@ -7,7 +7,7 @@ from enum import StrEnum
 import structlog
 
 from device_agent.background import first_of
-from device_agent.errors import NetworkError, Revoked, Unreachable
+from device_agent.errors import NetworkError, NoKey, Revoked, Unreachable
 from device_agent.network.blocks.joiner import Joiner
 from device_agent.network.blocks.token_renewal import TokenRenewal
 from device_agent.network.connectivity import Connectivity, NetworkBackoff
@@ -33,6 +33,10 @@ class MembershipState(StrEnum):
     """The API key is not valid any more; a person must act."""
     FORCED_OFFLINE = "forced offline"
     """An administrator of the network took the agent offline."""
+    NO_KEY = "no API key"
+    """There is none, or none that may be used; the reason says where it was looked for."""
+    NONE = "no network"
+    """`network.kind = "none"`."""
     LEAVING = "leaving"
 
 
@@ -45,6 +49,8 @@ def state_after(state: MembershipState, error: NetworkError | None) -> Membershi
         return MembershipState.FORCED_OFFLINE if forced else MembershipState.REVOKED
     if state is MembershipState.JOINED:
         return state
+    if isinstance(error, NoKey):
+        return MembershipState.NO_KEY
     return MembershipState.UNREACHABLE if isinstance(error, Unreachable) else MembershipState.REFUSED
 
 
@@ -80,6 +86,10 @@ class Membership:
         """A person says that what kept the agent out has been put right: ask now."""
         self._retry.set()
 
+    def stay_away(self) -> None:
+        """There is no network to join."""
+        self._change(MembershipState.NONE, 'network.kind = "none"')
+
     def leave(self) -> None:
         """The agent stops."""
         self._change(MembershipState.LEAVING, "")
@@ -93,11 +103,15 @@ class Membership:
             if error is None:
                 backoff.reset()
                 await self._renewal.until_due()
-            elif isinstance(error, Revoked):
-                self._retry.clear()
-                await first_of(self._retry.wait(), limit_s=REVOKED_RETRY_S)
             else:
-                await backoff.wait(error)
+                await first_of(self._pause(error, backoff), self._joiner.until_key_changes())
+
+    async def _pause(self, error: NetworkError, backoff: NetworkBackoff) -> None:
+        if isinstance(error, (Revoked, NoKey)):
+            self._retry.clear()
+            await first_of(self._retry.wait(), limit_s=REVOKED_RETRY_S)
+        else:
+            await backoff.wait(error)
 
     async def _try(self) -> NetworkError | None:
         try:
@@ -118,6 +132,8 @@ class Membership:
             self._joined.clear()
         if state in (MembershipState.REVOKED, MembershipState.FORCED_OFFLINE):
             log.error("not_allowed", state=state, error=reason, again_in_s=REVOKED_RETRY_S)
+        elif state is MembershipState.NONE:
+            log.info("no_network", why=reason)
         elif reason and reason != reason_before:
             log.warning("not_joined", state=state, error=reason)
         elif state is MembershipState.JOINED and not reason:

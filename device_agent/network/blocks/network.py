@@ -109,6 +109,14 @@ class BlocksNetwork:
         finally:
             await self._leave()
 
+    async def stay_away(self) -> None:
+        """Ask nothing of the network, until cancelled."""
+        self.membership.stay_away()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self._leave()
+
     async def _leave(self) -> None:
         self.membership.leave()
         await self.background.close()

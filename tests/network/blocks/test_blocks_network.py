@@ -65,7 +65,9 @@ def runtime() -> Runtime:
 @pytest.fixture
 async def network(runtime: Runtime, clock: SteppedClock, tmp_path: Path) -> AsyncIterator[BlocksNetwork]:
     """With the token of an earlier process, and no network to be reached."""
-    settings = JoinSettings("greenhouse", "bk", concurrency=3, pubnub_origin=NOBODY_THERE, pubnub_tls=False)
+    settings = JoinSettings(
+        "greenhouse", lambda: "bk", concurrency=3, pubnub_origin=NOBODY_THERE, pubnub_tls=False
+    )
     made = BlocksNetwork(settings, runtime, clock, tmp_path)
     made.file.identity.publish_key, made.file.identity.subscribe_key = "pub", "sub"
     made.file.identity.control_token = "control"
@@ -168,7 +170,7 @@ async def test_the_environment_is_switched(network: BlocksNetwork):
 
 async def test_tasks_of_an_earlier_process_go_on_once(runtime: Runtime, clock: SteppedClock, tmp_path: Path):
     runtime.unfinished = [StartTask("old", "pipe", Caller("org", "alice"), "org")]
-    settings = JoinSettings("greenhouse", "bk", pubnub_origin=NOBODY_THERE, pubnub_tls=False)
+    settings = JoinSettings("greenhouse", lambda: "bk", pubnub_origin=NOBODY_THERE, pubnub_tls=False)
     network = BlocksNetwork(settings, runtime, clock, tmp_path)
     network.file.identity.control_token = "control"
     network._on_joined()

@@ -68,7 +68,7 @@ async def services(
 ) -> AsyncIterator[TaskServices]:
     background = BackgroundTasks("test")
     yield TaskServices(
-        settings=JoinSettings("greenhouse", "bk"),
+        settings=JoinSettings("greenhouse", lambda: "bk"),
         clients=clients,  # type: ignore[arg-type]
         http=http,
         uploads=uploads,  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ def file(tmp_path: Path) -> IdentityFile:
 
 @pytest.fixture
 def clients(file: IdentityFile, connectivity: Connectivity, clock: SteppedClock) -> Clients:
-    settings = JoinSettings("x", "bk_x", pubnub_origin="127.0.0.1:1", pubnub_tls=False)
+    settings = JoinSettings("x", lambda: "bk_x", pubnub_origin="127.0.0.1:1", pubnub_tls=False)
     return Clients(settings, Http(connectivity), file, clock)
 
 

@@ -6,7 +6,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from device_agent.errors import NetworkError, ProtocolFault, Refused, Revoked, TokenRefused, Unreachable
+from device_agent.errors import (
+    NetworkError,
+    NoKey,
+    ProtocolFault,
+    Refused,
+    Revoked,
+    TokenRefused,
+    Unreachable,
+)
 from device_agent.network.blocks import membership as module
 from device_agent.network.blocks.membership import Membership, MembershipState, state_after
 from device_agent.network.connectivity import Connectivity
@@ -14,6 +22,7 @@ from device_agent.network.connectivity import Connectivity
 State = MembershipState
 UNREACHABLE = Unreachable("no route")
 REFUSED = Refused("HTTP 503", 503)
+NO_KEY = NoKey("no API key")
 REVOKED = Revoked("API key invalid", 401, "API_KEY_INVALID")
 FORCED = Revoked("forced offline", 403, "AGENT_FORCED_OFFLINE")
 
@@ -27,6 +36,7 @@ FORCED = Revoked("forced offline", 403, "AGENT_FORCED_OFFLINE")
         (REFUSED, State.REFUSED),
         (TokenRefused("HTTP 403", 403), State.REFUSED),
         (ProtocolFault("no pamToken"), State.REFUSED),
+        (NO_KEY, State.NO_KEY),
         (REVOKED, State.REVOKED),
         (FORCED, State.FORCED_OFFLINE),
     ],
@@ -55,6 +65,7 @@ class Scripted:
         self.instance_id = "AG-x"
         self.tried = asyncio.Event()
         self.due = asyncio.Event()
+        self.another_key = asyncio.Event()
 
     async def join(self) -> None:
         self.tries += 1
@@ -63,6 +74,9 @@ class Scripted:
         await asyncio.sleep(0)
         if outcome is not None:
             raise outcome
+
+    async def until_key_changes(self) -> None:
+        await self.another_key.wait()
 
     def on_joined(self) -> None:
         self.joins += 1
@@ -138,6 +152,16 @@ async def test_a_revoked_key_is_not_tried_again_before_a_person_says_so(connecti
         await asyncio.sleep(0.05)
         assert script.tries == 2, "a login loop"
         membership.try_again()
+        await asyncio.wait_for(membership.until_joined(), 10)
+
+
+@pytest.mark.parametrize("error", [REVOKED, NO_KEY, REFUSED])
+async def test_another_key_is_tried_at_once(connectivity: Connectivity, error: NetworkError):
+    script = Scripted(error)
+    async with running(connectivity, script) as membership:
+        await script.until(lambda: membership.state is state_after(State.JOINING, error))
+        script.outcomes = [None]
+        script.another_key.set()
         await asyncio.wait_for(membership.until_joined(), 10)
 
 
