@@ -244,9 +244,8 @@ class Agent:
 
     async def _settle_unfinished(self) -> None:
         """Commands that a crash cut off are `unknown`; opening the device puts it in its safe state."""
-        for caller, id_, what in await self._journal.unfinished_commands():
+        for caller, id_, device in await self._journal.unfinished_commands():
             self._journal.finish_command(caller, cut_off(id_), self._clock.now_ms())
-            device = str(what.get("device", ""))
             self._control.safe_states.mark_unknown(device)
             self._journal.actuation(
                 self._clock.now_ms(), "device-agent", device, "unfinished command", "unknown"

@@ -24,6 +24,7 @@ NOISE_CHIP_MS = 1_000
 # Sources of the time, best last. A lesser one counts when the better one has been silent for an hour.
 SOURCES = ("earlier", "device", "network")
 SILENT_S = 3600.0
+MEMORY_MAX_BYTES = 10_000
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
@@ -155,7 +156,8 @@ class SystemClock:
         if self._memory is None:
             return
         try:
-            known = json.loads(self._memory.read_text(encoding="utf-8"))
+            with self._memory.open("rb") as file:
+                known = json.loads(file.read(MEMORY_MAX_BYTES))
             if known["boot"] == self.boot:
                 self._learned_ms = self._saved_ms = float(known["offset_ms"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):

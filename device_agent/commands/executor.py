@@ -377,11 +377,10 @@ class CommandExecutor:
 
     async def _note(self, plan: CommandPlan, outcome: Outcome) -> None:
         """Durable in the Journal before anything moves. Raises NotRecorded."""
-        what, now_ms = plan.command.model_dump(), self._clock.now_ms()
         if not plan.makes_safe:  # which never waits for a disk: twice does no harm, and not at all might
             key = (plan.actor.journal_key, plan.actor.id_key(plan.command))
             try:
-                await self._journal.begin_command(*key, what, now_ms)
+                await self._journal.begin_command(*key, plan.device.name, self._clock.now_ms())
             except NotRecorded:
                 if not plan.read_only:
                     raise

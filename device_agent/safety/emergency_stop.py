@@ -20,7 +20,7 @@ from device_agent.devices.device import Device
 from device_agent.errors import NotReady, Rejected
 from device_agent.records import Flag, Reading, ReadingSubscriber, Status
 from device_agent.safety.safe_states import SafeStates
-from device_agent.store.files import write_atomically
+from device_agent.store.files import read_small, write_atomically
 
 log = structlog.get_logger("emergency_stop")
 
@@ -95,7 +95,7 @@ class StopLatch:
                 ) from error
             return
         try:
-            self._set = json.loads(self._path.read_bytes())["set"]
+            self._set = json.loads(read_small(self._path))["set"]
         except (ValueError, KeyError, TypeError, RecursionError):
             self._set = {"who": "a damaged file", "at_ms": None}
 

@@ -5,6 +5,8 @@ import os
 import time
 from pathlib import Path
 
+# A file of ours that is no database; what is larger is none of ours.
+SMALL_MAX_BYTES = 1_000_000
 SQLITE_PARTS = ("-wal", "-shm", "")
 
 
@@ -25,6 +27,15 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink()
         raise
+
+
+def read_small(path: Path) -> bytes:
+    """A file's content, of at most 1 MB. Raises OSError, and ValueError for a larger one."""
+    with path.open("rb") as file:
+        data = file.read(SMALL_MAX_BYTES + 1)
+    if len(data) > SMALL_MAX_BYTES:
+        raise ValueError(f"it has more than {SMALL_MAX_BYTES} bytes")
+    return data
 
 
 def sync_folder(folder: Path) -> None:

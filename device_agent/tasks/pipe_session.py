@@ -24,6 +24,7 @@ from device_agent.network import Caller, TaskLink, TerminalState
 from device_agent.store.outbox.channel_queue import ChannelQueue
 from device_agent.tasks.services import Services
 from device_agent.tasks.session_stream import SessionStream, SharedSessionStreams
+from device_agent.tasks.share import Share
 from device_agent.tasks.stream_input import Former
 from device_agent.tasks.stream_scope import choose_streams, scope_of, spec_of
 
@@ -32,6 +33,8 @@ log = structlog.get_logger("session")
 End = Literal["cancel", "expire", "terminate"]
 # The network's clock may be learned or corrected at any time: the time left is looked at this often.
 LOOK_S = 60.0
+# Writing down what a session has asked for: whoever may only read must not wear out the disk.
+SAVES = (20, 1 / LOOK_S)
 
 
 class SessionState(StrEnum):
@@ -99,6 +102,7 @@ class PipeSession:
         self._shared = shared
         self._resumed = saved is not None
         self._saved = saved or SavedSession()
+        self._saves, self._unsaved = Share(*SAVES, services.clock), False
         self._began_s = services.clock.monotonic_s()
 
     def __repr__(self) -> str:
@@ -169,6 +173,8 @@ class PipeSession:
         futures: list[asyncio.Future[Any]] = [self._ended, *others]
         while not any(future.done() for future in futures):
             remaining_s = self.remaining_s()
+            if self._unsaved and self._saves.take():
+                self._save()
             if remaining_s <= 0:
                 self.end("expire")
             else:
@@ -189,6 +195,8 @@ class PipeSession:
     async def pause(self) -> None:
         """The process ends, the session does not: streams stop where they are."""
         self.state = SessionState.PAUSED
+        if self._unsaved:
+            self._save()
         for stream in self.streams.values():
             await stream.detach(self.start.task_id, end=False)
 
@@ -249,6 +257,7 @@ class PipeSession:
         return [stream for stream in self.streams.values() if stream.subscription is not None]
 
     def _save(self) -> None:
+        self._unsaved = False
         self._services.journal.note_session(self.start.task_id, self._saved.to_journal())
 
     # -- session commands ----------------------------------------
@@ -269,7 +278,9 @@ class PipeSession:
             return {"from_seq": first}
         self._carry_out(command)
         self._saved.add(command)
-        self._save()
+        self._unsaved = True
+        if self._saves.take():
+            self._save()
         return {}
 
     def _apply_request(self, request: PipeRequest) -> None:

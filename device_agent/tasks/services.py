@@ -1,7 +1,7 @@
 """The parts of the agent that sessions and requests work with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from device_agent.clock import Clock
 from device_agent.commands.executor import CommandExecutor
@@ -11,7 +11,11 @@ from device_agent.history.history_service import HistoryService
 from device_agent.safety.safe_states import SafeStates
 from device_agent.store.journal.journal import Journal
 from device_agent.store.outbox.outbox import Outbox
+from device_agent.tasks.share import Shares
 from device_agent.tasks.stream_subscriptions import StreamSubscriptions
+
+# Answers to what is no command, or not allowed, to one caller over all its streams: at once, and a second.
+REFUSALS = (100, 20.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class Services:
     journal: Journal
     history_service: HistoryService
     clock: Clock
+    refusals: Shares = field(default_factory=lambda: Shares(*REFUSALS))
 
     @property
     def config(self) -> Config:

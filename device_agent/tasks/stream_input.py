@@ -9,7 +9,6 @@ from typing import Any
 import structlog
 
 from device_agent.background import BackgroundTasks
-from device_agent.clock import Clock
 from device_agent.commands.authorization import Actor
 from device_agent.errors import BusError, DriverError, Fault, Rejected
 from device_agent.messages import events
@@ -18,6 +17,7 @@ from device_agent.messages.commands import OWN_KINDS, Do, SessionCommand, Set, S
 from device_agent.messages.events import EventDraft
 from device_agent.network import Caller, Inbound, Stream, TaskLink, Unreadable
 from device_agent.tasks.services import Services
+from device_agent.tasks.share import Share
 from device_agent.tasks.stream_scope import StreamScope
 
 log = structlog.get_logger("stream")
@@ -28,8 +28,6 @@ COMMANDS_AT_ONCE = 32
 COMMANDS_MAX = 256
 SAFE_MAX = 64
 STOPS_MAX = 8
-# Answers to what is no command or not allowed, and session commands, which are written down.
-REFUSALS = (100, 20.0)
 SESSION_COMMANDS = (20, 1.0)
 UNANSWERED_S = 1.0
 
@@ -51,24 +49,6 @@ class Former:
 
     actor: Actor
     until_s: float
-
-
-class Share:
-    """So many at once, and so many a second after that."""
-
-    def __init__(self, most: int, a_second: float, clock: Clock) -> None:
-        self._most, self._a_second, self._clock = most, a_second, clock
-        self._left, self._at_s = float(most), clock.monotonic_s()
-
-    def take(self) -> bool:
-        """Whether there is one more now."""
-        now_s = self._clock.monotonic_s()
-        self._left = min(self._most, self._left + (now_s - self._at_s) * self._a_second)
-        self._at_s = now_s
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
 
 
 class StreamInput:
@@ -94,7 +74,7 @@ class StreamInput:
         self._background = BackgroundTasks(f"stream {scope.spec.name}")
         self._room = asyncio.Semaphore(COMMANDS_AT_ONCE)
         self._under_way: Counter[str] = Counter()
-        self._refusals = Share(*REFUSALS, services.clock)
+        self._refusals = services.refusals
         self._session_commands = Share(*SESSION_COMMANDS, services.clock)
         self._unanswered = 0
         self._refused_bytes = 0
@@ -251,7 +231,9 @@ class StreamInput:
 
     def _refuse(self, id_: str, fault: Fault) -> None:
         """Answered one by one while there are few, and many at once when there are many."""
-        if self._refusals.take():
+        actor = next((one.actor for one in self._attached.values()), None)
+        name = f"stream {self._scope.spec.name}" if self._scope.shared or actor is None else actor.journal_key
+        if self._refusals.take(name, self._clock):
             self._ack(Ack(id_, AckState.REJECTED, error=fault))
             return
         if not self._unanswered:

@@ -1,5 +1,6 @@
 """Files of a thousand brackets, which Python's parser gives up with RecursionError, end no start."""
 
+import os
 from pathlib import Path
 
 from device_agent.clock import SystemClock
@@ -22,6 +23,13 @@ def test_a_deep_latch_counts_as_set(tmp_path: Path) -> None:
     latch = StopLatch(path)
     latch.load()
     assert latch.state == {"who": "a damaged file", "at_ms": None}
+
+
+def test_a_huge_identity_is_set_aside_and_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "identity.json"
+    path.touch()
+    os.truncate(path, 10**12)
+    assert IdentityFile(path, "greenhouse").identity.instance_id.startswith("AG-greenhouse-")
 
 
 def test_a_deep_clock_memory_is_none(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from device_agent.messages.commands import Pause, Rate, Resume, Select
 from device_agent.network import Caller, Part, StartTask
+from device_agent.tasks import pipe_session
 from device_agent.tasks.pipe_session import PipeSession, SavedSession, SessionState
 from device_agent.tasks.services import Services
 from device_agent.tasks.session_stream import SharedSessionStreams
@@ -263,6 +264,22 @@ async def test_a_session_continues_with_its_streams_and_commands(services: Servi
         assert link.streams["control"].of("control") == [], "the caller knows the stream"
         assert link.streams["control"].of("reading", device="up") == []
     assert saved.announced == ["telemetry", "control", "orders"]
+
+
+async def test_many_session_commands_are_written_down_seldom(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may only read costs no disk; what was asked last is written when the process ends."""
+    monkeypatch.setattr(pipe_session, "SAVES", (3, 0.0))
+    written: list[Any] = []
+    monkeypatch.setattr(services.journal, "note_session", lambda task, saved: written.append(saved["words"]))
+    async with running(services) as (session, _):
+        begun = len(written)
+        for every_s in range(1, 201):
+            session.on_command(session.streams["control"], Rate(kind="rate", every_s=every_s))
+        assert len(written) == begun + 3
+        await session.pause()
+        assert written[-1]["rate "]["every_s"] == 200
 
 
 async def test_readings_are_kept_from_the_start_where_the_network_is_away(services: Services) -> None:

@@ -19,6 +19,7 @@ from device_agent.tasks import stream_input
 from device_agent.tasks.services import Services
 from device_agent.tasks.stream_input import Attachment, Former, StreamInput
 from device_agent.tasks.stream_scope import StreamScope
+from device_agent.testing.clock import SteppedClock
 from support.control_side import Relay
 from support.fake_task_link import FakeStream, FakeTaskLink, start_of
 from support.waiting import until_async
@@ -260,14 +261,46 @@ async def test_a_command_that_makes_safe_comes_before_those_that_wait(
     assert Relay.told[-1] == ("relay", {"on": False})
 
 
-async def test_many_refusals_have_one_answer(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_input, "REFUSALS", (3, 0.0))
+async def test_many_refusals_have_one_answer(
+    opened: Open, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stream_input, "UNANSWERED_S", 0.1)
     stream = opened("alice")
-    for _ in range(100):
+    for _ in range(200):
         stream.wire.send(7)
-    await until_async(lambda: len(stream.answers) == 4)
-    assert "97 more messages were refused" in stream.answers[-1]["error"]["message"]
+    await until_async(lambda: len(stream.answers) == 101)
+    assert "100 more messages were refused" in stream.answers[-1]["error"]["message"]
+
+
+async def test_answers_to_refusals_are_bounded_over_all_streams_of_a_caller(services: Services) -> None:
+    clock = services.clock
+    assert [services.refusals.take("alice", clock) for _ in range(101)] == [True] * 100 + [False]
+    assert services.refusals.take("bob", clock)
+    assert isinstance(clock, SteppedClock)
+    clock.step(1.0)
+    assert [services.refusals.take("alice", clock) for _ in range(21)] == [True] * 20 + [False]
+
+
+async def turns_until(reached: Callable[[], bool]) -> None:
+    for _ in range(10_000):
+        if reached():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("not within 10 000 turns")
+
+
+async def test_a_flood_of_one_caller_lets_others_have_their_turn(opened: Open) -> None:
+    """Counted in turns of the event loop, of which a dry run needs the same number on every machine."""
+    flood, other = opened("mallory"), opened("alice")
+    for number in range(5000):
+        flood.wire.send({"kind": "fly", "id": str(number)})
+    await turns_until(lambda: flood.wire._inbound.qsize() < 4900)
+    left = flood.wire._inbound.qsize()
+    other.wire.send(set_("1", dry_run=True))
+    await turns_until(lambda: bool(other.answers))
+    assert left - flood.wire._inbound.qsize() < 50
+    assert other.answers[0]["state"] == "done"
+    await until_async(flood.wire._inbound.empty)
 
 
 @pytest.mark.parametrize(

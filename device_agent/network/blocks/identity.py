@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from device_agent.store.files import set_aside, write_atomically
+from device_agent.store.files import read_small, set_aside, write_atomically
 
 log = structlog.get_logger("identity")
 
@@ -61,7 +61,7 @@ class IdentityFile:
 
     def _read(self) -> dict[str, Any]:
         try:
-            loaded = json.loads(self._path.read_text(encoding="utf-8"))
+            loaded = json.loads(read_small(self._path))
             return loaded if isinstance(loaded, dict) else {}
         except FileNotFoundError:
             return {}

@@ -9,7 +9,7 @@ prints it) reveals that (docs/safety.md).
 import hashlib
 import sqlite3
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ CREATE TABLE IF NOT EXISTS chain(place TEXT PRIMARY KEY, n INTEGER NOT NULL, has
 COLUMNS = ("at_ms", "who", "device", "what", "result", "rule")
 BEGIN = bytes(32)
 ROWS_MAX = 100_000
+# Of the whole file, whose other tables are small: beyond it the oldest rows go.
+FILE_MAX_BYTES = 64_000_000
 # Rows are deleted in blocks, so that a full Journal does not delete with every row.
 TRIM_ROWS = 1000
 # While the disk takes nothing, this many rows wait in memory.
@@ -68,10 +70,10 @@ class HashChain:
                 _note(db, "anchor", rows[0][0] - 1, BEGIN)
                 _note(db, "head", rows[-1][0], before)
 
-    def append(self, db: sqlite3.Connection, row: Row) -> None:
-        """Add a row. Raises sqlite3.Error; the row is then written with the next one."""
-        self._waiting.append(row)
-        if len(self._waiting) > WAITING_MAX:
+    def extend(self, db: sqlite3.Connection, rows: Iterable[Row]) -> None:
+        """Add rows. Raises sqlite3.Error; they are then written with the next ones."""
+        self._waiting.extend(rows)
+        while len(self._waiting) > WAITING_MAX:
             self._waiting.popleft()
             self._lost += 1
         self.flush(db)
@@ -99,8 +101,11 @@ class HashChain:
         self._lost = 0
 
     def _trim(self, db: sqlite3.Connection, head: int) -> None:
+        anchor = _end(db, "anchor")[0]
         last = head - ROWS_MAX
-        if last - _end(db, "anchor")[0] < TRIM_ROWS:
+        if _used_bytes(db) > FILE_MAX_BYTES:
+            last = max(last, min(anchor + TRIM_ROWS, head - 1))
+        elif last - anchor < TRIM_ROWS:
             return
         found = db.execute(
             "SELECT n, hash FROM actuation WHERE n <= ? ORDER BY n DESC LIMIT 1", (last,)
@@ -108,6 +113,13 @@ class HashChain:
         if found is not None:
             _note(db, "anchor", found[0], found[1] or BEGIN)
             db.execute("DELETE FROM actuation WHERE n <= ?", (last,))
+
+
+def _used_bytes(db: sqlite3.Connection) -> int:
+    pages, free, size_bytes = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size_bytes)
 
 
 def _end(db: sqlite3.Connection, place: str) -> tuple[int, bytes]:

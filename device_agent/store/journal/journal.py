@@ -10,11 +10,11 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgpack
 import structlog
@@ -26,11 +26,14 @@ from device_agent.network import Caller, Part, StartTask
 from device_agent.store.files import set_aside
 from device_agent.store.journal import hash_chain, safe_transitions
 from device_agent.store.journal.command_fallback import CommandFallback, CommandRow
+from device_agent.store.journal.known_commands import COMMANDS_MAX, ROW_BYTES, TRIM_SQL, KnownCommands
 from device_agent.store.journal.safe_transitions import SafeTransition
 from device_agent.store.salvage import Damaged, is_damage
 from device_agent.store.store_thread import StoreThread
 
 log = structlog.get_logger("journal")
+
+T = TypeVar("T")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS task(
@@ -47,10 +50,11 @@ DAY_MS = 86_400_000
 # A StartTask is delivered again within minutes; a month is far beyond and still small.
 TASK_KEEP_MS = 30 * DAY_MS
 TASKS_MAX = 20_000
-# Of one caller.
-COMMANDS_MAX = 5000
 NEWEST_KEPT = 1000
 TRIM_EVERY = 1000
+TRIM_EVERY_BYTES = 500_000
+# Rows that wait for the disk, of each kind. What waits is written in one transaction.
+WAITING_MAX = 10_000
 
 
 class UnfinishedTask(NamedTuple):
@@ -61,11 +65,11 @@ class UnfinishedTask(NamedTuple):
 
 
 class UnfinishedCommand(NamedTuple):
-    """A command that an earlier process began and never answered. `what` is as in `begin_command`."""
+    """A command that an earlier process began and never answered."""
 
     caller: str
     id: str
-    what: dict[str, Any]
+    device: str
 
 
 class Journal:
@@ -91,10 +95,14 @@ class Journal:
         self._thread = thread
         self._db: sqlite3.Connection | None = None
         self._tasks: OrderedDict[str, None] = OrderedDict()
-        self._commands: dict[str, OrderedDict[str, Ack | None]] = {}
+        self._commands = KnownCommands()
         self._waiting: dict[tuple[str, str], asyncio.Future[Ack]] = {}
         self._chain = hash_chain.HashChain()
-        self._begun = 0
+        self._statements: deque[tuple[str, tuple[Any, ...]]] = deque()
+        self._rows: deque[tuple[str, CommandRow]] = deque()
+        self._actuations: deque[hash_chain.Row] = deque()
+        self._unrecorded: set[tuple[str, str]] = set()
+        self._untrimmed_bytes = 0
         self._transitions = 0
         self._failures = 0
 
@@ -115,8 +123,8 @@ class Journal:
                 self._db = self._open_copy(error)
         self._fallback.load()
         for row in self._fallback:
-            if row.ack is not None or not self.knows_command(*row.key):
-                self._remember(*row.key, _ack(row.ack))
+            if row.ack is not None or row.key not in self._commands:
+                self._commands.put(row.key, row.ack)
         self._job(self._catch_up)
 
     def _open_copy(self, error: BaseException) -> sqlite3.Connection:
@@ -169,6 +177,8 @@ class Journal:
         return db
 
     def _trim(self, db: sqlite3.Connection) -> None:
+        with db:
+            db.execute(TRIM_SQL)
         now_ms = self._now_ms()
         if undated(now_ms):
             return  # everything would be old, or nothing
@@ -189,10 +199,11 @@ class Journal:
                     (now_ms - keep_ms, most, NEWEST_KEPT),
                 )
 
-    def _count(self) -> None:
+    def _count(self, *blobs: bytes) -> None:
         """Delete old rows now and then, also in an agent that is not restarted for years."""
-        self._begun += 1
-        if self._begun % TRIM_EVERY == 0:
+        self._untrimmed_bytes += ROW_BYTES + sum(map(len, blobs))
+        if self._untrimmed_bytes > TRIM_EVERY_BYTES:
+            self._untrimmed_bytes = 0
             self._thread.later(lambda: self._job(self._trim))
 
     def _read_all(self, db: sqlite3.Connection) -> None:
@@ -200,9 +211,8 @@ class Journal:
         self._job(self._trim)
         rows = db.execute("SELECT id FROM task ORDER BY rowid DESC LIMIT ?", (TASKS_MAX,))
         self._tasks = OrderedDict((id_, None) for (id_,) in reversed(rows.fetchall()))
-        rows = db.execute("SELECT caller, id, ack FROM command ORDER BY rowid")
-        for caller, id_, ack in rows:
-            self._remember(caller, id_, _ack(ack))
+        for caller, id_, ack in db.execute("SELECT caller, id, ack FROM command ORDER BY rowid"):
+            self._commands.put((caller, id_), ack)
 
     async def close(self) -> None:
         def close() -> None:
@@ -219,8 +229,23 @@ class Journal:
         with self._db:
             return self._db.execute(sql, parameters).fetchall()
 
+    def _add(self, waiting: deque[T], item: T, write: Callable[[], object]) -> None:
+        """Have it written with all that waits with it: however much that is, others wait for one commit."""
+        if len(waiting) >= WAITING_MAX:
+            waiting.popleft()
+            self._failed(TimeoutError("the disk takes too long, and more waits than is kept"))
+        waiting.append(item)
+        if len(waiting) == 1:
+            self._thread.later(write)
+
     def _later(self, sql: str, parameters: tuple[Any, ...]) -> None:
-        self._thread.later(lambda: self._job(lambda _: self._execute(sql, parameters)))
+        self._add(self._statements, (sql, parameters), lambda: self._job(self._write_statements))
+
+    def _write_statements(self, db: sqlite3.Connection) -> None:
+        statements = _taken(self._statements)
+        with db:
+            for sql, parameters in statements:
+                db.execute(sql, parameters)
 
     def _job(self, write: Callable[[sqlite3.Connection], object]) -> None:
         """Write on the store thread; a failure is logged and counted, for nobody waits for it."""
@@ -249,11 +274,11 @@ class Journal:
         return task_id in self._tasks
 
     def begin_task(self, start: StartTask, now_ms: int) -> None:
-        self._count()
         self._tasks[start.task_id] = None
         if len(self._tasks) > TASKS_MAX:
             self._tasks.popitem(last=False)
         blob = msgpack.packb(asdict(start))
+        self._count(blob)
         self._later(
             "INSERT OR REPLACE INTO task(id, started_ms, start) VALUES(?, ?, ?)",
             (start.task_id, now_ms, blob),
@@ -284,14 +309,7 @@ class Journal:
 
     def knows_command(self, caller: str, id_: str) -> bool:
         """Whether this id is taken, within its day."""
-        return id_ in self._commands.get(caller, ())
-
-    def _remember(self, caller: str, id_: str, ack: Ack | None) -> None:
-        """Of each caller the newest: nobody's ids are forgotten because of somebody else's."""
-        ids = self._commands.setdefault(caller, OrderedDict())
-        ids[id_] = ack
-        if len(ids) > COMMANDS_MAX:
-            ids.popitem(last=False)
+        return (caller, id_) in self._commands
 
     async def first_answer(self, caller: str, id_: str) -> Ack | None:
         """The first answer to this id, waited for if it is under way; None if the id is new.
@@ -302,39 +320,47 @@ class Journal:
         key = (caller, id_)
         if key in self._waiting:
             return await asyncio.shield(self._waiting[key])
-        if not self.knows_command(*key):
-            self._remember(*key, None)
+        if key not in self._commands:
+            self._commands.put(key, None)
             self._waiting[key] = asyncio.get_running_loop().create_future()
             return None
-        return self._commands[caller][id_] or cut_off(id_)
+        return _answer(self._commands.answer(key)) or cut_off(id_)
 
-    async def begin_command(self, caller: str, id_: str, what: Mapping[str, Any], now_ms: int) -> None:
+    async def begin_command(self, caller: str, id_: str, device: str, now_ms: int) -> None:
         """Record a command; durable on return, before anything moves. Raises NotRecorded."""
-        row = CommandRow(caller, id_, now_ms, msgpack.packb(dict(what)), None)
+        row = CommandRow(caller, id_, now_ms, msgpack.packb({"device": device}), None)
         try:
-            recorded = await self._thread.run(lambda: self._write_command(_BEGUN, row))
+            self._add(self._rows, (_BEGUN, row), self._write_rows)
+            recorded = await self._thread.run(lambda: row.key not in self._unrecorded)
         except TimeoutError as error:
             self._failed(error)
             recorded = False
+        self._unrecorded.discard(row.key)
         if not recorded:
             raise NotRecorded(
                 "nothing moved: neither the state directory nor the runtime directory takes a note of this "
                 "command, and nobody would know later that it was done; make room on the device's disk"
             )
 
-    def _write_command(self, sql: str, row: CommandRow) -> bool:
-        """Write to the disk, or else to the fallback; whether the row survives the process."""
+    def _write_rows(self) -> None:
+        """Write what waits to the disk, or else to the fallback; `_unrecorded` are those that no process
+        after this one would know."""
+        assert self._db is not None
+        rows = _taken(self._rows)
         written = False
         try:
-            self._execute(sql, row)
+            with self._db:
+                for sql, row in rows:
+                    self._db.execute(sql, row)
             written = self._durable
         except sqlite3.Error as error:
             self._failed(error)
         if written:
             self._job(self._catch_up)
-            return True
-        small = row._replace(what=msgpack.packb({"device": msgpack.unpackb(row.what).get("device", "")}))
-        return self._fallback.add(small) and not self._past_unknown
+            return
+        for sql, row in rows:
+            if (not self._fallback.add(row) or self._past_unknown) and sql == _BEGUN:
+                self._unrecorded.add(row.key)
 
     @property
     def _durable(self) -> bool:
@@ -351,16 +377,17 @@ class Journal:
 
     def finish_command(self, caller: str, ack: Ack, now_ms: int, id_: str = "") -> None:
         """Store the answer for a day, under `id_` if that is not the answer's own."""
-        key = (caller, id_ or ack.id)
-        self._remember(*key, ack)
+        key, answer = (caller, id_ or ack.id), msgpack.packb(ack.members())
+        self._commands.put(key, answer)
+        self._count(answer)
         waiting = self._waiting.pop(key, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(ack)
-        row = CommandRow(*key, now_ms, msgpack.packb({}), msgpack.packb(ack.members()))
-        self._thread.later(lambda: self._write_command(_ANSWERED, row))
+        row = CommandRow(*key, now_ms, msgpack.packb({}), answer)
+        self._add(self._rows, (_ANSWERED, row), self._write_rows)
 
     async def unfinished_commands(self) -> list[UnfinishedCommand]:
-        """Those of earlier processes; of rows in the fallback `what` has the device only."""
+        """Those of earlier processes."""
 
         def read() -> dict[tuple[str, str], bytes]:
             rows = self._execute("SELECT caller, id, what FROM command WHERE ack IS NULL")
@@ -370,9 +397,9 @@ class Journal:
 
         found = await self._thread.run(read)
         return [
-            UnfinishedCommand(*key, msgpack.unpackb(what))
+            UnfinishedCommand(*key, str(msgpack.unpackb(what).get("device", "")))
             for key, what in found.items()
-            if not self.knows_command(*key) or self._commands[key[0]][key[1]] is None
+            if key not in self._commands or self._commands.answer(key) is None
         ]
 
     # -- actuations ----------------------------------------
@@ -380,7 +407,10 @@ class Journal:
     def actuation(self, at_ms: int, who: str, device: str, what: str, result: str, rule: str = "") -> None:
         """Record who did what, when, with which result. Rows wait in memory while the disk is full."""
         row = (at_ms, who, device, what, result, rule)
-        self._thread.later(lambda: self._job(lambda db: self._chain.append(db, row)))
+        self._add(self._actuations, row, lambda: self._job(self._write_actuations))
+
+    def _write_actuations(self, db: sqlite3.Connection) -> None:
+        self._chain.extend(db, _taken(self._actuations))
 
     async def actuations(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest actuations, oldest first."""
@@ -428,8 +458,20 @@ def cut_off(id_: str) -> Ack:
     return Ack(id_, AckState.UNKNOWN, error=fault)
 
 
-def _ack(stored: bytes | None) -> Ack | None:
-    return None if stored is None else Ack.from_members(msgpack.unpackb(stored))
+def _answer(stored: bytes | None) -> Ack | None:
+    """None where there is none, or none that can be read."""
+    try:
+        return None if stored is None else Ack.from_members(msgpack.unpackb(stored))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _taken(waiting: deque[T]) -> list[T]:
+    """All that waits. On the store thread, while the event loop may append."""
+    taken: list[T] = []
+    while waiting:
+        taken.append(waiting.popleft())
+    return taken
 
 
 def _start(stored: dict[str, Any]) -> StartTask:

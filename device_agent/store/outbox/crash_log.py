@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgpack
 import structlog
@@ -18,6 +18,8 @@ import structlog
 log = structlog.get_logger("outbox")
 
 ROTATE_BYTES = 1_000_000
+# One event, or one message on its way, with room to spare.
+RECORD_MAX_BYTES = 4_000_000
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
 _HEADER = struct.Struct("<II")
 
@@ -39,10 +41,10 @@ class CrashLog:
         An incomplete or damaged record ends the list.
         """
         try:
-            data = self._path.read_bytes()
+            with self._path.open("rb") as file:
+                records = list(_records(file))
         except OSError:
             return None
-        records = list(_records(data))
         if not records or records[0][:2] != ["boot", self._boot]:
             return None
         return records[1:]
@@ -114,17 +116,16 @@ def _write(descriptor: int, data: bytes) -> None:
         raise OSError("no space for a whole record")
 
 
-def _records(data: bytes) -> Iterator[list[Any]]:
-    at = 0
-    while at + _HEADER.size <= len(data):
-        size, checksum = _HEADER.unpack_from(data, at)
-        body = data[at + _HEADER.size : at + _HEADER.size + size]
+def _records(file: IO[bytes]) -> Iterator[list[Any]]:
+    """Record by record: what a damaged one says of its size is not taken into memory."""
+    while len(header := file.read(_HEADER.size)) == _HEADER.size:
+        size, checksum = _HEADER.unpack(header)
+        body = file.read(size) if size <= RECORD_MAX_BYTES else b""
         record = _unpacked(body) if len(body) == size and zlib.crc32(body) == checksum else None
         if record is None:
-            log.warning("crash_log_cut", at_byte=at, bytes=len(data))
+            log.warning("crash_log_cut", before_byte=file.tell())
             return
         yield record
-        at += _HEADER.size + size
 
 
 def _unpacked(body: bytes) -> list[Any] | None:

@@ -104,18 +104,18 @@ def test_a_full_disk_keeps_rows_waiting(tmp_path: Path, monkeypatch: pytest.Monk
     with closing(sqlite3.connect(tmp_path / "journal.db")) as db:
         links = hash_chain.HashChain()
         links.prepare(db)
-        links.append(db, row(0))
+        links.extend(db, [row(0)])
         full = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {full + 1}")
         refused = 0
         for n in range(1, 91):
             try:
-                links.append(db, row(n))
+                links.extend(db, [row(n)])
             except sqlite3.OperationalError:
                 refused += 1
         assert refused > 60
         db.execute("PRAGMA max_page_count = 100000")
-        links.append(db, row(91))
+        links.extend(db, [row(91)])
     assert hash_chain.verify(tmp_path / "journal.db")["ok"]
     rows = hash_chain.newest(tmp_path / "journal.db", 1000)
     assert rows[-1]["at_ms"] == 91

@@ -28,7 +28,7 @@ class Lives:
 
     async def command(self, journal: Journal, id_: str) -> None:
         assert await journal.first_answer("alice", id_) is None
-        await journal.begin_command("alice", id_, {}, self.now_ms)
+        await journal.begin_command("alice", id_, "valve", self.now_ms)
         journal.finish_command("alice", Ack(id_), self.now_ms)
 
     async def known(self, *ids: str) -> list[bool]:

@@ -1,0 +1,74 @@
+"""However much one caller has the Journal write, others wait for a few commits, and the file stays small."""
+
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from device_agent.messages.acks import Ack
+from device_agent.store.journal import hash_chain, known_commands
+from device_agent.store.journal import journal as journal_module
+from device_agent.store.journal.journal import Journal
+from device_agent.store.store_thread import StoreThread
+
+NOW_MS = 1_800_000_000_000
+
+
+@pytest.fixture
+async def thread() -> AsyncIterator[StoreThread]:
+    thread = StoreThread()
+    yield thread
+    await thread.close()
+
+
+async def test_what_waits_for_the_disk_is_one_commit_of_each_kind(
+    tmp_path: Path, thread: StoreThread
+) -> None:
+    journal = Journal(tmp_path / "journal.db", thread, lambda: NOW_MS)
+    await journal.open()
+    commits: list[str] = []
+    assert journal._db is not None
+    journal._db.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+    slow_disk = threading.Event()
+    thread.later(lambda: slow_disk.wait(30))
+    for number in range(2000):
+        journal.finish_command("bob", Ack(f"c{number}"), NOW_MS)
+        journal.actuation(NOW_MS, "session bob", "valve", "on=True", "rejected", "too_soon")
+        journal.note_session("t", {"announced": []})
+    assert await journal.first_answer("alice", "mine") is None
+    slow_disk.set()
+    await journal.begin_command("alice", "mine", "valve", NOW_MS)
+    assert len(commits) <= 5
+    await journal.flushed()
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as db:
+        assert db.execute("SELECT count(*) FROM command").fetchone()[0] == 2001
+        assert db.execute("SELECT count(*) FROM actuation").fetchone()[0] == 2000
+    await journal.close()
+
+
+async def test_the_file_is_bounded_in_bytes(
+    tmp_path: Path, thread: StoreThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hash_chain, "FILE_MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(hash_chain, "TRIM_ROWS", 100)
+    monkeypatch.setattr(known_commands, "TOTAL_MAX_BYTES", 200_000)
+    monkeypatch.setattr(journal_module, "TRIM_SQL", known_commands.TRIM_SQL.replace("4000000", "200000"))
+    monkeypatch.setattr(journal_module, "TRIM_EVERY_BYTES", 50_000)
+    path = tmp_path / "journal.db"
+    for _ in range(2):
+        journal = Journal(path, thread, lambda: NOW_MS)
+        await journal.open()
+        for number in range(3000):
+            journal.finish_command("bob", Ack(f"{number:0200}"), NOW_MS)
+            journal.actuation(NOW_MS, "session bob", "valve", "x" * 500, "done", "y" * 500)
+            if number % 50 == 0:
+                await journal.flushed()
+        await journal.close()
+    assert path.stat().st_size < 2_000_000
+    verdict = hash_chain.verify(path)
+    assert verdict["ok"]
+    assert verdict["last"] == 6000
+    assert len(list(journal._commands)) < 1000
