@@ -217,6 +217,14 @@ class Driver(Generic[C, B]):
         return 0.0
 
     @classmethod
+    def reading_s(cls, config: Any, bus: Any) -> float:
+        """How long one reading keeps its bus at the least, by its options and `bus`, the bus's table.
+
+        For `check`, which adds up what a bus has to do; 0 where that is short.
+        """
+        return 0.0
+
+    @classmethod
     def identify(cls, bus: B, place: Any) -> str:
         """What is at a place (I2C: an address that answers; 1-Wire: a sensor's id); called by `scan`.
 

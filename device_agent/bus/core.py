@@ -409,7 +409,7 @@ class Bus:
             if not job.abandon():
                 raise BusBusy(f"bus {self.name}: occupied for {queue_s:g} s, the job did not begin")
             self._mark_stuck(job, timeout_s)
-            raise BusTimeout(f"bus {self.name}: a call took longer than its limit of {timeout_s:g} s")
+            raise BusTimeout(f"bus {self.name}: {self._too_long(timeout_s)}")
         except asyncio.CancelledError:
             if job.abandon():
                 self._watch_abandoned(job, timeout_s)
@@ -433,8 +433,12 @@ class Bus:
         self._stuck = job
         self._proven = False
         self.faults += 1
-        self.last_error = f"a call took longer than {timeout_s:g} s"
+        self.last_error = self._too_long(timeout_s)
         self._signal()
+
+    def _too_long(self, timeout_s: float) -> str:
+        whose = "`timeout_s` of the bus" if timeout_s == self.timeout_s else "what the device's options need"
+        return f"a call took longer than {timeout_s:g} s ({whose})"
 
     async def _ended(self, job: _Job, timeout_s: float, queue_s: float) -> bool:
         """Whether the job ended in time. False: it has lasted `timeout_s`, or never began and never will.

@@ -35,10 +35,13 @@ from device_agent.config.safety_checks import (
 from device_agent.config.stream_checks import stream_warnings, streams
 from device_agent.config.types import NAME_MAX, WORD
 from device_agent.config.unit_codes import unit_code
+from device_agent.driver import Sensor
 
 # A Unix socket's address takes 108 bytes with its closing zero.
 SOCKET_PATH_MAX_BYTES = 107
 POINTS_MAX = 128
+# Share of a bus's time that readings may take; the rest is for commands and faults.
+BUSY_MAX = 0.8
 
 # Board GPIO whose line names count as the lines do: "GPIO17" is line 17.
 _NUMBERED_CHIP = re.compile(r"pinctrl-(bcm2\d+|rp1)")
@@ -73,6 +76,7 @@ def warnings(draft: ConfigDraft) -> Iterator[str]:
     if not draft.devices:
         yield "there is no device: the agent has nothing to read; add [devices.NAME]"
     yield from _lonely_interlocks(draft)
+    yield from _busy(draft)
     yield from unguarded(draft)
     for device in draft.devices.values():
         yield from unnamed_quantities(device)
@@ -224,6 +228,26 @@ def _socket_path(draft: ConfigDraft) -> Iterator[str]:
             yield (
                 f"state.runtime_directory = {show(str(path.parent))} is too long for a socket: use at "
                 f"most {SOCKET_PATH_MAX_BYTES - len('/control.sock')} bytes"
+            )
+
+
+def _busy(draft: ConfigDraft) -> Iterator[str]:
+    """A bus that has more to do than there is time: readings come late, and nobody says why."""
+    for name, bus in draft.buses.items():
+        times = {
+            device.name: (
+                device.driver.reading_s(device.config, bus),
+                device.config.every_s or device.driver.default_every_s or 0.0,
+            )
+            for device in draft.devices.values()
+            if device.config.bus == name and issubclass(device.driver, Sensor) and not device.driver.on_demand
+        }
+        share = sum(takes_s / every_s for takes_s, every_s in times.values() if every_s)
+        if share > BUSY_MAX:
+            each = ", ".join(f"{one} {s:.2g} s every {p:g} s" for one, (s, p) in times.items() if s)
+            yield (
+                f"buses.{name} is kept busy for {share:.0%} of the time ({each}): raise their `every_s`, or "
+                "read less of them, or read it faster"
             )
 
 

@@ -189,10 +189,9 @@ class Device:
     async def _open(self, driver: Driver[Any, Any]) -> None:
         # Opening makes an actuator safe.
         urgency = Urgency.SAFE if self.is_actuator else Urgency.ROUTINE
+        limit_s = max(OPEN_TIMEOUT_S, self._call_limit_s)
         try:
-            opened = await self._run(
-                lambda: self._hooks.open(self.name, driver), OPEN_TIMEOUT_S, urgency=urgency
-            )
+            opened = await self._run(lambda: self._hooks.open(self.name, driver), limit_s, urgency=urgency)
         finally:
             self.tried.set()
         self._hooks.opened(self.name, opened)
@@ -207,7 +206,7 @@ class Device:
         if not isinstance(driver, Actuator) or self.bus.state is not BusState.OPEN:
             return
         try:
-            await self._run(driver.safe, CLOSE_TIMEOUT_S, urgency=Urgency.SAFE)
+            await self._run(driver.safe, max(CLOSE_TIMEOUT_S, self._call_limit_s), urgency=Urgency.SAFE)
         except Exception as error:  # noqa: BLE001 - it is lost already, and opening it again makes it safe
             log.debug("not_safe_when_lost", device=self.name, error=str(error))
 

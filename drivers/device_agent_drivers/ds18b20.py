@@ -70,6 +70,10 @@ class Ds18b20(Sensor[Ds18b20Config, OneWireBus]):
     def claims(cls, config: Ds18b20Config) -> tuple[str, ...]:
         return (f"sensor {config.id}",) if config.id else ("the only sensor",)
 
+    @classmethod
+    def reading_s(cls, config: Ds18b20Config, bus: Any) -> float:
+        return 0.75 / (1 << 12 - (config.resolution or 12))
+
     @staticmethod
     def simulator(config: Ds18b20Config) -> Any:
         from device_agent_drivers.simulated.ds18b20 import SimulatedDs18b20

@@ -256,9 +256,10 @@ def blocks_of(
     names: Iterable[str],
     *,
     max_registers: int = REGISTERS_MAX,
+    max_bytes: int = 2 * REGISTERS_MAX,
     max_gap: int = 0,
 ) -> list[Block]:
-    """What to read for these points, at most `max_registers` at once.
+    """What to read for these points, at most `max_registers` and `max_bytes` at once.
 
     Points join that have at most `max_gap` registers between them: in a gap there may be none to read.
     """
@@ -266,7 +267,7 @@ def blocks_of(
     wanted = sorted((FUNCTIONS[points[name].kind], points[name].address, name) for name in names)
     for function, address, name in wanted:
         point, last = points[name], blocks[-1] if blocks else None
-        most = BITS_MAX if point.is_bit else max_registers
+        most = min(BITS_MAX, 8 * max_bytes) if point.is_bit else min(max_registers, max_bytes // 2)
         end = address + point.size
         near = last and last.function == function and address <= last.address + last.count + max_gap
         if last and near and max(end - last.address, last.count) <= most:

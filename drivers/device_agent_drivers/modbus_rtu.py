@@ -22,7 +22,15 @@ from device_agent.driver import (
 )
 from device_agent.errors import BusTimeout
 from device_agent.records import is_number
-from device_agent_drivers.modbus import BAD_ADDRESS, BAD_VALUE, REGISTERS_MAX, Master, ModbusException
+from device_agent_drivers.modbus import (
+    BAD_ADDRESS,
+    BAD_VALUE,
+    BIT_FUNCTIONS,
+    BITS_PER_BYTE,
+    REGISTERS_MAX,
+    Master,
+    ModbusException,
+)
 from device_agent_drivers.modbus_points import (
     NO_ANSWER,
     NO_EXPONENT,
@@ -37,7 +45,10 @@ CHECKSUM = Flagged(None, Flag.CHECKSUM)
 READ_TRIES = 2
 # Questions of one reading that may fail: after that the line is left to others.
 FAILURES_MAX = 4
-# What the longest answer takes at 1200 baud, with the wait for a late one before it.
+# A question and its answer hold the line for about this long at most: what makes safe waits for it.
+TRANSACTION_S = 1.0
+OVERHEAD_BYTES = 13  # of a question and of its answer, besides the data
+# That, or one value at 110 baud, with the wait for a late answer before it.
 ON_THE_LINE_S = 3.0
 UNHEARD_ANSWER_S = 0.05
 
@@ -126,22 +137,12 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
             echo=config.echo,
             sleep=lambda seconds: self.sleep(seconds),
         )
-        self._read_points = {name: point for name, point in config.points.items() if point.state is None}
-        for name, point in config.points.items():
-            if point.exponent is not None:
-                self._read_points[f"{name} exponent"] = ModbusPoint(
-                    kind=point.kind, address=point.exponent, type="int16", nothing=NO_EXPONENT
-                )
+        self._read_points = _read_points(config)
         self._blocks = self._blocks_of(self._read_points)
         self._refusals: dict[str, str] = {}
 
     def _blocks_of(self, names: Iterable[str]) -> list[Block]:
-        return blocks_of(
-            self._read_points,
-            names,
-            max_registers=self.config.max_registers,
-            max_gap=self.config.max_gap,
-        )
+        return _blocks(self.config, self._read_points, names, self.bus.baud)
 
     @classmethod
     def points_of(cls, config: ModbusRtuConfig) -> tuple[Point, ...]:
@@ -160,6 +161,16 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
         # `safe` is one call for all points.
         safe_s = len(config.safe_values()) * (UNHEARD_ANSWER_S + config.timeout_s)
         return ON_THE_LINE_S + config.timeout_s + safe_s
+
+    @classmethod
+    def reading_s(cls, config: ModbusRtuConfig, bus: Any) -> float:
+        points = _read_points(config)
+        blocks = _blocks(config, points, points, bus.baud)
+        baud: int = bus.baud
+        line_bytes = OVERHEAD_BYTES * len(blocks)
+        for block in blocks:
+            line_bytes += -(-block.count // 8) if block.function in BIT_FUNCTIONS else 2 * block.count
+        return line_bytes * BITS_PER_BYTE / baud + config.gap_s * len(blocks)
 
     @staticmethod
     def simulator(config: ModbusRtuConfig) -> Any:
@@ -300,7 +311,7 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
         }
         try:
             if self.config.write_multiple:
-                for block in blocks_of(points, values):
+                for block in blocks_of(points, values, max_bytes=_data_bytes(self.bus.baud)):
                     self._send_block(block, values, data)
                     yield
                 return
@@ -321,6 +332,34 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
             self._master.write_coils(block.address, [bool(values[name]) for name in block.points])
         else:
             self._master.write_registers(block.address, b"".join(data[name] for name in block.points))
+
+
+def _read_points(config: ModbusRtuConfig) -> dict[str, ModbusPoint]:
+    """What is read, by name; powers of ten have names that no point can have."""
+    points = {name: point for name, point in config.points.items() if point.state is None}
+    for name, point in config.points.items():
+        if point.exponent is not None:
+            points[f"{name} exponent"] = ModbusPoint(
+                kind=point.kind, address=point.exponent, type="int16", nothing=NO_EXPONENT
+            )
+    return points
+
+
+def _blocks(
+    config: ModbusRtuConfig, points: Mapping[str, ModbusPoint], names: Iterable[str], baud: int
+) -> list[Block]:
+    return blocks_of(
+        points,
+        names,
+        max_registers=config.max_registers,
+        max_bytes=_data_bytes(baud),
+        max_gap=config.max_gap,
+    )
+
+
+def _data_bytes(baud: int) -> int:
+    """How many bytes of data one transaction may carry; fewer than none at less than 150 baud."""
+    return int(TRANSACTION_S * baud / BITS_PER_BYTE) - OVERHEAD_BYTES
 
 
 def _at_once(steps: Generator[None, None, T]) -> T:

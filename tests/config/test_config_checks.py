@@ -3,6 +3,7 @@
 import pytest
 
 from device_agent.config import load
+from device_agent.errors import ConfigError
 from support.config_texts import CONSOLE, I2C, PINS, PORT, THERMO, device, relay
 
 
@@ -391,3 +392,44 @@ def test_another_quantity_wants_its_unit(tmp_path, options, warned):
     told = [one for one in load(path, environ={}).warnings if "multiplies" in one]
     assert len(told) == bool(warned)
     assert all(warned in one for one in told)
+
+
+LINE = """
+[buses.s]
+kind = "serial"
+port = "/dev/ttyUSB0"
+baud = 1200
+[buses.w]
+kind = "w1"
+"""
+METER = """
+[devices.{name}]
+driver = "modbus-rtu"
+bus = "s"
+unit = {unit}
+every_s = {every_s}
+points.text = {{ address = 0, type = "string", length = 40 }}
+"""
+
+
+def test_a_bus_with_more_to_do_than_there_is_time_is_told(tmp_path):
+    def told(*every_s):
+        path = tmp_path / "agent.toml"
+        meters = [METER.format(name=f"m{n}", unit=n + 1, every_s=s) for n, s in enumerate(every_s)]
+        probe = '[devices.probe]\ndriver = "ds18b20"\nbus = "w"\nevery_s = 1\nresolution = 9\n'
+        path.write_text(f'[agent]\nname = "x"\n[state]\ndirectory = "/x"\n{LINE}{probe}{"".join(meters)}')
+        return [one for one in load(path, environ={}).warnings if "busy" in one]
+
+    assert told(3) == told(5, 5) == []
+    [sentence] = told(2, 2)
+    assert sentence.startswith("buses.s is kept busy for 86% of the time (m0 0.86 s every 2 s, m1 0.86 s")
+
+
+def test_a_unit_in_a_table_of_points_is_a_code_too(tmp_path):
+    path = tmp_path / "agent.toml"
+    port = '[buses.s]\nkind = "serial"\nport = "/dev/ttyUSB0"\n'
+    meter = '[devices.m]\ndriver = "modbus-rtu"\nbus = "s"\npoints.energy = { address = 0, unit = "kWh" }\n'
+    path.write_text(f'[agent]\nname = "x"\n[state]\ndirectory = "/x"\n{port}{meter}')
+    with pytest.raises(ConfigError) as raised:
+        load(path, environ={})
+    assert raised.value.problems == ('devices.m.points.energy.unit = "kWh" is no UCUM code: write "kW.h"',)

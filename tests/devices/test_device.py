@@ -218,3 +218,45 @@ async def test_one_that_is_lost_is_opened_at_once_for_who_makes_it_safe(
     await asyncio.wait([task])
     await bus.close()
     bus.stop()
+
+
+class SlowToSafe(Actuator[ActuatorConfig, NoBus], Sensor[ActuatorConfig, NoBus]):
+    """Its options say that a call may take longer than the agent's own limits."""
+
+    points = (Point("on", type="boolean", write=True),)
+    made_safe: ClassVar[threading.Event]
+
+    @classmethod
+    def step_limit_s(cls, config: Any) -> float:
+        return 30.0
+
+    def safe(self) -> None:
+        self.made_safe.set()
+
+    def read(self) -> dict[str, Value]:
+        raise DriverError("broken")
+
+
+class NotedBus(Bus):
+    """Keeps the limits of the calls that it carries out."""
+
+    limits_s: ClassVar[list[float]] = []
+
+    async def run(self, fn: Any, timeout_s: float, **options: Any) -> Any:
+        self.limits_s.append(timeout_s)
+        return await super().run(fn, timeout_s, **options)
+
+
+async def test_no_limit_is_shorter_than_what_the_options_need() -> None:
+    SlowToSafe.made_safe = threading.Event()
+    bus, reports = NotedBus("bus", NoBus()), Reports()
+    bus.limits_s.clear()
+    await bus.open()
+    device = Device("it", SlowToSafe, ActuatorConfig(safe=False), bus, SystemClock(), reports)
+    task = asyncio.create_task(device.run())
+    await until_async(SlowToSafe.made_safe.is_set)
+    task.cancel()
+    await asyncio.wait([task])
+    await bus.close()
+    bus.stop()
+    assert bus.limits_s[:3] == [30.0] * 3, "to open, to read, to make safe"

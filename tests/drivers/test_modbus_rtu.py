@@ -245,6 +245,33 @@ def test_a_unit_that_is_slow_at_times_gives_no_wrong_value():
             assert values["frequency"] in (50, NO_ANSWER)
 
 
+class Baud1200(Line):
+    baud = 1200
+
+
+def test_one_transaction_does_not_hold_a_slow_line_for_long():
+    """A stop waits for at most one: 125 registers take 2.4 s at 1200 baud, and are read in three."""
+    points = {f"p{n}": {"address": n} for n in range(125)}
+    line = Baud1200()
+    with pytest.raises(NoAnswer):
+        driver(line, points).read()
+    assert int.from_bytes(line.sent[0][4:6], "big") == 48
+    config = ModbusRtuConfig(points=points)
+    assert ModbusRtu.reading_s(config, Baud1200()) == pytest.approx(3 * 0.005 + (250 + 39) * 11 / 1200)
+    assert ModbusRtu.reading_s(config, Line()) == pytest.approx(0.005 + (250 + 13) * 11 / 9600)
+
+
+class Baud110(Line):
+    baud = 110
+
+
+def test_points_share_no_transaction_where_each_takes_long():
+    line = Baud110()
+    with pytest.raises(NoAnswer):
+        driver(line, {f"p{n}": {"address": n} for n in range(4)}).read()
+    assert int.from_bytes(line.sent[0][4:6], "big") == 1
+
+
 # --- words -----------------------------------------------------------------------------------------------
 
 

@@ -444,7 +444,6 @@ def test_a_text_cannot_smuggle_a_second_command():
         ({"points": {**SCALE["points"], "setpoint": {"write": True}}}, "needs a `safe` value"),
         ({"points": {**SCALE["points"], "setpoint": {"write": True, "safe": "low"}}}, "is no number"),
         ({"points": {**SCALE["points"], "setpoint": {"write": True, "safe": 9, "maximum": 5}}}, "outside"),
-        ({"points": {**SCALE["points"], "weight": {"unit": "stone"}}}, "unit"),
         ({"points": {**SCALE["points"], "weight": {"scale": 0}}}, "must not be 0"),
         ({"points": {**SCALE["points"], "Weight": {}}}, "pattern"),
         ({"points": {}}, "points"),
