@@ -30,11 +30,18 @@ class Role(Enum):
     OWNER = "owner"
     """Acts on the device itself, and needs no access rule."""
     DELEGATION = "delegation"
+    LOCAL = "local"
+    """Comes in on the device by a door of its own (a page, a local broker), under the access rules."""
+
+
+# A door may name its own clients behind a slash.
+LOCAL_DOORS = ("local:page", "local:mqtt", "local:mcp")
+DOOR_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who drives. `holder` is `task:` and the task's id, `local` for the owner, or `delegation:NAME`."""
+    """Who drives. `holder`: `task:` and its id, `local` for the owner, `delegation:NAME`, or a door."""
 
     holder: str
     label: str
@@ -52,6 +59,8 @@ class Actor:
     def identities(self) -> frozenset[str]:
         if self.role is Role.DELEGATION:
             return frozenset((self.holder,))
+        if self.role is Role.LOCAL:
+            return frozenset((self.holder, self.holder.partition("/")[0]))
         named = [("org", self.caller.org), ("user", self.caller.user)]
         return frozenset(f"{kind}:{name}" for kind, name in named if name)
 
@@ -71,6 +80,14 @@ class Actor:
             return command.id
         content = json.dumps(command.model_dump(), sort_keys=True).encode()
         return f"{command.id} {hashlib.blake2b(content, digest_size=16).hexdigest()}"
+
+
+def local_actor(door: object) -> Actor:
+    """Who comes in by a door on the device: `local:page`, or `local:mcp/CLIENT`. Raises Rejected."""
+    if not isinstance(door, str) or door.partition("/")[0] not in LOCAL_DOORS or len(door) > DOOR_MAX:
+        known = ", ".join(LOCAL_DOORS)
+        raise Rejected("invalid_value", f"as is none of {known}, each perhaps with /CLIENT behind it")
+    return Actor(door, door, Caller(), role=Role.LOCAL)
 
 
 def may(access: AccessConfig, right: Right, actor: Actor, device: str) -> bool:

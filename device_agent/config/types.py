@@ -62,7 +62,10 @@ SizeBytes = Annotated[int, BeforeValidator(parse_size)]
 LocalPath = Annotated[Path, BeforeValidator(_resolve)]
 """A path; a relative one starts in the folder of the configuration file."""
 
-Caller = Annotated[str, Field(pattern=r"^(anyone|(org|user|delegation):[^\s:]\S*)$", max_length=256)]
+Caller = Annotated[
+    str,
+    Field(pattern=r"^(anyone|(org|user|delegation):[^\s:]\S*|local:(page|mqtt|mcp)(/\S+)?)$", max_length=256),
+]
 
 Callers = Annotated[tuple[Caller, ...], BeforeValidator(_callers), Field(max_length=256, strict=False)]
-"""Who may: "anyone", or a list of "org:…", "user:…", "delegation:…" and "anyone". Empty is nobody."""
+"""Who may: "anyone", or a list of "org:…", "user:…", "delegation:…", "local:…", "anyone"; nobody if empty."""

@@ -58,9 +58,9 @@ class ControlHandlers(LocalHandlers):
         self._history_service = history_service
         self._figures = figures
 
-    def handlers(self) -> dict[str, Handler]:
+    def _by_op(self) -> dict[str, Handler]:
         return {
-            **super().handlers(),
+            **super()._by_op(),
             "status": self.status,
             "describe": self.describe,
             "history": self.history,
@@ -71,7 +71,7 @@ class ControlHandlers(LocalHandlers):
         """Link, sessions, devices, outbox, safe states."""
         network, identity = self._network, self._network.file.identity
         devices = []
-        for name, device in self._devices.items():
+        for name, device in self.readable(question).items():
             entry: dict[str, Any] = {"device": name, "state": device.state}
             if not device.online:
                 entry |= {"reason": device.reason, "detail": device.detail}
@@ -109,17 +109,20 @@ class ControlHandlers(LocalHandlers):
         }
 
     async def describe(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
-        devices = [describe(device) for device in self._devices.values()]
+        devices = [describe(device) for device in self.readable(question).values()]
         return [*devices, *map(describe_delegation, self._executor.delegation_actions.values())]
 
     async def history(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """The history (docs/events.md); `data` holds the readings."""
         try:
-            asked = HistoryRequest.model_validate(dict(question))
+            asked = HistoryRequest.model_validate({k: v for k, v in question.items() if k != "as"})
         except ValidationError as error:
             raise Rejected("invalid_value", explain(error)) from None
         answer = await self._history_service.answer(
-            asked, lambda _: True, limit_bytes=HISTORY_MAX_BYTES, limit_s=HISTORY_LIMIT_S
+            asked,
+            self.readable(question).__contains__,
+            limit_bytes=HISTORY_MAX_BYTES,
+            limit_s=HISTORY_LIMIT_S,
         )
         return {**answer.result, "data": answer.data}
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from device_agent.commands.authorization import Actor, Role
+from device_agent.commands.authorization import Actor, Role, local_actor, may
 from device_agent.commands.control_side import ControlSide
 from device_agent.devices.device import Device
 from device_agent.errors import Rejected
@@ -17,10 +17,15 @@ from device_agent.records import File
 
 SAFE_LIMIT_S = 5.0
 OWNER = Actor("local", "the owner, on the device", Caller(), role=Role.OWNER)
+# What a door may ask; the rest is the owner's, who has the socket.
+FOR_DOORS = frozenset(("status", "describe", "read", "history", "journal", "set", "do", "stop"))
 
 
 class LocalHandlers:
-    """Handlers by op. The owner needs no access rule; leases and limits hold for the owner as for anybody."""
+    """Handlers by op. The owner needs no access rule; leases and limits hold for the owner as for anybody.
+
+    A question with `as` comes by a door (`local:page`, `local:mcp/CLIENT`): the access rules hold for it.
+    """
 
     def __init__(self, control: ControlSide) -> None:
         self._devices = control.devices
@@ -30,10 +35,18 @@ class LocalHandlers:
         self._stop = control.emergency_stop
 
     def handlers(self) -> dict[str, Handler]:
+        """Those that a door may not ask refuse a question with `as`."""
+        return {
+            op: handler if op in FOR_DOORS else _for_the_owner(op, handler)
+            for op, handler in self._by_op().items()
+        }
+
+    def _by_op(self) -> dict[str, Handler]:
         return {
             "read": self.read,
             "set": self.command,
             "do": self.command,
+            "stop": self.stop,
             "safe": self.safe,
             "estop": self.estop,
             "release": self.release,
@@ -45,16 +58,21 @@ class LocalHandlers:
         """A fresh reading of one device."""
         return reading_members(await self.device(question).read_now())
 
+    async def stop(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """A `stop` as a caller sends it: for anybody who may drive anything."""
+        command = parse({"kind": "stop", "id": question.get("id", f"local-{time.time_ns()}")})
+        return (await self._executor.stop(command, self.actor(question))).members()  # type: ignore[arg-type]
+
     async def command(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """A `set` or `do` (docs/events.md); the id may be left out. With `dry_run` nothing moves."""
-        event = {name: value for name, value in question.items() if name not in ("op", "dry_run")}
+        event = {name: value for name, value in question.items() if name not in ("op", "dry_run", "as")}
         event["kind"] = question["op"]
         event.setdefault("id", f"local-{time.time_ns()}")
-        command = parse(event)
+        command, actor = parse(event), self.actor(question)
         if question.get("dry_run"):
-            return self._executor.preview(command, OWNER).members()  # type: ignore[arg-type]
+            return self._executor.preview(command, actor).members()  # type: ignore[arg-type]
         files: list[File] = []
-        ack = await self._executor.execute(command, OWNER, age_ms=0.0, on_file=files.append)  # type: ignore[arg-type]
+        ack = await self._executor.execute(command, actor, age_ms=0.0, on_file=files.append)  # type: ignore[arg-type]
         return {**ack.members(), **({"file": asdict(files[0])} if files else {})}
 
     async def safe(self, question: Mapping[str, Any]) -> dict[str, bool]:
@@ -81,10 +99,28 @@ class LocalHandlers:
             raise Rejected("invalid_value", "limit is not a number from 1 to 10000")
         return await self._journal.actuations(limit)
 
+    def actor(self, question: Mapping[str, Any]) -> Actor:
+        """The owner, or who comes by a door. Raises Rejected."""
+        return local_actor(question["as"]) if "as" in question else OWNER
+
+    def readable(self, question: Mapping[str, Any]) -> Mapping[str, Device]:
+        """The devices that exist for whoever asks."""
+        actor, access = self.actor(question), self._executor.config.access
+        return {name: device for name, device in self._devices.items() if may(access, "read", actor, name)}
+
     def device(self, question: Mapping[str, Any]) -> Device:
-        name = question.get("device")
-        device = self._devices.get(name) if isinstance(name, str) else None
+        name, devices = question.get("device"), self.readable(question)
+        device = devices.get(name) if isinstance(name, str) else None
         if device is None:
-            known = ", ".join(self._devices) or "none"
+            known = ", ".join(devices) or "none"
             raise Rejected("unknown_device", f"there is no device {name!r}; there are: {known}")
         return device
+
+
+def _for_the_owner(op: str, handler: Handler) -> Handler:
+    async def handle(question: Mapping[str, Any]) -> Any:
+        if "as" in question:
+            raise Rejected("not_allowed", f"{op} is for the owner at the device alone")
+        return await handler(question)
+
+    return handle
