@@ -166,7 +166,7 @@ class Agent:
             self._history_service,
             figures={
                 "outbox": self._outbox.figures,
-                "disk": DiskUse().figures,
+                "disk": DiskUse(config.state.directory).figures,
                 "history": (lambda: None) if history is None else history.figures,
                 "guard": self._control.guard.status,
                 "emergency_stop": self._control.emergency_stop.status,

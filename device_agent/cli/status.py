@@ -121,6 +121,9 @@ def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
         rate = f"{_size(disk['written_bytes_a_day'])} a day" if disk["since_s"] >= RATE_AFTER_S else ""
         since = f" in {disk['since_s']} s" if not rate else f", {rate}"
         lines.append([(f"disk     {_size(disk['written_bytes'])} written{since}", "")])
+    if why := (disk or {}).get("in_memory"):
+        lost = "a reboot releases the emergency stop and forgets commands, outbox and history"
+        lines.append([("state    ", ""), (f"{clean(why)}: {lost}", "red")])
     if history := status.get("history"):
         day = _size(history["written_bytes_per_day"])
         lost = f", {history['lost']} lost" if history["lost"] else ""

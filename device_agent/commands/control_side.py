@@ -79,7 +79,12 @@ def build_control(
     """Wire the control side; nothing is opened yet. `log_style` is the guard's."""
     context = Context({}, journal, clock)
     line = StopLine(config.safety, context.devices)
-    latch = StopLatch(config.state.directory / "emergency_stop", line)
+    latch = StopLatch(
+        config.state.directory / "emergency_stop",
+        line,
+        boot=clock.boot,
+        persists=config.safety.stop_persists,
+    )
     permit = MotionPermit(clock, latch.check, config.safety.guard_timeout_s)
     safe_states = SafeStates(context, permit)
     emergency_stop = EmergencyStop(context, latch, line, safe_states)

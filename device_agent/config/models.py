@@ -133,6 +133,9 @@ class SafetyConfig(Table):
     stop_point: str = "active"
     stop_active: bool = True
     """The value of the point that presses the stop."""
+    stop_persists: bool = False
+    """Where nobody knows any more whether the stop was pressed, as after a reboot with the state directory in
+    memory, it counts as pressed."""
 
 
 class StreamConfig(Table):

@@ -9,6 +9,7 @@ from device_agent.clock import EARLIEST_TRUE_MS
 from device_agent.doctor.buses import config_txt, is_pi
 from device_agent.doctor.finding import Finding, Target, ok
 from device_agent.doctor.service import UNIT, unit_text
+from device_agent.store.mounts import IN_MEMORY, in_memory, lasting_places, mount_of
 from device_agent.store.state_directory import complaints, not_mounted
 
 UNDER_VOLTAGE, THROTTLED = 1 << 0, 1 << 2
@@ -17,7 +18,6 @@ FREE_MIN_BYTES = 200_000_000
 FREE_MIN_SHARE = 0.05
 ENTROPY_MIN_BITS = 128
 CARD = re.compile(r"/dev/mmcblk\d")
-IN_MEMORY = ("tmpfs", "ramfs")
 
 
 def check(target: Target) -> Iterator[Finding]:
@@ -56,18 +56,6 @@ def _clock(target: Target) -> Iterator[Finding]:
 # -- storage ------------------------------------------------------------------------------------------------
 
 
-def mount_of(target: Target, path: Path) -> tuple[str, str, str, frozenset[str]]:
-    """Source, mount point, type and options of the file system that holds the path."""
-    best = ("", "", "", frozenset[str]())
-    for line in target.system.text("/proc/mounts").splitlines():
-        words = line.split()
-        if len(words) >= 4:
-            point = words[1].replace("\\040", " ")
-            if path.is_relative_to(point) and len(point) >= len(best[1]):
-                best = (words[0], point, words[2], frozenset(words[3].split(",")))
-    return best
-
-
 def _state(target: Target) -> Iterator[Finding]:
     if target.config is None:
         return
@@ -80,13 +68,12 @@ def _state(target: Target) -> Iterator[Finding]:
     for complaint in complaints(target.system.path(str(state.directory))):
         what, _, remedy = complaint.partition(": ")
         yield Finding("problem", what, "state.directory", "the daemon refuses to start", remedy)
-    source, point, kind, options = mount_of(target, state.directory)
+    root = target.system.root
+    source, point, _, options = mount_of(state.directory, root)
     where = f"{state.directory} on {point or '?'}"
-    if kind in IN_MEMORY:
-        why = "a power cut takes outbox, journal and identity with it"
-        yield Finding(
-            "problem", "the state directory is in memory", where, why, "set state.directory to a disk"
-        )
+    if volatile := in_memory(state.directory, root):
+        why = f"{volatile}: a reboot takes emergency stop, command ids, identity, outbox and history with it"
+        yield Finding("problem", "the state directory is in memory", where, why, _elsewhere(root))
     if "ro" in options:
         remedy = f"sudo mount -o remount,rw {point}; and look for the cause with dmesg"
         yield Finding("problem", "the file system is read-only", where, "nothing can be kept", remedy)
@@ -99,13 +86,24 @@ def _state(target: Target) -> Iterator[Finding]:
         why = "a power cut can destroy the outbox and the journal"
         yield Finding("problem", "flushes do not reach the disk", where, why, remedy)
     given = "RuntimeDirectory=" in unit_text(target.system, UNIT)
-    if source and not given and mount_of(target, state.runtime_directory)[2] not in IN_MEMORY:
+    if source and not given and mount_of(state.runtime_directory, root).kind not in IN_MEMORY:
         why = "what is not yet committed wears the card, instead of lying in memory"
         remedy = (
             'set state.runtime_directory = "/run/device-agent", or run it as a service (systemd/README.md)'
         )
         yield Finding("note", "the runtime directory is on a disk", str(state.runtime_directory), why, remedy)
     yield from _room(target, state.directory)
+
+
+def _elsewhere(root: Path) -> str:
+    """Where a state directory that is in memory could be instead."""
+    if places := lasting_places(root):
+        return f'set state.directory = "{places[0]}/device-agent" (lasting: {", ".join(places)})'
+    return (
+        "add a partition or a USB disk to /etc/fstab and set state.directory to a folder on it; with the "
+        "overlay file system of Raspberry Pi OS write overlayroot=tmpfs:recurse=0 into the kernel's command "
+        "line, which leaves that disk out of the overlay"
+    )
 
 
 def _nearest(target: Target, path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from device_agent.messages.requests import HistoryRequest
 from device_agent.network.blocks.network import BlocksNetwork
 from device_agent.operate.control_socket import Handler
 from device_agent.operate.local_handlers import LocalHandlers
+from device_agent.store.mounts import in_memory
 from device_agent.store.store_thread import written_bytes
 from device_agent.tasks.manager import TaskManager
 
@@ -30,13 +32,16 @@ DAY_S = 86_400
 class DiskUse:
     """What this process has written to disks, all of it, and what a day of that amounts to."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: Path) -> None:
         self._began_s = time.monotonic()
+        self._in_memory = in_memory(state.resolve())
 
-    def figures(self) -> dict[str, int]:
+    def figures(self) -> dict[str, Any]:
+        """`in_memory` says why the state directory does not outlive a reboot; "" if it does."""
         written, since_s = written_bytes("self"), time.monotonic() - self._began_s
         a_day = round(written / max(since_s, 1.0) * DAY_S)
-        return {"written_bytes": written, "since_s": round(since_s), "written_bytes_a_day": a_day}
+        figures = {"written_bytes": written, "since_s": round(since_s), "written_bytes_a_day": a_day}
+        return {**figures, "in_memory": self._in_memory}
 
 
 class ControlHandlers(LocalHandlers):

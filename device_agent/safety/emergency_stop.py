@@ -21,6 +21,7 @@ from device_agent.errors import NotReady, Rejected
 from device_agent.records import Flag, Reading, ReadingSubscriber, Status
 from device_agent.safety.safe_states import SafeStates
 from device_agent.store.files import read_small, write_atomically
+from device_agent.store.mounts import in_memory
 
 log = structlog.get_logger("emergency_stop")
 
@@ -75,10 +76,18 @@ class StopLatch:
     set. A damaged file counts as set.
     """
 
-    def __init__(self, path: Path, line: StopLine | None = None) -> None:
-        """While `line` cannot be read, `check` refuses as well."""
+    def __init__(
+        self, path: Path, line: StopLine | None = None, *, boot: str = "", persists: bool = False
+    ) -> None:
+        """While `line` cannot be read, `check` refuses as well.
+
+        With `persists` it counts as set where nobody knows: when there is no file, or one in memory that is
+        not of this `boot`.
+        """
         self._path = path
         self._line = line
+        self._boot = boot
+        self._persists = persists
         self._set: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -87,6 +96,8 @@ class StopLatch:
     def load(self) -> None:
         """Find out what the last process left. Raises NotReady where the file cannot be made."""
         if not self._path.exists():
+            if self._persists:
+                self._set = {"who": "nobody knows: there is no record of it", "at_ms": None}
             try:  # nothing is left of a try that failed: half a file would count as set
                 write_atomically(self._path, self._bytes())
             except OSError as error:
@@ -95,7 +106,11 @@ class StopLatch:
                 ) from error
             return
         try:
-            self._set = json.loads(read_small(self._path))["set"]
+            found = json.loads(read_small(self._path))
+            self._set = found["set"]
+            if self._persists and found.get("boot") != self._boot and in_memory(self._path.resolve()):
+                # What an overlay shows after a reboot is what was there before it.
+                self._set = self._set or {"who": "nobody knows: its record is in memory", "at_ms": None}
         except (ValueError, KeyError, TypeError, RecursionError):
             self._set = {"who": "a damaged file", "at_ms": None}
 
@@ -121,7 +136,9 @@ class StopLatch:
             os.close(file)
 
     def _bytes(self) -> bytes:
-        return json.dumps({"set": self._set}, ensure_ascii=False).encode().ljust(LATCH_BYTES)
+        return (
+            json.dumps({"set": self._set, "boot": self._boot}, ensure_ascii=False).encode().ljust(LATCH_BYTES)
+        )
 
     def check(self) -> None:
         """Raises Rejected `not_allowed` with a sentence while nothing may move."""

@@ -12,6 +12,7 @@ import structlog
 
 from device_agent.errors import AgentError, ConfigError, NotReady
 from device_agent.store.files import set_aside, write_atomically
+from device_agent.store.mounts import in_memory
 
 log = structlog.get_logger("state_directory")
 
@@ -90,6 +91,8 @@ def in_use(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AgentError(f"another daemon or command uses {folder}; stop it first") from None
+        if volatile := in_memory(folder.resolve()):
+            log.warning("state_in_memory", why=volatile, lost_at_reboot="emergency stop, command ids, outbox")
         bind(folder, machine())
         yield
     finally:

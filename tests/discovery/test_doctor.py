@@ -193,6 +193,26 @@ def test_mount_options(pi: Tree, findings: Callable[..., list[Finding]], mounts:
     problem(findings(), words)
 
 
+OVERLAY = (
+    "/dev/mmcblk0p2 /media/root-ro ext4 ro,relatime 0 0\n"
+    "tmpfs-root /media/root-rw tmpfs rw,relatime 0 0\n"
+    "overlayroot / overlay rw,relatime,lowerdir=/media/root-ro,upperdir=/media/root-rw/overlay 0 0\n"
+    "tmpfs /run tmpfs rw 0 0\n/dev/mmcblk0p1 /boot/firmware vfat rw 0 0\n"
+)
+
+
+def test_an_overlay_root_is_in_memory_and_places_that_last_are_offered(
+    pi: Tree, findings: Callable[..., list[Finding]]
+) -> None:
+    pi.file("/proc/mounts", OVERLAY)
+    found = problem(findings(), "the state directory is in memory")
+    assert "emergency stop" in found.why
+    assert "/media/root-rw" in found.why
+    assert "overlayroot=tmpfs:recurse=0" in found.remedy
+    pi.file("/proc/mounts", f"{OVERLAY}/dev/sda1 /mnt/usb ext4 rw,noatime 0 0\n")
+    assert '"/mnt/usb/device-agent"' in problem(findings(), "the state directory is in memory").remedy
+
+
 def test_the_runtime_directory_of_a_service_is_in_memory(
     pi: Tree, findings: Callable[..., list[Finding]]
 ) -> None:

@@ -128,6 +128,23 @@ def test_an_emergency_stop_is_ended_on_the_spot_alone(begin: Callable[..., World
     end(session)
 
 
+def test_a_stop_that_nobody_knows_of_any_more_counts_as_pressed(net: NetworkThread, tmp_path: Path) -> None:
+    """With `stop_persists`: at the first start, and when a reboot has taken the state with it."""
+    text = CONFIG.replace("[safety]\n", "[safety]\nstop_persists = true\n")
+    with World(tmp_path, net, config=text) as world:
+        world.start()
+        for _ in range(2):
+            assert "no record" in world.daemon.ask("status")["emergency_stop"]["who"]
+            assert cli(world, "set", "valve", "on", "on") == 77
+            assert valve(world) == SAFE
+            assert cli(world, "release") == 0
+            assert cli(world, "set", "valve", "on", "on") == 0
+            world.daemon.stop()
+            (tmp_path / "state" / "emergency_stop").unlink()
+            world.start()
+        world.daemon.stop()
+
+
 def test_one_event_stops_everything(begin: Callable[..., World], caller: Callable[..., Any]) -> None:
     """From anybody who may drive; nobody far away can end it."""
     world = begin()

@@ -1,8 +1,10 @@
 """The latch and the line of the emergency stop, each by itself."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from device_agent.config.models import SafetyConfig
 from device_agent.errors import Rejected
 from device_agent.records import Flag, Reading
 from device_agent.safety.emergency_stop import LATCH_BYTES, StopLatch, StopLine
+from device_agent.store import mounts
 
 CONFIG = SafetyConfig(stop_device="button", stop_point="active", stop_active=True)
 
@@ -110,3 +113,45 @@ def test_a_free_latch_with_an_unreadable_line_refuses(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="cannot be read"):
         latch.check()
     assert latch.state is None
+
+
+# -- a stop that persists ----------------------------------------
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    folder = Path("/dev/shm")
+    if not mounts.in_memory(folder):
+        pytest.skip("/dev/shm is no tmpfs here")
+    with TemporaryDirectory(dir=folder) as name:
+        yield Path(name)
+
+
+def after_load(path: Path, *, boot: str, persists: bool) -> StopLatch:
+    latch = StopLatch(path, boot=boot, persists=persists)
+    latch.load()
+    return latch
+
+
+def test_a_stop_that_persists_counts_as_set_where_there_is_no_record(tmp_path: Path) -> None:
+    latch = after_load(tmp_path / "stop", boot="b1", persists=True)
+    with pytest.raises(Rejected, match="no record"):
+        latch.check()
+    after_load(tmp_path / "stop", boot="b1", persists=True)
+    latch.clear()
+    latch.save()
+    # On a disk the release holds over reboots.
+    assert after_load(tmp_path / "stop", boot="b2", persists=True).state is None
+
+
+def test_a_record_in_memory_holds_for_one_boot(in_memory: Path) -> None:
+    """An overlay shows after a reboot what lay below it: an old file that says "free"."""
+    after_load(in_memory / "stop", boot="b1", persists=False)
+    assert after_load(in_memory / "stop", boot="b1", persists=True).state is None
+    after = after_load(in_memory / "stop", boot="b2", persists=True)
+    with pytest.raises(Rejected, match="in memory"):
+        after.check()
+    after.clear()
+    after.save()
+    assert after_load(in_memory / "stop", boot="b2", persists=True).state is None
+    assert after_load(in_memory / "stop", boot="b3", persists=False).state is None
