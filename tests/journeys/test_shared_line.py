@@ -18,9 +18,10 @@ from support.waiting import until
 
 METER, RELAY = 17, 18
 MAX_ON_S = 3.0
-# Far less than one reading of the meter takes, far more than one transaction.
-LATE_S = 1.5
 POINTS = 40
+# Transactions of the meter that may come in between, counted and not timed, for a busy machine is slow at
+# everything. Its reading takes POINTS of them.
+BETWEEN_MAX = POINTS / 4
 CONFIG = """
 [agent]
 name = "line"
@@ -65,7 +66,8 @@ class Line:
         self.port = os.ttyname(self._far)
         self.coil: list[tuple[float, bool]] = []
         """Each setting of the relay with its monotonic time."""
-        self.asked = 0
+        self.asked_at_s: list[float] = []
+        self.relay_asked = 0
         self.mute = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work)
@@ -76,6 +78,14 @@ class Line:
         self._thread.join()
         os.close(self.fd)
         os.close(self._far)
+
+    @property
+    def asked(self) -> int:
+        return len(self.asked_at_s)
+
+    def between(self, since_s: float) -> int:
+        """How often the meter was asked from then until the relay was set last."""
+        return sum(since_s < at_s < self.coil[-1][0] for at_s in self.asked_at_s)
 
     @property
     def is_on(self) -> bool:
@@ -94,9 +104,10 @@ class Line:
 
     def _answer(self, question: bytes) -> bytes:
         if question[0] == METER:
-            self.asked += 1
+            self.asked_at_s.append(time.monotonic())
             time.sleep(self.delay_s)
             return framed(bytes((METER, question[1], 2, 0, 7)))[: self.meter_bytes]
+        self.relay_asked += 1
         if self.mute:
             return b""
         if question[1] == 5:
@@ -139,13 +150,13 @@ def test_a_limit_and_a_stop_wait_for_one_transaction(
         switch_on(daemon)
         on_s = line.coil[-1][0]
         until(lambda: not line.is_on, "the relay off")
-        assert line.coil[-1][0] - on_s < MAX_ON_S + LATE_S
+        assert line.between(on_s + MAX_ON_S) <= BETWEEN_MAX
 
         switch_on(daemon)
         asked_s = time.monotonic()
         assert daemon.ask("estop")["relay"] is True
         assert not line.is_on
-        assert line.coil[-1][0] - asked_s < LATE_S
+        assert line.between(asked_s) <= BETWEEN_MAX
         assert state(daemon, "relay") == "online"
         if meter_bytes is None:
             until(lambda: state(daemon, "meter") == "online", "the slow meter online")
@@ -158,9 +169,11 @@ def test_a_relay_that_is_lost_is_made_safe_when_it_answers_again(tmp_path: Path)
         switch_on(daemon)
         line.mute = True
         until(lambda: state(daemon, "relay") != "online", "the relay lost")
-        time.sleep(MAX_ON_S + 10)  # by now it is tried every 15 s, unless it has to be made safe
+        time.sleep(MAX_ON_S)
+        # By now it is tried once in up to 15 s, unless it has to be made safe.
+        began_s, tries = time.monotonic(), line.relay_asked
+        until(lambda: line.relay_asked >= tries + 6, "six tries")
+        assert time.monotonic() - began_s < 60
         assert line.is_on
-        back_s = time.monotonic()
         line.mute = False
         until(lambda: not line.is_on, "the relay off")
-        assert line.coil[-1][0] - back_s < 1.0 + LATE_S
