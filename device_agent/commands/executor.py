@@ -212,7 +212,7 @@ class CommandExecutor:
             return await self._press(command, actor)
         key = (actor.journal_key, f"{command.id} stop {sent_ms}")
         if (first := await self._journal.first_answer(*key)) is not None:
-            return replace(first, repeated=True)
+            return first.again(command.id)
         ack = Ack(command.id, AckState.UNKNOWN, error=Fault("internal", "the session ended meanwhile"))
         try:
             ack = await self._press(command, actor)
@@ -276,7 +276,7 @@ class CommandExecutor:
                     log.warning("not_allowed", who=who, why=why, count=self.refusals)
                 return Ack(command.id, AckState.REJECTED, error=rejected.fault)
         first = await self._journal.first_answer(*key)
-        return None if first is None else replace(first, id=command.id, repeated=True)
+        return None if first is None else first.again(command.id)
 
     def _authorize(
         self, command: Command, senders: tuple[Actor, ...], bounds: Collection[str] | None

@@ -1,7 +1,7 @@
 """The answer to a command, typed until it leaves the process (docs/events.md)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -38,7 +38,11 @@ class Ack:
     """Of a preview: whether the device would go to safe first, because it passes to another driver."""
     dry_run: bool = False
     repeated: bool = False
-    """This id was answered before; nothing moved now."""
+    """This id was answered before: nothing moved now, and nothing was read back."""
+
+    def again(self, id_: str) -> "Ack":
+        """The answer to the same id, seen again."""
+        return replace(self, id=id_, verified=False, repeated=True)
 
     def members(self) -> dict[str, Any]:
         """As events, results and the Journal have it, in their order."""
@@ -47,7 +51,7 @@ class Ack:
             members["commanded"] = dict(self.commanded)
         if self.applied is not None:
             members["applied"] = dict(self.applied)
-        if self.state is AckState.DONE:
+        if self.state is AckState.DONE and not self.repeated:
             members["verified"] = self.verified
         if self.error is not None:
             members["error"] = self.error.members()

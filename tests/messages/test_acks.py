@@ -15,13 +15,12 @@ LATE = Fault("expired", "came 10 ms after its ttl_ms of 5 had run out")
     [
         (Ack("a"), {"id": "a", "state": "done", "verified": False}),
         (
-            Ack("a", commanded={"on": True}, applied={"on": True}, verified=True, repeated=True),
+            Ack("a", commanded={"on": True}, applied={"on": True}, repeated=True),
             {
                 "id": "a",
                 "state": "done",
                 "commanded": {"on": True},
                 "applied": {"on": True},
-                "verified": True,
                 "repeated": True,
             },
         ),
@@ -74,3 +73,8 @@ def test_a_rejection_gives_its_fault() -> None:
 
 def test_a_fault_of_another_process_may_lack_members() -> None:
     assert Fault.from_members({}) == Fault("internal", "no reason given")
+
+
+def test_a_repetition_is_never_freshly_verified() -> None:
+    again = Ack("x a", applied={"on": True}, verified=True).again("a").members()
+    assert again == {"id": "a", "state": "done", "applied": {"on": True}, "repeated": True}

@@ -1,7 +1,8 @@
 """The ids of commands, with their first answers, as the Journal has them in memory: bounded in bytes."""
 
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,8 @@ from typing import Any
 COMMANDS_MAX = 5000
 # Of all callers together, in memory and on the disk.
 TOTAL_MAX_BYTES = 4_000_000
+# How long an id is taken.
+KEEP_S = 86_400.0
 # What a row costs beside its texts.
 ROW_BYTES = 200
 
@@ -25,9 +28,11 @@ DELETE FROM command WHERE rowid IN (SELECT id_ FROM every WHERE so_far > {TOTAL_
 @dataclass(slots=True)
 class _Caller:
     answers: OrderedDict[str, bytes | None] = field(default_factory=OrderedDict)
+    since_s: dict[str, float] = field(default_factory=dict)
     size_bytes: int = 0
 
     def pop(self, id_: str) -> None:
+        del self.since_s[id_]
         self.size_bytes -= _cost(id_, self.answers.pop(id_))
 
 
@@ -37,15 +42,21 @@ def _cost(id_: str, answer: bytes | None) -> int:
 
 class KnownCommands:
     """Where there is no room, the oldest of the caller who has most make some: a caller's flood forgets its
-    own ids and nobody else's. What is under way stays."""
+    own ids and nobody else's. What is under way stays.
 
-    def __init__(self) -> None:
+    An id's day is counted by the clock that cannot jump, and after a start from the start: a wrong wall clock
+    must not make somebody's id new again.
+    """
+
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
         self._callers: dict[str, _Caller] = {}
         self.size_bytes = 0
 
     def __contains__(self, key: tuple[str, str]) -> bool:
         caller = self._callers.get(key[0])
-        return caller is not None and key[1] in caller.answers
+        since_s = None if caller is None else caller.since_s.get(key[1])
+        return since_s is not None and self._monotonic_s() - since_s < KEEP_S
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return ((name, id_) for name, caller in self._callers.items() for id_ in caller.answers)
@@ -62,6 +73,7 @@ class KnownCommands:
         if id_ in caller.answers:
             caller.pop(id_)
         caller.answers[id_] = answer
+        caller.since_s[id_] = self._monotonic_s()
         caller.size_bytes += _cost(id_, answer)
         self.size_bytes += caller.size_bytes - before
         if len(caller.answers) > COMMANDS_MAX:

@@ -7,7 +7,7 @@ import pytest
 
 from device_agent.store.journal import known_commands
 from device_agent.store.journal.journal import SCHEMA
-from device_agent.store.journal.known_commands import ROW_BYTES, TRIM_SQL, KnownCommands
+from device_agent.store.journal.known_commands import KEEP_S, ROW_BYTES, TRIM_SQL, KnownCommands
 
 
 def ids_of(known: KnownCommands, caller: str) -> list[str]:
@@ -71,3 +71,18 @@ def test_the_disk_keeps_what_the_memory_keeps() -> None:
     assert left[0] == ("alice", 10, 9)
     assert left[1][2] == 999, "of the flood the newest"
     assert size_bytes <= 50 * ROW_BYTES
+
+
+def test_an_id_is_taken_for_a_day_from_its_answer() -> None:
+    now_s = [1000.0]
+    known, key = KnownCommands(lambda: now_s[0]), ("alice", "water-1")
+    known.put(key, None)
+    now_s[0] += KEEP_S - 1
+    assert key in known
+    known.put(key, b"answer")
+    now_s[0] += KEEP_S - 1
+    assert (key in known, known.answer(key)) == (True, b"answer")
+    now_s[0] += 1
+    assert key not in known
+    known.put(key, None)
+    assert (key in known, known.answer(key)) == (True, None)
