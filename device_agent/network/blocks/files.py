@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urljoin, urlsplit
 
 from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
-from device_agent.network.blocks.http import Http
+from device_agent.network.blocks.http import Http, pieces, printable, read_reply
 from device_agent.network.blocks.joiner import Joiner
 from device_agent.network.connectivity import NetworkBackoff
 
@@ -23,7 +24,9 @@ TOO_LARGE = 413
 TRANSFER_LIMIT_S = 120.0
 SLOWEST_BYTES_PER_S = 10_000
 PROGRESS_S = 1.0
-CHUNK_BYTES = 65_536
+REDIRECTS = (301, 302, 303, 307, 308)
+# Where the network keeps files, besides the host that was asked.
+STORAGE = (".pndsn.com", ".pubnub.com", ".amazonaws.com")
 Progress = Callable[[str, float], None]
 """Called with a sentence and the share that is done, 0 to 1."""
 # An upload is started again as a whole this often when the network refuses it; outages do not count.
@@ -124,9 +127,9 @@ class Uploads:
         with body, _reporting(body, f"uploading {file.name}", size_bytes, progress):
             async with (
                 self._http.exchange("file upload", transfer_limit_s(size_bytes)),
-                self._http.session().post(url, data=form) as response,
+                self._http.session().post(url, data=form, allow_redirects=False) as response,
             ):
-                await response.read()
+                await read_reply(response, "file upload")
         if response.status not in (200, 201, 204):
             raise Refused(f"file upload: HTTP {response.status}", response.status)
         self._http.connectivity.answered()
@@ -154,24 +157,41 @@ async def download(http: Http, addresses: Sequence[Callable[[], str]], to: Path,
             await backoff.wait(error)
 
 
-async def _fetch(http: Http, url: str, to: Path, limit_bytes: int) -> None:
-    size_bytes = 0
+async def _fetch(http: Http, url: str, to: Path, limit_bytes: int, *, redirected: bool = False) -> None:
+    what, size_bytes = "file download", 0
     async with (
-        http.exchange("file download", transfer_limit_s(limit_bytes)),
-        http.session().get(url) as response,
+        http.exchange(what, transfer_limit_s(limit_bytes)),
+        http.session().get(url, allow_redirects=False) as response,
     ):
+        if response.status in REDIRECTS and not redirected:
+            there = urljoin(url, response.headers.get("Location", ""))
+            if not is_ours(url, there):
+                raise Refused(f"{what}: the network leads to {printable(there, 100)!r}, no host of its own")
+            await _fetch(http, there, to, limit_bytes, redirected=True)
+            return
         if response.status in (401, 403):
-            raise TokenRefused("file download: the task's token does not allow it", response.status)
+            raise TokenRefused(f"{what}: the task's token does not allow it", response.status)
         if response.status != 200:
-            raise Refused(f"file download: HTTP {response.status}", response.status)
+            raise Refused(f"{what}: HTTP {response.status}", response.status)
         with to.open("wb") as file:
-            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            async for chunk in pieces(response, what):
                 size_bytes += len(chunk)
                 if size_bytes > limit_bytes:
                     raise Refused(f"the file is larger than {limit_bytes} bytes", TOO_LARGE)
                 # A slow SD card must not block the event loop.
                 await asyncio.to_thread(file.write, chunk)
     http.connectivity.answered()
+
+
+def is_ours(asked: str, there: str) -> bool:
+    """Whether a redirect stays with the service: a file may go to a device, and the request to any host."""
+    try:
+        home, target = urlsplit(asked), urlsplit(there)
+        host, same = target.hostname or "", target.hostname == home.hostname
+    except ValueError:
+        return False
+    safe = target.scheme == "https" or target.scheme == home.scheme == "http"
+    return safe and "@" not in target.netloc and (same or f".{host}".endswith(STORAGE))
 
 
 def transfer_limit_s(size_bytes: int) -> float:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import math
 import re
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ CONNECT_LIMIT_S = 10.0
 CONNECTIONS_MAX = 256
 # A reply larger than this is no reply of this API; a board must not read it into memory.
 REPLY_MAX_BYTES = 4_000_000
+PIECE_BYTES = 65_536
 FATAL_CODES = frozenset({"API_KEY_INVALID", "AGENT_FORCED_OFFLINE"})
 
 
@@ -46,6 +48,9 @@ class Http:
 
             self._session = aiohttp.ClientSession(
                 response_class=Reply,
+                # Unpacked in `pieces`: one packet may become a thousand times as many bytes.
+                auto_decompress=False,
+                headers={"Accept-Encoding": "gzip"},
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ttl_dns_cache=60),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S),
             )
@@ -107,7 +112,9 @@ class Api:
         url = self.base_url + path
         async with (
             self._http.exchange(what, limit_s),
-            self._http.session().request(method, url, headers=headers, data=data) as response,
+            self._http.session().request(
+                method, url, headers=headers, data=data, allow_redirects=False
+            ) as response,
         ):
             status = response.status
             text = await read_reply(response, what)
@@ -172,15 +179,39 @@ def _parses(text: str) -> bool:
     return True
 
 
+async def pieces(response: "aiohttp.ClientResponse", what: str) -> AsyncIterator[bytes]:
+    """The body, unpacked, in pieces of at most 64 kB, so that who reads it can stop in time.
+
+    Raises ProtocolFault where it cannot be unpacked.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding == "identity":
+        async for chunk in response.content.iter_chunked(PIECE_BYTES):
+            yield chunk
+        return
+    if encoding != "gzip":
+        raise ProtocolFault(f"{what}: the answer is packed as {encoding[:40]!a}, which was not asked for")
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        async for chunk in response.content.iter_chunked(PIECE_BYTES):
+            while chunk and not unpacker.eof:
+                yield unpacker.decompress(chunk, PIECE_BYTES)
+                chunk = unpacker.unconsumed_tail
+    except zlib.error as error:
+        raise ProtocolFault(f"{what}: the answer cannot be unpacked ({error})") from None
+    if not unpacker.eof:
+        raise ProtocolFault(f"{what}: the packed answer ends too early")
+
+
 async def read_reply(
     response: "aiohttp.ClientResponse", what: str, limit_bytes: int = REPLY_MAX_BYTES
 ) -> bytes:
     """The body. Raises ProtocolFault beyond `limit_bytes`."""
     parts: list[bytes] = []
     size_bytes = 0
-    async for chunk in response.content.iter_chunked(65_536):
-        parts.append(chunk)
-        size_bytes += len(chunk)
+    async for piece in pieces(response, what):
+        parts.append(piece)
+        size_bytes += len(piece)
         if size_bytes > limit_bytes:
             raise ProtocolFault(f"{what}: the answer is larger than {limit_bytes} bytes")
     return b"".join(parts)

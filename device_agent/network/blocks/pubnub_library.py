@@ -73,4 +73,9 @@ class PubNubHost:
         return self.token
 
     async def request_result(self, options_func: Any, cancellation_event: Any) -> Any:
-        return (await self._handler.async_request(options_func, cancellation_event)).result
+        def here() -> Any:
+            options = options_func()
+            options.allow_redirects = False  # a token goes nowhere else
+            return options
+
+        return (await self._handler.async_request(here, cancellation_event)).result

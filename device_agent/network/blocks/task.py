@@ -85,7 +85,7 @@ class BlocksTask:
             await asyncio.to_thread(to.write_bytes, _inline(part, limit_bytes))
             return
         channel, file_id, name = (str(reference.get(key) or "") for key in ("channel", "fileId", "fileName"))
-        if channel != task_channel(self.start.org, self.start.task_id) or not file_id or not name:
+        if channel != task_channel(self.start.org, self.start.task_id) or {file_id, name} & {"", ".", ".."}:
             raise Refused(f"input {part.part_id!r} names no file of this task")
         clients = (self._client, self._services.clients.control)
         addresses = [partial(client.file_url, channel, file_id, name) for client in clients]

@@ -1,6 +1,11 @@
 """The backend API's requests: what is sent, and which answers become which errors."""
 
 import asyncio
+import gzip
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,6 +15,14 @@ from device_agent.network.blocks import http as module
 from device_agent.network.blocks.http import Api, Http, error_of, printable
 from device_agent.network.connectivity import Connectivity
 from support.fake_backend import FakeBackend
+
+
+@pytest.fixture
+def peak_bytes() -> Iterator[Callable[[], int]]:
+    """The most memory that was used since the test began."""
+    tracemalloc.start()
+    yield lambda: tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
 
 
 @pytest.fixture
@@ -68,6 +81,48 @@ async def test_an_answer_that_is_too_large_is_not_read(
     backend.answers["/a"].append((200, {"text": "x" * module.REPLY_MAX_BYTES}))
     with pytest.raises(ProtocolFault, match="larger than"):
         await api.request("GET", "/a")
+
+
+def packed(size_bytes: int) -> bytes:
+    packer = zlib.compressobj(wbits=31)
+    return b"".join(
+        [packer.compress(b"x" * 1_000_000) for _ in range(size_bytes // 1_000_000)] + [packer.flush()]
+    )
+
+
+async def test_a_small_packed_answer_that_is_huge_is_not_unpacked(
+    http: Http, api: Api, backend: FakeBackend, peak_bytes: Callable[[], int]
+):
+    backend.answers["/a"].append((200, packed(1_000_000_000), {"Content-Encoding": "gzip"}))
+    assert len(backend.answers["/a"][0][1]) < 1_100_000
+    with pytest.raises(ProtocolFault, match="larger than"):
+        await api.request("GET", "/a")
+    async with http.session().get(f"{backend.url}/a") as response:
+        with pytest.raises(ProtocolFault, match="larger than"):
+            await response.text()  # as the messaging library does
+    assert peak_bytes() < 30_000_000
+
+
+@pytest.mark.parametrize("cut", [0, 5])
+async def test_a_packed_answer_is_unpacked(api: Api, backend: FakeBackend, cut: int):
+    whole = gzip.compress(b'{"a": 1}')
+    backend.answers["/a"].append((200, whole[: len(whole) - cut], {"Content-Encoding": "gzip"}))
+    with nullcontext() if cut == 0 else pytest.raises(ProtocolFault, match="too early"):
+        assert await api.request("GET", "/a") == {"a": 1}
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+async def test_an_answer_that_cannot_be_unpacked_is_a_fault(api: Api, backend: FakeBackend, encoding: str):
+    backend.answers["/a"].append((200, b"{}", {"Content-Encoding": encoding}))
+    with pytest.raises(ProtocolFault, match="packed"):
+        await api.request("GET", "/a")
+
+
+async def test_no_request_of_the_api_follows_a_redirect(api: Api, backend: FakeBackend):
+    backend.answers["/a"].append((307, {}, {"Location": f"{backend.url}/b"}))
+    with pytest.raises(Refused):
+        await api.request("POST", "/a", bearer="key", body={})
+    assert not backend.asked_for("/b")
 
 
 async def test_the_silence_of_a_long_poll_is_no_loss(http: Http, connectivity: Connectivity):

@@ -16,6 +16,7 @@ from device_agent.network.blocks.files import (
     Upload,
     Uploads,
     download,
+    is_ours,
     transfer_limit_s,
 )
 from device_agent.network.blocks.http import Http
@@ -205,6 +206,52 @@ async def test_the_next_token_is_tried_after_a_refused_one(
     await download(http, addresses, tmp_path / "a", 10)
     assert [asked.path for asked in backend.asked] == [FIRST, SECOND]
     assert (tmp_path / "a").read_bytes() == b"ok"
+
+
+async def test_one_redirect_to_the_same_host_is_followed(
+    http: Http, backend: FakeBackend, addresses: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "REFUSALS_MAX", 1)
+    backend.answers[FIRST].append((307, b"", {"Location": "/stored"}))
+    backend.answers["/stored"] += [(200, b"ok"), (307, b"", {"Location": "/again"})]
+    await download(http, addresses, tmp_path / "a", 10)
+    assert (tmp_path / "a").read_bytes() == b"ok"
+    with pytest.raises(Refused, match="HTTP 307"):
+        await download(http, addresses, tmp_path / "a", 10)
+    assert not backend.asked_for("/again")
+
+
+async def test_a_redirect_to_another_host_is_not_followed(
+    http: Http, backend: FakeBackend, addresses: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "REFUSALS_MAX", 1)
+    there = backend.url.replace("127.0.0.1", "localhost") + "/admin"
+    backend.answers[FIRST].append((307, b"", {"Location": there}))
+    with pytest.raises(Refused, match="no host of its own"):
+        await download(http, addresses, tmp_path / "a", 10)
+    assert not backend.asked_for("/admin")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "ours"),
+    [
+        ("https://ps.pndsn.com/x", True),
+        ("https://files.s3.us-east-1.amazonaws.com/x", True),
+        ("https://files-us.pndsn.com:443/x", True),
+        ("http://ps.pndsn.com/x", False),
+        ("http://127.0.0.1:631/x", False),
+        ("https://127.0.0.1/x", False),
+        ("https://evilpndsn.com/x", False),
+        ("https://pndsn.com.evil.example/x", False),
+        ("https://ps.pndsn.com@evil.example/x", False),
+        ("file:///etc/shadow", False),
+        ("https://[", False),
+        ("", False),
+    ],
+)
+def test_which_hosts_are_the_services_own(there: str, ours: bool):
+    assert is_ours("https://ps.pndsn.com/v1/files", there) is ours
 
 
 async def test_a_download_is_repeated_and_given_up_after_many_refusals(
