@@ -16,6 +16,7 @@ from device_agent.config import Config
 from device_agent.config.secret import ApiKeys
 from device_agent.devices.clock_chip import ClockChip
 from device_agent.devices.hardware import HandleFactory, Hardware
+from device_agent.devices.kept import KeptCounts
 from device_agent.history.history_service import HistoryService
 from device_agent.network.blocks.joiner import JoinSettings
 from device_agent.network.blocks.network import BlocksNetwork
@@ -96,6 +97,9 @@ class Agent:
             self._make_delegations(config, keys.sessions, rules) if config.delegations else None
         )
         self._hardware = self._make_hardware(make_handle)
+        self._counts = KeptCounts(
+            config.state.directory, config.state.runtime_directory, self._hardware.kept, self._store
+        )
         self._reloader = Reloader(control, self._hardware, self._tasks)
         self._socket = self._make_socket(config)
 
@@ -222,6 +226,7 @@ class Agent:
         await self._control.guard.start()
         if self._delegations is not None:
             await self._delegations.start()
+        await self._counts.load()
         self._hardware.start()
         await self._socket.open()
         joins = self._config.network.kind != "none"
@@ -231,6 +236,7 @@ class Agent:
         self._background.run_forever("outbox", self._outbox.run)
         if self._history is not None:
             self._background.run_forever("history", self._history.run)
+        self._background.run_forever("counts", self._counts.run)
         self._background.run_forever("watch", self._watch)
         if (watchdog_s := self._notifier.watchdog_s) is not None:
             self._background.run_forever("watchdog", lambda: self._feed(watchdog_s))
@@ -309,6 +315,7 @@ class Agent:
         await control.close()
         await self._background.close()
         await self._hardware.close()
+        await self._bounded("counts", self._counts.close(), STORE_LIMIT_S)
         await self._bounded("journal", self._close_store(), STORE_LIMIT_S)
         log.info("stopped", exit_code=self._exit_code)
 

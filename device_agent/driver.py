@@ -197,6 +197,12 @@ class Driver(Generic[C, B]):
         """
         return {}
 
+    def keep(self, kept: dict[str, float]) -> None:
+        """Told once, before `open`: numbers that outlive the process, as it left them, for it to change.
+
+        For counts that go on over restarts. Used on the event loop alone, as `feed` is.
+        """
+
     @classmethod
     def points_of(cls, config: Any) -> tuple[Point, ...]:
         """The points of a device so configured; overridden where the configuration decides."""

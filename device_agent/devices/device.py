@@ -72,7 +72,9 @@ class Device:
         clock: Clock,
         subscriber: ReadingSubscriber,
         hooks: ActuatorHooks | None = None,
+        kept: dict[str, float] | None = None,
     ) -> None:
+        """`kept` is what its driver keeps over restarts, and changes."""
         self.name = name
         self.driver_class = driver_class
         self.config = config
@@ -86,6 +88,7 @@ class Device:
         self.watchers = Watchers()
         self._clock = clock
         self._subscriber = subscriber
+        self._kept = {} if kept is None else kept
         self._hooks = hooks if hooks is not None and self.is_actuator else ActuatorHooks()
         self._driver: Driver[Any, Any] | None = None
         self.tried = asyncio.Event()
@@ -161,6 +164,7 @@ class Device:
         backoff = Backoff(REOPEN_FIRST_S, REOPEN_MAX_S)
         # One driver for all openings: what it counted survives an unplugged cable.
         driver = self.driver_class(self.config, self._hooks.handle(self.bus.handle))
+        driver.keep(self._kept)
         while True:
             await self.bus.until(BusState.OPEN)
             with self.bus.in_use(self.name):

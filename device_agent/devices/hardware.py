@@ -15,6 +15,7 @@ from device_agent.devices.actuator_hooks import ActuatorHooks
 from device_agent.devices.bus_recovery import PowerPin, RecoveryPolicy
 from device_agent.devices.bus_supervisor import BusSupervisor
 from device_agent.devices.device import Device
+from device_agent.devices.kept import Kept
 from device_agent.records import ReadingSubscriber
 
 log = structlog.get_logger("hardware")
@@ -48,6 +49,8 @@ class Hardware:
     ) -> None:
         self.devices = devices
         self.supervisors: dict[str, BusSupervisor] = {}
+        self.kept: Kept = {}
+        """What drivers keep over restarts, by device; also of devices that are not configured now."""
         self._config = config
         self._make_handle = make_handle
         self._subscriber = subscriber
@@ -99,7 +102,10 @@ class Hardware:
             self.supervisors[_own(name)] = BusSupervisor(bus, self._clock)
         else:
             bus = self.supervisors[options.bus].bus
-        return Device(name, config.drivers[name], options, bus, self._clock, self._subscriber, self._hooks)
+        kept = self.kept.setdefault(name, {})
+        return Device(
+            name, config.drivers[name], options, bus, self._clock, self._subscriber, self._hooks, kept
+        )
 
     # -- start and end ----------------------------------------
 

@@ -20,6 +20,8 @@ from device_agent.commands.control_side import build_control
 from device_agent.config import Config
 from device_agent.devices.device import NOT_OPENED, Device
 from device_agent.devices.hardware import HandleFactory
+from device_agent.devices.kept import NAME as COUNTS
+from device_agent.devices.kept import newest
 from device_agent.driver import Actuator
 from device_agent.errors import NoAnswer, Rejected
 from device_agent.messages.events import reading_members
@@ -211,7 +213,11 @@ async def _answer(config: Config, name: str) -> dict[str, Any]:
     )
     bus = Bus(options.bus or name, handle, limit_s)
     subscriber = _DeviceNews()
-    device = Device(name, config.drivers[name], options, bus, SystemClock(), subscriber)
+    counts = await asyncio.to_thread(
+        newest, *(folder / COUNTS for folder in (config.state.directory, config.state.runtime_directory))
+    )
+    kept = counts[1].get(name)
+    device = Device(name, config.drivers[name], options, bus, SystemClock(), subscriber, kept=kept)
     await bus.open()
     running = asyncio.ensure_future(device.run())
     try:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from device_agent.bus.core import Source
 from device_agent.bus.gpio import Bias, InputLine
@@ -19,6 +19,9 @@ from device_agent.driver import DriverConfig, DriverError, Edge, GpioBus, Listen
 
 # The rate is the mean over at most this many intervals, so that one late edge does not make it jump.
 INTERVALS_MAX = 64
+
+
+TOTAL = Point("total", description="`start`, and what was counted since.")
 
 
 class GpioInputConfig(DriverConfig):
@@ -30,13 +33,27 @@ class GpioInputConfig(DriverConfig):
     bias: Bias = Field("as-is", description='The chip\'s own pull: "pull-up", "pull-down", "none", "as-is".')
     debounce_s: float = Field(0.0, ge=0, le=60, description="How long a new level must hold to count.")
     count: bool = Field(False, description="Also count the changes to active, and give their rate.")
+    per_unit: float | None = Field(
+        None, gt=0, description="Changes to active for one unit of the point `total`: 1000 for 1000 imp/kWh."
+    )
+    start: float = Field(
+        0.0, description="With `per_unit`: what `total` begins at; another number begins the count anew."
+    )
     rate_window_s: float = Field(
         60.0, gt=0, le=86_400, description="The rate is the mean over this time; 0 after it without an edge."
     )
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "GpioInputConfig":
+        if self.per_unit is not None and not self.count:
+            raise ValueError("`per_unit` is for what is counted: set `count = true`")
+        if self.start and self.per_unit is None:
+            raise ValueError("`start` is for the point `total`, which needs `per_unit`")
+        return self
+
 
 class GpioInput(Listener[GpioInputConfig, GpioBus]):
-    """Told by the kernel of each edge. The count goes on over a reopened line, from 0 at each start."""
+    """Told by the kernel of each edge. The count goes on over a reopened line and over restarts."""
 
     example = """
 line = 17
@@ -48,7 +65,7 @@ debounce_s = 0.02
         super().__init__(*args, **kwargs)
         self._line: InputLine | None = None
         self._active: bool | None = None
-        self._count = 0
+        self._kept: dict[str, float] = {}
         self._rises_s: deque[float] = deque(maxlen=INTERVALS_MAX + 1)
         self.lost_edges = 0
 
@@ -59,13 +76,21 @@ debounce_s = 0.02
             return (active,)
         return (
             active,
-            Point("count", Unit.ONE, "integer", low=0, description="Changes to active since the start."),
+            Point("count", Unit.ONE, "integer", low=0, description="Changes to active that were counted."),
             Point("rate", Unit.HERTZ, low=0, description="Changes to active a second."),
+            *((TOTAL,) if config.per_unit is not None else ()),
         )
 
     @classmethod
     def claims(cls, config: GpioInputConfig) -> tuple[str, ...]:
         return (f"line {config.line}",)
+
+    def keep(self, kept: dict[str, float]) -> None:
+        if not self.config.count or kept.get("start", self.config.start) != self.config.start:
+            kept.clear()
+        if self.config.count:
+            kept |= {"count": int(kept.get("count", 0)), "start": self.config.start}
+        self._kept = kept
 
     def open(self) -> None:
         self.close()
@@ -91,11 +116,10 @@ debounce_s = 0.02
         self.lost_edges += chunk.lost
         if self.config.count:
             # Edges alternate, so those lost before a rise end in a fall: half of them were rises.
-            self._count += (chunk.lost + (not chunk.active)) // 2
+            self._kept["count"] = self._count + (chunk.lost + (not chunk.active)) // 2 + chunk.active
             if chunk.lost:
                 self._rises_s.clear()  # an interval with a hole in it would say half the true rate
             if chunk.active:
-                self._count += 1
                 self._rises_s.append(chunk.monotonic_s)
         yield self._values(chunk.monotonic_s)
 
@@ -105,7 +129,19 @@ debounce_s = 0.02
     def _values(self, now_s: float) -> dict[str, Value]:
         if not self.config.count:
             return {"active": self._active}
-        return {"active": self._active, "count": self._count, "rate": self._rate_hz(now_s)}
+        config = self.config
+        values: dict[str, Value] = {
+            "active": self._active,
+            "count": self._count,
+            "rate": self._rate_hz(now_s),
+        }
+        if config.per_unit is not None:
+            values["total"] = config.start + self._count / config.per_unit
+        return values
+
+    @property
+    def _count(self) -> int:
+        return int(self._kept.get("count", 0))
 
     def _rate_hz(self, now_s: float) -> float:
         """Mean rate over the window, and never above 1 / (time since the last edge), so that it decays."""
