@@ -90,6 +90,7 @@ def test_the_verbs_of_a_driver():
         "Driver": {
             "points_of",
             "claims",
+            "keep",
             "reading_s",
             "step_limit_s",
             "identify",
