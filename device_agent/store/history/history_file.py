@@ -2,6 +2,7 @@
 
 Full resolution for a day, then one row a minute for a week, then one a quarter of an hour, as long as
 `keep_ms` and `max_bytes` allow. At `max_bytes` resolution is reduced first, then the oldest is deleted.
+Ages are of recorded time: a clock that steps ahead makes nothing older.
 """
 
 import os
@@ -20,6 +21,10 @@ CREATE TABLE IF NOT EXISTS block(
 CREATE INDEX IF NOT EXISTS block_in_time ON block(step_ms, from_ms, device);
 PRAGMA user_version = 1;
 """
+GAPS_SQL = """SELECT before_ms, from_ms, counted_ms FROM
+    (SELECT from_ms, lag(from_ms) OVER win AS before_ms, iif(lag(step_ms) OVER win = ?, ?, ?) AS counted_ms
+    FROM block WINDOW win AS (ORDER BY from_ms))
+    WHERE from_ms - before_ms > counted_ms ORDER BY from_ms DESC"""
 PAGE_BYTES = 1024
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -33,6 +38,9 @@ FULL_AGE_MS = DAY_MS
 MINUTES_AGE_MS = 7 * DAY_MS
 # At `max_bytes` the newest hour keeps its resolution as long as there is anything else to reduce.
 SHRINK_AGE_MS = HOUR_MS
+# A time without a record, or a step of the clock, counts as so much: longer than lies between two blocks.
+GAP_MS = 2 * HOUR_MS
+QUARTERS_GAP_MS = 2 * DAY_MS
 # A checkpoint writes each page of the log once more: the rarer it is, the more pages it writes only once.
 WAL_MAX_BYTES = 1_000_000
 DELETE_AT_ONCE = 256
@@ -52,6 +60,9 @@ class HistoryFile:
         self._wal_max_bytes = min(WAL_MAX_BYTES, max_bytes // 8)
         self._limit_bytes = max_bytes - 2 * self._wal_max_bytes
         self._wal_bytes = 0
+        self._last_ms = 0
+        self._gaps: list[tuple[int, int, int]] | None = None
+        """Between two blocks: begin, end, and how much it counts; newest first."""
         self.written_bytes = 0
         """An upper bound of what went to the disk: the log, and its pages again at each checkpoint."""
         self._open()
@@ -82,6 +93,9 @@ class HistoryFile:
         try:
             for block in blocks:
                 self._insert(block)
+                if abs(block.from_ms - self._last_ms) > GAP_MS:
+                    self._gaps = None
+                self._last_ms = block.from_ms
             self._commit()
         except BaseException:
             self._rollback()
@@ -133,11 +147,30 @@ class HistoryFile:
     def thin(self, now_ms: int) -> bool:
         """One small step towards what age and size allow; False when there is nothing to do."""
         return (
-            self._aggregate((0, FAST_MS), MINUTE_MS, now_ms - FULL_AGE_MS)
-            or self._aggregate((MINUTE_MS,), QUARTER_MS, now_ms - MINUTES_AGE_MS)
-            or self._expire(now_ms - self._keep_ms)
+            self._aggregate((0, FAST_MS), MINUTE_MS, self._ago(now_ms, FULL_AGE_MS))
+            or self._aggregate((MINUTE_MS,), QUARTER_MS, self._ago(now_ms, MINUTES_AGE_MS))
+            or self._expire(self._ago(now_ms, self._keep_ms))
             or (self.used_bytes > self._limit_bytes and self._shrink(now_ms))
         )
+
+    def _ago(self, now_ms: int, age_ms: int) -> int:
+        """The instant since which so much time was recorded."""
+        if self._gaps is None:
+            counted = (QUARTER_MS, QUARTERS_GAP_MS, GAP_MS)
+            self._gaps = self._db.execute(GAPS_SQL, counted).fetchall()
+            newest = self._db.execute("SELECT max(from_ms) FROM block WHERE from_ms <= ?", (now_ms,))
+            self._last_ms = newest.fetchone()[0] or now_ms
+        at_ms = now_ms
+        for begin_ms, end_ms, counted_ms in [(self._last_ms, now_ms, GAP_MS), *self._gaps]:
+            if end_ms > now_ms or end_ms - begin_ms <= counted_ms:
+                continue
+            if at_ms - age_ms >= end_ms:
+                break
+            age_ms -= at_ms - end_ms + counted_ms
+            at_ms = begin_ms
+            if age_ms <= 0:
+                return at_ms
+        return at_ms - age_ms
 
     def _shrink(self, now_ms: int) -> bool:
         """One step when the size is reached: a coarser resolution, else delete what was written first."""

@@ -280,3 +280,36 @@ async def test_what_is_too_old_is_no_part_of_the_record(make, clock) -> None:
     await recorder.flush()
     (row,) = stored(recorder.path, "gateway")
     assert (row.values, row.flags) == ({"alive": 2.5e-8, "dead": None}, {"dead": "stale"})
+
+
+@pytest.mark.parametrize("days", [20 * 365, -365], ids=["ahead", "back"])
+async def test_a_clock_that_steps_costs_no_history(make, clock, days: int) -> None:
+    """Neither while it is wrong nor when it is right again; a step counts as two hours at most."""
+    clock.step(2 * 365 * DAY_S)
+    history = make(keep_days=30)
+    await live(history, clock, 24, 30)
+    right_ms = clock.now_ms()
+    clock.set_wall(right_ms + days * DAY_S * 1000)
+    await live(history, clock, 2, 30)
+    await history.close()
+    history = make(keep_days=30)  # the next process sees it from the file alone
+    await live(history, clock, 1, 30)
+    clock.set_wall(right_ms + 3 * 3_600_000)
+    await live(history, clock, 2, 30)
+    rows = stored(history.path)
+    assert sum(row.count for row in rows) == (24 + 3 + 2) * 120
+    before = [row for row in rows if row.at_ms <= right_ms and row.at_ms > right_ms - DAY_S * 1000]
+    # What is thinned now is what the hours since then, and at most two for each step, have made old.
+    assert sum(row.step_ms == 0 for row in before) >= (24 - 5 - 2 * 2 - 1) * 120
+    await history.close()
+
+
+async def test_a_time_without_records_makes_them_hardly_older(make, clock) -> None:
+    history = make(keep_days=5)
+    await live(history, clock, 24, 60)
+    clock.step(100 * DAY_S)
+    await live(history, clock, 24 * 2, 60)
+    assert min(row.at_ms for row in stored(history.path)) < clock.now_ms() - 100 * DAY_S * 1000
+    await live(history, clock, 24 * 6, 60)
+    assert min(row.at_ms for row in stored(history.path)) > clock.now_ms() - 9 * DAY_S * 1000
+    await history.close()
