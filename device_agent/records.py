@@ -109,7 +109,7 @@ class Point:
     `low` and `high` bound what the chip can measure (a value outside gets the flag `out_of_range`);
     `minimum` and `maximum` bound what may be written. `still_s` is how long a healthy chip's value can stay
     the same to the last digit (afterwards it is flagged `frozen`); None: for ever. It is for converters whose
-    noise is well above their last digit.
+    noise is well above their last digit. `resolution` is the step in which a value can be set, where known.
     """
 
     name: str
@@ -122,6 +122,7 @@ class Point:
     maximum: float | None = None
     description: str = ""
     still_s: float | None = None
+    resolution: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +239,16 @@ def rounded(value: float) -> float:
     return round(value, max(DECIMALS, DECIMALS - 1 - math.floor(math.log10(abs(value)))))
 
 
-def same_value(read: Value, wanted: Value) -> bool:
-    """Equal; numbers within a part in a thousand, since converters have steps."""
-    if is_number(read) and is_number(wanted):
-        return abs(read - wanted) <= 1e-3 * max(1.0, abs(wanted))
-    return read == wanted
+def same_value(read: Value, wanted: Value, point: Point) -> bool:
+    """Whether a point that was set reads as it was set: numbers within half a step of its converter.
+
+    Where the step is not known, within a thousandth of the value.
+    """
+    if not is_number(read) or not is_number(wanted):
+        return read == wanted
+    if point.resolution is None:
+        return abs(read - wanted) <= 1e-3 * abs(wanted)
+    return abs(read - wanted) <= max(0.500001 * point.resolution, 1e-6 * abs(wanted))
 
 
 class ReadingSubscriber:

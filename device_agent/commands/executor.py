@@ -429,7 +429,8 @@ class CommandExecutor:
         written = await self._safe_states.write(device, values, plan.motion)
         outcome.applied = {name: written.get(name, value) for name, value in values.items()}
         asked = {name: value for name, value in values.items() if name in written}
-        wrong = [name for name, value in asked.items() if not same_value(written[name], value)]
+        points = device.points
+        wrong = [n for n, value in asked.items() if not same_value(written[n], value, points[n])]
         outcome.verified = len(asked) == len(values) and not wrong
         if wrong:
             read = ", ".join(f"{name} = {written[name]!r}" for name in wrong)

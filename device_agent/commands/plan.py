@@ -9,7 +9,7 @@ from device_agent.devices.device import Device
 from device_agent.errors import Fault, Rejected
 from device_agent.messages.acks import Ack, AckState
 from device_agent.messages.commands import Command, Set
-from device_agent.records import SEND_FILE, Action, Value, same_value
+from device_agent.records import SEND_FILE, Action, Value
 from device_agent.safety.permit import Motion
 
 Send = Callable[[Device], Awaitable[None]]
@@ -93,7 +93,7 @@ class CommandPlan:
 def is_safe(device: Device, values: Mapping[str, Value]) -> bool:
     """Whether all of these are the device's safe values."""
     safe = device.safe_values
-    return all(name in safe and same_value(safe[name], value) for name, value in values.items())
+    return all(name in safe and safe[name] == value for name, value in values.items())
 
 
 def describe(command: Command) -> str:

@@ -54,7 +54,14 @@ class GpioPwm(Sensor[GpioPwmConfig, GpioBus], Actuator[GpioPwmConfig, GpioBus]):
     example = "line = 18\nsafe = 0"
     pulses = "share"
     points = (
-        Point("duty", write=True, minimum=0, maximum=1, description="Share of the time that it is on."),
+        Point(
+            "duty",
+            write=True,
+            minimum=0,
+            maximum=1,
+            resolution=0.001,
+            description="Share of the time that it is on.",
+        ),
         Point(
             "frequency",
             Unit.HERTZ,

@@ -66,6 +66,7 @@ class RegisterPoint(PointOptions):
             super().point(name),
             minimum=low if self.minimum is None else self.minimum,
             maximum=high if self.maximum is None else self.maximum,
+            resolution=abs(self.scale),
         )
 
     def decode(self, data: bytes) -> Value:

@@ -147,6 +147,7 @@ class ModbusPoint(BaseModel):
             minimum=self.minimum,
             maximum=self.maximum,
             description=self.description,
+            resolution=abs(self.scale) if self.write and "int" in self.type else None,
         )
 
     # -- registers and values ----------------------------------------

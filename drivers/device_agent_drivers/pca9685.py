@@ -85,7 +85,14 @@ safe = 0
     @classmethod
     def points_of(cls, config: Pca9685Config) -> tuple[Point, ...]:
         return tuple(
-            Point(name, write=True, minimum=0, maximum=1, description=f"Share of the time that {name} is on.")
+            Point(
+                name,
+                write=True,
+                minimum=0,
+                maximum=1,
+                resolution=1 / 4096,
+                description=f"Share of the time that {name} is on.",
+            )
             for name in config.channels
         )
 

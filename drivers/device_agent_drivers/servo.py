@@ -75,8 +75,16 @@ class Servo(Sensor[ServoConfig, GpioBus], Actuator[ServoConfig, GpioBus]):
     @classmethod
     def points_of(cls, config: ServoConfig) -> tuple[Point, ...]:
         low, high = config.minimum_deg, config.maximum_deg
-        text = "Angle that the servo is told."
-        return (Point("angle", Unit.DEGREE, write=True, minimum=low, maximum=high, description=text),)
+        angle = Point(
+            "angle",
+            Unit.DEGREE,
+            write=True,
+            minimum=low,
+            maximum=high,
+            resolution=0.1,
+            description="Angle that the servo is told.",
+        )
+        return (angle,)
 
     @classmethod
     def claims(cls, config: ServoConfig) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ async def send(device: Any) -> None:
     ("values", "safe"),
     [
         ({"on": False, "level": 0}, True),
-        ({"level": 0.0001}, True),  # within what a converter's steps can hold
+        ({"level": 0.0001}, False),
         ({"on": True, "level": 0}, False),
         ({"other": 0}, False),
     ],
