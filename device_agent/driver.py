@@ -32,6 +32,7 @@ from device_agent.records import (
     Value,
     Values,
 )
+from device_agent.text.pattern import Pattern
 
 __all__ = [
     "Action",
@@ -55,6 +56,7 @@ __all__ = [
     "NoAnswer",
     "NoBus",
     "OneWireBus",
+    "Pattern",
     "Point",
     "Sensor",
     "SerialBus",

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 # Annotations alone (`if TYPE_CHECKING`) may look up. A module of the root, or a package, is a room; packages
 # whose parts stand on different floors are listed part by part.
 ROOMS = (
+    "text",
     "errors",
     "records",
     "clock",

@@ -28,6 +28,7 @@ PROMISED = {
         "NoAnswer",
         "NoBus",
         "OneWireBus",
+        "Pattern",
         "Point",
         "Sensor",
         "SerialBus",

@@ -5,7 +5,7 @@ Buses and devices are here, actuators in `safety_checks`; streams, access and de
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from device_agent.bus.config import (
@@ -36,6 +36,7 @@ from device_agent.config.stream_checks import stream_warnings, streams
 from device_agent.config.types import NAME_MAX, WORD
 from device_agent.config.unit_codes import unit_code
 from device_agent.driver import Sensor
+from device_agent.text.pattern import Pattern
 
 # A Unix socket's address takes 108 bytes with its closing zero.
 SOCKET_PATH_MAX_BYTES = 107
@@ -65,6 +66,22 @@ def cross_checks(draft: ConfigDraft) -> Iterator[str]:
     yield from _socket_path(draft)
 
 
+def _slow_patterns(draft: ConfigDraft) -> Iterator[str]:
+    """Whoever sends lines or messages could stand the event loop still; `text.Pattern` gives up instead."""
+    for name, device in draft.devices.items():
+        points = getattr(device.config, "points", None)
+        owners = {f"devices.{name}": device.config}
+        if isinstance(points, Mapping):
+            owners |= {f"devices.{name}.points.{point}": options for point, options in points.items()}
+        for place, owner in owners.items():
+            pattern = getattr(owner, "pattern", None)
+            if isinstance(pattern, str) and (text := Pattern(pattern).slow_on()):
+                yield (
+                    f"{place}.pattern takes too long on a text such as {text[:10]!r}… and is given up there; "
+                    "let no repetition stand inside another, as in (a+)+"
+                )
+
+
 def warnings(draft: ConfigDraft) -> Iterator[str]:
     """What is allowed and probably not meant."""
     yield from stream_warnings(draft)
@@ -76,6 +93,7 @@ def warnings(draft: ConfigDraft) -> Iterator[str]:
     if not draft.devices:
         yield "there is no device: the agent has nothing to read; add [devices.NAME]"
     yield from _lonely_interlocks(draft)
+    yield from _slow_patterns(draft)
     yield from _busy(draft)
     yield from unguarded(draft)
     for device in draft.devices.values():

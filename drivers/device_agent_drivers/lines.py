@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from device_agent.driver import DriverError, Value
+from device_agent.driver import DriverError, Pattern, Value
 from device_agent_drivers.configured import (
     ConfiguredPoints,
     Template,
@@ -31,7 +31,9 @@ SILENCE_S = 2.0
 class LineOptions(ConfiguredPoints):
     format: Literal["regex", "csv", "json"] = Field("regex", description="What a line looks like.")
     pattern: str | None = Field(
-        None, max_length=1000, description="format regex: searched in each line; a named group is a point."
+        None,
+        max_length=1000,
+        description="format regex: searched in each line for at most 50 ms; a named group is a point.",
     )
     columns: list[str] = Field(
         [], max_length=64, description='format csv: the points in order; "" is a column to pass over.'
@@ -108,6 +110,17 @@ def groups_of(pattern: str, where: str) -> Mapping[str, int]:
         return re.compile(pattern).groupindex
     except re.error as error:
         raise ValueError(f"{where} is no regular expression: {error}") from error
+
+
+def searched(pattern: Pattern, text: str) -> re.Match[str] | None:
+    """Raises DriverError where the pattern takes too long."""
+    try:
+        return pattern.search(text)
+    except TimeoutError as error:
+        raise DriverError(
+            f"the `pattern` was given up on a text of {len(text)} characters ({error}): make it "
+            "simpler, with no repetition inside another; `device-agent check` names such patterns"
+        ) from error
 
 
 class LineReader:
@@ -189,13 +202,14 @@ class LineReader:
 def splitter(options: LineOptions) -> Callable[[str], Raw | None]:
     """From the text of a line to its raw values, None for what is no such line."""
     if options.format == "regex":
-        search = re.compile(options.pattern or "").search
-        # A group that took no part in the match is a point that is not in this line.
-        return lambda line: (
-            {name: text for name, text in match.groupdict().items() if text is not None}
-            if (match := search(line))
-            else None
-        )
+        pattern = Pattern(options.pattern or "")
+
+        def split(line: str) -> Raw | None:
+            match = searched(pattern, line)
+            # A group that took no part in the match is a point that is not in this line.
+            return match and {name: text for name, text in match.groupdict().items() if text is not None}
+
+        return split
     if options.format == "csv":
         return csv_splitter(options.columns, options.separator)
     return json_splitter(options.points)

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from device_agent.bus.core import Source
 from device_agent.bus.mqtt import matches
-from device_agent.driver import DriverError, Flag, Flagged, MqttBus, MqttMessage, Value
+from device_agent.driver import DriverError, Flag, Flagged, MqttBus, MqttMessage, Pattern, Value
 from device_agent_drivers.configured import (
     FALSE_WORDS,
     NO_ANSWER,
@@ -24,6 +24,7 @@ from device_agent_drivers.configured import (
     json_splitter,
     template_of,
 )
+from device_agent_drivers.lines import searched
 
 
 class MqttPointOptions(PointOptions):
@@ -123,6 +124,9 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
             topic: json_splitter({name: points[name] for name in names if points[name].path})
             for topic, names in self._by_topic.items()
         }
+        self._patterns = {
+            name: Pattern(one.pattern) for name, one in points.items() if one.pattern is not None
+        }
         self.messages_garbage = 0
 
     @classmethod
@@ -177,7 +181,7 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
         for name in self._by_topic[wanted]:
             options = self.config.points[name]
             if options.pattern is not None:
-                match = re.search(options.pattern, text)
+                match = searched(self._patterns[name], text)
                 if match is not None and match["value"] is not None:
                     found[name] = match["value"]
             elif options.path is None:
