@@ -73,6 +73,11 @@ class GpioBus(Handle):
 
     kind: ClassVar[str] = "gpio"
 
+    @property
+    def sees_holders(self) -> bool:
+        """Whether claiming a line that another process holds is refused."""
+        return True
+
     @abstractmethod
     def input(
         self,

@@ -25,6 +25,13 @@ CONSUMER = "device-agent"
 # Edges that the kernel keeps for a line until they are read (default 16); it drops the oldest.
 EDGES_MAX = 1024
 
+# linux/gpio.h: GPIO_V2_LINE_FLAG_OUTPUT, with _OPEN_DRAIN or _OPEN_SOURCE; _ACTIVE_LOW is bit 1.
+_OUTPUT_FLAGS: dict[Drive, int] = {
+    "push-pull": 1 << 3,
+    "open-drain": 1 << 3 | 1 << 6,
+    "open-source": 1 << 3 | 1 << 7,
+}
+
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ENXIO, errno.EBADF, errno.ESHUTDOWN}
 
 LineT = TypeVar("LineT", bound="_GpiodLine")
@@ -110,7 +117,8 @@ class GpiodGpio(GpioBus):
             active_low=active_low,
             output_value=Value.ACTIVE if active else Value.INACTIVE,
         )
-        return self._keep(GpiodOutput(self, self._request(line, settings, f"drive {drive!r}"), line))
+        request = self._request(line, settings, f"drive {drive!r}")
+        return self._keep(GpiodOutput(self, request, line, _OUTPUT_FLAGS[drive] | active_low << 1))
 
     def pwm(
         self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False
@@ -233,6 +241,11 @@ class GpiodInput(_GpiodLine):
 class GpiodOutput(_GpiodLine):
     """A claimed output; the kernel keeps it driven while a descriptor of the request is open."""
 
+    def __init__(self, bus: GpiodGpio, request: Any, line: int | str, flags: int) -> None:
+        """`flags`: the kernel's, with which the guard claims it anew."""
+        super().__init__(bus, request, line)
+        self._flags = flags
+
     def write(self, active: bool) -> None:
         from gpiod.line import Value
 
@@ -241,7 +254,8 @@ class GpiodOutput(_GpiodLine):
 
     def recipe(self, active: bool) -> Recipe:
         with self._claimed():
-            return Recipe("line", {"active": active}, os.dup(self._fd), hold=True)
+            place = {"path": self._bus.path, "offset": self._offset, "flags": self._flags}
+            return Recipe("line", {"active": active, **place}, os.dup(self._fd), hold=True)
 
 
 def find_chip(bus: str, wanted: str) -> str:

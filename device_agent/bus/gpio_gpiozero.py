@@ -157,7 +157,8 @@ class GpiozeroGpio(GpioBus):
                 raise PlaceRefused(f"bus {self.name}, line {line}: this pin factory has no drive {drive!r}")
             else:
                 pin.output_with_state(level)
-            return GpiozeroOutput(self, pin, line, active_low, self._hold(pin, before))
+            hold = self._hold(pin, before, self.path if drive == "push-pull" else "")
+            return GpiozeroOutput(self, pin, line, active_low, hold)
 
     def pwm(
         self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False
@@ -170,7 +171,7 @@ class GpiozeroGpio(GpioBus):
             before = line_fds()
             pin, _ = self._pin(line)
             pin.output_with_state((duty > 0) != active_low)
-            output = GpiozeroPwm(self, pin, line, active_low, self._hold(pin, before))
+            output = GpiozeroPwm(self, pin, line, active_low, self._hold(pin, before, self.path))
             try:
                 output.write(duty, frequency_hz)
             except BusError:
@@ -178,13 +179,18 @@ class GpiozeroGpio(GpioBus):
                 raise
         return output
 
-    def _hold(self, pin: Any, before: set[int]) -> "LineHold":
+    @property
+    def sees_holders(self) -> bool:
+        return self.config.pin_factory == "lgpio"
+
+    def _hold(self, pin: Any, before: set[int], chip: str) -> "LineHold":
         """What the guard needs to drive the line after this process has ended."""
         number = getattr(pin, "_number", None)
         if self._test_factory is not None or not isinstance(number, int):
             return LineHold("", 0, -1)
-        if self.config.pin_factory == "lgpio":
-            return LineHold("", number, fd_of_line(number, before))
+        if self.sees_holders:
+            fd = fd_of_line(number, before)
+            return LineHold(os.path.realpath(chip) if chip and fd >= 0 else "", number, fd)
         # These factories write the chip's registers and hold nothing: the guard claims the line itself.
         from device_agent.bus.gpio_gpiod import find_chip
 
@@ -321,7 +327,7 @@ class GpiozeroInput(_GpiozeroLine):
 
 @dataclass(frozen=True, slots=True)
 class LineHold:
-    """A claimed line's descriptor (-1: none), or the chip's node and the line on it."""
+    """A claimed line's descriptor (-1: none), and the node of a chip on which it can be claimed anew."""
 
     chip: str
     offset: int
@@ -330,7 +336,8 @@ class LineHold:
     def recipe(self, level: bool, where: str) -> Recipe:
         """The guard sets this level and goes on driving it. Raises BusError where it cannot."""
         if self.fd >= 0:
-            return Recipe("line", {"active": level}, os.dup(self.fd), hold=True)
+            place = {"path": self.chip, "offset": self.offset}
+            return Recipe("line", {"active": level, **place}, os.dup(self.fd), hold=True)
         if self.chip:
             return Recipe("claim", {"path": self.chip, "offset": self.offset, "active": level}, hold=True)
         raise BusError(f"{where}: the descriptor of the line could not be found, so the guard cannot hold it")

@@ -15,6 +15,8 @@ Steps = Sequence[Any]
 class Recipe:
     """One action of the guard (`device_agent.guard.actions` carries it out). Owns `fd` until `close`.
 
+    With a `path` among its members the guard can do it without that descriptor, once nobody has the place.
+
     `members` holds nothing but None, bool, int, float, str, bytes, lists, tuples and dicts of these.
     """
 

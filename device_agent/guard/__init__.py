@@ -19,7 +19,9 @@ back. Each act is a line of the log, and `who = "guard"` in the Journal of the d
 next.
 
 What follows. Lines stay driven at safe. A new daemon takes them over one by one: the guard releases a line
-right before the daemon claims it, at safe again. A daemon that was stopped and continues refuses every
+when nothing but its hold keeps the daemon from claiming it, at safe again, and takes it back if the daemon
+fails all the same. What no daemon took it holds on, a child too. A guard that was stopped is woken by the
+next daemon, and ended if it does not wake. A daemon that was stopped and continues refuses every
 command until it has made everything safe itself and ended the leases. After an orderly stop a guard that is
 a service keeps holding the lines; a child ends, since nobody expects a process to stay behind, and the lines
 are the hardware's again.
@@ -30,7 +32,8 @@ What software cannot do, and the remedy:
   without power or signal (a spring-return valve, a normally open relay); for the panic also the board's own
   watchdog (`RuntimeWatchdogSec=` of systemd).
 - All buses: daemon and guard may be killed in one instant, as a child guard is with all of its service. Run
-  the guard as a service.
+  the guard as a service: it is started again at once and does what the one before has noted in its runtime
+  directory; only what needs a descriptor of the dead (serial ports, PWM) waits for the next daemon.
 - All buses: a daemon that was stopped in the microseconds between a command's last check and its write goes
   on with that write when it continues. It is undone at once, when everything is made safe again.
 - gpio: when the last holder of a line has gone, the kernel's driver of the chip decides: an input, or the

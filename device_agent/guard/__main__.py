@@ -12,6 +12,7 @@ import _socket
 from device_agent.guard.daemon_socket import bound
 from device_agent.guard.log import Log
 from device_agent.guard.log_output import open_standard_streams
+from device_agent.guard.notes import Notes, lock
 from device_agent.guard.process import GuardProcess
 
 # Its last lines are waited for as long.
@@ -36,11 +37,12 @@ def main(words: list[str]) -> int:
             if os.path.exists(path):
                 os.unlink(path)  # left by one that was killed
             listener = bound(path)
+        lock(path)
     except OSError as error:
         log("error", "guard_not_started", why=f"cannot listen at {path}: {error.strerror or error}")
         log.close(LOG_LIMIT_S)
         return 1
-    guard = GuardProcess(listener, log, child=child)
+    guard = GuardProcess(listener, log, Notes(path + ".notes"), child=child)
     _signal.signal(_signal.SIGTERM, lambda *_: guard.ask_to_end())
     _signal.signal(_signal.SIGINT, lambda *_: guard.ask_to_end())
     try:

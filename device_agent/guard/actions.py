@@ -5,6 +5,7 @@ Each takes an action as `device_agent.bus.recipe.Recipe` describes it and raises
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
 import select
@@ -40,11 +41,14 @@ def carry_out(action: ActionData, fd: int) -> int:
     Returns the descriptor to keep from now on.
     """
     kind = action["kind"]
-    if kind == "claim" and fd < 0:
-        return claim_line(action["path"], action["offset"], action["active"])
     if kind in ("line", "claim"):
+        if fd < 0:
+            flags = action.get("flags", FLAG_OUTPUT)
+            return claim_line(action["path"], action["offset"], action["active"], flags)
         set_line(fd, action["active"])
     elif kind == "bytes":
+        if fd < 0:
+            return claim_on_board(action)
         write_bytes(fd, action["steps"], action["answer"])
     elif kind == "i2c":
         write_i2c(action["path"], action["steps"])
@@ -72,7 +76,20 @@ def set_line(fd: int, active: bool) -> None:
     fcntl.ioctl(fd, LINE_SET_VALUES, struct.pack("=QQ", int(active), 1))
 
 
-def claim_line(path: str, offset: int, active: bool) -> int:
+def claim_on_board(action: ActionData) -> int:
+    """The same on a simulated board, whose `hold` sets a line as well; its descriptor."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(action["path"])
+        write_bytes(sock.fileno(), action["claim"], action["answer"])
+    except OSError:
+        sock.close()
+        raise
+    action["steps"] = action["claim"][1:]
+    return sock.detach()
+
+
+def claim_line(path: str, offset: int, active: bool, flags: int) -> int:
     """Take a line that nobody holds, as an output at this level in one step; its descriptor."""
     chip = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -80,7 +97,7 @@ def claim_line(path: str, offset: int, active: bool) -> int:
         value = struct.pack("=IIQQ", 2, 0, int(active), 1)
         request = struct.pack(
             LINE_REQUEST,
-            offset, b"", b"device-agent", FLAG_OUTPUT, 1, b"", value, b"", 1, 0, b"", 0,
+            offset, b"", b"device-agent", flags, 1, b"", value, b"", 1, 0, b"", 0,
         )  # fmt: skip
         answer = bytearray(request)
         fcntl.ioctl(chip, GET_LINE, answer, True)

@@ -39,6 +39,11 @@ class GuardAction:
         self._closing = False
         prepare(data)
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it can be done without the descriptor that came with it."""
+        return bool(self.data.get("path")) or not self.data["fd"]
+
     def carry_out(self) -> None:
         """Raises OSError. Does nothing after `close`."""
         with self._lock:
@@ -50,6 +55,10 @@ class GuardAction:
     def close(self) -> None:
         """Close the descriptor; if the action is under way, as soon as it has ended."""
         self._closing = True
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the descriptor; `carry_out` makes one of its own, where that is possible."""
         if self._lock.acquire(False):
             fd, self.fd = self.fd, -1
             try:
@@ -68,6 +77,8 @@ class GuardedActuator:
         self.actions = actions
         self.pending = ""
         self.failed = False
+        self.inherited = False
+        """Whether an earlier daemon handed it over, and the present one has not taken it."""
 
     @property
     def holds(self) -> bool:

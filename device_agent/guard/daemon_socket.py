@@ -7,6 +7,8 @@ import marshal
 import os
 import struct
 
+from device_agent.guard.notes import process_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -52,10 +54,11 @@ class DaemonSocket:
         self.sock = _socket.socket(fileno=fd)
         self.said_bye = False
         credentials = self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-        _, user, _ = struct.unpack("iII", credentials)
+        pid, user, _ = struct.unpack("iII", credentials)
         if user not in (0, os.geteuid()):
             self.sock.close()
             raise PermissionError(f"a client of user {user}")
+        self.process = process_of(pid)
 
     def fileno(self) -> int:
         return self.sock.fileno()

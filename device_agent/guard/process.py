@@ -11,6 +11,7 @@ from device_agent.guard import PROTOCOL
 from device_agent.guard.bus_workers import BusWorkers, GuardAction, GuardedActuator
 from device_agent.guard.daemon_socket import DaemonSocket
 from device_agent.guard.log import Log
+from device_agent.guard.notes import Notes, process_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ COMING_LIMIT_S = 30.0
 FAREWELL_LIMIT_S = 10.0
 # A child that outlived its daemon and holds no line waits this long for the next one, to report to it.
 LINGER_S = 60.0
+# How often a guard looks whether the daemon of the one before it is still there.
+LOOK_S = 0.05
 # Reports kept until a daemon has them: each takeover makes one or two for an actuator.
 REPORT_MAX = 500
 _HUNG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL
@@ -33,9 +36,14 @@ _HUNG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 class GuardProcess:
     """`run` until it ends. `child`: it ends when nothing is left to do, otherwise when it is asked to."""
 
-    def __init__(self, listener: _socket.socket, log: Log, *, child: bool) -> None:
+    def __init__(self, listener: _socket.socket, log: Log, notes: Notes, *, child: bool) -> None:
         self._listener = listener
         self._log = log
+        self._notes = notes
+        self._process = (0, 0)
+        """Of the daemon that handed over what there is."""
+        self._awaits = False
+        """Whether that daemon has not spoken to this guard yet."""
         self._child = child
         self._poll = select.poll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -70,15 +78,29 @@ class GuardProcess:
     def run(self) -> None:
         for number in (self._listener.fileno(), self._wake):
             self._poll.register(number, select.POLLIN)
+        self._go_on()
         self._notify("READY=1")
         while not self._is_over():
             for fd, event in self._poll.poll(self._wait_ms()):
                 self._ready(fd, event)
             self._take_reports()
             self._check_silence()
+            self._check_death()
+            self._notes.write(self._process, self._actuators.values())
             if self._alive_every_s:
                 self._notify("WATCHDOG=1")
+        self._notes.clear()
         self._log("info", "guard_ended")
+
+    def _go_on(self) -> None:
+        """Where a guard that was killed left off."""
+        noted = self._notes.read()
+        if noted is not None:
+            self._process, actuators = noted
+            for device, place, acts in actuators:
+                self._actuators[device] = GuardedActuator(device, place, [GuardAction(a, -1) for a in acts])
+            self._awaits = bool(actuators)
+            self._check_death()
 
     def ask_to_end(self) -> None:
         """From a signal handler. A child outlives its daemon all the same, whoever signals both."""
@@ -91,6 +113,8 @@ class GuardProcess:
             waits.append(self._heard_s + self._timeout_s - time.monotonic())
         if self._daemon is None and self._child:
             waits.append(1.0)
+        if self._awaits:
+            waits.append(LOOK_S)
         return max(0.0, min(waits)) * 1000 + 1 if waits else None
 
     def _is_over(self) -> bool:
@@ -104,6 +128,8 @@ class GuardProcess:
         if self._absence == "not come yet":
             return absent_s > COMING_LIMIT_S
         if self._absence == "bye":
+            if any(actuator.inherited and actuator.holds for actuator in actuators):
+                return False
             return not pending or absent_s > FAREWELL_LIMIT_S
         idle = not pending and not any(actuator.holds for actuator in actuators)
         return not actuators or (idle and absent_s > LINGER_S)
@@ -168,6 +194,8 @@ class GuardProcess:
             self._hello(client, message)
         elif op == "release":
             self._release(client, message)
+        elif op == "take back":
+            self._lost(client, message)
         elif op == "end":
             self._ending = True
         elif client is self._daemon and op in self._handlers:
@@ -185,12 +213,14 @@ class GuardProcess:
             return
         if message["protocol"] == PROTOCOL:
             self._daemon = client
+            self._process, self._awaits = client.process, False
             self._timeout_s = message["timeout_s"]
             self._heard_s = time.monotonic()
             self._took_over = False
             for actuator in list(self._actuators.values()):
-                # The new daemon opens every actuator at its safe value, undisturbed.
-                actuator.pending = ""
+                actuator.inherited = True
+                if not actuator.holds:
+                    actuator.pending = ""  # the new daemon opens it at its safe value, undisturbed
                 unknown = actuator.device not in message["devices"]
                 self._give_up(actuator, [one for one in actuator.actions if unknown or one.exclusive])
         held = list(self._actuators)
@@ -209,8 +239,8 @@ class GuardProcess:
             if action.fd >= 0:
                 self._poll.register(action.fd, 0)  # reports when its chip, port or board is gone
 
-    def _lost(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
-        """The daemon has closed the device: its lines would be left as they are, so they go to safe."""
+    def _lost(self, client: DaemonSocket, message: Message, fds: list[int] | None = None) -> None:
+        """The daemon has closed the device, or could not take its lines: they are held at safe."""
         actuator = self._actuators.get(message["device"])
         if actuator is not None:
             actuator.give_up([action for action in actuator.actions if action.exclusive])
@@ -224,11 +254,15 @@ class GuardProcess:
         client.send({"op": "lost", "device": message["device"]})
 
     def _release(self, client: DaemonSocket, message: Message) -> None:
-        """A daemon is about to claim the device's lines."""
+        """A daemon is about to claim the device's lines; if it cannot, they are `taken back`."""
         actuator = self._actuators.get(message["device"])
         if actuator is not None:
             actuator.pending = ""
-            actuator.give_up([action for action in actuator.actions if action.hold or action.exclusive])
+            for action in [action for action in actuator.actions if action.hold or action.exclusive]:
+                if action.is_repeatable:
+                    action.let_go()
+                else:
+                    actuator.give_up([action])
         client.send({"op": "released"})
 
     def _noted(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
@@ -269,6 +303,12 @@ class GuardProcess:
             silent_s = time.monotonic() - self._heard_s
             if self._daemon is not None and not self._took_over and silent_s >= self._timeout_s:
                 self._take_over(f"the daemon was silent for {silent_s:.1f} s")
+
+    def _check_death(self) -> None:
+        """Of the daemon that a guard before this one has watched."""
+        if self._awaits and process_of(self._process[0]) != self._process:
+            self._awaits = False
+            self._take_over("the daemon has died, and the guard before this one")
 
     def _take_over(self, why: str) -> None:
         self._took_over = True

@@ -18,8 +18,9 @@ from device_agent.bus.recipe import Recipe
 from device_agent.devices.actuator_hooks import ActuatorHooks
 from device_agent.devices.context import Context
 from device_agent.driver import Driver
+from device_agent.errors import BusHeld
 from device_agent.guard import PROTOCOL
-from device_agent.safety.guard_connection import GuardConnection, GuardGone, Message, find_or_start, release
+from device_agent.safety.guard_connection import GuardConnection, GuardGone, Message, ask_guard, find_or_start
 from device_agent.safety.leases import Leases
 from device_agent.safety.permit import MotionPermit
 from device_agent.safety.safe_recorder import open_and_record, recorded
@@ -46,6 +47,10 @@ class GuardSettings:
     timeout_s: float
     """After so long without a beat the guard acts (`guard_timeout_s`)."""
     log_style: str
+
+
+def _sees_holders(driver: Driver[Any, Any]) -> bool:
+    return bool(getattr(getattr(driver.bus, "inner", None), "sees_holders", True))
 
 
 class GuardClient(ActuatorHooks):
@@ -296,14 +301,32 @@ class GuardClient(ActuatorHooks):
         return recorded(handle)
 
     def open(self, device: str, driver: Driver[Any, Any]) -> list[Recipe]:
+        """The guard lets go of a line when nothing else keeps it from being taken, and not before."""
         link = self._link
-        if device in self._held and link is not None:
-            release(link.path, device)
-            self._held.discard(device)
-        recipes = open_and_record(device, driver)
+        if link is not None and device in self._held and not _sees_holders(driver):
+            recipes = self._taken_over(link.path, device, driver)
+        else:
+            try:
+                recipes = open_and_record(device, driver)
+            except BusHeld:
+                if link is None:
+                    raise
+                driver.close()  # what it has of the others
+                recipes = self._taken_over(link.path, device, driver)
         if sum(len(repr(recipe.members)) for recipe in recipes) > KEEP_MAX_BYTES:
             log.warning("not_guarded", device=device, why="its way to safe is too long")
             return []
+        return recipes
+
+    def _taken_over(self, path: Path, device: str, driver: Driver[Any, Any]) -> list[Recipe]:
+        ask_guard(path, "release", device)
+        try:
+            recipes = open_and_record(device, driver)
+        except Exception:
+            driver.close()
+            ask_guard(path, "take back", device)
+            raise
+        self._held.discard(device)
         return recipes
 
     def opened(self, device: str, made: list[Recipe]) -> None:

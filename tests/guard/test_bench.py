@@ -134,6 +134,19 @@ def test_the_latch_holds_without_a_daemon(ground: Scene) -> None:
     assert levels(ground).count(ON) == 1
 
 
+def test_a_safe_that_cannot_open_the_chip_leaves_the_line_held(ground: Scene) -> None:
+    command = Command(ground, "set", "valve", "on", "on")
+    command.held()
+    command.kill()
+    ground.wait_guard(bus="pins", line=VALVE, level=VALVE_SAFE)
+    ground.fault("pins", "stuck")
+    code, _, _ = Command(ground, "safe").end()
+    assert code == 1
+    ground.heal("pins")
+    assert ground.holders(VALVE) == ["guard"]
+    assert ground.levels(VALVE)[-1] == (VALVE_SAFE, "guard")
+
+
 def test_safe_reaches_what_a_dead_daemon_left(ground: Scene) -> None:
     """A chip that keeps its outputs when nobody is there."""
     command = Command(ground, "set", "relays", "a0", "on")

@@ -1,6 +1,7 @@
 """A real daemon dies, hangs, wakes, stops and starts; the board's record says what its guard did."""
 
 import itertools
+import os
 import signal
 
 import pytest
@@ -213,6 +214,67 @@ def test_a_guard_as_a_service_holds_the_lines_after_an_orderly_stop(new_scene, s
     assert {entry["device"] for entry in scene.journal()} == set(ACTUATORS)
     service.close()
     until(lambda: scene.daemon.ask("status")["guard"]["child"], "a guard of the daemon's own")
+
+
+def test_no_line_is_let_go_that_the_next_daemon_cannot_take(scene: Scene) -> None:
+    scene.drive(("valve",))
+    scene.daemon.kill()
+    scene.wait_guard(bus="pins", line=VALVE)
+    scene.fault("pins", "stuck")
+    scene.start(online=False)
+    buses = lambda: scene.daemon.ask("status")["buses"]  # noqa: E731
+    until(
+        lambda: any(b["bus"] == "pins" and b.get("last_error") for b in buses()), "a chip that is not opened"
+    )
+    scene.heal("pins")
+    assert (0, "reset") not in scene.levels(VALVE)
+    until(scene.online, "the devices")
+    assert scene.levels(VALVE)[-1] == (VALVE_SAFE, "daemon")
+
+
+def test_a_guard_that_was_stopped_does_what_it_missed(scene: Scene) -> None:
+    scene.drive()
+    guard = scene.guard()
+    os.kill(guard, signal.SIGSTOP)
+    scene.daemon.kill()
+    scene.start()
+    scene.wait_guard(bus="pins", line=VALVE, level=VALVE_SAFE)
+    assert alive(guard)
+    # What it had not begun when the daemon came is the daemon's.
+    assert {entry["device"] for entry in scene.journal()} >= {"valve", "lamp"}
+    until(lambda: scene.shown("relays") == {"a0": False, "b7": False}, "the expander at safe")
+    assert scene.holders(VALVE) == ["daemon", "guard"]
+    assert [e["pid"] for e in scene.daemon.events() if e["event"] == "guard_silent"] == [guard]
+
+
+def test_daemon_and_guard_that_die_together_leave_nothing_on(new_scene, service: Service) -> None:
+    scene = new_scene(10.0)
+    scene.start(**environment_of(service))
+    scene.drive()
+    service.kill()
+    scene.daemon.kill()
+    assert scene.shown("relays") == {"a0": True, "b7": True}
+    service.start_again()
+    scene.wait_guard(bus="pins", line=VALVE, level=VALVE_SAFE)
+    scene.wait_guard(bus="pins", line=LAMP, level=LAMP_SAFE)
+    assert scene.holders(VALVE) == scene.holders(LAMP) == ["guard"]
+    scene.start(**environment_of(service))
+    assert {entry["device"] for entry in scene.journal()} >= {"valve", "lamp"}
+    scene.drive()
+
+
+def test_a_guard_that_alone_was_killed_moves_nothing(new_scene, service: Service) -> None:
+    scene = new_scene(10.0)
+    scene.start(**environment_of(service))
+    scene.drive()
+    service.kill()
+    service.start_again()
+    until(lambda: scene.daemon.ask("status")["guard"]["restarts"] == 1, "the loss")
+    until(lambda: scene.daemon.ask("status")["guard"]["up"], "the guard")
+    assert not scene.daemon.ask("status")["guard"]["child"]
+    assert scene.by_guard() == []
+    scene.daemon.kill()
+    scene.wait_all_safe()
 
 
 def test_other_users_may_not_connect(scene: Scene) -> None:

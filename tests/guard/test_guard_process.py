@@ -2,6 +2,7 @@
 
 import compileall
 import marshal
+import signal
 import socket
 import subprocess
 import sys
@@ -193,6 +194,31 @@ def test_a_guard_of_another_version_makes_room(service: Service, client) -> None
     client().say(op="end")
     until(lambda: not alive(service.process.pid), "the guard's end")
     assert not service.path.exists()
+
+
+async def test_the_daemon_ends_a_guard_that_does_not_wake(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(guard_connection, "ANSWER_LIMIT_S", 0.1)
+    monkeypatch.setattr(guard_connection, "WAKE_LIMIT_S", 0.1)
+    path = tmp_path / "guard.sock"
+    code = (
+        "import sys, time; from device_agent.guard.daemon_socket import bound; "
+        "from device_agent.guard.notes import lock; "
+        "kept = bound(sys.argv[1]); lock(sys.argv[1]); print(flush=True); time.sleep(600)"
+    )
+    deaf = subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", code, path], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert deaf.stdout is not None
+    deaf.stdout.readline()
+    link, _ = await guard_connection.find_or_start(tmp_path, dict(HELLO), "text")
+    assert deaf.wait(LIMIT_S) == -signal.SIGKILL
+    deaf.stdout.close()
+    assert link.process is not None
+    monkeypatch.setattr(guard_connection, "ANSWER_LIMIT_S", LIMIT_S)
+    assert (await link.answer(LIMIT_S))["op"] == "welcome"
+    link.send({"op": "bye", "safe": []})
+    link.close()
+    link.process.wait(LIMIT_S)
 
 
 async def test_the_daemon_ends_a_guard_of_another_version(tmp_path: Path, monkeypatch) -> None:

@@ -113,10 +113,11 @@ class Scene:
     def daemon(self) -> Daemon:
         return self.daemons[-1]
 
-    def start(self, **environment: str) -> Daemon:
+    def start(self, *, online: bool = True, **environment: str) -> Daemon:
         self.daemons.append(Daemon(self.folder, self.config, {**self.environment, **environment}))
         self.daemon.wait_logged("ready")
-        until(self.online, "every device online")
+        if online:
+            until(self.online, "every device online")
         return self.daemon
 
     def online(self) -> bool:
@@ -204,14 +205,36 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "service.sock"
         self.log_path = folder / "guard.log"
+        self.process = self._started()
+
+    def _started(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-I", "-m", "device_agent.guard", "--socket", str(self.path)]
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen([*command, "--log", "json"], stderr=log, stdin=subprocess.DEVNULL)
-        until(self.path.exists, "the guard's socket")
+            process = subprocess.Popen([*command, "--log", "json"], stderr=log, stdin=subprocess.DEVNULL)
+        until(lambda: process.pid == _listener(self.path), "the guard's socket")
+        return process
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(LIMIT_S)
+
+    def start_again(self) -> None:
+        """As its service manager does when it was killed."""
+        self.process = self._started()
 
     def close(self) -> None:
         self.process.terminate()
         self.process.wait(LIMIT_S)
+
+
+def _listener(path: Path) -> int:
+    """Which process listens at a socket; 0 if none does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return 0
+        return int(struct.unpack("iII", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
 
 
 class Question:

@@ -142,6 +142,14 @@ class GpioMedium(Medium):
         self._settle(claim.line, self.board.now_s(), user.by, always=True)
         return claim
 
+    def hold(self, user: BoardUser, line: int | str, level: bool, drive: str) -> None:
+        """`output`, or `write` where this user has it already."""
+        claim = self.line(line).claim
+        if claim is not None and user in claim.holders:
+            self.write(user, claim.id, level)
+        else:
+            self.output(user, line, level, drive)
+
     def pwm(self, user: BoardUser, line: int | str, duty: float, frequency_hz: float) -> LineClaim:
         """Claim a PWM output, with its first physical duty."""
         claim = self._claim(user, line, output=True)

@@ -34,10 +34,12 @@ def guard_recipe(
     answer: Any = None,
     *,
     attach: tuple[str, str] | None = None,
+    hold: tuple[Any, ...] | None = None,
 ) -> Recipe:
     """Calls of the board (a float is a pause), each answered by `answer`.
 
-    `attach`: bus and claim of an output that the guard holds on to. Raises BusError for a board that no other
+    `attach`: bus and claim of an output that the guard holds on to; `hold`: the call by which it claims it
+    anew, when that claim has ended. Raises BusError for a board that no other
     process can reach.
     """
     if isinstance(board, Board):
@@ -54,6 +56,8 @@ def guard_recipe(
         "answer": framed((True, answer)),
         "farewell": True,
     }
+    if hold is not None:
+        members |= {"path": str(board), "claim": [framed(("hello", GUARD)), framed(hold)]}
     return Recipe("bytes", members, link.detach(), hold=attach is not None)
 
 
@@ -81,7 +85,7 @@ def attach_output(claim: str, *, board: Place, by: str) -> "SimulatedOutput":
     """
     bus = claim.split("/", 1)[0]
     link, _ = _linked(board, by, "gpio.attach", bus, claim)
-    return SimulatedOutput(link, board, bus, claim, active_low=False)
+    return SimulatedOutput(link, board, claim)
 
 
 def _linked(board: Place, by: str, *call: Any) -> tuple[BoardLink, Any]:
@@ -217,12 +221,24 @@ class _ClaimedOutput:
     def close(self) -> None:
         self._link.close()
 
-    def _recipe(self, call: tuple[Any, ...]) -> Recipe:
-        return guard_recipe(self._board, [call], attach=(self._bus, self.claim))
+    def _recipe(self, call: tuple[Any, ...], hold: tuple[Any, ...] | None = None) -> Recipe:
+        return guard_recipe(self._board, [call], attach=(self._bus, self.claim), hold=hold)
 
 
 class SimulatedOutput(_ClaimedOutput):
     """A claimed output; see `OutputLine`."""
+
+    def __init__(
+        self,
+        link: BoardLink,
+        board: Place,
+        claim: str,
+        *,
+        active_low: bool = False,
+        drive: Drive = "push-pull",
+    ) -> None:
+        super().__init__(link, board, claim.split("/", 1)[0], claim, active_low)
+        self._drive = drive
 
     def write(self, active: bool) -> None:
         self._link.call(*self._writing(active))
@@ -234,7 +250,9 @@ class SimulatedOutput(_ClaimedOutput):
         return bool(self._link.call("gpio.read", self._bus, self.claim)) is not self._active_low
 
     def recipe(self, active: bool) -> Recipe:
-        return self._recipe(self._writing(active))
+        line = int(self.claim.split("/")[1])
+        hold = ("gpio.hold", self._bus, line, active is not self._active_low, self._drive)
+        return self._recipe(self._writing(active), hold)
 
 
 class SimulatedPwm(_ClaimedOutput):
@@ -272,7 +290,7 @@ class SimulatedGpio(_SimulatedBus, GpioBus):
         self, line: int | str, *, active: bool, active_low: bool = False, drive: Drive = "push-pull"
     ) -> OutputLine:
         link, claim = self._apart("gpio.output", line, active is not active_low, drive)
-        return SimulatedOutput(link, self._board, self.name, claim, active_low)
+        return SimulatedOutput(link, self._board, claim, active_low=active_low, drive=drive)
 
     def pwm(
         self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False

@@ -128,7 +128,7 @@ class BoardClient:
 _BUS_OPS = frozenset(
     {"open", "enter"}
     | {"i2c.transfer", "i2c.present", "spi.transfer", "w1.devices", "w1.read", "w1.write"}
-    | {"gpio.input", "gpio.output", "gpio.attach", "gpio.write", "gpio.read"}
+    | {"gpio.input", "gpio.output", "gpio.hold", "gpio.attach", "gpio.write", "gpio.read"}
     | {"gpio.pwm", "gpio.pwm_write", "gpio.pwm_read"}
     | {"serial.write", "serial.read", "serial.discard_input", "serial.listen"}
     | {"mqtt.publish", "mqtt.subscribe"}
