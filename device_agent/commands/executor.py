@@ -7,7 +7,7 @@ admission and again on the bus's thread.
 """
 
 import asyncio
-from collections import Counter
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
@@ -73,7 +73,6 @@ class CommandExecutor:
         self.leases = Leases(config.safety.lease_idle_s)
         self.refusals = 0
         """Commands of those who had no right to them."""
-        self._made_safe: Counter[str] = Counter()
         self._devices = context.devices
         self._permit = permit
         self._safe_states = safe_states
@@ -233,7 +232,7 @@ class CommandExecutor:
 
     def times_made_safe(self, command: Command) -> int:
         """How often a command has made its device safe; what came before the last of them moves nothing."""
-        return self._made_safe[command.device]
+        return self._permit.times_made_safe(command.device)
 
     def session_ends(self, holder: str) -> None:
         """What it still has under way is refused, and its leases end."""
@@ -315,18 +314,20 @@ class CommandExecutor:
         self._permit.admit(plan.motion)
 
     async def _carry_out(self, plan: CommandPlan, outcome: Outcome) -> File | None:
-        """Commands of one device go one after the other. Raises as the steps do."""
+        """Commands of one device go one after the other. Raises as the steps do.
+
+        One that makes safe waits for no other, nor for the disk that another waits for; those that came
+        before it must not undo it.
+        """
         name = plan.device.name
         if plan.makes_safe:
-            # Before the commands that wait: they were sent earlier, and must not undo it.
             self._check_lease(plan)
-            self._made_safe[name] += 1
-        async with self._safe_states.exclusive(name):
+            self._permit.overtake(name)
+        async with contextlib.nullcontext() if plan.makes_safe else self._safe_states.exclusive(name):
             try:
-                if plan.moves and not plan.makes_safe and self._made_safe[name] != plan.made_safe:
-                    raise Rejected("expired", f"a later command, to make {name} safe, has overtaken it")
+                self._permit.check_overtaken(plan.motion)
                 await self._arbitrate(plan)
-                self._limit(plan, plan.values)
+                self._limit(plan, plan.values, claim=not plan.makes_safe)
                 await self._note(plan, outcome)
                 return await self._write(plan, outcome)
             except asyncio.CancelledError:
@@ -426,7 +427,7 @@ class CommandExecutor:
 
     async def _set(self, plan: CommandPlan, values: Mapping[str, Value], outcome: Outcome) -> None:
         device = plan.device
-        written = await self._safe_states.write(device, values, plan.motion)
+        written = await self._safe_states.write(device, values, plan.motion, urgent=plan.makes_safe)
         outcome.applied = {name: written.get(name, value) for name, value in values.items()}
         asked = {name: value for name, value in values.items() if name in written}
         points = device.points

@@ -74,6 +74,7 @@ class CommandPlan:
             self.command.ttl_ms,
             is_actuator=self.device.is_actuator,
             read_only=self.read_only,
+            made_safe=self.made_safe if self.moves and not self.makes_safe else None,
         )
 
     @property

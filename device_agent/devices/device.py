@@ -368,11 +368,14 @@ class Device:
             return self.latest
         raise NoAnswer(f"device {self.name} has said nothing yet")
 
-    async def write(self, values: Mapping[str, Value], *, may_begin: Callable[[], None]) -> dict[str, Value]:
+    async def write(
+        self, values: Mapping[str, Value], *, may_begin: Callable[[], None], urgent: bool = False
+    ) -> dict[str, Value]:
         """Set points; the values that were read back from the hardware, as far as it can be asked.
 
-        `may_begin` runs on the bus's thread right before, and raises if nothing may move any more. Raises
-        BusError, DriverError; BusTimeout when it is not known whether it happened.
+        `may_begin` runs on the bus's thread right before, and raises if nothing may move any more. `urgent`:
+        these are safe values, which come as `safe` does. Raises BusError, DriverError; BusTimeout when it is
+        not known whether it happened.
         """
         driver = self._online_driver()
         if not isinstance(driver, Actuator):
@@ -381,6 +384,7 @@ class Device:
         def job() -> Generator[None, None, Values]:
             may_begin()
             self._writes += 1
+            self._made_safe += urgent
             made_safe = self._made_safe
             steps = driver.write_steps(values)
             while True:
@@ -395,7 +399,7 @@ class Device:
                         f"device {self.name} was made safe while it was set: its rest was left out"
                     )
 
-        read_back: Values = await self._run(job, urgency=Urgency.COMMAND)
+        read_back: Values = await self._run(job, urgency=Urgency.SAFE if urgent else Urgency.COMMAND)
         plain = {k: v.value if isinstance(v, Flagged) else v for k, v in (read_back or {}).items()}
         self._emit_written({**values, **plain})
         return plain

@@ -4,6 +4,7 @@ Once when a command is admitted, and again on the bus's thread right before the 
 it may have waited for its device or its bus, and what was allowed then may be forbidden by now.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
@@ -28,6 +29,8 @@ class Motion:
     is_actuator: bool = True
     read_only: bool = False
     """An action that gets something and moves nothing."""
+    made_safe: int | None = None
+    """How often commands had made the device safe when it came; None for what nothing overtakes."""
 
 
 class MotionGuard(NamedTuple):
@@ -99,6 +102,7 @@ class MotionPermit:
         self._clock = clock
         self._check_latch = check_latch
         self._ended_sessions: dict[str, None] = {}
+        self._made_safe: Counter[str] = Counter()
         self._changing: set[str] = set()
         self._stopping = False
         self.guards = (
@@ -109,6 +113,7 @@ class MotionPermit:
             MotionGuard("configuration changing", self._check_configuration),
             MotionGuard("agent stopping", self._check_agent),
             MotionGuard("expired", self.check_deadline),
+            MotionGuard("overtaken", self.check_overtaken),
         )
 
     def admit(self, motion: Motion) -> None:
@@ -137,6 +142,14 @@ class MotionPermit:
 
     def end_change(self, device: str) -> None:
         self._changing.discard(device)
+
+    def overtake(self, device: str) -> None:
+        """A command makes the device safe: what came before it moves nothing any more."""
+        self._made_safe[device] += 1
+
+    def times_made_safe(self, device: str) -> int:
+        """How often a command has made it safe, for `Motion.made_safe`."""
+        return self._made_safe[device]
 
     def stop(self) -> None:
         """The agent makes everything safe for the last time: nothing may move after that."""
@@ -168,3 +181,7 @@ class MotionPermit:
             raise Rejected(
                 "expired", f"came {late_ms:.0f} ms after its ttl_ms of {motion.ttl_ms} had run out"
             )
+
+    def check_overtaken(self, motion: Motion) -> None:
+        if motion.made_safe not in (None, self._made_safe[motion.device]):
+            raise Rejected("expired", f"a later command, to make {motion.device} safe, has overtaken it")

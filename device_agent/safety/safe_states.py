@@ -124,13 +124,16 @@ class SafeStates(ReadingSubscriber):
             if claim:
                 self.limits[device].claim(values)
 
-    async def write(self, device: Device, values: Mapping[str, Value], motion: Motion) -> dict[str, Value]:
+    async def write(
+        self, device: Device, values: Mapping[str, Value], motion: Motion, *, urgent: bool = False
+    ) -> dict[str, Value]:
         """Write, if the permit confirms it on the bus's thread, and account for it. As `Device.write`.
 
         What would have followed an earlier command is cancelled.
         """
         self._cancel_follow_up(device.name)
-        read_back = await device.write(values, may_begin=partial(self._permit.confirm, motion))
+        may_begin = partial(self._permit.confirm, motion)
+        read_back = await device.write(values, may_begin=may_begin, urgent=urgent)
         self.applied(device.name, {**values, **read_back})
         return read_back
 

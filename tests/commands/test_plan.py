@@ -59,7 +59,7 @@ def test_an_action_may_move_and_is_never_known_to_make_safe() -> None:
 
 
 def test_what_the_permit_is_asked_about() -> None:
-    assert plan(values={"on": True}).motion == Motion("valve", "task-1", 100.0, 5000)
+    assert plan(values={"on": True}).motion == Motion("valve", "task-1", 100.0, 5000, made_safe=0)
     assert plan(action=SNAPSHOT).motion == Motion("valve", "task-1", 100.0, 5000, read_only=True)
 
 

@@ -184,3 +184,35 @@ async def test_what_nobody_expected_is_not_called_done(tmp_path: Path) -> None:
             assert (ack.state, told(ack)) == ("unknown", "internal")
             assert ack.repeated is repeated
         assert (await ground.journal.actuations())[-1]["result"] == "unknown"
+
+
+async def test_a_command_that_makes_safe_waits_for_no_disk_and_no_other_command(tmp_path: Path) -> None:
+    """One that moves waits for its note in the Journal; the disk hangs."""
+    async with Ground(tmp_path) as ground:
+        assert await ground.set(ALICE_1, "heater", on=True) == "done"
+        disk = threading.Event()
+        ground.store.later(lambda: disk.wait(LIMIT_S))
+        try:
+            moving = asyncio.ensure_future(ground.set(ALICE_1, "heater", level=50))
+            await asyncio.sleep(0)
+            assert await ground.set(ALICE_1, "heater", on=False) == "done"
+            assert Relay.told[-1] == ("relay", {"on": False})
+            assert not moving.done()
+        finally:
+            disk.set()
+        assert await moving == "expired"
+        assert Relay.told[-1] == ("relay", {"on": False})
+
+
+async def test_a_command_that_makes_safe_comes_first_on_the_bus(tmp_path: Path) -> None:
+    """A command that waits for the bus when it comes moves nothing after it."""
+    async with Ground(tmp_path) as ground:
+        bus = ground.devices["heater"].bus
+        with occupied(bus):
+            moving = asyncio.ensure_future(ground.set(ALICE_1, "heater", level=50))
+            await until_async(lambda: bus.waiting == 2)
+            safe = asyncio.ensure_future(ground.set(ALICE_1, "heater", on=False))
+            await until_async(lambda: bus.waiting == 3)
+        assert await safe == "done"
+        assert await moving == "expired"
+        assert [values for _, values in Relay.told if values.get("level")] == []

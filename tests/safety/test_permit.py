@@ -28,7 +28,8 @@ class Site:
         self.clock = SteppedClock()
         self.latch = Latch()
         self.permit = MotionPermit(self.clock, self.latch.check, TIMEOUT_S)
-        self.motion = Motion("valve", "task-alice", self.clock.monotonic_s() + 5.0, ttl_ms=5000)
+        deadline_s = self.clock.monotonic_s() + 5.0
+        self.motion = Motion("valve", "task-alice", deadline_s, ttl_ms=5000, made_safe=0)
 
     def press_stop(self) -> None:
         self.latch.pressed = True
@@ -47,6 +48,9 @@ class Site:
 
     def let_it_expire(self) -> None:
         self.clock.step(5.25)
+
+    def overtake(self) -> None:
+        self.permit.overtake("valve")
 
     def admission(self, motion: Motion | None = None) -> str:
         return refusal(self.permit.admit, motion or self.motion)
@@ -94,6 +98,7 @@ REFUSALS = [
         False,
     ),
     (Site.let_it_expire, "expired: came 250 ms after its ttl_ms of 5000 had run out", True, False),
+    (Site.overtake, "expired: a later command, to make valve safe, has overtaken it", True, False),
 ]
 
 
@@ -129,6 +134,7 @@ def test_there_is_a_case_for_every_guard(site: Site) -> None:
         "configuration changing",
         "agent stopping",
         "expired",
+        "overtaken",
     ]
     assert len(REFUSALS) == len(site.permit.guards)
 
