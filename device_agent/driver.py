@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from device_agent.bus.core import Handle, NoBus, Source
 from device_agent.bus.gpio import Edge, GpioBus
 from device_agent.bus.i2c import I2cBus
@@ -32,6 +30,7 @@ from device_agent.records import (
     Value,
     Values,
 )
+from device_agent.schema import BaseModel, ConfigDict, Field
 from device_agent.text.pattern import Pattern
 
 __all__ = [

@@ -16,6 +16,7 @@ ROOMS = (
     "clock",
     "background",
     "store.files",
+    "schema",
     "bus",
     "driver",
     "registry",
@@ -47,7 +48,7 @@ ROOMS = (
 )
 
 # What a driver may know of the runtime, as any third party; its simulated chips also know the fakes.
-FOR_DRIVERS = {"device_agent.driver", "device_agent.bus", "device_agent.records", "device_agent.errors"}
+FOR_DRIVERS = {f"device_agent.{room}" for room in ("driver", "schema", "bus", "records", "errors")}
 
 
 def room(module: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from device_agent.schema import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class _BusTable(BaseModel):

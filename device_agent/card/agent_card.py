@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from device_agent.card import commands, events, json_schema
@@ -66,7 +66,7 @@ def validate(card: Any) -> list[str]:
 @cache
 def rules() -> dict[str, Any]:
     """The network's rules of a card, as JSON Schema."""
-    text = (files("device_agent.card") / "agent-card.schema.json").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("agent-card.schema.json").read_text(encoding="utf-8")
     return json.loads(text)  # type: ignore[no-any-return]
 
 

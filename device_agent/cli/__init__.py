@@ -7,11 +7,12 @@ and `live` (a screen that is redrawn).
 """
 
 import argparse
-import difflib
 import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from device_agent import schema
 
 DESCRIPTION = "Makes the sensors and actuators of this board an agent on the Blocks Network."
 
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and _wanted(arguments) == "run":
+        schema.hold_only()
     return run_command(lambda: _dispatch(arguments))
 
 
@@ -90,6 +93,8 @@ def _dispatch(arguments: list[str]) -> int:
     root = parser(arguments)
     wanted = _wanted(arguments)
     if wanted and wanted not in COMMANDS:
+        import difflib
+
         guess = difflib.get_close_matches(wanted, COMMANDS, n=1)
         root.error(
             f'there is no command "{wanted}": ' + (f'did you mean "{guess[0]}"?' if guess else "see --help")

@@ -1,27 +1,15 @@
 """`device-agent run`: the daemon."""
 
 import argparse
-import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import MutableMapping
-from functools import partial
-from pathlib import Path
 from typing import Any, TextIO, cast
 
-from device_agent.agent import Agent
-from device_agent.bus.factory import make_handle
 from device_agent.cli.common import config_path
-from device_agent.clock import Clock, SystemClock
-from device_agent.config import Config, load
-from device_agent.config.secret import SESSIONS_VARIABLE, VARIABLE, ApiKeys, api_key, sessions_key
-from device_agent.devices.hardware import HandleFactory
-from device_agent.errors import NotReady
+from device_agent.config.handover import Handover
 from device_agent.guard.log_output import LogOutput, marked, to_journal
-from device_agent.operate.systemd import Notifier
-from device_agent.store.state_directory import in_use, prepare
 
 # A reader that stands still delays the end by this at most.
 LOG_LIMIT_S = 1.0
@@ -38,65 +26,15 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Runs until SIGTERM or SIGINT; returns one of `common.Exit`."""
+    handover = Handover(config_path(args))
+    # Imported while the other process checks the configuration.
+    from device_agent.cli.daemon import run_configured
+
     output = configure_log(args.log)
     try:
-        return _run_configured(args)
+        return run_configured(handover.config(), simulate=args.simulate, log_style=args.log)
     finally:
         output.close(LOG_LIMIT_S)
-
-
-def _run_configured(args: argparse.Namespace) -> int:
-    path = config_path(args)
-    config = load(path)
-    environ, folder = dict(os.environ), config.path.parent
-    keys = ApiKeys(
-        partial(api_key, config.network, folder, environ=environ),
-        partial(sessions_key, config.delegation, folder, environ=environ),
-    )
-    try:
-        prepare(config.state.directory, config.state.runtime_directory)
-    except OSError as error:
-        raise NotReady(
-            f"state.directory: {error.filename} cannot be made ({error.strerror}): "
-            "make it for this user, or name another directory"
-        ) from error
-    # Before anything else is begun: none of its children needs to know the keys.
-    for variable in (VARIABLE, SESSIONS_VARIABLE):
-        os.environ.pop(variable, None)
-    with in_use(config.state.directory):
-        return asyncio.run(
-            _run(config, keys, _handles(args.simulate, path), _clock(args.simulate, config), args.log)
-        )
-
-
-def _handles(simulate: bool, path: Path) -> HandleFactory:
-    if not simulate:
-        return make_handle
-    from device_agent.testing.board.handles import open_handle
-    from device_agent.testing.board.process import ensure_board
-
-    return partial(open_handle, board=ensure_board(path))
-
-
-def _clock(simulate: bool, config: Config) -> Clock:
-    """The machine's; in a simulation one that goes wrong as the file `$DEVICE_AGENT_CLOCK` says."""
-    memory, wrong = config.state.runtime_directory / "clock.json", os.environ.get("DEVICE_AGENT_CLOCK")
-    if not simulate or not wrong:
-        return SystemClock(memory)
-    from device_agent.testing.clock import ShiftedClock
-
-    return ShiftedClock(Path(wrong), memory)
-
-
-async def _run(config: Config, keys: ApiKeys, handles: HandleFactory, clock: Clock, log_style: str) -> int:
-    agent = Agent(config, keys, clock, handles, Notifier(), log_style=log_style)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, agent.stop)
-    loop.add_signal_handler(signal.SIGHUP, agent.reload)
-    for warning in config.warnings:
-        logging.getLogger("config").warning(warning)
-    return await agent.run()
 
 
 def configure_log(style: str, least: int | None = None) -> LogOutput:

@@ -78,7 +78,7 @@ class Actor:
         """By what its id is kept: on a shared stream with the content, so that nobody uses up another's."""
         if not self.shared_stream:
             return command.id
-        content = json.dumps(command.model_dump(), sort_keys=True).encode()
+        content = json.dumps(command.members(), sort_keys=True).encode()
         return f"{command.id} {hashlib.blake2b(content, digest_size=16).hexdigest()}"
 
 

@@ -1,7 +1,8 @@
 """The configuration file: `load` makes a checked, frozen `Config`, or says everything that is wrong."""
 
+from typing import TYPE_CHECKING, Any
+
 from device_agent.config.access import AccessConfig
-from device_agent.config.load import load
 from device_agent.config.models import (
     AgentConfig,
     Config,
@@ -13,6 +14,9 @@ from device_agent.config.models import (
     StreamConfig,
     TagConfig,
 )
+
+if TYPE_CHECKING:
+    from device_agent.config.reader import load
 
 __all__ = [
     "AccessConfig",
@@ -27,3 +31,12 @@ __all__ = [
     "TagConfig",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Who is handed a checked configuration needs neither the checks nor pydantic.
+    if name == "load":
+        from device_agent.config.reader import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,9 +3,8 @@
 from collections.abc import Collection
 from typing import Literal
 
-from pydantic import Field
-
 from device_agent.config.types import Callers, Table
+from device_agent.schema import Field
 
 Right = Literal["read", "drive"]
 

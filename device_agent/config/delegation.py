@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
-
 from device_agent.config.types import NAME_MAX, WORD, LocalPath, Table
 from device_agent.driver import Value
 from device_agent.records import DeviceState
+from device_agent.schema import BeforeValidator, Field, field_validator, model_validator
 
 BASE_URL = "https://api.blocks.team"
 MESSAGE_MAX = 8000

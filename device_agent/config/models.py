@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
-
 from device_agent.bus.config import BusConfig
 from device_agent.config.access import AccessConfig
 from device_agent.config.calibration import calibrated_points
 from device_agent.config.delegation import Delegation, DelegationConfig
 from device_agent.config.types import LocalPath, SizeBytes, Table
 from device_agent.driver import Driver, DriverConfig, Point, Value
+from device_agent.schema import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 TaskKind = Literal["request", "pipe"]
 
@@ -163,7 +162,7 @@ class StreamConfig(Table):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole configuration that passed every check. Made by `device_agent.config.load` alone."""
+    """A whole configuration that passed every check. Made by `device_agent.config.reader.load` alone."""
 
     path: Path
     agent: AgentConfig

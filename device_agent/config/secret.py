@@ -20,6 +20,8 @@ SESSIONS_VARIABLE = "BLOCKS_SESSIONS_API_KEY"
 KEY_FILE = "api_key"
 SESSIONS_KEY_FILE = "sessions_api_key"
 
+_WITHHELD = ("BLOCKS_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_")
+
 _KEY = re.compile(r"[\x21-\x7e]{1,512}")
 _FILE_MAX_BYTES = 4096
 # Tags of an access list (acl(5)): the file's group and named groups, the mask that bounds them, all others.
@@ -35,6 +37,11 @@ class ApiKeys:
     """Joins the Blocks Network."""
     sessions: Callable[[], str]
     """For delegations."""
+
+
+def child_environment() -> dict[str, str]:
+    """For a child that needs to know neither the keys nor the service manager."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
 
 
 def api_key(

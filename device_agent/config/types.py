@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from device_agent.schema import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 WORD = r"^[a-z][a-z0-9_]*$"
 """A lower-case word: names of devices, buses, streams, points and interlock groups."""

@@ -96,15 +96,12 @@ class PromptBuilder:
         assert wanted.last_s is not None
         names = [name for name in wanted.devices if name in self._devices]
         now_ms = self._clock.now_ms()
-        request = HistoryRequest.model_validate(
-            {
-                "op": "history",
-                "devices": names,
-                "from": max(0, now_ms - round(wanted.last_s * 1000)),
-                "to": now_ms,
-                "every_s": max(1.0, wanted.last_s / ROWS),
-                "format": "csv",
-            }
+        request = HistoryRequest(
+            devices=names,
+            from_=max(0, now_ms - round(wanted.last_s * 1000)),
+            to=now_ms,
+            every_s=max(1.0, wanted.last_s / ROWS),
+            format="csv",
         )
         try:
             answer = await self._history_service.answer(request, names.__contains__, limit_s=HISTORY_LIMIT_S)

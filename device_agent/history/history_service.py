@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ import structlog
 
 from device_agent.clock import Clock
 from device_agent.commands.authorization import check_read
+from device_agent.config.secret import child_environment
 from device_agent.devices.device import Device
 from device_agent.errors import AgentError, Fault, Rejected
 from device_agent.history.error_texts import can_draw, disabled, no_pillow
@@ -29,8 +29,6 @@ DEFAULT_SPAN_MS = 86_400_000
 LAST_MS = 253_402_300_799_000
 # A board with one slow core needs a minute for the largest answer.
 ANSWER_LIMIT_S = 300.0
-# Variables that the child does not get.
-WITHHELD = ("BLOCKS_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +128,13 @@ def instant_ms(value: int | str, name: str) -> int:
 
 async def run_child(query: Query, limit_s: float) -> Export:
     """The answer of a child process. Raises Rejected with its reason, AgentError if it fails."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(WITHHELD)}
     # -P: nothing is imported from the working directory.
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "device_agent.history"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=environment,
+        env=child_environment(),
     )
     try:
         async with asyncio.timeout(limit_s):

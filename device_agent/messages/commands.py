@@ -1,164 +1,123 @@
 """What callers may send on a stream (docs/events.md), checked for form and against what devices declare."""
 
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-)
-
 from device_agent.errors import Rejected
+from device_agent.messages.form import Form, boolean, list_of, number, one_of, optional, text, values_by
 from device_agent.records import Action, Argument, Point, Value, is_number
 
 # A command is small; a caller that sends more is refused before anything is built from it.
 VALUES_MAX = 64
-TEXT_MAX = 4096
-
+NAME_MAX = 64
 ID_MAX_BYTES = 200
 
-
-def _short(id_: str) -> str:
-    try:
-        size_bytes = len(id_.encode())
-    except UnicodeEncodeError:
-        raise ValueError("the id has half a character (a surrogate), which no text can hold") from None
-    if size_bytes > ID_MAX_BYTES:
-        raise ValueError(f"the id has {size_bytes} bytes, at most {ID_MAX_BYTES} are taken")
-    return id_
+NAME = text(1, NAME_MAX)
+Name = Annotated[str, NAME]
+CommandId = Annotated[str, text(1, most_bytes=ID_MAX_BYTES)]
+Seconds = Annotated[float | None, optional(number(0, most=86_400))]
+Boolean = Annotated[bool, boolean]
 
 
-Name = Annotated[str, Field(min_length=1, max_length=64)]
-CommandId = Annotated[str, Field(min_length=1), AfterValidator(_short)]
-
-
-class _StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _Command(_StrictModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Command(Form):
     id: CommandId
     device: Name
-    ttl_ms: int = Field(5000, ge=0, le=86_400_000)
-    dry_run: bool = False
+    ttl_ms: Annotated[int, number(least=0, most=86_400_000, whole=True)] = 5000
+    dry_run: Boolean = False
     """Say what would happen; nothing moves, and the id is not used up."""
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{name} is not a finite number")
-        if isinstance(value, str) and len(value) > TEXT_MAX:
-            raise ValueError(f"{name} is longer than {TEXT_MAX} characters")
-        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise ValueError(f"{name} has half a character (a surrogate), which no text can hold")
-        if isinstance(value, (list, dict)):
-            raise ValueError(f"{name} is a {type(value).__name__}, not a number, text, true, false or null")
-        if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**53:
-            raise ValueError(f"{name} is beyond 2^53")
-    return values
-
-
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Set(_Command):
     """Set points of a device."""
 
-    kind: Literal["set"]
-    values: dict[Name, Any] = Field(min_length=1, max_length=VALUES_MAX)
-
-    _check = field_validator("values")(_plain)
+    kind: Annotated[Literal["set"], one_of("set")] = "set"
+    values: Annotated[dict[str, Any], values_by(NAME, 1, VALUES_MAX)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Do(_Command):
     """Carry out an action of a device."""
 
-    kind: Literal["do"]
+    kind: Annotated[Literal["do"], one_of("do")] = "do"
     action: Name
-    args: dict[Name, Any] = Field({}, max_length=VALUES_MAX)
-
-    _check = field_validator("args")(_plain)
+    args: Annotated[dict[str, Any], values_by(NAME, 0, VALUES_MAX)] = field(default_factory=dict)
 
 
-class Pause(_StrictModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause(Form):
     """Send no readings until `resume`."""
 
-    kind: Literal["pause"]
+    kind: Annotated[Literal["pause"], one_of("pause")] = "pause"
 
 
-class Resume(_StrictModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume(Form):
     """Send readings again."""
 
-    kind: Literal["resume"]
+    kind: Annotated[Literal["resume"], one_of("resume")] = "resume"
 
 
-class Rate(_StrictModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate(Form):
     """How often, and from which change on, readings of a device (of all, without one) are wanted."""
 
-    kind: Literal["rate"]
-    device: Name | None = None
-    every_s: float | int | None = Field(None, gt=0, le=86_400)
-    on_change: bool | None = None
-    dead_band: float | int | None = Field(None, ge=0)
+    kind: Annotated[Literal["rate"], one_of("rate")] = "rate"
+    device: Annotated[str | None, optional(NAME)] = None
+    every_s: Seconds = None
+    on_change: Annotated[bool | None, optional(boolean)] = None
+    dead_band: Annotated[float | None, optional(number(least=0))] = None
 
 
-class Select(_StrictModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Select(Form):
     """Only these devices' readings are wanted."""
 
-    kind: Literal["select"]
-    devices: list[Name] = Field(max_length=256)
+    kind: Annotated[Literal["select"], one_of("select")] = "select"
+    devices: Annotated[list[str], list_of(NAME)]
 
 
-class Replay(_StrictModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay(Form):
     """Send again what is still there, from this number on."""
 
-    kind: Literal["replay"]
-    from_seq: int = Field(ge=1, le=2**53)
+    kind: Annotated[Literal["replay"], one_of("replay")] = "replay"
+    from_seq: Annotated[int, number(least=1, most=2**53, whole=True)]
 
 
-class Stop(_StrictModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop(Form):
     """The emergency stop: everything to safe, and nothing moves until it is released at the device."""
 
-    kind: Literal["stop"]
+    kind: Annotated[Literal["stop"], one_of("stop")] = "stop"
     id: CommandId
 
 
 Command = Set | Do
 SessionCommand = Pause | Resume | Rate | Select | Replay
-_ADAPTER: TypeAdapter[Command | Stop | SessionCommand] = TypeAdapter(
-    Annotated[Command | Stop | SessionCommand, Field(discriminator="kind")]
-)
+_BY_KIND: dict[Any, type[Command | Stop | SessionCommand]] = {
+    "set": Set,
+    "do": Do,
+    "pause": Pause,
+    "resume": Resume,
+    "rate": Rate,
+    "select": Select,
+    "replay": Replay,
+    "stop": Stop,
+}
 # What the agent itself sends; on a stream that two instances share, the other one's events come in as well.
 OWN_KINDS = frozenset({"reading", "status", "gap", "ack", "control"})
 
 
 def parse(event: Any) -> Command | Stop | SessionCommand:
     """Raises Rejected `invalid_value` with a sentence that says which member and why."""
-    try:
-        return _ADAPTER.validate_python(event)
-    except ValidationError as error:
-        raise Rejected("invalid_value", explain(error)) from None
-    except RecursionError:
-        raise Rejected("invalid_value", "the event is nested too deeply") from None
-
-
-def explain(error: ValidationError) -> str:
-    """The first fault of a pydantic error as one sentence."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"] if not _is_tag(part)) or "the event"
-    more = f" (and {error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
-    message = first["msg"].removeprefix("Value error, ")
-    # Names and tags are echoed, and may be anything.
-    text = f"{place[:100]}: {message[:1].lower()}{message[1:300]}{more}"
-    return text.encode(errors="replace").decode()
-
-
-def _is_tag(part: Any) -> bool:
-    return part in ("set", "do", "pause", "resume", "rate", "select", "replay")
+    kind = event.get("kind") if isinstance(event, dict) else None
+    form = _BY_KIND.get(kind) if isinstance(kind, str) else None
+    if form is None:
+        raise Rejected("invalid_value", f"the event: its kind must be one of {', '.join(_BY_KIND)}")
+    return form.read(event)
 
 
 def id_of(event: Any) -> str:

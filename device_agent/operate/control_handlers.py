@@ -5,15 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from device_agent import __version__
 from device_agent.commands.control_side import ControlSide
 from device_agent.commands.delegation_action import describe_delegation
 from device_agent.devices.description import describe
-from device_agent.errors import Rejected
 from device_agent.history.history_service import HistoryService
-from device_agent.messages.commands import explain
 from device_agent.messages.events import reading_members
 from device_agent.messages.requests import HistoryRequest
 from device_agent.network.blocks.network import BlocksNetwork
@@ -119,10 +115,7 @@ class ControlHandlers(LocalHandlers):
 
     async def history(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """The history (docs/events.md); `data` holds the readings."""
-        try:
-            asked = HistoryRequest.model_validate({k: v for k, v in question.items() if k != "as"})
-        except ValidationError as error:
-            raise Rejected("invalid_value", explain(error)) from None
+        asked = HistoryRequest.read({k: v for k, v in question.items() if k != "as"})
         answer = await self._history_service.answer(
             asked,
             self.readable(question).__contains__,

@@ -3,7 +3,7 @@
 import structlog
 
 from device_agent.commands.control_side import ControlSide
-from device_agent.config import load
+from device_agent.config.handover import checked
 from device_agent.devices.hardware import Hardware
 from device_agent.errors import ConfigError
 from device_agent.tasks.manager import TaskManager
@@ -36,7 +36,7 @@ class Reloader:
     async def reload(self) -> bool:
         """Read the file again; False if it was refused."""
         try:
-            config = load(self._config.path)
+            config = await checked(self._config.path)
         except ConfigError as error:
             for problem in error.problems:
                 log.error("reload_refused", problem=problem)

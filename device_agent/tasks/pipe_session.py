@@ -65,7 +65,7 @@ class SavedSession:
 
     def add(self, command: SessionCommand) -> None:
         """This command is in force, instead of an earlier one about the same."""
-        members = command.model_dump(exclude_none=True)
+        members = command.members(but_none=True)
         match command:
             case Rate():
                 # What a command leaves out stays as an earlier one has set it.

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from device_agent.commands.authorization import Actor, check_read, may
@@ -212,7 +213,7 @@ class RequestTask:
         send: Send | None = None
         if file is not None and not request.dry_run:
             # A file may take long to come; what waits for it has a limit of its own.
-            command = command.model_copy(update={"ttl_ms": self._config.agent.max_running_s * 1000})
+            command = replace(command, ttl_ms=self._config.agent.max_running_s * 1000)
             send = await self._fetch(command, file)
         with self._progress.during(f"{request.action} of {request.device}"):
             return await self._command(command, send=send)

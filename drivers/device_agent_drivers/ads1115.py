@@ -6,8 +6,6 @@ whichever channel that was, so each is awaited at the busy bit.
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
-
 from device_agent.driver import (
     BadReading,
     ChipReset,
@@ -21,6 +19,7 @@ from device_agent.driver import (
     Unit,
     Value,
 )
+from device_agent.schema import Field, field_validator, model_validator
 
 CONVERSION, CONFIG = 0x00, 0x01
 

@@ -7,9 +7,8 @@ A quick look first, then a measurement with the mode and measurement time that f
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.driver import DriverConfig, Flag, Flagged, I2cBus, Point, Sensor, Unit, Value
+from device_agent.schema import Field
 
 POWER_ON = 0x01
 RESET = 0x07  # clears the data register; taken only while powered

@@ -6,9 +6,8 @@ One measurement a reading in forced mode: the chip sleeps in between and does no
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.driver import Flagged, Point, Unit, Value
+from device_agent.schema import Field
 from device_agent_drivers import bosch
 from device_agent_drivers.bosch import (
     CALIBRATION_1,

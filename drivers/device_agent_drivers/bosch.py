@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field
-
 from device_agent.driver import ChipReset, DriverConfig, DriverError, Flag, Flagged, I2cBus, Sensor, WrongChip
+from device_agent.schema import Field
 
 # Memory map, section 5.3 (BME280) and 4.2 (BMP280)
 CALIBRATION_1 = 0x88

@@ -9,8 +9,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.bus.core import Source
 from device_agent.driver import (
     Action,
@@ -23,6 +21,7 @@ from device_agent.driver import (
     Value,
     Values,
 )
+from device_agent.schema import Field
 from device_agent_drivers.camera_programs import (
     STILL_LIMIT_S,
     Frames,

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
 from device_agent.driver import (
     Actuator,
     ActuatorConfig,
@@ -27,6 +25,7 @@ from device_agent.driver import (
     Value,
 )
 from device_agent.records import ValueType, is_number
+from device_agent.schema import BaseModel, ConfigDict, Field, model_validator
 
 TRUE_WORDS = frozenset(("1", "true", "on", "yes"))
 FALSE_WORDS = frozenset(("0", "false", "off", "no"))

@@ -7,8 +7,6 @@ also says plausible things about sensors that are absent, shorted or without a n
 import re
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.driver import (
     BadReading,
     DriverConfig,
@@ -23,6 +21,7 @@ from device_agent.driver import (
     Value,
     WrongChip,
 )
+from device_agent.schema import Field
 
 FILE = "w1_slave"
 # Families whose scratchpad is the same.

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.driver import (
     Action,
     Argument,
@@ -24,6 +22,7 @@ from device_agent.driver import (
     WrongChip,
 )
 from device_agent.records import is_number
+from device_agent.schema import Field
 
 # Figure 1: seconds, minutes, hours, day, date, month and century, year, all BCD; alarms; control, status,
 # aging, temperature

@@ -6,9 +6,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import Field, model_validator
-
 from device_agent.driver import Actuator, ActuatorConfig, I2cBus, Point, Sensor, Value
+from device_agent.schema import Field, model_validator
 
 
 class ExpanderConfig(ActuatorConfig):

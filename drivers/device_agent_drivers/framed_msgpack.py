@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgpack
-from pydantic import Field
 
 from device_agent.driver import DriverError, Flagged, SerialBus, Value
+from device_agent.schema import Field
 from device_agent_drivers.configured import ConfiguredListener, ConfiguredPoints, members
 from device_agent_drivers.frames import FRAMINGS, Framing
 

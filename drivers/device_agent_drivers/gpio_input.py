@@ -11,11 +11,10 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-
 from device_agent.bus.core import Source
 from device_agent.bus.gpio import Bias, InputLine
 from device_agent.driver import DriverConfig, DriverError, Edge, GpioBus, Listener, Point, Unit, Value
+from device_agent.schema import Field, model_validator
 
 # The rate is the mean over at most this many intervals, so that one late edge does not make it jump.
 INTERVALS_MAX = 64

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
-
 from device_agent.bus.gpio import Drive, OutputLine
 from device_agent.driver import (
     Action,
@@ -19,6 +17,7 @@ from device_agent.driver import (
     Unit,
     Value,
 )
+from device_agent.schema import Field, field_validator
 
 PULSE_MAX_S = 86_400.0
 

@@ -6,8 +6,6 @@ In hardware where the bus's `pwm` table names a channel, in software on the back
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-
 from device_agent.bus.gpio import PwmOutput
 from device_agent.driver import (
     Actuator,
@@ -20,6 +18,7 @@ from device_agent.driver import (
     Value,
 )
 from device_agent.records import is_number
+from device_agent.schema import Field, model_validator
 
 FREQUENCY_MIN_HZ, FREQUENCY_MAX_HZ = 1.0, 100_000.0
 

@@ -7,8 +7,6 @@ longest is over. Nothing is measured by waiting in Python.
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-
 from device_agent.bus.gpio import Bias, InputLine, OutputLine
 from device_agent.driver import (
     DriverConfig,
@@ -23,6 +21,7 @@ from device_agent.driver import (
     Unit,
     Value,
 )
+from device_agent.schema import Field, model_validator
 
 PULSE_S = 0.000_02
 # The sheet's shortest cycle. Its longest echo, of no object, lasts 38 ms; copies hold it for 200 ms.

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.driver import DriverConfig, Flag, Flagged, NoBus, Point, Sensor, Unit, Value
+from device_agent.schema import Field
 
 # The Pi firmware's status, bits as documented for get_throttled: those for the present.
 UNDER_VOLTAGE = 1 << 0

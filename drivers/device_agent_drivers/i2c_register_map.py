@@ -3,9 +3,8 @@
 from dataclasses import replace
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
 from device_agent.driver import DriverError, Point, Value
+from device_agent.schema import BaseModel, ConfigDict, Field, model_validator
 from device_agent_drivers.configured import PointOptions
 
 WidthBits = Literal[8, 16, 24, 32]

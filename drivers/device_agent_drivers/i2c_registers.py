@@ -6,9 +6,8 @@ Each point is a register or a part of one; what needs commands, checksums or wai
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
-
 from device_agent.driver import Actuator, ChipReset, I2cBus, Point, Sensor, Value, WrongChip
+from device_agent.schema import Field, model_validator
 from device_agent_drivers.configured import ConfiguredPoints, PointName
 from device_agent_drivers.i2c_register_map import RegisterPoint, RegisterValue, Setup
 

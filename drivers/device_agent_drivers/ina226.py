@@ -2,9 +2,8 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
-
 from device_agent.driver import Flagged, I2cBus, Value, WrongChip
+from device_agent.schema import Field, model_validator
 from device_agent_drivers.power_monitor import (
     BUS,
     CONFIG,

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
-
 from device_agent.driver import DriverError, Pattern, Value
+from device_agent.schema import Field, model_validator
 from device_agent_drivers.configured import (
     ConfiguredPoints,
     Template,

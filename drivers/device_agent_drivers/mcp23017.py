@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-
 from device_agent.driver import ChipReset, DriverError, Value
+from device_agent.schema import Field
 from device_agent_drivers.expander import Expander, ExpanderConfig
 
 # Table 3-3, addresses with IOCON.BANK = 0: port A, and port B one above

@@ -2,8 +2,6 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
-
 from device_agent.driver import (
     BadReading,
     DriverConfig,
@@ -16,6 +14,7 @@ from device_agent.driver import (
     Unit,
     Value,
 )
+from device_agent.schema import Field, field_validator
 
 STEPS = 1024
 START = 0b1

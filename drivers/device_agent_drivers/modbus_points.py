@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
 from device_agent.driver import DriverError, Flag, Flagged, Point, Value
 from device_agent.records import ValueType
+from device_agent.schema import BaseModel, ConfigDict, Field, model_validator
 from device_agent_drivers.modbus import (
     BITS_MAX,
     READ_COILS,

@@ -5,8 +5,6 @@ from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
-
 from device_agent.driver import (
     Actuator,
     ActuatorConfig,
@@ -22,6 +20,7 @@ from device_agent.driver import (
 )
 from device_agent.errors import BusTimeout
 from device_agent.records import is_number
+from device_agent.schema import Field, model_validator
 from device_agent_drivers.modbus import (
     BAD_ADDRESS,
     BAD_VALUE,

@@ -5,8 +5,6 @@ Its successors and copies on modules of the same name are taken too; they differ
 
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.driver import (
     ChipReset,
     DriverConfig,
@@ -20,6 +18,7 @@ from device_agent.driver import (
     Value,
     WrongChip,
 )
+from device_agent.schema import Field
 
 # Register map, section 3
 CONFIG = 0x1A  # then GYRO_CONFIG, ACCEL_CONFIG

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
-
 from device_agent.bus.core import Source
 from device_agent.bus.mqtt import matches
 from device_agent.driver import DriverError, Flag, Flagged, MqttBus, MqttMessage, Pattern, Value
+from device_agent.schema import Field, field_validator, model_validator
 from device_agent_drivers.configured import (
     FALSE_WORDS,
     NO_ANSWER,

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
-
 from device_agent.driver import (
     Actuator,
     ActuatorConfig,
@@ -16,6 +14,7 @@ from device_agent.driver import (
     Value,
     WrongChip,
 )
+from device_agent.schema import Field, model_validator
 
 MODE1, MODE2, LED0, PRE_SCALE = 0x00, 0x01, 0x06, 0xFE
 

@@ -7,9 +7,8 @@ An input therefore needs a 1 in the latch for ever, whatever its pin reads.
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
-
 from device_agent.driver import ChipReset, Value
+from device_agent.schema import Field, field_validator
 from device_agent_drivers.expander import Expander, ExpanderConfig
 
 POWER_ON = 0xFF  # section 7.1: all pins are inputs

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.driver import DriverConfig, Listener, Point, SerialBus, Unit, Values, WrongChip
+from device_agent.schema import Field
 
 START = b"\x42\x4d"
 REPLY_BYTES = 4  # to a command: its code, its argument, the checksum

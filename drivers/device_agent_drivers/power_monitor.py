@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import Field
-
 from device_agent.driver import (
     ChipReset,
     DriverConfig,
@@ -17,6 +15,7 @@ from device_agent.driver import (
     Unit,
     Value,
 )
+from device_agent.schema import Field
 
 CONFIG, SHUNT, BUS, POWER, CURRENT, CALIBRATION = range(6)
 RESET = 1 << 15

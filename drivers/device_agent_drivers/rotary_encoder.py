@@ -14,11 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-
 from device_agent.bus.core import Source
 from device_agent.bus.gpio import Bias, InputLine
 from device_agent.driver import DriverConfig, DriverError, Edge, GpioBus, Listener, Point, Unit, Value
+from device_agent.schema import Field, model_validator
 
 Line = Annotated[int, Field(strict=True, ge=0, le=65_535)] | Annotated[str, Field(min_length=1)]
 

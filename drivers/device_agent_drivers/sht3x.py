@@ -5,9 +5,8 @@ Single measurements without clock stretching, which a Raspberry Pi's I2C does no
 
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.driver import BadReading, ChipReset, I2cBus, WrongChip
+from device_agent.schema import Field
 from device_agent_drivers.sensirion import (
     COMMAND_S,
     FULL_SCALE,

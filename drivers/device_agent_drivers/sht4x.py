@@ -2,9 +2,8 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.driver import I2cBus, WrongChip
+from device_agent.schema import Field
 from device_agent_drivers.sensirion import COMMAND_S, FULL_SCALE, SensirionConfig, SensirionSensor, answer_of
 
 # Section 4.5, command overview

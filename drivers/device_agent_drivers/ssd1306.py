@@ -6,9 +6,8 @@ Its memory is random at power-on, so it is filled before the display is switched
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.driver import Actuator, ActuatorConfig, ChipReset, I2cBus, Point, Sensor, Value
+from device_agent.schema import Field
 from device_agent_drivers.ssd1306_font import COLUMNS, GLYPHS, UNKNOWN
 
 # Section 8.1.5: what follows a control byte is all commands or all data

@@ -2,8 +2,6 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.driver import (
     ChipReset,
     DriverConfig,
@@ -17,6 +15,7 @@ from device_agent.driver import (
     Value,
     WrongChip,
 )
+from device_agent.schema import Field
 
 # Section 7.6, register map: 16 bits each
 TEMPERATURE = 0x00

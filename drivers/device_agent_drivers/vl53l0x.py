@@ -6,8 +6,6 @@ Single ranges; a number is a distance only where the chip itself calls it valid.
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from pydantic import Field
-
 from device_agent.driver import (
     ChipReset,
     DriverConfig,
@@ -22,6 +20,7 @@ from device_agent.driver import (
     Value,
     WrongChip,
 )
+from device_agent.schema import Field
 from device_agent_drivers import vl53l0x_tuning as tuning
 
 SYSRANGE_START = 0x00

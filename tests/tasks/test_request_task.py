@@ -41,8 +41,8 @@ def ask(services: Services, tmp_path: Path) -> Ask:
         (None, "the input part 'request' is missing"),
         ("{", "request: "),
         ({"op": "fly"}, "request: "),
-        ({"op": "read", "devices": []}, "request: read.devices"),
-        ({"op": "read", "more": 1}, "request: read.more"),
+        ({"op": "read", "devices": []}, "request: devices"),
+        ({"op": "read", "more": 1}, "request: more"),
         ({"op": "history"}, "op: "),
     ],
 )

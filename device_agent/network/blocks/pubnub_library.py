@@ -3,9 +3,13 @@
 The library builds paths and query strings, encodes and signs; loops, limits and recovery are ours.
 """
 
+import base64
 import logging
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import cbor2
 from pubnub.endpoints.presence.heartbeat import Heartbeat as Heartbeat
 from pubnub.endpoints.presence.leave import Leave as Leave
 from pubnub.endpoints.presence.set_state import SetState as SetState
@@ -13,8 +17,6 @@ from pubnub.endpoints.pubsub.publish import Publish
 from pubnub.endpoints.pubsub.subscribe import Subscribe as Subscribe
 from pubnub.endpoints.time import Time as Time
 from pubnub.exceptions import PubNubException as PubNubException
-from pubnub.managers import TokenManager as TokenManager
-from pubnub.pnconfiguration import PNConfiguration as PNConfiguration
 from pubnub.request_handlers.async_aiohttp import AsyncAiohttpRequestHandler
 
 from device_agent import __version__
@@ -22,6 +24,46 @@ from device_agent.network.blocks.http import Http
 
 # It logs every failed request as an error; whoever sent the request logs the loss, once.
 logging.getLogger("pubnub").setLevel(logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What the endpoints ask of a client's configuration.
+
+    The library's own class brings encryption, which nobody here uses: 30 modules more.
+    """
+
+    publish_key: str
+    subscribe_key: str
+    uuid: str
+    origin: str
+    ssl: bool
+    presence_timeout: int
+    # Whoever sends has a limit of its own around each request.
+    connect_timeout: int = 10
+    non_subscribe_request_timeout: int = 10
+    subscribe_request_timeout: int = 310
+    should_compress: bool = False
+    heartbeat_default_values: bool = False
+    auth_key: ClassVar[None] = None
+    secret_key: ClassVar[None] = None
+    cipher_key: ClassVar[None] = None
+    crypto_module: ClassVar[None] = None
+
+    def scheme(self) -> str:
+        return "https" if self.ssl else "http"
+
+
+def token_fields(token: str) -> Mapping[str, Any]:
+    """What a token says: `t` and `ttl` among other things. Raises ValueError, TypeError."""
+    try:
+        content = cbor2.loads(base64.b64decode(token, altchars=b"-_"))
+    except cbor2.CBORDecodeError as error:
+        raise ValueError(str(error)) from None
+    return {
+        name.decode(errors="replace") if isinstance(name, bytes) else str(name): value
+        for name, value in dict(content).items()
+    }
 
 
 class RawPublish(Publish):  # type: ignore[misc]
@@ -55,7 +97,7 @@ class PubNubHost:
 
     sdk_name = f"device-agent/{__version__}"
 
-    def __init__(self, config: Any, http: Http) -> None:
+    def __init__(self, config: ClientSettings, http: Http) -> None:
         self.config = config
         self.uuid = config.uuid
         self.base_origin = config.origin

@@ -59,14 +59,14 @@ class PubSubClient:
     def __init__(self, http: Http, keys: KeySet, *, uuid: str, token: str, origin: str, tls: bool) -> None:
         from device_agent.network.blocks import pubnub_library
 
-        config = pubnub_library.PNConfiguration()
-        config.publish_key = keys.publish
-        config.subscribe_key = keys.subscribe
-        config.uuid = uuid
-        config.ssl = tls
-        config.enable_subscribe = False
-        config.set_presence_timeout(PRESENCE_TIMEOUT_S)
-        config.origin = origin or DEFAULT_ORIGIN
+        config = pubnub_library.ClientSettings(
+            publish_key=keys.publish,
+            subscribe_key=keys.subscribe,
+            uuid=uuid,
+            origin=origin or DEFAULT_ORIGIN,
+            ssl=tls,
+            presence_timeout=PRESENCE_TIMEOUT_S,
+        )
         self.uuid = uuid
         self._http = http
         self._library = pubnub_library
@@ -155,17 +155,16 @@ class PubSubClient:
     def file_url(self, channel: str, file_id: str, name: str) -> str:
         """The address of a file of a channel, with this client's token in it."""
         path = "/".join(quote(part, safe="") for part in (channel, "files", file_id, name))
-        scheme = "https" if self._pn.config.ssl else "http"
         query = urlencode({"pnsdk": f"device-agent/{__version__}", "uuid": self.uuid, "auth": self._token})
         where = f"{self._pn.config.origin}/v1/files/{self._pn.config.subscribe_key}/channels"
-        return f"{scheme}://{where}/{path}?{query}"
+        return f"{self._pn.config.scheme()}://{where}/{path}?{query}"
 
     def token_expires_ms(self, token: str) -> int | None:
         """When a token ends, epoch milliseconds of the network's clock; None if it does not say."""
         try:
-            parsed = self._library.TokenManager.parse_token(token)
-            return (int(parsed["timestamp"]) + int(parsed["ttl"]) * 60) * 1000
-        except (KeyError, TypeError, ValueError, EOFError, self._library.PubNubException):
+            said = self._library.token_fields(token)
+            return (int(said["t"]) + int(said["ttl"]) * 60) * 1000
+        except (KeyError, TypeError, ValueError, EOFError, OverflowError, RecursionError):
             return None  # used as it is and renewed on the first 403
 
     async def _result(self, what: str, endpoint: Any, limit_s: float, *, held: bool = False) -> Any:
