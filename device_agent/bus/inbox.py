@@ -46,6 +46,11 @@ class Inbox(Generic[T]):
                 self.lost += 1
             self._wake()
 
+    def lose(self) -> None:
+        """An item could not even be taken in."""
+        with self._lock:
+            self.lost += 1
+
     def fail(self, error: BusError) -> None:
         """The medium is gone: what waits is still delivered, then every `drain` raises this."""
         with self._lock:

@@ -10,11 +10,13 @@ import ssl
 import stat
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from socket import SHUT_RDWR
 from typing import Any
+
+import structlog
 
 from device_agent.bus.config import MqttBusConfig
 from device_agent.bus.core import give_way
@@ -22,6 +24,9 @@ from device_agent.bus.inbox import Inbox
 from device_agent.bus.mqtt import MqttBus, MqttMessage, matches
 from device_agent.bus.recipe import Recipe, Steps
 from device_agent.errors import BusDenied, BusError, BusGone, BusTimeout, PlaceRefused
+from device_agent.text.printable import printable
+
+log = structlog.get_logger("bus")
 
 # Connecting, TLS and CONNACK together stay below the limit that the bus's owner sets for opening (10 s).
 CONNECT_LIMIT_S = 8.0
@@ -31,6 +36,13 @@ LOOK_EVERY_S = 1.0
 # What waits for the event loop at most; a flood must not fill the memory.
 MESSAGES_MAX = 10_000
 WAITING_MAX_BYTES = 4_000_000
+# Of a larger message only so much is kept as to drop it: there would be no room for it.
+MESSAGE_MAX_BYTES = WAITING_MAX_BYTES
+# What is read in one window; then the broker has to wait, and to drop what it has no room for. The library
+# parses in Python, and holds up the event loop meanwhile.
+WINDOW_S = 0.1
+WINDOW_MESSAGES = 200
+WINDOW_BYTES = 1_000_000
 # MQTT reason codes: bad user name or password, not authorized
 DENIED = (134, 135)
 REFUSED = 128
@@ -43,28 +55,45 @@ class PahoMqtt(MqttBus):
         self.name = name
         self.config = config
         self._connection: _Connection | None = None
+        self._receiving: _Connection | None = None
+        """Of its own: an acknowledgement must not wait behind a flood of messages."""
 
     def open(self) -> None:
         self.close()
-        connection = _Connection(self.name, self.config)
+        self._connection = self._connected(self.config.client_id or "", self._lose_receiving)
+
+    def _connected(self, id_: str, on_lost: Callable[[str], None]) -> "_Connection":
+        connection = _Connection(self.name, self.config, id_, on_lost)
         try:
             connection.connect()
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
+        return connection
+
+    def _lose_receiving(self, reason: str) -> None:
+        """The bus is lost with its first connection; its sources say so."""
+        if self._receiving is not None:
+            self._receiving.lose(reason)
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        for connection in (self._receiving, self._connection):
+            if connection is not None:
+                connection.close()
+        self._connection = self._receiving = None
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         give_way()
         self._open_connection().publish(topic, payload, qos, retain)
 
     def subscribe(self, topics: tuple[str, ...], *, qos: int = 1) -> "MqttSubscription":
-        return self._open_connection().subscribe(topics, qos)
+        sending = self._open_connection()
+        if self._receiving is None:
+            id_ = self.config.client_id
+            self._receiving = self._connected(f"{id_}-in" if id_ else "", lambda _: None)
+        if sending.lost:
+            self._receiving.lose(sending.lost)
+        return self._receiving.subscribe(topics, qos)
 
     def recipe(self, steps: Steps) -> Recipe:
         """Steps are (topic, payload, retain); the guard connects by itself when it has to."""
@@ -108,27 +137,36 @@ class MqttSubscription(Inbox[MqttMessage]):
 class _Connection:
     """Lives once: connect, use, close."""
 
-    def __init__(self, name: str, config: MqttBusConfig) -> None:
+    def __init__(self, name: str, config: MqttBusConfig, id_: str, on_lost: Callable[[str], None]) -> None:
         self.name = name
         self.config = config
+        self._id = id_
+        self._on_lost = on_lost
         self.where = f"bus {name} ({config.host}:{config.port})"
         self._limit_s = config.timeout_s * 0.8  # a call ends before its job's limit
         self._changed = threading.Condition()
         self._answer: Any = None
         self._granted: dict[int, Sequence[Any]] = {}
-        self._lost = ""
+        self.lost = ""
         self._subscriptions: tuple[MqttSubscription, ...] = ()
         self._thread: threading.Thread | None = None
+        self._dropped = 0
+        self._window_s = 0.0
+        self._window_messages = self._window_bytes = 0
         self._client = self._make_client()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def _make_client(self) -> Any:
-        from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
 
+        from device_agent.bus.mqtt_client import BoundedClient
+
         config = self.config
-        client = Client(
-            CallbackAPIVersion.VERSION2, client_id=config.client_id or "", reconnect_on_failure=False
+        client = BoundedClient(
+            MESSAGE_MAX_BYTES,
+            CallbackAPIVersion.VERSION2,
+            client_id=self._id,
+            reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_LIMIT_S / 2
         client.suppress_exceptions = True
@@ -191,9 +229,9 @@ class _Connection:
         self._thread.start()
         with self._changed:
             self._changed.wait_for(
-                lambda: self._answer is not None or self._lost, deadline_s - time.monotonic()
+                lambda: self._answer is not None or self.lost, deadline_s - time.monotonic()
             )
-            answer, lost = self._answer, self._lost
+            answer, lost = self._answer, self.lost
         if answer is None:
             raise BusGone(f"{self.where}: the broker did not greet: {lost or 'no answer in time'}")
         if answer.value in DENIED:
@@ -202,7 +240,7 @@ class _Connection:
             raise BusError(f"{self.where}: the broker refuses: {answer}")
 
     def close(self) -> None:
-        self._lose("closed")
+        self.lose("closed")
         if self._wake < 0:
             return
         self._client.disconnect()
@@ -224,7 +262,7 @@ class _Connection:
             reason = f"connection lost ({self._pump()})"
         except Exception as error:  # noqa: BLE001 - whatever ends this thread is reported as the reason
             reason = f"connection lost ({error!r})"
-        self._lose(reason)
+        self.lose(reason)
 
     def _pump(self) -> str:
         """Move packets until the connection ends; returns why. Not paho's own loop: it is built on select(),
@@ -234,31 +272,42 @@ class _Connection:
         poll.register(wake, select.POLLIN)
         result: Any = 0
         while result == 0 and (socket := client.socket()) is not None:
-            poll.register(socket, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
-            decrypted = self.config.tls and socket.pending() > 0
-            ready = dict(poll.poll(0 if decrypted else LOOK_EVERY_S * 1000))
+            wait_s = self._wait_s()
+            wanted = select.POLLOUT if client.want_write() else 0
+            poll.register(socket, wanted if wait_s else wanted | select.POLLIN)
+            decrypted = not wait_s and self.config.tls and socket.pending() > 0
+            ready = dict(poll.poll(0 if decrypted else min(wait_s or LOOK_EVERY_S, LOOK_EVERY_S) * 1000))
             if wake in ready:
                 os.eventfd_read(wake)
-            if decrypted or ready.get(socket.fileno(), 0) & ~select.POLLOUT:
+            if decrypted or (not wait_s and ready.get(socket.fileno(), 0) & ~select.POLLOUT):
                 result = client.loop_read()
             if result == 0 and client.want_write():
                 result = client.loop_write()
             if result == 0:
                 result = client.loop_misc()  # keepalive
         why = result.name if result else "closed by the broker"
-        id_ = self.config.client_id
-        return f"{why}: the broker ended, or another client has the id {id_!r} too" if id_ else why
+        shared = f"{why}: the broker ended, or another client has the id {self._id!r} too"
+        return shared if self._id else why
 
-    def _lose(self, reason: str) -> None:
+    def _wait_s(self) -> float:
+        """How long nothing is read, since enough was read in this window."""
+        now_s = time.monotonic()
+        if now_s >= self._window_s + WINDOW_S:
+            self._window_s, self._window_messages, self._window_bytes = now_s, 0, 0
+        full = self._window_messages >= WINDOW_MESSAGES or self._window_bytes >= WINDOW_BYTES
+        return self._window_s + WINDOW_S - now_s if full else 0.0
+
+    def lose(self, reason: str) -> None:
         with self._changed:
-            self._lost = self._lost or reason
+            self.lost = self.lost or reason
             subscriptions = self._subscriptions
             self._changed.notify_all()
         for subscription in subscriptions:
             subscription.fail(self._gone())
+        self._on_lost(reason)
 
     def _gone(self) -> BusGone:
-        return BusGone(f"{self.where}: {self._lost}")
+        return BusGone(f"{self.where}: {self.lost}")
 
     # -- paho's callbacks, on the loop's thread ----------------------------------------
 
@@ -273,14 +322,31 @@ class _Connection:
             self._changed.notify_all()
 
     def _on_message(self, client: Any, data: Any, message: Any) -> None:
+        self._window_messages += 1
+        self._window_bytes += len(message.payload)
+        if left_out_bytes := client.take_left_out():
+            self._dropped += 1
+            if self._dropped == 1 or self._dropped % 1000 == 0:
+                size_bytes = len(message.payload) + left_out_bytes
+                topic = printable(message.topic)
+                log.warning(
+                    "mqtt_message_too_large",
+                    bus=self.name,
+                    topic=topic,
+                    bytes=size_bytes,
+                    count=self._dropped,
+                )
         for subscription in self._subscriptions:
             if any(matches(topic, message.topic) for topic in subscription.topics):
-                subscription.put(MqttMessage(message.topic, bytes(message.payload), message.retain))
+                if left_out_bytes:
+                    subscription.lose()
+                else:
+                    subscription.put(MqttMessage(message.topic, bytes(message.payload), message.retain))
 
     # -- called on the bus's thread ----------------------------------------
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
-        if self._lost:
+        if self.lost:
             raise self._gone()
         try:
             sent = self._client.publish(topic, payload, qos=qos, retain=retain)
@@ -294,8 +360,8 @@ class _Connection:
         while not sent.is_published():
             # In slices, because a lost connection does not wake who waits for an acknowledgement
             left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or self._lost:
-                why = self._lost or f"no acknowledgement in {self._limit_s:g} s"
+            if left_s <= 0 or self.lost:
+                why = self.lost or f"no acknowledgement in {self._limit_s:g} s"
                 raise BusTimeout(f"{self.where}: {topic!r} may have been published: {why}")
             sent.wait_for_publish(min(left_s, 0.1))
             give_way()
@@ -304,7 +370,7 @@ class _Connection:
         subscription = MqttSubscription(self, topics)
         with self._changed:
             self._subscriptions += (subscription,)
-        if self._lost:
+        if self.lost:
             subscription.fail(self._gone())  # lost since the caller looked
         try:
             if topics:
@@ -321,11 +387,11 @@ class _Connection:
             raise PlaceRefused(f"{self.where}: cannot subscribe to {', '.join(topics)}: {error}") from error
         with self._changed:
             if result == 0:
-                self._changed.wait_for(lambda: mid in self._granted or self._lost, self._limit_s)
+                self._changed.wait_for(lambda: mid in self._granted or self.lost, self._limit_s)
             reasons = self._granted.pop(mid, None)
         if reasons is None:
-            if self._lost or result != 0:
-                raise BusGone(f"{self.where}: {self._lost or result.name}")
+            if self.lost or result != 0:
+                raise BusGone(f"{self.where}: {self.lost or result.name}")
             raise BusTimeout(f"{self.where}: no answer to a subscription in {self._limit_s:g} s")
         refused = [topic for topic, reason in zip(topics, reasons, strict=False) if reason.value >= REFUSED]
         if refused:
@@ -336,5 +402,5 @@ class _Connection:
             self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
             wanted = {topic for s in self._subscriptions for topic in s.topics}
         unwanted = [topic for topic in subscription.topics if topic not in wanted]
-        if unwanted and not self._lost:
+        if unwanted and not self.lost:
             self._client.unsubscribe(unwanted)

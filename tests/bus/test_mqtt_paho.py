@@ -4,12 +4,15 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from device_agent.bus import mqtt_paho
 from device_agent.bus.config import MqttBusConfig
 from device_agent.bus.mqtt import MqttMessage
 from device_agent.bus.mqtt_paho import MESSAGES_MAX, WAITING_MAX_BYTES, PahoMqtt
@@ -63,7 +66,8 @@ def test_each_source_gets_its_own_topics(handle):
     second.close()
 
 
-def test_a_slow_reader_loses_the_oldest_and_counts(handle):
+def test_a_slow_reader_loses_the_oldest_and_counts(handle, monkeypatch):
+    monkeypatch.setattr(mqtt_paho, "WINDOW_MESSAGES", 1_000_000)
     source = handle.subscribe(("flood",))
     extra = 50
     for number in range(MESSAGES_MAX + extra):
@@ -88,6 +92,56 @@ def test_large_payloads_do_not_fill_the_memory(handle):
         assert time.monotonic() < deadline_s, source.lost
         time.sleep(0.01)
     assert [m.payload for m in collected(source, bool)] == [b"last"]
+    source.close()
+
+
+def resident_kb() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+def test_a_huge_message_is_dropped_and_the_connection_stays(broker, handle):
+    """Also a retained one, which the broker would send again with each connection."""
+    source = handle.subscribe(("a",))
+    with subprocess.Popen(
+        [sys.executable, "-c", HUGE, str(broker.port)], stdout=subprocess.PIPE, text=True
+    ) as sender:
+        before_kb, most_kb = resident_kb(), 0
+        deadline_s = time.monotonic() + LIMIT_S
+        while source.lost < 1:
+            most_kb = max(most_kb, resident_kb())
+            assert time.monotonic() < deadline_s
+            time.sleep(0.001)
+        assert sender.wait(LIMIT_S) == 0
+    handle.publish("a", b"next")
+    assert [m.payload for m in collected(source, bool)] == [b"next"]
+    assert most_kb - before_kb < 40_000
+    source.close()
+
+
+HUGE = """
+import sys
+from paho.mqtt import client, enums
+c = client.Client(enums.CallbackAPIVersion.VERSION2)
+c.connect("127.0.0.1", int(sys.argv[1]))
+c.loop_start()
+c.publish("a", b"x" * 200_000_000, qos=1, retain=True).wait_for_publish(60)
+c.disconnect()
+"""
+
+
+def test_so_much_is_read_in_a_window_and_no_more(handle, monkeypatch):
+    """The rest waits at the broker; what is sent goes out all the same."""
+    monkeypatch.setattr(mqtt_paho, "WINDOW_MESSAGES", 5)
+    monkeypatch.setattr(mqtt_paho, "WINDOW_S", 3600.0)
+    source = handle.subscribe(("flood",))
+    for number in range(200):
+        handle.publish("flood", str(number).encode(), qos=0)
+    got = collected(source, lambda got: len(got) >= 5)
+    handle.publish("other", b"goes out", qos=0)
+    assert len(got) == 5
+    monkeypatch.setattr(mqtt_paho, "WINDOW_MESSAGES", 1000)
+    assert len(collected(source, lambda got: len(got) >= 195)) == 195
     source.close()
 
 
@@ -146,8 +200,10 @@ def test_an_acknowledgement_that_never_comes():
                 connection.sendall(b"\x20\x02\x00\x00")
                 done.wait(LIMIT_S)
 
-        far = threading.Thread(target=greet)
-        far.start()
+        # One connection to send, one to receive.
+        far = [threading.Thread(target=greet) for _ in range(2)]
+        for thread in far:
+            thread.start()
         handle = PahoMqtt(
             "broker",
             MqttBusConfig(kind="mqtt", host="127.0.0.1", port=server.getsockname()[1], timeout_s=0.2),
@@ -161,7 +217,8 @@ def test_an_acknowledgement_that_never_comes():
         finally:
             handle.close()
             done.set()
-            far.join(LIMIT_S)
+            for thread in far:
+                thread.join(LIMIT_S)
 
 
 def password(tmp_path, text: str, mode: int = 0o600) -> str:
