@@ -194,6 +194,7 @@ class Agent:
             pubnub_origin=network.pubnub_origin or "",
             pubnub_tls=network.pubnub_tls,
             publish_rate_hz=network.publish_rate_hz,
+            proxy=network.proxy,
         )
 
     # -- start, run, stop ----------------------------------------

@@ -163,7 +163,7 @@ def _sentence(error: Refused) -> str:
 @asynccontextmanager
 async def account(network: NetworkConfig, api_key: str) -> AsyncIterator[Account]:
     """An account with its connections. Raises AgentError if the network has no address for it."""
-    http = Http(Connectivity(SystemClock()))
+    http = Http(Connectivity(SystemClock()), network.proxy, network.pubnub_origin or "")
     try:
         document = await _document(http, network)
         api = document.get("api")

@@ -88,6 +88,12 @@ class NetworkConfig(Table):
     api_base_url: str | None = Field(None, pattern=r"^https?://\S+$", max_length=2000)
     pubnub_origin: str | None = Field(None, pattern=r"^[A-Za-z0-9.\[\]:-]+$", max_length=300)
     pubnub_tls: bool = True
+    proxy: str | None = Field(
+        None,
+        pattern=r"^http://[^\s@/]+/?$",
+        max_length=300,
+        description="The way out where there is no other; one with a password goes into $HTTPS_PROXY.",
+    )
     api_key_file: LocalPath | None = None
 
 

@@ -30,8 +30,8 @@ class Target:
     user: SystemUser
     config: Config | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
-    reach: Callable[[str], str] | None = None
-    """Whether a URL can be reached: "" or what went wrong. None: not to be tried."""
+    reach: Callable[[str, str | None], str] | None = None
+    """Whether a URL can be reached, perhaps by a proxy: "" or what went wrong. None: not to be tried."""
     now_ms: Callable[[], int] = lambda: 0
     daemon_runs: bool = False
 

@@ -106,7 +106,7 @@ def _network(target: Target) -> Iterator[Finding]:
     from device_agent.network.blocks.joiner import DEFAULT_CDM_URL
 
     url = target.config.network.cdm_url or DEFAULT_CDM_URL
-    if trouble := target.reach(url):
+    if trouble := target.reach(url, target.config.network.proxy):
         why = "the daemon goes on by itself and keeps trying; callers do not reach it"
         remedy = "check cable or Wi-Fi, `resolvectl query`, a firewall or proxy, and the clock"
         yield Finding("problem", trouble, url, why, remedy)
@@ -114,10 +114,11 @@ def _network(target: Target) -> Iterator[Finding]:
         yield ok("the network answers", url)
 
 
-def reach(url: str) -> str:
+def reach(url: str, proxy: str | None = None) -> str:
     """Try the URL: "" when it answers at all, else what went wrong and at which step."""
+    by = urllib.request.ProxyHandler(None if proxy is None else {"http": proxy, "https": proxy})
     try:
-        with urllib.request.urlopen(url, timeout=REACH_LIMIT_S):
+        with urllib.request.build_opener(by).open(url, timeout=REACH_LIMIT_S):
             return ""
     except urllib.error.HTTPError as error:
         return "" if error.code < 500 else f"it answers with {error.code}"

@@ -69,7 +69,7 @@ class Connectivity:
     """Knows when the network last answered. Everything that exchanges data with it reports here."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self.clock = clock
         self._changed = asyncio.Event()
         self.time_known = asyncio.Event()
         self.up = False
@@ -86,7 +86,7 @@ class Connectivity:
 
     def way(self, name: str) -> Way:
         """A direction that is watched on its own; it counts as working now."""
-        return Way(name, self._clock, self.failing)
+        return Way(name, self.clock, self.failing)
 
     @property
     def serves(self) -> bool:
@@ -100,7 +100,7 @@ class Connectivity:
 
     def answered(self) -> None:
         """An answer came that serves us; one that refuses proves nothing."""
-        self._last_answer_s = self._clock.monotonic_s()
+        self._last_answer_s = self.clock.monotonic_s()
         if not self.up:
             self.up = True
             self._signal()
@@ -116,7 +116,7 @@ class Connectivity:
         """Seconds since the network last answered; infinite if it never did."""
         if self._last_answer_s is None:
             return float("inf")
-        return self._clock.monotonic_s() - self._last_answer_s
+        return self.clock.monotonic_s() - self._last_answer_s
 
     async def until_back(self) -> None:
         """Returns when the link was down and comes up again; does not return for a link that stays up."""
@@ -149,19 +149,19 @@ class Connectivity:
             self._offset_rtt_ms = rtt_ms
             self._offset_at_s = received_s
             self.time_known.set()
-            self._clock.learn(server_ms, (sent_s + received_s) / 2, "network")
+            self.clock.learn(server_ms, (sent_s + received_s) / 2, "network")
 
     @property
     def time_is_fresh(self) -> bool:
         """Whether there is a sample that is young enough to count."""
-        age_s = self._clock.monotonic_s() - self._offset_at_s
+        age_s = self.clock.monotonic_s() - self._offset_at_s
         return self._offset_ms is not None and age_s <= TIME_SAMPLE_MAX_AGE_S
 
     def server_ms(self) -> float | None:
         """The network's clock now, epoch milliseconds; None before the first sample."""
         if self._offset_ms is None:
             return None
-        return self._clock.monotonic_s() * 1000 + self._offset_ms
+        return self.clock.monotonic_s() * 1000 + self._offset_ms
 
 
 class NetworkBackoff(Backoff):

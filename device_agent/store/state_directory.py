@@ -56,7 +56,9 @@ def complaints(folder: Path) -> list[str]:
     """
     try:
         status = folder.stat()
-        links = sorted(entry.name for entry in os.scandir(folder) if _is_strange_link(entry))
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        links = [entry.name for entry in entries if _is_strange_link(entry)]
+        closed = [entry.name for entry in entries if entry.name not in links and not _is_open_to_us(entry)]
     except OSError:
         return []  # what is missing is made; what cannot be read is told where it is needed
     found = []
@@ -66,6 +68,9 @@ def complaints(folder: Path) -> list[str]:
         mode = stat.S_IMODE(status.st_mode)
         found.append(f"others may write into {folder} (mode {mode:04o}): run chmod 700 {folder}")
     found += [f"{folder / name} is a symbolic link: remove it" for name in links]
+    if closed and not found:
+        names = ", ".join(closed)
+        found.append(f"{names} in {folder} cannot be written: run sudo chown -R {status.st_uid} {folder}")
     return found
 
 
@@ -74,6 +79,19 @@ def _is_strange_link(entry: "os.DirEntry[str]") -> bool:
     if not entry.is_symlink():
         return False
     return not entry.is_dir() or entry.stat(follow_symlinks=False).st_uid not in (0, os.geteuid())
+
+
+def _is_open_to_us(entry: "os.DirEntry[str]") -> bool:
+    return os.access(entry.path, os.R_OK | os.W_OK)
+
+
+def _give_back(folder: Path) -> None:
+    """What root has left in somebody's directory is its owner's: the service could not open it."""
+    owner = folder.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 @contextmanager
@@ -96,6 +114,7 @@ def in_use(folder: Path) -> Iterator[None]:
         bind(folder, machine())
         yield
     finally:
+        _give_back(folder)
         os.close(descriptor)
 
 

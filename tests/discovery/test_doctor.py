@@ -303,8 +303,8 @@ def test_the_key(pi: Tree, findings: Callable[..., list[Finding]]) -> None:
 
 
 def test_the_network(findings: Callable[..., list[Finding]]) -> None:
-    problem(findings(reach=lambda url: "its name is not found (DNS)"), "its name is not found")
-    assert "the network answers" in [one.what for one in findings(reach=lambda url: "")]
+    problem(findings(reach=lambda url, proxy: "its name is not found (DNS)"), "its name is not found")
+    assert "the network answers" in [one.what for one in findings(reach=lambda url, proxy: "")]
     assert service.reach("http://127.0.0.1:9/").startswith("it cannot be reached: ")
     assert "DNS" in service.reach("http://nobody.invalid/") or "reached" in service.reach(
         "http://nobody.invalid/"

@@ -140,3 +140,26 @@ def test_nothing_is_made_beside_a_disk_that_is_missing(
     with pytest.raises(NotReady, match=r"state\.directory: it is not mounted"):
         prepare(tmp_path / "state")
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root leaves files of root's")
+def test_what_root_leaves_in_the_service_s_directory_is_the_service_s(folder: Path) -> None:
+    os.chown(folder, 12_345, 12_346)
+    with in_use(folder):
+        (folder / "run").mkdir()
+        (folder / "run" / "journal.log").touch(0o600)
+    owners = {(path.stat().st_uid, path.stat().st_gid) for path in (folder, *folder.rglob("*"))}
+    assert owners == {(12_345, 12_346)}
+
+
+def test_a_file_that_this_user_cannot_open_is_named_with_the_remedy(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "journal.db").touch()
+    monkeypatch.setattr(state_directory.os, "access", lambda path, mode: not path.endswith("journal.db"))
+    owner = folder.stat().st_uid
+    with (
+        pytest.raises(ConfigError, match=f"journal.db in .* run sudo chown -R {owner} {folder}"),
+        in_use(folder),
+    ):
+        raise AssertionError("it was used")

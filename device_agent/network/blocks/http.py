@@ -19,6 +19,9 @@ from device_agent.network.connectivity import Connectivity
 if TYPE_CHECKING:
     import aiohttp
 
+    from device_agent.network.blocks.tls import ClockContext
+
+DEFAULT_ORIGIN = "ps.pndsn.com"
 REQUEST_LIMIT_S = 30.0
 CONNECT_LIMIT_S = 10.0
 # The control long-poll, one a stream that listens, and the publishes under way; far above what 512 MB carry.
@@ -32,13 +35,20 @@ FATAL_CODES = frozenset({"API_KEY_INVALID", "AGENT_FORCED_OFFLINE"})
 class Http:
     """One connection pool, opened on first use (aiohttp costs 10 MB and is not loaded before)."""
 
-    def __init__(self, connectivity: Connectivity) -> None:
+    def __init__(self, connectivity: Connectivity, proxy: str | None = None, origin: str = "") -> None:
+        """`proxy`: as `Proxies` takes it. `origin`: the host of the messaging, which tells the time."""
         self.connectivity = connectivity
+        self._proxy = proxy
+        self._origin = origin or DEFAULT_ORIGIN
+        self._tls: ClockContext | None = None
         self._session: aiohttp.ClientSession | None = None
 
     def session(self) -> "aiohttp.ClientSession":
         if self._session is None:
             import aiohttp
+
+            from device_agent.network.blocks.proxy import Proxies
+            from device_agent.network.blocks.tls import ClockContext
 
             class Reply(aiohttp.ClientResponse):
                 """Its text, which the messaging library parses as a whole, is bounded and can be parsed."""
@@ -46,15 +56,52 @@ class Http:
                 async def text(self, encoding: str | None = None, errors: str = "replace") -> str:
                     return readable(await read_reply(self, "messaging"))
 
+            proxies = Proxies(self._proxy)
+            self._tls = ClockContext.make(self.connectivity.clock)
             self._session = aiohttp.ClientSession(
+                request_class=proxies.request_class() if proxies else aiohttp.ClientRequest,
                 response_class=Reply,
                 # Unpacked in `pieces`: one packet may become a thousand times as many bytes.
                 auto_decompress=False,
                 headers={"Accept-Encoding": "gzip"},
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ttl_dns_cache=60),
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ttl_dns_cache=60, ssl=self._tls),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S),
             )
         return self._session
+
+    async def know_time(self, url: str) -> None:
+        """Learn the time, without which no certificate can be judged, before anything secret goes to `url`.
+
+        How, and why that cannot be abused, is in `tls`. Raises Unreachable, ProtocolFault.
+        """
+        from device_agent.network.blocks.tls import ClockContext
+
+        clock = self.connectivity.clock
+        if clock.is_set() or not url.startswith("https://"):
+            return
+        session, hinting = self.session(), ClockContext.make(clock, hinting=True)
+        assert self._tls is not None
+        what = "asking for the time"
+        async with (
+            self.exchange(what, REQUEST_LIMIT_S),
+            session.head(url, ssl=hinting, allow_redirects=False) as response,
+        ):
+            date = response.headers.get("Date")
+        if not self._tls.take_hint(date, hinting.certificate):
+            raise ProtocolFault(f"{what}: the host's Date {printable(date or '')!r} cannot be right")
+        try:
+            sent_s = clock.monotonic_s()
+            where = f"https://{self._origin}/time/0"
+            async with (
+                self.exchange(what, REQUEST_LIMIT_S),
+                session.get(where, allow_redirects=False) as response,
+            ):
+                answer = await read_reply(response, what)
+            self.connectivity.time_sample(int(answer.strip(b"[] \n")) / 10_000, sent_s, clock.monotonic_s())
+        except ValueError:
+            raise ProtocolFault(f"{what}: {where} does not answer with a number") from None
+        finally:
+            self._tls.hint_ms = None
 
     async def close(self) -> None:
         if self._session is not None:
@@ -110,6 +157,7 @@ class Api:
             data = json.dumps(body).encode()
         what = f"{method} {path.partition('?')[0]}"
         url = self.base_url + path
+        await self._http.know_time(url)
         async with (
             self._http.exchange(what, limit_s),
             self._http.session().request(

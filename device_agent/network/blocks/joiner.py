@@ -39,6 +39,7 @@ class JoinSettings:
     pubnub_origin: str = ""
     pubnub_tls: bool = True
     publish_rate_hz: float = 12.0
+    proxy: str | None = None
 
 
 class Joiner:

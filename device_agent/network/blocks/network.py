@@ -67,7 +67,7 @@ class BlocksNetwork:
         self.clock = clock
         self.connectivity = Connectivity(clock)
         self.file = IdentityFile(state_dir / "identity.json", settings.agent_name)
-        self.http = Http(self.connectivity)
+        self.http = Http(self.connectivity, settings.proxy, settings.pubnub_origin)
         self.joiner = Joiner(settings, self.http, self.file, on_card)
         self.background = BackgroundTasks("network")
         self._clients = Clients(settings, self.http, self.file, clock)

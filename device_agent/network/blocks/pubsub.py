@@ -12,13 +12,12 @@ from urllib.parse import quote, urlencode
 
 from device_agent import __version__
 from device_agent.errors import ProtocolFault, Refused, TokenRefused, Unreachable
-from device_agent.network.blocks.http import Http
+from device_agent.network.blocks.http import DEFAULT_ORIGIN, Http
 
 PUBLISH_LIMIT_S = 10.0
 PRESENCE_TIMEOUT_S = 20
 # A subscribe from here is answered at once, with the timetoken to go on from.
 NOW = "0"
-DEFAULT_ORIGIN = "ps.pndsn.com"
 
 
 @dataclass(frozen=True, slots=True)
