@@ -216,6 +216,14 @@ class Driver(Generic[C, B]):
         return () if address is None else (f"address {address:#04x}",)
 
     @classmethod
+    def to_read(cls, config: Any) -> Any:
+        """The options of the same device for one who only reads it: opening it then moves nothing.
+
+        None where opening it sets it all the same.
+        """
+        return None if any(point.write for point in cls.points_of(config)) else config
+
+    @classmethod
     def step_limit_s(cls, config: Any) -> float:
         """The longest time that one transaction may take by its configuration; 0 to take the bus's limit.
 
@@ -321,6 +329,11 @@ class Actuator(Driver[C, B]):
         safe = getattr(config, "safe", None)
         writable = [point.name for point in cls.points_of(config) if point.write]
         return {name: safe.get(name) if isinstance(safe, dict) else safe for name in writable}
+
+    @classmethod
+    def confirms(cls, config: Any) -> bool:
+        """Whether what `write` did has happened; False where it is only sent, and nobody answers that."""
+        return True
 
     def write(self, values: Mapping[str, Value]) -> Values:
         """Set these points (already checked for type and range), all in one step where the chip can.

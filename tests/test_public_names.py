@@ -93,6 +93,7 @@ def test_the_verbs_of_a_driver():
             "claims",
             "keep",
             "reading_s",
+            "to_read",
             "step_limit_s",
             "identify",
             "notes",
@@ -105,5 +106,5 @@ def test_the_verbs_of_a_driver():
         },
         "Sensor": {"trigger", "read", "read_steps"},
         "Listener": {"listen", "feed", "present"},
-        "Actuator": {"safe_of", "write", "write_steps", "safe"},
+        "Actuator": {"safe_of", "confirms", "write", "write_steps", "safe"},
     }

@@ -66,6 +66,14 @@ class UsbIdentity(_BusTable):
     location: str | None = Field(None, description='Topology such as "1-1.3", for adapters without a serial.')
 
 
+class Rs485Config(_BusTable):
+    """An adapter whose direction is switched by RTS."""
+
+    rts_on_send: bool = Field(True, description="The level of RTS while sending; the other one else.")
+    delay_before_s: float = Field(0.0, ge=0, le=0.1, description="From switching to the first bit.")
+    delay_after_s: float = Field(0.0, ge=0, le=0.1, description="From the last bit to switching back.")
+
+
 class SerialBusConfig(_RecoverableConfig):
     kind: Literal["serial"]
     port: str | UsbIdentity = Field(description='"/dev/serial/by-id/…", or a table with vid, pid and serial.')
@@ -74,6 +82,17 @@ class SerialBusConfig(_RecoverableConfig):
     parity: Literal["none", "even", "odd", "mark", "space"] = "none"
     stop_bits: float = Field(1, ge=1, le=2, multiple_of=0.5)
     flow_control: Literal["none", "rts-cts", "xon-xoff", "dsr-dtr"] = "none"
+    dtr: bool = Field(True, description="Level of DTR while open. Linux raises it for a moment all the same.")
+    rts: bool = Field(True, description="Level of RTS while open.")
+    rs485: bool | Rs485Config = Field(
+        False, description="Switch the direction by RTS: by the kernel's driver where it can, else from here."
+    )
+
+    @model_validator(mode="after")
+    def _one_use_of_a_line(self) -> "SerialBusConfig":
+        if self.rs485 and self.flow_control == "rts-cts":
+            raise ValueError('`rs485` switches RTS, which `flow_control = "rts-cts"` uses too')
+        return self
 
 
 def _host(value: str) -> str:

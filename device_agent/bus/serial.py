@@ -12,6 +12,8 @@ class SerialBus(Handle):
     kind: ClassVar[str] = "serial"
     baud: int = 9600
     """Of the line; what a far end on a USB or network port makes of it is its own affair."""
+    frame: str = "8N1"
+    """Data bits, parity (N, E, O, M, S), stop bits."""
 
     @abstractmethod
     def write(self, data: bytes) -> None:
@@ -24,6 +26,10 @@ class SerialBus(Handle):
     @abstractmethod
     def discard_input(self) -> None:
         """Drop what has arrived: a late answer looks exactly like the next one."""
+
+    @abstractmethod
+    def set_baud(self, baud: int) -> None:
+        """Another speed, once all that was written has left; opening brings back the configured one."""
 
     @abstractmethod
     def listen(self) -> Source:

@@ -7,13 +7,14 @@ time-out. Everything that an unplugged adapter can raise becomes BusGone in one 
 import errno
 import os
 import select
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from device_agent.bus.config import SerialBusConfig, UsbIdentity
+from device_agent.bus.config import Rs485Config, SerialBusConfig, UsbIdentity
 from device_agent.bus.core import Source
 from device_agent.bus.rebind import Rebinder
 from device_agent.bus.recipe import Recipe, Steps
@@ -27,6 +28,7 @@ CHUNK_BYTES = 4096
 DRAIN_BYTES = 65_536
 
 TTYS = Path("/sys/class/tty")
+TIOCSRS485 = 0x542F
 _PARITY = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
 
 
@@ -38,6 +40,8 @@ class SerialPort(SerialBus):
         self._rebinder = Rebinder(name)
         self.config = config
         self.baud = config.baud
+        self.frame = f"{config.data_bits}{_PARITY[config.parity]}{config.stop_bits:g}"
+        self._direction: Rs485Config | None = None
         self.path = config.port if isinstance(config.port, str) else ""
         self._port: Any = None
 
@@ -52,8 +56,7 @@ class SerialPort(SerialBus):
         config = self.config
         self.path = config.port if isinstance(config.port, str) else find_usb(self.name, config.port)
         try:
-            self._port = serial.Serial(
-                port=self.path,
+            port = serial.Serial(
                 baudrate=config.baud,
                 bytesize=config.data_bits,
                 parity=_PARITY[config.parity],
@@ -65,11 +68,30 @@ class SerialPort(SerialBus):
                 write_timeout=self._limit_s,
                 exclusive=True,
             )
-            _tell_silence_from_hangup(self._port.fd)
+            # Levels that are set before it is opened are the first ones it has.
+            rs485 = Rs485Config() if config.rs485 is True else config.rs485 or None
+            port.dtr, port.rts = config.dtr, config.rts if rs485 is None else not rs485.rts_on_send
+            port.port = self.path
+            port.open()
+            self._port = port
+            _tell_silence_from_hangup(self._fd())
+            self.baud = config.baud
+            self._direction = None if rs485 is None or _kernel_switches(self._fd(), rs485) else rs485
+            if self._direction is not None:
+                self._check_rts()
         except (OSError, termios.error) as error:  # SerialException is an OSError
             raise self._refused(error) from error
         except ValueError as error:
             raise BusError(f"bus {self.name}: {self.path} cannot be set as configured: {error}") from error
+
+    def _check_rts(self) -> None:
+        direction = self._direction
+        try:
+            self._port.rts = direction is not None and not direction.rts_on_send
+        except OSError as error:
+            raise BusError(
+                f"bus {self.name}: {self.path} has no RTS, so `rs485` cannot switch the direction: {error}"
+            ) from error
 
     def close(self) -> None:
         port, self._port = self._port, None
@@ -106,18 +128,22 @@ class SerialPort(SerialBus):
     def write(self, data: bytes) -> None:
         with self._mapped():
             fd = self._fd()
-            rest = memoryview(data)
-            deadline_s = time.monotonic() + self._limit_s
-            while rest:
-                if not _ready(fd, select.POLLOUT, deadline_s):
-                    raise BusTimeout(
-                        f"bus {self.name}: {self.path} took {len(data) - len(rest)} of {len(data)} bytes in "
-                        f"{self._limit_s:g} s; check flow control and the far end"
-                    )
-                try:
-                    rest = rest[os.write(fd, rest) :]
-                except BlockingIOError:
-                    continue
+            with self._sending():
+                self._write_all(fd, data)
+
+    def _write_all(self, fd: int, data: bytes) -> None:
+        rest = memoryview(data)
+        deadline_s = time.monotonic() + self._limit_s
+        while rest:
+            if not _ready(fd, select.POLLOUT, deadline_s):
+                raise BusTimeout(
+                    f"bus {self.name}: {self.path} took {len(data) - len(rest)} of {len(data)} bytes in "
+                    f"{self._limit_s:g} s; check flow control and the far end"
+                )
+            try:
+                rest = rest[os.write(fd, rest) :]
+            except BlockingIOError:
+                continue
 
     def read(self, size: int, timeout_s: float) -> bytes:
         with self._mapped():
@@ -138,6 +164,42 @@ class SerialPort(SerialBus):
         with self._mapped():
             self._fd()
             self._port.reset_input_buffer()
+
+    def set_baud(self, baud: int) -> None:
+        with self._mapped():
+            self._drain_output()
+            try:
+                self._port.baudrate = self.baud = baud
+            except ValueError as error:
+                raise BusError(f"bus {self.name}: {self.path} has no {baud} baud: {error}") from error
+            _tell_silence_from_hangup(self._port.fd)
+
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        """RTS switches the adapter to sending, where the kernel does not do that."""
+        direction = self._direction
+        if direction is None:
+            yield
+            return
+        self._port.rts = direction.rts_on_send
+        try:
+            time.sleep(direction.delay_before_s)
+            yield
+            self._drain_output()
+            time.sleep(direction.delay_after_s)
+        finally:
+            self._port.rts = not direction.rts_on_send
+
+    def _drain_output(self) -> None:
+        """Wait until the last bit has left. Raises BusTimeout."""
+        import termios
+
+        deadline_s = time.monotonic() + self._limit_s
+        while self._port.out_waiting:
+            if time.monotonic() > deadline_s:
+                raise BusTimeout(f"bus {self.name}: {self.path} still has bytes to send; check flow control")
+            time.sleep(0.001)
+        termios.tcdrain(self._fd())  # the rest is in the hardware, and the kernel knows how long that takes
 
     def listen(self) -> Source:
         return _PortSource(self)
@@ -164,8 +226,18 @@ class SerialPort(SerialBus):
 
     def recipe(self, steps: Steps) -> Recipe:
         """A duplicate of the descriptor: a port that is closed and opened again resets many far ends."""
-        members = {"steps": list(steps), "answer": b""}
+        members = {"steps": list(self._in_direction(steps)), "answer": b""}
         return Recipe("bytes", members, os.dup(self._fd()), exclusive=True)
+
+    def _in_direction(self, steps: Steps) -> Iterator[Any]:
+        """The steps, with the level of RTS (a bool) around each that writes."""
+        direction = self._direction
+        for step in steps:
+            if direction is None or isinstance(step, float):
+                yield step
+                continue
+            on = direction.rts_on_send
+            yield from (on, direction.delay_before_s, step, direction.delay_after_s, not on)
 
     def _fd(self) -> int:
         if self._port is None or self._port.fd is None:
@@ -252,6 +324,20 @@ def _tell_silence_from_hangup(fd: int) -> None:
     attributes = termios.tcgetattr(fd)
     attributes[6][termios.VMIN] = 1
     termios.tcsetattr(fd, termios.TCSANOW, attributes)
+
+
+def _kernel_switches(fd: int, rs485: Rs485Config) -> bool:
+    """Whether the kernel's driver takes over the direction (TIOCSRS485, Documentation/driver-api/serial)."""
+    import fcntl
+
+    on_send, after_send = 0b010, 0b100
+    flags = 1 | (on_send if rs485.rts_on_send else after_send)
+    delays_ms = [round(delay_s * 1000) for delay_s in (rs485.delay_before_s, rs485.delay_after_s)]
+    try:
+        fcntl.ioctl(fd, TIOCSRS485, struct.pack("=8I", flags, *delays_ms, *[0] * 5))
+    except OSError:
+        return False
+    return True
 
 
 def _ready(fd: int, event: int, deadline_s: float) -> bool:

@@ -141,7 +141,7 @@ def ack(*, numbered: bool = True) -> dict[str, Any]:
             "description": "rejected: nothing moved; unknown: it may have, and the actuator went to safe.",
         },
         "commanded": {**values, "description": "What was asked."},
-        "applied": {**values, "description": "What was set."},
+        "applied": {**values, "description": "What is known to be set."},
         "verified": {"type": "boolean", "description": "True only after it was read back."},
         "error": ERROR,
         "repeated": {"const": True, "description": "This id was answered before: nothing moved now."},

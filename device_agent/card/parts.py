@@ -12,6 +12,7 @@ STATUS_REASONS = (
     "wrong_chip",
     "chip_reset",
     "checksum",
+    "not_understood",
     "timeout",
     "bus_fault",
     "unplugged",

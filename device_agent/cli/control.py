@@ -244,6 +244,8 @@ def _show_ack(ack: Mapping[str, Any], *, as_json: bool) -> int:
         applied = ", ".join(f"{name} = {shown(value)}" for name, value in ack.get("applied", {}).items())
         if "file" in ack:
             applied = f"{ack['file']['name']}, {ack['file']['size_bytes']} bytes"
+        if ack.get("applied") == {}:
+            applied = "sent, and the far end does not confirm it"
         print(f"done: {applied or 'carried out'}{' (read back)' if ack.get('verified') else ''}")
     if ack["state"] == "done":
         return Exit.DONE

@@ -5,14 +5,16 @@ import getpass
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from device_agent.cli.common import Exit, config_path, print_json, styled
-from device_agent.cli.control import daemon_answers
+from device_agent.cli.control import ask_daemon, daemon_answers
 from device_agent.clock import SystemClock
 from device_agent.config import Config, load
 from device_agent.discovery.system import System, SystemUser
+from device_agent.doctor import devices
 from device_agent.doctor.checks import examine
 from device_agent.doctor.finding import Finding, Target
 from device_agent.doctor.service import reach, user_of_the_service
@@ -58,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
     )
     ask = _ask if sys.stdin.isatty() and sys.stdout.isatty() and not args.json else None
     findings = [*first, *examine(target, ask)]
+    if config is not None and target.daemon_runs:
+        with suppress(AgentError):  # it may end meanwhile
+            findings += devices.check(ask_daemon(config, {"op": "status"})["devices"])
     if args.json:
         print_json([asdict(finding) for finding in findings])
     else:

@@ -208,10 +208,13 @@ def _devices(devices: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
     widths = [max(len(row[n]) for row in rows) + 2 for n in range(3)]
     colours = {"online": "green", "offline": "yellow", "fault": "red", "driven": "cyan"}
     lines: list[list[Span]] = []
-    for number, row in enumerate(rows):
+    for row, device in zip(rows, ({}, *devices), strict=True):
         cells = [(text.ljust(width), colours.get(text, "")) for text, width in zip(row, widths, strict=False)]
         line: list[Span] = [*cells, (clean(row[3]), "")]
-        lines.append([(text, "bold") for text, _ in line] if number == 0 else line)
+        lines.append(line if device else [(text, "bold") for text, _ in line])
+        for about, note in device.get("notes", {}).items():
+            if str(note) != device.get("detail"):
+                lines.append([(f"  {about.replace('_', ' ')}: {clean(str(note))}", "yellow")])
     return lines
 
 

@@ -428,7 +428,8 @@ class CommandExecutor:
     async def _set(self, plan: CommandPlan, values: Mapping[str, Value], outcome: Outcome) -> None:
         device = plan.device
         written = await self._safe_states.write(device, values, plan.motion, urgent=plan.makes_safe)
-        outcome.applied = {name: written.get(name, value) for name, value in values.items()}
+        sure = values if device.confirms else written
+        outcome.applied = {name: written.get(name, values[name]) for name in values if name in sure}
         asked = {name: value for name, value in values.items() if name in written}
         points = device.points
         wrong = [n for n, value in asked.items() if not same_value(written[n], value, points[n])]

@@ -12,8 +12,10 @@ import structlog
 
 from device_agent.background import Backoff, first_of
 from device_agent.bus.core import Bus, BusState, Call, Urgency
+from device_agent.bus.serial import SerialBus
 from device_agent.clock import Clock
 from device_agent.devices.actuator_hooks import ActuatorHooks
+from device_agent.devices.heard import Heard
 from device_agent.devices.listening import Listening, Watchers, present_of, while_watched
 from device_agent.devices.reading_builder import ReadingBuilder
 from device_agent.driver import Actuator, Driver, DriverConfig, Listener, Sensor
@@ -56,6 +58,7 @@ SHORTEST_PERIOD_S = 0.05
 # Reasons for which a lost device is `offline`; for all others it is in `fault`.
 ABSENT = frozenset({"absent", "unplugged", "timeout", "bus_fault", "busy", "permission"})
 NOT_OPENED = "not opened yet"
+SAYS_NOTHING = "has said nothing yet"
 
 T = TypeVar("T")
 
@@ -95,6 +98,7 @@ class Device:
         """Set after the first try to open, whether it worked or not."""
         self._state_reported = False
         self._noted: dict[str, int | str] = {}
+        self._heard = Heard(clock.monotonic_s)
         self._demands: dict[str, float] = {}
         self._asking = asyncio.Lock()
         self._hurry = asyncio.Event()
@@ -112,6 +116,11 @@ class Device:
     @property
     def is_actuator(self) -> bool:
         return issubclass(self.driver_class, Actuator) and any(p.write for p in self.points.values())
+
+    @property
+    def confirms(self) -> bool:
+        """Whether what was set is known to be; see :meth:`device_agent.driver.Actuator.confirms`."""
+        return issubclass(self.driver_class, Actuator) and self.driver_class.confirms(self.config)
 
     @property
     def safe_values(self) -> dict[str, Value]:
@@ -147,7 +156,14 @@ class Device:
     @property
     def notes(self) -> dict[str, int | str]:
         """What its driver has to say of it while it is open; see :meth:`device_agent.driver.Driver.notes`."""
-        return {} if self._driver is None else dict(self._driver.notes())
+        if self._driver is None:
+            return {}
+        trouble = {"not_understood": text} if (text := self._not_understood()) else {}
+        return {**self._driver.notes(), **trouble}
+
+    def _not_understood(self) -> str:
+        handle = self.bus.handle
+        return self._heard.trouble(handle.baud, handle.frame) if isinstance(handle, SerialBus) else ""
 
     def demand(self, who: str, every_s: float | None) -> None:
         """A session asks for a reading every so many seconds; None withdraws that."""
@@ -248,6 +264,26 @@ class Device:
             self._state_reported = True
             self._subscriber.on_status(Status(self.name, self._clock.now_ms(), DeviceState.ONLINE))
 
+    def mark_silent(self) -> None:
+        """It is open, and only what it says will prove that it is there."""
+        self.detail = SAYS_NOTHING
+
+    def mark_unheard(self) -> None:
+        """It has said nothing for a while, or nothing that its driver understands."""
+        trouble = self._not_understood()
+        state, reason = (DeviceState.FAULT, "not_understood") if trouble else (DeviceState.OFFLINE, "absent")
+        same = self._state_reported and (state, reason) == (self.state, self.reason)
+        self.state, self.reason, self.detail = state, reason, trouble or SAYS_NOTHING
+        if not same:
+            self._report_lost()
+
+    def _report_lost(self) -> None:
+        self._state_reported = True
+        log.warning("device_lost", device=self.name, reason=self.reason, error=self.detail)
+        self._subscriber.on_status(
+            Status(self.name, self._clock.now_ms(), self.state, self.reason, self.detail)
+        )
+
     def _lost(self, error: BaseException, reason: str) -> None:
         was_online, before = self.online, self.reason
         if self._state_reported and not was_online and isinstance(error, (BusBusy, BusFaulted)):
@@ -256,14 +292,12 @@ class Device:
         self.reason, self.detail = reason, str(error)
         self.bus.note_failure(self.name, error)
         if was_online or reason != before or not self._state_reported:
-            self._state_reported = True
-            log.warning("device_lost", device=self.name, reason=reason, error=str(error))
-            self._subscriber.on_status(
-                Status(self.name, self._clock.now_ms(), self.state, reason, str(error))
-            )
+            self._report_lost()
 
     async def _listen(self, driver: Listener[Any, Any]) -> None:
-        await Listening(driver, self, self._builder, self._clock, self._demand_changed).run(self._subscriber)
+        await Listening(driver, self, self._builder, self._clock, self._demand_changed, self._heard).run(
+            self._subscriber
+        )
 
     # -- reading ----------------------------------------
 
@@ -366,7 +400,7 @@ class Device:
             return self._builder.present(values)
         if self.latest is not None:
             return self.latest
-        raise NoAnswer(f"device {self.name} has said nothing yet")
+        raise NoAnswer(f"device {self.name} {SAYS_NOTHING}")
 
     async def write(
         self, values: Mapping[str, Value], *, may_begin: Callable[[], None], urgent: bool = False

@@ -10,6 +10,7 @@ from device_agent.background import first_of
 from device_agent.bus.core import Bus, Source
 from device_agent.bus.gpio import Edge
 from device_agent.clock import Clock
+from device_agent.devices.heard import PATIENCE_S, Heard
 from device_agent.devices.reading_builder import ReadingBuilder
 from device_agent.driver import Listener
 from device_agent.records import ReadingSubscriber, Values
@@ -35,6 +36,7 @@ class Listening:
         builder: ReadingBuilder,
         clock: Clock,
         woken: asyncio.Event,
+        heard: Heard,
     ) -> None:
         """`woken` is set when the device's period has changed."""
         self._driver = driver
@@ -43,6 +45,7 @@ class Listening:
         self._builder = builder
         self._clock = clock
         self._woken = woken
+        self._heard = heard
 
     async def run(self, subscriber: ReadingSubscriber) -> None:
         """Until the source breaks or the bus is lost, which it raises. `subscriber` gets bytes, if any."""
@@ -61,7 +64,11 @@ class Listening:
         fd = source.fileno()
         loop.add_reader(fd, readable)
         try:
-            self._device.mark_online()
+            self._heard.forget()
+            if self._driver.bytes_side or present_of(self._driver, self._clock) is not None:
+                self._device.mark_online()
+            else:
+                self._device.mark_silent()
             self._emit_present()
             await self._emit_until(broken)
         finally:
@@ -78,6 +85,8 @@ class Listening:
             period_s = math.inf if staleness.silent else self._device.effective_period_s or math.inf
             silent_s = math.inf if (due_s := staleness.due_s()) is None else due_s - self._clock.monotonic_s()
             wait_s = max(0.0, min(emitted_s + period_s - loop.time(), silent_s))
+            if not self._device.online:
+                wait_s = min(wait_s, PATIENCE_S)
             self._woken.clear()
             ended, gone, _ = await first_of(
                 broken,
@@ -89,6 +98,8 @@ class Listening:
                 ended.result()
             if gone is not None:
                 raise self._bus.loss()
+            if not self._device.online and self._heard.lasted_s() >= PATIENCE_S:
+                self._device.mark_unheard()
             if staleness.age(self._clock.monotonic_s()):
                 old = self._builder.present(present_of(self._driver, self._clock))
                 self._device.emit(replace(old, silence="began"))
@@ -106,13 +117,18 @@ class Listening:
                 continue
             at_s = chunk.monotonic_s if isinstance(chunk, Edge) else self._clock.monotonic_s()
             wall = self._builder.wall(at_s)
+            readings = 0
             for values in driver.feed(chunk):
+                readings += 1
+                device.mark_online()
                 partial = len(values) < len(self._builder.points)
                 before = present_of(driver, self._clock) if partial else None
                 reading = self._builder.measured(values, at_s, wall, before)
                 if reading.silence:
                     self._woken.set()  # it speaks again: the next silence begins anew
                 device.emit(reading)
+            if isinstance(chunk, bytes):
+                self._heard.take(chunk, readings)
 
     def _emit_present(self) -> None:
         if (values := present_of(self._driver, self._clock)) is not None:

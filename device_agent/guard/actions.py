@@ -31,6 +31,9 @@ I2C_SMBUS = 0x0720
 I2C_SMBUS_BYTE, I2C_SMBUS_BYTE_DATA, I2C_SMBUS_I2C_BLOCK_DATA = 1, 2, 8
 SMBUS_BLOCK_MAX = 32
 
+# asm-generic/termios.h: wait until all is sent, set and clear lines of the modem; RTS among them.
+TCSBRK, TIOCMBIS, TIOCMBIC, TIOCM_RTS = 0x5409, 0x5416, 0x5417, 0x004
+
 # A far end that takes no bytes, or gives no answer, is tried again after this.
 BYTES_LIMIT_S = 2.0
 
@@ -108,9 +111,16 @@ def claim_line(path: str, offset: int, active: bool, flags: int) -> int:
     return fd
 
 
-def write_bytes(fd: int, steps: list[bytes | float], answer: bytes) -> None:
-    """Write each; where there is an `answer`, each must be answered by exactly these bytes."""
+def write_bytes(fd: int, steps: list[bytes | float | bool], answer: bytes) -> None:
+    """Write each; where there is an `answer`, each must be answered by exactly these bytes.
+
+    A bool is the level of RTS from when all before it is sent: it switches an adapter's direction.
+    """
     for step in steps:
+        if isinstance(step, bool):
+            fcntl.ioctl(fd, TCSBRK, 1)
+            fcntl.ioctl(fd, TIOCMBIS if step else TIOCMBIC, struct.pack("=i", TIOCM_RTS))
+            continue
         if isinstance(step, float):
             time.sleep(step)
             continue

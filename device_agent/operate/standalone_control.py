@@ -18,11 +18,11 @@ from device_agent.bus.factory import make_handle
 from device_agent.clock import SystemClock
 from device_agent.commands.control_side import build_control
 from device_agent.config import Config
-from device_agent.devices.device import NOT_OPENED, Device
+from device_agent.devices.device import NOT_OPENED, SAYS_NOTHING, Device
 from device_agent.devices.hardware import HandleFactory
 from device_agent.devices.kept import NAME as COUNTS
 from device_agent.devices.kept import newest
-from device_agent.driver import Actuator
+from device_agent.driver import Actuator, Listener
 from device_agent.errors import NoAnswer, Rejected
 from device_agent.messages.events import reading_members
 from device_agent.operate.control_socket import ControlSocket
@@ -38,6 +38,8 @@ SAFE_LIMIT_S = 5.0
 GUARD_LIMIT_S = 2.0
 # A sensor is opened and read within this, beside the limit of one call.
 ANSWER_LIMIT_S = 10.0
+# One that speaks by itself is listened to for so long: some meters send every minute.
+TALK_LIMIT_S = 70.0
 CHECK_S = 0.05
 
 
@@ -206,30 +208,36 @@ def read_directly(config: Config, name: str) -> dict[str, Any]:
 
 
 async def _answer(config: Config, name: str) -> dict[str, Any]:
-    options = config.devices[name]
+    driver, options = config.drivers[name], config.drivers[name].to_read(config.devices[name])
+    if options is None:
+        raise NoAnswer(
+            f"device {name}: opening it sets it to its safe value, and reading moves nothing; "
+            "read it while the daemon runs"
+        )
     handle = make_handle(options.bus or name, None if options.bus is None else config.buses[options.bus])
-    limit_s = (
-        config.drivers[name].call_limit_s if options.bus is None else config.buses[options.bus].timeout_s
-    )
+    limit_s = driver.call_limit_s if options.bus is None else config.buses[options.bus].timeout_s
     bus = Bus(options.bus or name, handle, limit_s)
     subscriber = _DeviceNews()
     counts = await asyncio.to_thread(
         newest, *(folder / COUNTS for folder in (config.state.directory, config.state.runtime_directory))
     )
     kept = counts[1].get(name)
-    device = Device(name, config.drivers[name], options, bus, SystemClock(), subscriber, kept=kept)
+    device = Device(name, driver, options, bus, SystemClock(), subscriber, kept=kept)
     await bus.open()
     running = asyncio.ensure_future(device.run())
     try:
-        async with asyncio.timeout(ANSWER_LIMIT_S + limit_s):
+        async with asyncio.timeout(
+            TALK_LIMIT_S if issubclass(driver, Listener) else ANSWER_LIMIT_S + limit_s
+        ):
             while not device.online:
                 await subscriber.changed.wait()
                 subscriber.changed.clear()
-                if not device.online and device.reason:
+                # One that speaks by itself may yet do so.
+                if not device.online and device.detail != SAYS_NOTHING:
                     raise NoAnswer(f"device {name}: {device.detail}")
             return reading_members(await device.read_now())
     except TimeoutError:
-        raise NoAnswer(f"device {name} said nothing within {ANSWER_LIMIT_S:g} s") from None
+        raise NoAnswer(f"device {name} said nothing; it was asked, or listened to, long enough") from None
     finally:
         running.cancel()
         await asyncio.wait([running])

@@ -78,7 +78,7 @@ class RecordedI2c(RecordedHandle, I2cBus):
 class RecordedSerial(RecordedHandle, SerialBus):
     def __init__(self, inner: SerialBus) -> None:
         super().__init__(inner)
-        self.baud = inner.baud
+        self.baud, self.frame = inner.baud, inner.frame
 
     def write(self, data: bytes) -> None:
         if self.recording.write(bytes(data)):
@@ -90,6 +90,9 @@ class RecordedSerial(RecordedHandle, SerialBus):
 
     def discard_input(self) -> None:
         self.inner.discard_input()
+
+    def set_baud(self, baud: int) -> None:
+        self.inner.set_baud(baud)
 
     def listen(self) -> Source:
         source: Source = self.inner.listen()

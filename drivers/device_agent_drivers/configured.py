@@ -158,6 +158,16 @@ class ConfiguredPoints(ActuatorConfig):
         }
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
+def without_writing(config: M) -> M:
+    """The same device with nothing to set: its `points` have `write` and are sent to nobody."""
+    points: Mapping[str, BaseModel] = getattr(config, "points")  # noqa: B009 - of different models
+    read_only = {name: options.model_copy(update={"write": False}) for name, options in points.items()}
+    return config.model_copy(update={"points": read_only})
+
+
 C = TypeVar("C", bound=ConfiguredPoints)
 B = TypeVar("B", SerialBus, MqttBus)
 
@@ -182,6 +192,14 @@ class ConfiguredListener(Listener[C, B], Actuator[C, B]):
     @classmethod
     def safe_of(cls, config: ConfiguredPoints) -> dict[str, Value]:
         return config.safe_values()
+
+    @classmethod
+    def to_read(cls, config: C) -> C:
+        return without_writing(config)
+
+    @classmethod
+    def confirms(cls, config: C) -> bool:
+        return False
 
     def present(self, monotonic_s: float) -> dict[str, Value | Flagged] | None:
         """The last value of each point; the device decides whether it is stale."""
@@ -288,6 +306,8 @@ _OVERLOAD = frozenset(
         "overrange",
     ]
 )
+# Nobody prints a longer number with a sign apart or a unit.
+PRINTED_MAX = 200
 # What SCPI instruments send for infinity and for "not a number" (SCPI-99, volume 1, section 7.2.1).
 _SCPI = {9.9e37: OVERFLOW, 9.91e37: NO_ANSWER}
 
@@ -298,15 +318,16 @@ def _reader_of_printed(options: PointOptions) -> Callable[[str], str | Flagged]:
     decimal, thousands = re.escape(options.decimal), re.escape(options.thousands)
     groups = rf"[0-9]{{1,3}}(?:{thousands}[0-9]{{3}})+|" if thousands else ""
     number = rf"(?:(?:{groups}[0-9]+)(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][-+]?[0-9]+)?"
-    printed = re.compile(rf"\s*(?P<sign>[-+]?)\s*(?P<number>{number})\s*(?P<suffix>.*?)\s*")
+    printed = re.compile(rf"(?P<sign>[-+]?)\s*(?P<number>{number})\s*(?P<suffix>.*)")
     suffixes = {"", *options.suffix, options.unit, *(("C", "°C") if options.unit == "Cel" else ())}
     overload = {*_OVERLOAD, *(word.lower() for word in options.overload)}
 
     def read(text: str) -> str | Flagged:
-        word = text.strip().lower()
+        text = text.strip()
+        word = text.lower() if len(text) <= PRINTED_MAX else ""
         if word in overload or word.lstrip("-+ ") in overload:
             return OVERFLOW
-        found = printed.fullmatch(text)
+        found = printed.fullmatch(text) if word else None
         if found is None or found["suffix"] not in suffixes:
             return NO_ANSWER
         digits = found["number"].replace(options.thousands, "") if thousands else found["number"]

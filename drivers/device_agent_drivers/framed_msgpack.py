@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import msgpack
 
-from device_agent.driver import DriverError, Flagged, SerialBus, Value
+from device_agent.driver import DriverError, Flagged, NoAnswer, SerialBus, Value
 from device_agent.schema import Field
 from device_agent_drivers.configured import ConfiguredListener, ConfiguredPoints, members
+from device_agent_drivers.far_end import READY_LIMIT_S, RESET_S, arrivals
 from device_agent_drivers.frames import FRAMINGS, Framing
 
 
@@ -22,6 +23,15 @@ class FramedMsgpackConfig(ConfiguredPoints):
     framing: Literal["cobs", "slip"] = Field("cobs", description="How frames are told apart on the wire.")
     max_frame_bytes: int = Field(
         512, ge=16, le=65_536, description="A longer frame is noise and passed over."
+    )
+    open_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=8,
+        description="Wait after opening: an Arduino that opening resets hears nothing for 2 s.",
+    )
+    ready_frame: bool = Field(
+        False, description="Online only when a frame has come, so that it is known to be at work."
     )
 
 
@@ -55,8 +65,21 @@ class FramedMsgpack(ConfiguredListener[FramedMsgpackConfig, SerialBus]):
     def open(self) -> None:
         self._begin()
         self.bus.discard_input()
+        self._wait_until_ready()
         if type(self).safe_of(self.config):
             self.safe()
+
+    def _wait_until_ready(self) -> None:
+        """Raises NoAnswer when no frame came that should."""
+        wanted, delay_s = self.config.ready_frame, self.config.open_delay_s
+        for at_s, chunk in arrivals(self.bus, READY_LIMIT_S if wanted else delay_s):
+            if list(self.feed(chunk)) and wanted and at_s > max(RESET_S, delay_s):
+                return
+        if wanted:
+            raise NoAnswer(f"no frame came within {READY_LIMIT_S:g} s")
+
+    def notes(self) -> Mapping[str, int | str]:
+        return {"bad_frames": self.frames_bad} if self.frames_bad else {}
 
     # -- in -----------------------------------------------------------------------------------------------
 

@@ -125,7 +125,9 @@ def searched(pattern: Pattern, text: str) -> re.Match[str] | None:
 class LineReader:
     """Takes chunks, gives what each line, or telegram of lines, says."""
 
-    def __init__(self, options: LineOptions) -> None:
+    def __init__(self, options: LineOptions, watch: Callable[[str], object] | None = None) -> None:
+        """`watch` is called with each line, also one of which the start may have been missed."""
+        self._watch = watch
         self._limit = options.max_line_bytes
         self._encoding = options.encoding
         self._end = options.line_end.encode(options.encoding)
@@ -172,6 +174,8 @@ class LineReader:
             self._fragment = False
         *lines, self._rest = (self._rest + chunk).split(self._end)
         for line in lines:
+            if self._watch is not None:
+                self._watch(line.decode(self._encoding, "replace"))
             if self._skipping or self._fragment:
                 self._skipping = self._fragment = False
             elif len(line) > self._limit:

@@ -21,6 +21,7 @@ from device_agent.driver import (
 from device_agent.errors import BusTimeout
 from device_agent.records import is_number
 from device_agent.schema import Field, model_validator
+from device_agent_drivers.configured import without_writing
 from device_agent_drivers.modbus import (
     BAD_ADDRESS,
     BAD_VALUE,
@@ -176,6 +177,10 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
         from device_agent_drivers.simulated.modbus_rtu import SimulatedModbus
 
         return SimulatedModbus(config)
+
+    @classmethod
+    def to_read(cls, config: ModbusRtuConfig) -> ModbusRtuConfig:
+        return without_writing(config)
 
     def open(self) -> None:
         safe = type(self).safe_of(self.config)

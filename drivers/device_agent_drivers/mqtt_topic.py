@@ -144,6 +144,9 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
         if self.safe_of(self.config):
             self.safe()
 
+    def notes(self) -> Mapping[str, int | str]:
+        return {"messages_not_understood": self.messages_garbage} if self.messages_garbage else {}
+
     def listen(self) -> Source:
         topics = dict.fromkeys((*self._by_topic, *filter(None, (self.config.availability,))))
         return self.bus.subscribe(tuple(topics), qos=self.config.qos)

@@ -87,6 +87,9 @@ class NmeaGps(Listener[NmeaGpsConfig, SerialBus]):
         self._begin()
         self.bus.discard_input()
 
+    def notes(self) -> Mapping[str, int | str]:
+        return {"bad_sentences": self.sentences_bad} if self.sentences_bad else {}
+
     def present(self, monotonic_s: float) -> Values | None:
         return self._last
 

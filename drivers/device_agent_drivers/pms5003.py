@@ -3,7 +3,7 @@
 It speaks by itself, every 0.2 to 2.3 s. In the first 30 s its fan is not yet steady.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -123,6 +123,9 @@ class Pms5003(Listener[Pms5003Config, SerialBus]):
                 "counts more coarse particles than fine ones, as a PMS5003T's temperature and humidity look"
             )
         raise WrongChip(f"the sensor {what}: it is no {self.config.model.upper()}; set `model` to what it is")
+
+    def notes(self) -> Mapping[str, int | str]:
+        return {"bad_frames": self.frames_bad} if self.frames_bad else {}
 
     def present(self, monotonic_s: float) -> Values | None:
         return self._last

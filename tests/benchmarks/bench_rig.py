@@ -228,7 +228,11 @@ class Ours(Rival):
         until(self._online, "devices online")
 
     def _online(self) -> bool:
-        return all(device["state"] == "online" for device in self.daemon.ask("status")["devices"])
+        # The scale is online once it has said something.
+        return all(
+            device["state"] == "online" or device["detail"] == "has said nothing yet"
+            for device in self.daemon.ask("status")["devices"]
+        )
 
     def request(self, op: str, **options: Any) -> dict[str, Any]:
         return {"streams": [STREAM]}

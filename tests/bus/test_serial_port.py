@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
 
 from device_agent.bus.config import SerialBusConfig, UsbIdentity
 from device_agent.bus.serial_port import SerialPort, _fits, find_usb
@@ -84,6 +85,34 @@ def test_settings_reach_the_port(far):
         port.close()
     assert ispeed == termios.B115200
     assert cflag & termios.CSIZE == termios.CS7 or cflag & termios.CSTOPB  # a pty keeps only some of them
+
+
+def test_another_speed_until_it_is_opened_again(far):
+    port = SerialPort("meter", far.config(baud=300))
+    port.open()
+    try:
+        port.write(b"/?!\r\n")
+        port.set_baud(9600)
+        assert (port.baud, termios.tcgetattr(port.fileno())[5]) == (9600, termios.B9600)
+        port.listen()
+        assert port.drain() == [], "silence is no unplugged port"
+        port.open()
+        assert (port.baud, termios.tcgetattr(port.fileno())[5]) == (300, termios.B300)
+        with pytest.raises(BusError, match="baud"):
+            port.set_baud(-1)
+    finally:
+        port.close()
+
+
+def test_a_port_without_rts_cannot_switch_a_direction(far):
+    """A pseudo-terminal has none."""
+    with pytest.raises(BusError, match="has no RTS"):
+        SerialPort("meter", far.config(rs485=True)).open()
+    with pytest.raises(ValidationError, match="rts-cts"):
+        far.config(rs485=True, flow_control="rts-cts")
+    port = SerialPort("meter", far.config(dtr=False, rts=False))
+    port.open()
+    port.close()
 
 
 def test_discard_input_drops_what_arrived(far, port):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from device_agent.driver import DriverError, Flag, Flagged
+from device_agent.driver import ChipReset, DriverError, Flag, Flagged, NoAnswer
+from device_agent.errors import BusTimeout
 from device_agent_drivers.lines import SILENCE_S
 from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
 from device_agent_drivers.simulated.serial_lines import SEALS
@@ -474,3 +475,134 @@ def test_the_simulator_speaks_the_configured_pattern(pattern, line):
     chip.set("weight", 5.0)
     assert chip.outgoing().decode().strip() == line
     assert math.isclose(fed(SerialLines(config, None), (line + "\n").encode())[0]["weight"], 5.0)  # type: ignore[arg-type]
+
+
+# --- a far end that resets when the port opens -----------------------------------------------------------
+
+
+class Arduino:
+    """A port whose far end is reset by opening it: it hears nothing until it says that it is ready.
+
+    Time is its own: each wait for bytes takes as long as it may, unless there are some.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, boots_s: float, answers: str = "") -> None:
+        self.now_s = 0.0
+        self.boots_s = boots_s
+        self.answers = answers
+        self.did: list[bytes] = []
+        self.lost: list[bytes] = []
+        self.said = b"T=9"  # of before its reset
+        self.booted = False
+        for module in ("serial_lines", "lines", "far_end"):
+            monkeypatch.setattr(f"device_agent_drivers.{module}.monotonic", lambda: self.now_s)
+
+    def write(self, data: bytes) -> None:
+        if not self.booted:
+            self.lost.append(data)
+            return
+        self.did.append(data)
+        if self.answers:
+            self.said += self.answers.format(data.decode().split()[-1]).encode()
+
+    def read(self, size: int, timeout_s: float) -> bytes:
+        if not self.said:
+            boots_in_s = self.boots_s - self.now_s
+            self.now_s += min(timeout_s, boots_in_s) if boots_in_s > 0 else timeout_s
+        if not self.booted and self.now_s >= self.boots_s:
+            self.booted = True
+            self.said += b"\0\xffhello, ready\r\n"
+        data, self.said = self.said[:size], self.said[size:]
+        return data
+
+    def discard_input(self) -> None:
+        pass
+
+    def listen(self) -> None:
+        pass
+
+
+LAMP = {
+    "pattern": "^T=(?P<t>[0-9]+)$",
+    "command": "LAMP {lamp}\n",
+    "points": {"t": {}, "lamp": {"type": "integer", "write": True, "safe": 0}},
+}
+
+
+def on_arduino(port, **options) -> SerialLines:
+    return SerialLines(SerialLinesConfig.model_validate({**LAMP, **options}), port)
+
+
+def test_nothing_is_sent_before_the_far_end_is_ready(monkeypatch):
+    port = Arduino(monkeypatch, boots_s=1.8)
+    on_arduino(port, ready_line="ready").open()
+    assert (port.lost, port.did) == ([], [b"LAMP 0\n"])
+    port = Arduino(monkeypatch, boots_s=1.8)
+    on_arduino(port, open_delay_s=2.5).open()
+    assert (port.lost, port.did) == ([], [b"LAMP 0\n"])
+
+
+def test_one_that_never_gets_ready_is_not_online(monkeypatch):
+    port = Arduino(monkeypatch, boots_s=100)
+    with pytest.raises(NoAnswer, match="nothing like `ready_line` 'ready' came within 8 s"):
+        on_arduino(port, ready_line="ready").open()
+    assert (port.lost, port.did) == ([], [])
+
+
+def test_one_that_was_not_reset_is_ready_when_it_is_understood(monkeypatch):
+    """It began long ago; what came at once may still be from before a reset."""
+    port = Arduino(monkeypatch, boots_s=100)
+    port.booted = True
+    heard = iter([b"\nT=1\n", b"", b"", b"T=2\n"])
+    monkeypatch.setattr(port, "read", lambda size, timeout_s: _later(port, next(heard)) if size == 1 else b"")
+    on_arduino(port, ready_line="ready").open()
+    assert port.did == [b"LAMP 0\n"]
+    assert next(heard, None) is None, "it waited for what came after the time of a reset"
+
+
+def _later(port: Arduino, data: bytes) -> bytes:
+    port.now_s += 1.0
+    return data
+
+
+def test_a_far_end_that_is_reset_later_is_opened_again(monkeypatch):
+    port = Arduino(monkeypatch, boots_s=1.0)
+    driver = on_arduino(port, ready_line="ready")
+    driver.open()
+    driver.listen()
+    with pytest.raises(ChipReset, match="what was set is lost"):
+        fed(driver, b"T=5\nready\n")
+    driver.open()
+    assert port.did == [b"LAMP 0\n"] * 2, "without waiting for another one"
+
+
+@pytest.mark.parametrize(
+    ("answers", "confirmed"),
+    [("OK {}\n", {"lamp": 1}), ("OK 0\nOK {}\n", {"lamp": 1}), ("OK 7\n", {"lamp": 7})],
+)
+def test_what_the_far_end_confirms(monkeypatch, answers, confirmed):
+    port = Arduino(monkeypatch, boots_s=0.0, answers="OK 0\n")
+    driver = on_arduino(port, open_delay_s=1, confirm="^OK (?P<lamp>[0-9]+)")
+    driver.open()
+    port.answers = answers
+    assert driver.write({"lamp": 1}) == confirmed
+    assert SerialLines.confirms(driver.config)
+    port.answers = ""
+    with pytest.raises(BusTimeout, match="nothing like `confirm` came: it may have happened"):
+        driver.write({"lamp": 0})
+
+
+def test_without_an_answer_nothing_is_confirmed():
+    assert not SerialLines.confirms(lines(**SCALE).config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ready_line": "("}, "`ready_line` is no regular expression"),
+        ({"confirm": "^OK (?P<t>.)"}, "`confirm` names t, which is not a writable point"),
+    ],
+)
+def test_mistakes_about_answers(change, message):
+    with pytest.raises(ValidationError, match=message):
+        SerialLinesConfig.model_validate({**LAMP, **change})

@@ -99,9 +99,15 @@ def caller_of(greenhouse: World, alice: Any) -> Iterator["Watch"]:
     watch = Watch(greenhouse, stream(session, "telemetry"))
     yield watch
     greenhouse.board.do("heal")
-    until(
-        lambda: all(d["state"] == "online" for d in greenhouse.daemon.ask("status")["devices"]), "all online"
-    )
+
+    def all_online() -> bool:
+        devices = greenhouse.daemon.ask("status")["devices"]
+        # The scale is online once it has said something.
+        if any(d["device"] == "scale" and d["state"] != "online" for d in devices):
+            greenhouse.board.do("feed", "meter", "\\nW 1\\n")
+        return all(d["state"] == "online" for d in devices)
+
+    until(all_online, "all online")
     session.cancel()
     session.wait_for_terminal(LIMIT_S)
 

@@ -1,7 +1,11 @@
 """Serial ports of the kernel: a USB adapter that is pulled out and put back, and a UART nobody reads."""
 
+import fcntl
 import os
 import re
+import struct
+import termios
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +15,7 @@ from device_agent.bus.serial_port import SerialPort
 from device_agent.errors import BusGone, BusHeld, BusTimeout
 from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
 from support.virtual_hardware import Rig, as_nobody, collected
+from support.waiting import until
 
 SCALE = SerialLinesConfig.model_validate(
     {
@@ -109,6 +114,40 @@ def test_a_far_end_that_does_not_read_is_a_time_out(rig):
             while far.read(65_536, 0.3):
                 pass
         port.close()
+
+
+def test_rts_gives_the_direction(rig):
+    """An adapter whose driver cannot switch it: RTS is up while bytes leave, and down again behind them."""
+    config = {"port": FTDI, "rs485": {"delay_before_s": 0.1, "delay_after_s": 0.1}}
+    port = SerialPort("meter", SerialBusConfig.model_validate({"kind": "serial", **config}))
+    port.open()
+    levels = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.005):
+            levels.append(struct.unpack("i", fcntl.ioctl(port.fileno(), termios.TIOCMGET, b"0000"))[0])
+
+    watching = threading.Thread(target=watch)
+    try:
+        watching.start()
+        until(lambda: levels, "the level at rest")
+        at_rest = len(levels)
+        with rig.far_end("usb") as far:
+            port.write(b"hello")
+            assert far.read(5, 10.0) == b"hello"
+        after = len(levels)
+        until(lambda: len(levels) > after + 1, "the level after it")
+    finally:
+        ended.set()
+        watching.join()
+        steps = port.recipe([b"safe"]).members["steps"]
+        port.close()
+    up = [bool(level & termios.TIOCM_RTS) for level in levels]
+    assert not any(up[: at_rest - 1])
+    assert any(up[at_rest:after])
+    assert not up[-1]
+    assert steps == [True, 0.1, b"safe", 0.1, False], "the guard does the same"
 
 
 def test_permission_names_the_group(rig):

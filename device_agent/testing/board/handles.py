@@ -314,6 +314,9 @@ class SimulatedSerial(_SimulatedBus, SerialBus):
     def discard_input(self) -> None:
         self._call("serial.discard_input")
 
+    def set_baud(self, baud: int) -> None:
+        self.baud = baud  # the simulated line carries any speed
+
     def listen(self) -> Source:
         return _Arrivals(self._listening("serial.listen")[0], lambda chunk: chunk)
 
