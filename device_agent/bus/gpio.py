@@ -1,8 +1,10 @@
 """GPIO: single lines of one chip. Values are logical: `active_low` is applied here and nowhere above."""
 
+import select
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol
 
 from device_agent.bus.core import Handle, Source
@@ -15,11 +17,15 @@ Drive = Literal["push-pull", "open-drain", "open-source"]
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A line changed. `monotonic_s` is the kernel's time stamp, `lost` how many edges before it were lost."""
+    """A line changed. `monotonic_s` is the kernel's time stamp, `lost` how many edges before it were lost.
+
+    `place` says which line it was, of several that were claimed together.
+    """
 
     active: bool
     monotonic_s: float
     lost: int = 0
+    place: int = 0
 
 
 class InputLine(Source, Protocol):
@@ -27,6 +33,15 @@ class InputLine(Source, Protocol):
 
     def read(self) -> bool:
         """The logical level now."""
+
+    def drain(self) -> Sequence[Edge]: ...
+
+
+class InputLines(Source, Protocol):
+    """Several inputs, claimed together; their edges come in the order of the kernel's time."""
+
+    def levels(self) -> Sequence[bool]:
+        """The logical level of each now."""
 
     def drain(self) -> Sequence[Edge]: ...
 
@@ -90,6 +105,17 @@ class GpioBus(Handle):
     ) -> InputLine:
         """Claim an input. With `debounce_s` a change counts once the new level has held that long."""
 
+    def inputs(
+        self, lines: Sequence[int | str], *, active_low: bool = False, bias: Bias = "as-is"
+    ) -> InputLines:
+        """Claim several inputs, all or none."""
+        with ExitStack() as claimed:
+            inputs = []
+            for line in lines:
+                inputs.append(self.input(line, active_low=active_low, bias=bias))
+                claimed.callback(inputs[-1].close)
+            return SeparateLines(inputs, claimed.pop_all())
+
     @abstractmethod
     def output(
         self, line: int | str, *, active: bool, active_low: bool = False, drive: Drive = "push-pull"
@@ -104,3 +130,38 @@ class GpioBus(Handle):
             f"line {line} can only be switched on and off here: name its hardware PWM channel in the bus's "
             '`pwm` table, such as pwm = { 18 = "pwmchip0/0" }, or use `backend = "gpiozero"`'
         )
+
+
+# An edge that comes while other lines are drained may be older than theirs: so often it is looked for again.
+DRAINS_MAX = 8
+
+
+class SeparateLines:
+    """Inputs that were claimed one by one, as one source; its descriptor watches theirs."""
+
+    def __init__(self, inputs: Sequence[InputLine], claimed: ExitStack) -> None:
+        """`claimed` closes them."""
+        self._inputs = inputs
+        self._claimed = claimed
+        self._epoll = select.epoll()
+        claimed.callback(self._epoll.close)
+        for line in inputs:
+            self._epoll.register(line.fileno(), select.EPOLLIN)
+
+    def levels(self) -> Sequence[bool]:
+        return [line.read() for line in self._inputs]
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def drain(self) -> Sequence[Edge]:
+        edges: list[Edge] = []
+        for _ in range(0 if self._epoll.closed else DRAINS_MAX):
+            found = [replace(edge, place=n) for n, line in enumerate(self._inputs) for edge in line.drain()]
+            if not found:
+                break
+            edges += found
+        return sorted(edges, key=lambda edge: edge.monotonic_s)
+
+    def close(self) -> None:
+        self._claimed.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from device_agent.bus.config import GpioBusConfig
-from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, OutputLine, PwmOutput
+from device_agent.bus.gpio import Bias, Drive, Edge, GpioBus, InputLine, InputLines, OutputLine, PwmOutput
 from device_agent.bus.pwm_sysfs import SysfsPwm
 from device_agent.bus.recipe import Recipe
 from device_agent.bus.system import denied, listed
@@ -79,6 +79,17 @@ class GpiodGpio(GpioBus):
         debounce_s: float = 0.0,
         edges: bool = True,
     ) -> InputLine:
+        return self._inputs((line,), active_low=active_low, bias=bias, debounce_s=debounce_s, edges=edges)
+
+    def inputs(
+        self, lines: Sequence[int | str], *, active_low: bool = False, bias: Bias = "as-is"
+    ) -> InputLines:
+        return self._inputs(lines, active_low=active_low, bias=bias, debounce_s=0.0, edges=True)
+
+    def _inputs(
+        self, lines: Sequence[int | str], *, active_low: bool, bias: Bias, debounce_s: float, edges: bool
+    ) -> "GpiodInput":
+        """One request for all: the kernel has one queue for them."""
         from gpiod.line import Bias as KernelBias
         from gpiod.line import Clock, Direction
         from gpiod.line import Edge as KernelEdge
@@ -97,8 +108,8 @@ class GpiodGpio(GpioBus):
             debounce_period=timedelta(seconds=debounce_s),
             event_clock=Clock.MONOTONIC,
         )
-        request = self._request(line, settings, f"bias {bias!r}, debounce_s {debounce_s:g}")
-        return self._keep(GpiodInput(self, request, line))
+        request, offsets = self._request(lines, settings, f"bias {bias!r}, debounce_s {debounce_s:g}")
+        return self._keep(GpiodInput(self, request, offsets))
 
     def output(
         self, line: int | str, *, active: bool, active_low: bool = False, drive: Drive = "push-pull"
@@ -117,8 +128,8 @@ class GpiodGpio(GpioBus):
             active_low=active_low,
             output_value=Value.ACTIVE if active else Value.INACTIVE,
         )
-        request = self._request(line, settings, f"drive {drive!r}")
-        return self._keep(GpiodOutput(self, request, line, _OUTPUT_FLAGS[drive] | active_low << 1))
+        request, offsets = self._request((line,), settings, f"drive {drive!r}")
+        return self._keep(GpiodOutput(self, request, offsets, _OUTPUT_FLAGS[drive] | active_low << 1))
 
     def pwm(
         self, line: int | str, *, duty: float, frequency_hz: float, active_low: bool = False
@@ -132,30 +143,42 @@ class GpiodGpio(GpioBus):
         self._lines.add(line)
         return line
 
-    def _request(self, line: int | str, settings: Any, wish: str) -> Any:
+    def _request(self, lines: Sequence[int | str], settings: Any, wish: str) -> tuple[Any, list[int]]:
+        """All or none of them; also returns their offsets."""
         if self._chip is None:
             raise BusGone(f"bus {self.name}: {self.path} is not open")
-        where = f"line {line}"
-        with self._mapped(where, wish):
+        with self._mapped(named(lines), wish):
+            offsets = [self._offset(line) for line in lines]
             try:
-                offset = self._chip.line_offset_from_id(line)
-            except (ValueError, FileNotFoundError) as error:
-                lines = self._chip.get_info().num_lines
-                raise PlaceRefused(
-                    f"bus {self.name}: {self.path} has no line {line!r}; its lines are 0 to {lines - 1}"
-                ) from error
-            try:
-                return self._chip.request_lines(
-                    {offset: settings}, consumer=CONSUMER, event_buffer_size=EDGES_MAX
+                request = self._chip.request_lines(
+                    {tuple(offsets): settings}, consumer=CONSUMER, event_buffer_size=EDGES_MAX
                 )
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise
-                raise BusHeld(f"bus {self.name}: {where} is held by {self._holder(offset)}") from error
+                raise BusHeld(f"bus {self.name}: {self._held(lines, offsets)}") from error
+            return request, offsets
 
-    def _holder(self, offset: int) -> str:
-        consumer = self._chip.get_line_info(offset).consumer
-        return f"{consumer!r}; stop it or choose another line" if consumer else "a kernel driver"
+    def _offset(self, line: int | str) -> int:
+        try:
+            return int(self._chip.line_offset_from_id(line))
+        except (ValueError, FileNotFoundError) as error:
+            last = self._chip.get_info().num_lines - 1
+            raise PlaceRefused(
+                f"bus {self.name}: {self.path} has no line {line!r}; its lines are 0 to {last}"
+            ) from error
+
+    def _held(self, lines: Sequence[int | str], offsets: list[int]) -> str:
+        for line, offset in zip(lines, offsets, strict=True):
+            info = self._chip.get_line_info(offset)
+            if info.used:
+                holder = (
+                    f"{info.consumer!r}; stop it or choose another line"
+                    if info.consumer
+                    else "a kernel driver"
+                )
+                return f"line {line} is held by {holder}"
+        return f"{named(lines)} was held a moment ago"
 
     # -- errors ----------------------------------------
 
@@ -181,15 +204,14 @@ class GpiodGpio(GpioBus):
 
 
 class _GpiodLine:
-    """A request of one line. The event loop calls `drain`, the bus's thread `close`: hence the lock."""
+    """A request of lines. The event loop calls `drain`, the bus's thread `close`: hence the lock."""
 
-    def __init__(self, bus: GpiodGpio, request: Any, line: int | str) -> None:
+    def __init__(self, bus: GpiodGpio, request: Any, offsets: Sequence[int]) -> None:
         self._bus = bus
-        self._line = line
         self._lock = threading.Lock()
         self._request: Any = request
         self._fd = int(request.fd)
-        self._offset = int(request.offsets[0])
+        self._offsets = offsets
 
     def fileno(self) -> int:
         return self._fd
@@ -204,24 +226,31 @@ class _GpiodLine:
         from gpiod.line import Value
 
         with self._claimed() as request:
-            return bool(request.get_value(self._offset) is Value.ACTIVE)
+            return bool(request.get_value(self._offsets[0]) is Value.ACTIVE)
 
     @contextmanager
     def _claimed(self) -> Iterator[Any]:
-        with self._bus._mapped(f"line {self._line}"), self._lock:
+        where = named(self._offsets)
+        with self._bus._mapped(where), self._lock:
             if self._request is None:
-                raise BusGone(f"bus {self._bus.name}: line {self._line} was released")
+                raise BusGone(f"bus {self._bus.name}: {where} was released")
             yield self._request
 
 
 class GpiodInput(_GpiodLine):
-    """A claimed input with its queue of edges."""
+    """Claimed inputs with their queue of edges."""
 
-    def __init__(self, bus: GpiodGpio, request: Any, line: int | str) -> None:
-        super().__init__(bus, request, line)
-        self._sequence = 0
+    def __init__(self, bus: GpiodGpio, request: Any, offsets: Sequence[int]) -> None:
+        super().__init__(bus, request, offsets)
+        self._sequences = dict.fromkeys(offsets, 0)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
+
+    def levels(self) -> Sequence[bool]:
+        from gpiod.line import Value
+
+        with self._claimed() as request:
+            return [value is Value.ACTIVE for value in request.get_values(list(self._offsets))]
 
     def drain(self) -> Sequence[Edge]:
         """All edges that wait. A removed chip polls as an error, and reading it raises ENODEV."""
@@ -229,33 +258,41 @@ class GpiodInput(_GpiodLine):
             # Not gpiod's own wait: it uses select(), which fails for descriptors above 1023.
             if not self._poll.poll(0):
                 return ()
-            return [self._edge(event) for event in request.read_edge_events(EDGES_MAX)]
+            edges = [self._edge(event) for event in request.read_edge_events(EDGES_MAX)]
+        # Each line's interrupt has a thread of its own that puts them into the queue.
+        return sorted(edges, key=lambda edge: edge.monotonic_s)
 
     def _edge(self, event: Any) -> Edge:
-        lost = event.line_seqno - self._sequence - 1
-        self._sequence = event.line_seqno
+        offset = event.line_offset
+        lost = event.line_seqno - self._sequences[offset] - 1
+        self._sequences[offset] = event.line_seqno
         rising = event.event_type is event.Type.RISING_EDGE
-        return Edge(rising, event.timestamp_ns / 1e9, max(0, lost))
+        return Edge(rising, event.timestamp_ns / 1e9, max(0, lost), self._offsets.index(offset))
 
 
 class GpiodOutput(_GpiodLine):
     """A claimed output; the kernel keeps it driven while a descriptor of the request is open."""
 
-    def __init__(self, bus: GpiodGpio, request: Any, line: int | str, flags: int) -> None:
+    def __init__(self, bus: GpiodGpio, request: Any, offsets: Sequence[int], flags: int) -> None:
         """`flags`: the kernel's, with which the guard claims it anew."""
-        super().__init__(bus, request, line)
+        super().__init__(bus, request, offsets)
         self._flags = flags
 
     def write(self, active: bool) -> None:
         from gpiod.line import Value
 
         with self._claimed() as request:
-            request.set_value(self._offset, Value.ACTIVE if active else Value.INACTIVE)
+            request.set_value(self._offsets[0], Value.ACTIVE if active else Value.INACTIVE)
 
     def recipe(self, active: bool) -> Recipe:
         with self._claimed():
-            place = {"path": self._bus.path, "offset": self._offset, "flags": self._flags}
+            place = {"path": self._bus.path, "offset": self._offsets[0], "flags": self._flags}
             return Recipe("line", {"active": active, **place}, os.dup(self._fd), hold=True)
+
+
+def named(lines: Sequence[int | str]) -> str:
+    """ "line 5" or "lines 5 and 6"."""
+    return f"line{'s' if len(lines) > 1 else ''} {' and '.join(map(str, lines))}"
 
 
 def find_chip(bus: str, wanted: str) -> str:

@@ -2,22 +2,24 @@
 
     a   __|‾‾‾‾‾|_____|‾‾‾‾‾|___
     b   _____|‾‾‾‾‾|_____|‾‾‾‾‾|     clockwise: a leads
-           1  2  3  4                quarters; at rest both are inactive
+           1  2  3  4                quarters; with most makes both are inactive at rest
 
 A contact that bounces goes one quarter to and fro, so that nothing has to be filtered. The position changes
-when a whole step is done, in either direction; a knob that stands on the edge of one does not flicker.
+when a whole step is done, in either direction; a knob that stands on the edge of one does not flicker. Where
+its detents are is where it stands still most often.
 """
 
-import select
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from device_agent.bus.core import Source
-from device_agent.bus.gpio import Bias, InputLine
+from device_agent.bus.gpio import Bias, InputLines
 from device_agent.driver import DriverConfig, DriverError, Edge, GpioBus, Listener, Point, Unit, Value
 from device_agent.schema import Field, model_validator
+
+# A knob that is turned has its next quarter sooner.
+STILL_S = 0.3
 
 Line = Annotated[int, Field(strict=True, ge=0, le=65_535)] | Annotated[str, Field(min_length=1)]
 
@@ -40,13 +42,6 @@ class RotaryEncoderConfig(DriverConfig):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Turn(Edge):
-    """An edge, and which of the two lines it was."""
-
-    is_a: bool = False
-
-
 class RotaryEncoder(Listener[RotaryEncoderConfig, GpioBus]):
     """The position goes on over reopened lines, from 0 at each start."""
 
@@ -55,8 +50,11 @@ class RotaryEncoder(Listener[RotaryEncoderConfig, GpioBus]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._lines: tuple[InputLine, InputLine] | None = None
+        self._lines: InputLines | None = None
         self._a = self._b = False
+        self._stood = Counter({(False, False): 1})
+        """How often it stood still, by the contacts."""
+        self._edge_s = 0.0
         self._position = 0
         self._quarters = 0
         """Since the last whole step."""
@@ -76,35 +74,34 @@ class RotaryEncoder(Listener[RotaryEncoderConfig, GpioBus]):
     def open(self) -> None:
         self.close()
         config = self.config
-        claimed: list[InputLine] = []
-        try:
-            for line in (config.line_a, config.line_b):
-                claimed.append(self.bus.input(line, active_low=config.active_low, bias=config.bias))
-        except OSError:
-            for one in claimed:
-                one.close()
-            raise
-        self._lines = claimed[0], claimed[1]
-        self._a, self._b = claimed[0].read(), claimed[1].read()
+        self._lines = self.bus.inputs(
+            (config.line_a, config.line_b), active_low=config.active_low, bias=config.bias
+        )
+        self._a, self._b = self._lines.levels()
+        self._stood = Counter({(self._a, self._b): 1})
         self._quarters = 0
         self._known = True
 
     def close(self) -> None:
         lines, self._lines = self._lines, None
-        for line in lines or ():
-            line.close()
+        if lines is not None:
+            lines.close()
 
     def listen(self) -> Source:
         if self._lines is None:
             raise DriverError(f"lines {self.config.line_a} and {self.config.line_b} are not open")
-        return BothLines(*self._lines)
+        return self._lines
 
-    def feed(self, chunk: Turn) -> Iterator[dict[str, Value]]:
+    def feed(self, chunk: Edge) -> Iterator[dict[str, Value]]:
         self.lost_edges += chunk.lost
-        before = self._a if chunk.is_a else self._b
-        if chunk.active == before:
+        if chunk.monotonic_s - self._edge_s >= STILL_S:
+            self._stood[self._a, self._b] += 1
+            self._forget_part_of_a_step()
+        self._edge_s = chunk.monotonic_s
+        is_a = chunk.place == 0
+        if chunk.active == (self._a if is_a else self._b):
             return  # its partner was lost
-        if chunk.is_a:
+        if is_a:
             self._a = chunk.active
             clockwise = self._a != self._b
         else:
@@ -116,8 +113,12 @@ class RotaryEncoder(Listener[RotaryEncoderConfig, GpioBus]):
             self._position += 1 if self._quarters > 0 else -1
             self._quarters = 0
             yield self._values()
-        elif size == 4 and not self._a and not self._b:
-            # At rest it stands in a detent: what is left of a step are lost edges, or it went to and fro.
+        else:
+            self._forget_part_of_a_step()
+
+    def _forget_part_of_a_step(self) -> None:
+        """At rest it stands in a detent: what is left of a step are lost edges, or it went to and fro."""
+        if self.config.quarters_per_step == 4 and (self._a, self._b) == self._stood.most_common(1)[0][0]:
             self._quarters = 0
 
     def present(self, monotonic_s: float) -> dict[str, Value] | None:
@@ -125,34 +126,3 @@ class RotaryEncoder(Listener[RotaryEncoderConfig, GpioBus]):
 
     def _values(self) -> dict[str, Value]:
         return {"position": self._position}
-
-
-class BothLines:
-    """Two inputs as one source; a descriptor that watches both of theirs."""
-
-    def __init__(self, a: InputLine, b: InputLine) -> None:
-        self._a = a
-        self._b = b
-        self._epoll = select.epoll()
-        for line in (a, b):
-            self._epoll.register(line.fileno(), select.EPOLLIN)
-
-    def fileno(self) -> int:
-        return self._epoll.fileno()
-
-    def drain(self) -> Sequence[Turn]:
-        """The edges of both in the order of the kernel's time stamps."""
-        if self._epoll.closed:
-            return ()
-        turns = [
-            Turn(edge.active, edge.monotonic_s, edge.lost, is_a)
-            for line, is_a in ((self._a, True), (self._b, False))
-            for edge in line.drain()
-        ]
-        return sorted(turns, key=lambda turn: turn.monotonic_s)
-
-    def close(self) -> None:
-        self._epoll.close()
-        for line in (self._a, self._b):
-            with suppress(OSError):
-                line.close()

@@ -1,5 +1,8 @@
 """Drivers of two GPIO lines on the kernel's character device: an encoder's quadrature, an echo's edges."""
 
+import select
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -40,6 +43,45 @@ def test_an_encoder_turns_there_and_back(rig, gpio):
             positions += [values["position"] for values in driver.feed(chunk)]
     assert positions == [1, 2, 1]
     assert driver.lost_edges == 0
+    source.close()
+    driver.close()
+
+
+def test_edges_of_both_lines_come_in_the_kernels_order(rig, gpio):
+    """However late they are read: with two queues 272 of 500 steps were counted beside a busy thread."""
+    config = RotaryEncoderConfig(line_a=A, line_b=B, active_low=False, bias="as-is")
+    driver = RotaryEncoder(config, gpio)
+    driver.open()
+    source = driver.listen()
+    turn = [(A, "up"), (B, "up"), (A, "down"), (B, "down")]
+    steps = 100
+    pulls = {line: open(rig.gpio.path(line, "pull"), "w", buffering=1) for line in (A, B)}  # noqa: SIM115
+    ended = threading.Event()
+
+    def turn_it() -> None:
+        for line, direction in turn * steps:
+            pulls[line].write(f"pull-{direction}\n")
+            time.sleep(0.001)  # the simulated chip merges edges that come faster than its interrupt
+        ended.set()
+
+    turning = threading.Thread(target=turn_it)
+    turning.start()
+    edges = []
+    while not ended.is_set() or not edges:
+        sum(range(100_000))  # a busy neighbour
+        edges += source.drain()
+    turning.join()
+    waiting = select.poll()
+    waiting.register(source.fileno(), select.POLLIN)
+    while waiting.poll(500):
+        edges += source.drain()
+    assert [edge.monotonic_s for edge in edges] == sorted(edge.monotonic_s for edge in edges)
+    assert {edge.place for edge in edges} == {0, 1}
+    positions = [values["position"] for edge in edges for values in driver.feed(edge)]
+    if len(edges) == 4 * steps:
+        assert positions == list(range(1, steps + 1))
+    for pull in pulls.values():
+        pull.close()
     source.close()
     driver.close()
 
