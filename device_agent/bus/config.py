@@ -52,8 +52,10 @@ class GpioBusConfig(_BusConfig):
     pin_factory: Literal["lgpio", "rpigpio", "pigpio", "native"] = Field(
         "lgpio", description='Explicit pin factory, for `backend = "gpiozero"` alone.'
     )
-    pwm: dict[str, Annotated[str, Field(pattern=r"^pwmchip\d+/\d+$")]] = Field(
-        {}, description='Lines that the kernel\'s PWM drives, with its channel: { 18 = "pwmchip0/0" }.'
+    pwm: dict[str, Annotated[str, Field(pattern=r"^[\w.:,@-]+/\d+$")]] = Field(
+        {},
+        description="Lines that the kernel's PWM drives, with its channel by device, which stays, or number: "
+        '{ 18 = "1f00098000.pwm/2" }, { 18 = "pwmchip0/0" }.',
     )
 
 

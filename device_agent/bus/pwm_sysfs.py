@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from device_agent.bus.recipe import Recipe
-from device_agent.bus.system import denied
-from device_agent.errors import BusError, BusGone, BusHeld, PlaceRefused
+from device_agent.bus.system import denied, listed
+from device_agent.errors import BusError, BusHeld, PlaceRefused
 
 ROOT = Path("/sys/class/pwm")
 # A channel's files appear at once, but belong to our group only when udev has handled them.
@@ -19,8 +19,23 @@ NS = 1_000_000_000
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ENXIO}
 
 
+def find_pwm_chip(name: str, root: Path = ROOT) -> Path:
+    """The folder of a chip by its number or its device; the numbers change between kernels."""
+    found = [path for path in _chips(root) if pwm_device(path) == name]
+    return found[0] if len(found) == 1 else root / name
+
+
+def pwm_device(chip: Path) -> str:
+    """The device of a chip's folder, such as "1f00098000.pwm"."""
+    return Path(os.path.realpath(chip / "device")).name
+
+
+def _chips(root: Path) -> list[Path]:
+    return sorted(root.glob("pwmchip*"))
+
+
 class SysfsPwm:
-    """One channel, such as "pwmchip0/0"; a `PwmOutput`.
+    """One channel, such as "1f00098000.pwm/2" or "pwmchip0/0"; a `PwmOutput`.
 
     The hardware goes on when this process ends: safe values have to be set before.
     """
@@ -35,10 +50,13 @@ class SysfsPwm:
         active_low: bool = False,
         root: Path = ROOT,
     ) -> None:
-        """Raises BusGone (no such chip), BusHeld, BusDenied, BusError (a frequency it cannot make)."""
+        """Raises BusHeld, BusDenied, PlaceRefused (no such chip, a frequency it cannot make), BusError.
+
+        A chip that is gone is no loss of the GPIO chip, whose bus this is.
+        """
         chip, _, number = channel.partition("/")
         self._where = f"bus {bus}, {channel}"
-        self._chip = root / chip
+        self._chip = find_pwm_chip(chip, root)
         self._number = number
         self._files = self._chip / f"pwm{number}"
         self._active_low = active_low
@@ -60,7 +78,9 @@ class SysfsPwm:
 
     def _export(self) -> None:
         if not self._chip.is_dir():
-            raise BusGone(f"{self._where}: {self._chip} is not there; enable its overlay or driver")
+            chips = [f"{path.name} ({pwm_device(path)})" for path in _chips(self._chip.parent)]
+            there = listed(chips, "there is no PWM chip: enable its overlay or driver")
+            raise PlaceRefused(f"{self._where}: {self._chip.name} is not there; {there}")
         if not self._files.is_dir():
             (self._chip / "export").write_text(self._number)
         deadline_s = time.monotonic() + EXPORT_LIMIT_S
@@ -117,12 +137,12 @@ class SysfsPwm:
 
     def _text(self, name: str) -> str:
         if not self._open:
-            raise BusGone(f"{self._where} was released")
+            raise PlaceRefused(f"{self._where} was released")
         return (self._files / name).read_text(encoding="ascii").strip()
 
     def _write(self, name: str, value: int) -> None:
         if not self._open:
-            raise BusGone(f"{self._where} was released")
+            raise PlaceRefused(f"{self._where} was released")
         (self._files / name).write_text(str(value))
 
     @contextmanager
@@ -139,7 +159,7 @@ class SysfsPwm:
                     f"{self._where}: the channel is used by a kernel driver or another program"
                 ) from error
             if error.errno in _GONE:
-                raise BusGone(f"{self._where}: the channel is gone") from error
+                raise PlaceRefused(f"{self._where}: the channel is gone") from error
             if error.errno in (errno.EINVAL, errno.ERANGE) and wish:
                 raise PlaceRefused(f"{self._where}: the hardware cannot make {wish}") from error
             raise BusError(f"{self._where}: {error.strerror or error}") from error

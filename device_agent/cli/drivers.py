@@ -83,7 +83,10 @@ def description(name: str) -> dict[str, Any]:
 
 # A bus of each kind, as an example names it.
 BUSES = {
-    "gpio": ("pins", 'kind = "gpio"\nchip = "pinctrl-bcm2711"'),
+    "gpio": (
+        "pins",
+        'kind = "gpio"\nchip = "pinctrl-bcm2711"  # Pi 4; up to Pi 3 "pinctrl-bcm2835", Pi 5 "pinctrl-rp1"',
+    ),
     "i2c": ("i2c1", 'kind = "i2c"\ndevice = "/dev/i2c-1"'),
     "mqtt": ("broker", 'kind = "mqtt"\nhost = "127.0.0.1"'),
     "serial": ("port", 'kind = "serial"\nport = { vid = 0x0403, pid = 0x6001 }\nbaud = 9600'),
@@ -97,7 +100,7 @@ def example(name: str, driver: "type[Driver[Any, Any]]") -> str:
     lines = []
     bus, table = BUSES.get(driver.Bus.kind, ("", ""))
     if driver.pulses:
-        table += '\npwm = { 18 = "pwmchip0/0" }'
+        table += '\npwm = { 18 = "fe20c000.pwm/0" }  # Pi 4; Pi 5 "1f00098000.pwm/2"; see device-agent scan'
     if bus:
         lines += [f"[buses.{bus}]", table, ""]
     lines += [f"[devices.{re.sub(r'[^a-z0-9_]', '_', name)}]", f'driver = "{name}"']

@@ -12,6 +12,8 @@ from device_agent.discovery.results import DetectedChip, DetectedPort, ScanResul
 
 # The chip of a Raspberry Pi's header, by the labels it has had.
 HEADER = re.compile(r"pinctrl-(bcm2|rp1)")
+GENERATIONS = "pinctrl-bcm2835 up to Pi 3, pinctrl-bcm2711 Pi 4, pinctrl-rp1 Pi 5"
+LINES = "up to Pi 4 lines 12 and 18 are channel 0, 13 and 19 channel 1; Pi 5: 12, 13, 18, 19 are 0 to 3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,9 @@ def _pins(found: ScanResult) -> list[str]:
     named = [chip for chip in found.gpio if chip.label]
     chip = next((one for one in named if HEADER.match(one.label)), (named or list(found.gpio))[0])
     place = chip.label if chip.label and sum(one.label == chip.label for one in named) == 1 else chip.device
-    bus = ["[buses.pins]", 'kind = "gpio"', f"chip = {toml(place)}"]
+    bus = ["[buses.pins]", 'kind = "gpio"', f"chip = {toml(place)}     # {GENERATIONS}"]
+    for thing in found.pwm:
+        bus.append(f"pwm = {{ 18 = {toml(f'{thing.device}/0')} }}     # {LINES}")
     into = ["[devices.door]", 'driver = "gpio-input"', 'bus = "pins"', "line = 17", 'bias = "pull-up"']
     out = ["[devices.relay]", 'driver = "gpio-output"', 'bus = "pins"', "line = 27"]
     out += ["active_low = true          # most relay boards switch on at a low level"]

@@ -118,10 +118,13 @@ def spi_devices(system: System) -> list[DetectedDevice]:
 
 
 def pwm_chips(system: System) -> list[DetectedDevice]:
-    return [
-        DetectedDevice(path.rpartition("/")[2], f"{system.text(f'{path}/npwm') or '?'} channels")
-        for path in system.find("/sys/class/pwm/pwmchip*")
-    ]
+    """By device, with the number and the channels: numbers change between kernels, devices do not."""
+    found = []
+    for path in system.find("/sys/class/pwm/pwmchip*"):
+        device = system.real(f"{path}/device").rpartition("/")[2]
+        channels = system.text(f"{path}/npwm") or "?"
+        found.append(DetectedDevice(device, f"{path.rpartition('/')[2]}, {channels} channels"))
+    return found
 
 
 def cameras(system: System) -> list[DetectedDevice]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from device_agent.bus.pwm_sysfs import SysfsPwm
-from device_agent.errors import BusError, BusGone
+from device_agent.errors import BusError, PlaceRefused
 from device_agent.guard.actions import carry_out
 
 
@@ -40,7 +40,7 @@ def test_duty_and_frequency(root):
     pwm.close()
     pwm.close()
     assert (root / "pwmchip0" / "unexport").read_text() == "1"
-    with pytest.raises(BusGone, match="released"):
+    with pytest.raises(PlaceRefused, match="released"):
         pwm.write(0, 50)
 
 
@@ -74,15 +74,28 @@ def test_every_change_is_one_that_the_kernel_takes(root):
         assert pwm.read() == (pytest.approx(duty, abs=1e-4), pytest.approx(frequency_hz, rel=1e-4))
 
 
-def test_no_such_chip(tmp_path):
-    with pytest.raises(BusGone, match="pwmchip9 is not there"):
-        SysfsPwm("pins", "pwmchip9/0", duty=0, frequency_hz=50, root=tmp_path)
+def test_no_such_chip(root):
+    """The GPIO chip is not to be opened again for it."""
+    (root / "pwmchip0" / "device").symlink_to(root / "devices" / "1f00098000.pwm")
+    with pytest.raises(PlaceRefused, match=r"pwmchip9 is not there; there are pwmchip0 \(1f00098000\.pwm\)"):
+        SysfsPwm("pins", "pwmchip9/0", duty=0, frequency_hz=50, root=root)
+
+
+def test_a_chip_is_found_by_its_device_whatever_its_number(root):
+    (root / "pwmchip0" / "device").symlink_to(root / "devices" / "1f00098000.pwm")
+    pwm = SysfsPwm("pins", "1f00098000.pwm/1", duty=0.25, frequency_hz=1000, root=root)
+    assert pwm.read() == (0.25, 1000.0)
+    pwm.close()
+    (root / "pwmchip0").rename(root / "pwmchip2")
+    assert SysfsPwm("pins", "1f00098000.pwm/1", duty=0.5, frequency_hz=1000, root=root).read()[0] == 0.5
+    with pytest.raises(PlaceRefused, match=r"fe20c000\.pwm is not there"):
+        SysfsPwm("pins", "fe20c000.pwm/1", duty=0, frequency_hz=50, root=root)
 
 
 def test_a_chip_that_leaves(root):
     pwm = SysfsPwm("pins", "pwmchip0/1", duty=0, frequency_hz=50, root=root)
     (root / "pwmchip0" / "pwm1").rename(root / "gone")
-    with pytest.raises(BusGone):
+    with pytest.raises(PlaceRefused):
         pwm.read()
     with pytest.raises(BusError):
         pwm.write(1, 50)

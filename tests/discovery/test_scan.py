@@ -59,6 +59,7 @@ def pi(tree: Tree) -> Iterator[Tree]:
     tree.file("/sys/bus/w1/devices/w1_bus_master1/x")
     tree.file("/dev/spidev0.0")
     tree.file("/sys/class/pwm/pwmchip0/npwm", "2\n")
+    tree.link("/sys/class/pwm/pwmchip0/device", "../../../devices/platform/soc/fe20c000.pwm")
     tree.file("/sys/class/video4linux/video0/name", "USB 2.0 Camera")
     tree.file("/sys/class/video4linux/video0/index", "0")
     tree.file("/sys/class/video4linux/video1/index", "1")
@@ -98,7 +99,7 @@ def test_everything_is_found(pi: Tree) -> None:
     assert ftdi.stable == "/dev/serial/by-id/usb-FTDI_A50285BI-if00-port0"
     assert (ch340.device, ch340.holder) == ("/dev/ttyUSB10", "screen (process 812)")
     assert [thing.device for thing in found.spi] == ["/dev/spidev0.0"]
-    assert [(thing.device, thing.what) for thing in found.pwm] == [("pwmchip0", "2 channels")]
+    assert [(thing.device, thing.what) for thing in found.pwm] == [("fe20c000.pwm", "pwmchip0, 2 channels")]
     assert [thing.device for thing in found.cameras] == ["/dev/video0"]
     assert [thing.device for thing in found.brokers] == ["127.0.0.1:1883"]
     json.dumps(asdict(found))
@@ -165,6 +166,8 @@ def test_what_waits_for_a_decision_is_right_once_it_is_decided(pi: Tree, tmp_pat
         "location": "1-1.4",
     }
     assert tomllib.loads(kept)["buses"]["pins"]["chip"] == "pinctrl-bcm2711"
+    assert tomllib.loads(kept)["buses"]["pins"]["pwm"] == {"18": "fe20c000.pwm/0"}
+    assert "pinctrl-rp1 Pi 5" in kept
 
 
 def test_an_empty_machine_has_a_configuration_too(tree: Tree, tmp_path: Path) -> None:
