@@ -48,7 +48,7 @@ class ControlOwner(Protocol):
 
 
 class ControlChannel:
-    """Three loops that share the control client: `receive`, `send_heartbeats`, `publish_state`."""
+    """Loops that share the control client: `receive`, `keep_place`, `send_heartbeats`, `publish_state`."""
 
     def __init__(
         self, file: IdentityFile, clients: Clients, connectivity: Connectivity, owner: ControlOwner
@@ -63,6 +63,9 @@ class ControlChannel:
         self._way = connectivity.way("reception on the control channel")
         self._way.due.set()
         self._seen: dict[int, None] = {}
+        self._reached: tuple[str, str] | None = None
+        """Channel and timetoken up to which messages were handled; the file has one that is remembered."""
+        self._moved = asyncio.Event()
         self.failures = 0
         """Messages that were skipped because of a fault of ours."""
         # Set once there is a timetoken to go on from: before that, what is sent to us is lost, and presence
@@ -110,7 +113,10 @@ class ControlChannel:
             backoff.reset()
             if batch is not None:
                 region = batch.region
-                await self._handle_all(batch)
+                for delivery in batch.deliveries:
+                    self._handle(delivery)
+                self._reached = (self._file.identity.control_channel, batch.timetoken)
+                self._moved.set()
             else:
                 self._way.due.set()
 
@@ -137,9 +143,10 @@ class ControlChannel:
     async def _poll(self, client: PubSubClient, region: str | None) -> Batch | None:
         """One long-poll; None when it brought nothing, or when reception is to be proven first."""
         identity = self._file.identity
+        channel, reached = self._reached or ("", "")
         request = client.subscribe(
             identity.control_channel,
-            identity.control_timetoken,
+            reached if channel == identity.control_channel else identity.control_timetoken,
             region,
             limit_s=POLL_LIMIT_S,
             filter_expression=f"meta.instance == '{identity.instance_id}' || meta.broadcast == \"true\"",
@@ -148,15 +155,6 @@ class ControlChannel:
             self._connectivity.unless_back(request), self._client_changed.wait(), self._way.due.wait()
         )
         return poll.result() if poll is not None else None
-
-    async def _handle_all(self, batch: Batch) -> None:
-        for delivery in batch.deliveries:
-            self._handle(delivery)
-        if batch.deliveries:
-            # What was begun is on the disk before the timetoken moves on.
-            await self._owner.remembered()
-        if self._file.identity.control_timetoken != batch.timetoken:
-            self._place(batch.timetoken)
 
     def _handle(self, delivery: Delivery) -> None:
         if delivery.timetoken in self._seen:
@@ -170,6 +168,17 @@ class ControlChannel:
             # One message costs one message: the network delivers it again to whoever stops at it.
             self.failures += 1
             log.exception("control_message_failed", failures=self.failures)
+
+    async def keep_place(self) -> None:
+        """Save how far messages were received, behind what they began: no message waits for the disk."""
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            identity, reached = self._file.identity, self._reached
+            await self._owner.remembered()
+            if reached is not None and reached[0] == identity.control_channel:
+                identity.control_timetoken = reached[1]
+                await asyncio.to_thread(self._file.save)
 
     def _place(self, timetoken: str) -> None:
         self._file.identity.control_timetoken = timetoken

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ class IdentityFile:
     def __init__(self, path: Path, agent_name: str) -> None:
         self._path = path
         self._saved = ""
+        self._saving = threading.Lock()
         self.identity = self._load(agent_name)
         self.save()
 
@@ -74,12 +76,13 @@ class IdentityFile:
         return {}
 
     def save(self) -> None:
-        """Write if anything changed. A full or read-only disk is logged and does not stop the agent."""
-        text = json.dumps(asdict(self.identity), indent=1)
-        if text == self._saved:
-            return
-        try:
-            write_atomically(self._path, text.encode())
-            self._saved = text
-        except OSError as error:
-            log.warning("identity_not_saved", file=str(self._path), error=str(error))
+        """Write if anything changed, on any thread. A full or read-only disk is logged and stops nothing."""
+        with self._saving:
+            text = json.dumps(asdict(self.identity), indent=1)
+            if text == self._saved:
+                return
+            try:
+                write_atomically(self._path, text.encode())
+                self._saved = text
+            except OSError as error:
+                log.warning("identity_not_saved", file=str(self._path), error=str(error))

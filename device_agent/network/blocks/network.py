@@ -100,6 +100,7 @@ class BlocksNetwork:
             self._use_control_token(identity.control_token)
             self._resume_tasks()
         self.background.run_forever("receive", self._control.receive)
+        self.background.run_forever("place", self._control.keep_place)
         self.background.run_forever("heartbeat", self._control.send_heartbeats)
         self.background.run_forever("presence", self._control.publish_state)
         self.background.run_forever("probe", lambda: probe(self.connectivity, self._clients))

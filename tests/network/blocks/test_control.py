@@ -142,14 +142,16 @@ async def test_what_was_handed_over_long_ago_is_forgotten(
 async def test_the_place_moves_on_only_when_the_messages_are_remembered(
     channel: ControlChannel, client: FakePubSub, owner: Owner, file: IdentityFile
 ):
+    """The next messages do not wait for that: a stop may be among them."""
     owner.may_remember.clear()
-    async with running(channel.receive):
+    async with running(channel.receive, channel.keep_place):
         client.batches.put_nowait(batch(101, delivery("a")))
-        await client.until(lambda: owner.messages)
+        client.batches.put_nowait(batch(102, delivery("stop", 2)))
+        await client.until(lambda: owner.messages == ["a", "stop"])
+        assert [timetoken for timetoken, _ in client.polls[1:3]] == ["100", "101"]
         assert file.identity.control_timetoken == "100"
         owner.may_remember.set()
-        await begun(client, 3)
-        assert file.identity.control_timetoken == "101"
+        await client.until(lambda: file.identity.control_timetoken == "102")
 
 
 async def test_a_poll_without_news_is_followed_by_a_proof(channel: ControlChannel, client: FakePubSub):
