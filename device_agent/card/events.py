@@ -110,7 +110,10 @@ def _status(stream: StreamConfig) -> dict[str, Any]:
 
 
 def _gap(stream: StreamConfig) -> dict[str, Any]:
-    number = {"type": ["integer", "null"], "description": "null where no number had been given."}
+    number = {
+        "type": ["integer", "null"],
+        "description": "null where no number had been given, or where nobody knows it.",
+    }
     members = {
         "kind": {"const": "gap"},
         "at": AT,
@@ -119,7 +122,7 @@ def _gap(stream: StreamConfig) -> dict[str, Any]:
         "to_seq": number,
         "from_at": {"type": "integer"},
         "to_at": {"type": "integer"},
-        "count": {"type": "integer", "minimum": 0},
+        "count": {"type": ["integer", "null"], "minimum": 0, "description": "null where nobody knows."},
         "device": {"enum": list(stream.devices)},
         "reason": {"enum": ["overflow", "thinned", "power_cut", "device_lost"]},
         **OPTIONAL,

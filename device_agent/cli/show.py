@@ -121,9 +121,9 @@ def sentence(event: object, units: Units) -> str:
         case "status":
             text = f"{device:<12} is {clean(event.get('state'))}{_because(event.get('reason'))}"
         case "gap":
-            text = f"{device or 'gap':<12} {clean(event.get('count'))} readings are missing" + _because(
-                event.get("reason")
-            )
+            count = event.get("count")
+            many = "an unknown number of" if count is None else clean(count)
+            text = f"{device or 'gap':<12} {many} readings are missing" + _because(event.get("reason"))
         case "ack":
             text = f"ack {clean(event.get('id', ''), 40)}: {ack_text(event, units)}"
         case "control":

@@ -40,6 +40,11 @@ class EventDraft(NamedTuple):
         return self._replace(tail=self.tail[:-1] + mark + UNSET + b"}")
 
 
+def renumbered(data: bytes, seq: int, now: int) -> bytes:
+    """The bytes of an event with another number; nothing before it can look like one."""
+    return data.replace(b'"seq":%d' % seq, b'"seq":%d' % now, 1)
+
+
 # `json.dumps` would make an encoder for each event; what events hold is flat, so no circle is looked for.
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False)
 
@@ -119,14 +124,17 @@ def gap(
     at_ms: int,
     reason: str,
     *,
-    count: int,
+    count: int | None,
     from_seq: int | None,
     to_seq: int | None,
     from_at: int,
     to_at: int,
     device: str = "",
 ) -> EventDraft:
-    """Events that will not come: their numbers (None where none had been given), times and how many."""
+    """Events that will not come: their numbers (None where none had been given), times and how many.
+
+    None for what nobody knows (docs/delivery.md).
+    """
     members: dict[str, Any] = {
         "from_seq": from_seq,
         "to_seq": to_seq,

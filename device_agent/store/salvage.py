@@ -27,10 +27,6 @@ class Damaged(sqlite3.DatabaseError):
     """Damage that our own checks found."""
 
 
-class WrongVersion(Damaged):
-    """The file is of another version of this program."""
-
-
 def is_damage(error: BaseException) -> bool:
     """Whether a new file would help."""
     if isinstance(error, Damaged | UnicodeDecodeError):

@@ -58,6 +58,7 @@ def test_an_event_as_a_line() -> None:
     assert told({"kind": "status", "at": 0, "device": "climate", "state": "offline", "reason": "absent"}) == (
         "climate      is offline (absent)"
     )
+    assert "an unknown number of readings are missing" in told({"kind": "gap", "at": 0, "count": None})
     assert told({"kind": "gap", "at": 0, "count": 3, "reason": "overflow"}) == (
         "gap          3 readings are missing (overflow)"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.store.salvage import Damaged, WrongVersion, is_damage, readable
+from device_agent.store.salvage import Damaged, is_damage, readable
 
 TABLES = [("note", "id, text")]
 
@@ -27,7 +27,6 @@ def made(path: Path, rows: int) -> Path:
 
 def test_our_own_checks_find_damage() -> None:
     assert is_damage(Damaged("x"))
-    assert is_damage(WrongVersion("x"))
     assert is_damage(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"))
 
 

@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from device_agent.store.outbox.event import DiskState, Event, EventRange, cost_bytes, range_of
+from device_agent.store.outbox.event import DiskState, Event, cost_bytes
+from device_agent.store.outbox.loss import Loss, losses_of
 from device_agent.store.outbox.outbox_file import ChannelRow
 
 if TYPE_CHECKING:
@@ -48,14 +49,14 @@ class Backlog:
         """The newest late event."""
         (self.tail if self.beyond_head else self.head).append(event)
 
-    async def fill_head(self, skip: set[int]) -> EventRange | None:
+    async def fill_head(self, skip: set[int]) -> tuple[list[Loss], int] | None:
         """Load the oldest events but those to skip.
 
-        What turned out to be missing; None if the disk failed.
+        What turned out to be missing, and its bytes; None if the disk failed.
         """
         if not self.spilled:
             self.head, self.tail = self.tail, deque()
-            return EventRange(0)
+            return [], 0
         loaded = await self._outbox.load_events(self._channel, (self._after_id, self._before_id), skip)
         if loaded is None:
             return None
@@ -69,11 +70,11 @@ class Backlog:
         self.not_spilled([*whole, *damaged])
         if damaged:
             clock = self._outbox.clock
-            return range_of(damaged, clock.boot, clock.offset_ms())
+            return losses_of(damaged, "power_cut", clock.boot, clock.offset_ms()), cost_bytes(damaged)
         if whole:
-            return EventRange(0)
+            return [], 0
         # The events that the channel's row counts are not there: the file was damaged, or the card lies.
-        missing = EventRange(count=self.spilled, bytes=self.spilled_bytes)
+        missing = [Loss("power_cut", self.spilled)], self.spilled_bytes
         self.spilled, self.spilled_bytes = 0, 0
         return missing
 
@@ -97,10 +98,10 @@ class Backlog:
             freed_bytes += event.cost_bytes
         return freed_bytes
 
-    def replaced(self, removed: EventRange, new_bytes: int) -> None:
-        """Spilled events were dropped, or fewer put in their place."""
-        self.spilled -= removed.rows
-        self.spilled_bytes += new_bytes - removed.bytes
+    def replaced(self, gone: int, more_bytes: int) -> None:
+        """So many spilled events are gone, and what is left in their places is so much larger."""
+        self.spilled -= gone
+        self.spilled_bytes += more_bytes
 
     def not_spilled(self, some: list[Event]) -> None:
         """These are in memory now, or gone."""

@@ -4,27 +4,21 @@ Order holds within the live events and within the late ones. No event is lost wi
 """
 
 import asyncio
+import json
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 from device_agent.clock import EARLIEST_TRUE_MS, undated
-from device_agent.messages import events
 from device_agent.messages.events import EventDraft
 from device_agent.network import FIRST_NUMBER, Format, OutgoingMessage
 from device_agent.store.outbox import crash_records
 from device_agent.store.outbox.backlog import Backlog
 from device_agent.store.outbox.crash_records import Record
-from device_agent.store.outbox.event import (
-    DiskState,
-    Event,
-    EventRange,
-    cost_bytes,
-    dated,
-    encode,
-    range_of,
-)
+from device_agent.store.outbox.event import REPEATED, DiskState, Event, cost_bytes, dated, encode
+from device_agent.store.outbox.loss import Loss, losses_in, losses_of, merged
 from device_agent.store.outbox.outbox_file import ChannelRow
 from device_agent.store.outbox.thinning import WIDER, ThinningProgress, thin
 
@@ -89,7 +83,9 @@ class ChannelQueue:
         self._late = Backlog(channel, row, outbox)
         self._memory_bytes = 0
         self._in_flight: _InFlight | None = None
-        self._refused: EventRange | None = None
+        # What is to be told, and since when the disk does not know it.
+        self._losses: list[Loss] = []
+        self._losses_changed_s = float("inf")
         self._sent: deque[Event] = deque()
         self._sent_bytes = 0
         self._filling: asyncio.Task[None] | None = None
@@ -112,32 +108,33 @@ class ChannelQueue:
         if self.closed:
             return False
         cost = Event.cost_of(len(draft.head) + len(draft.tail))
-        if self.overflow == "refuse" and draft.kind == "reading" and self._outbox.is_full(cost):
-            self.refuse(EventRange(1, from_at=draft.at_ms, to_at=draft.at_ms))
-            return False
-        self._report_refused()
+        if self.overflow == "refuse":
+            if draft.kind == "reading" and self._outbox.is_full(self, cost):
+                self.lose([Loss("overflow", 1, draft.at_ms, draft.at_ms)])
+                return False
+            self._tell_losses()
         self._number_and_queue(draft)
+        self._outbox.limit_memory()
         return True
 
     def append_bytes(self, data: bytes) -> None:
         """Queue a chunk of a byte stream."""
         if not self.closed and data:
             while len(self._live) > 1 and self._memory_bytes > BYTES_MAX:
-                self._drop_oldest(self._live)
+                self.lose([], [self._drop_oldest(self._live)])
                 self.dropped += 1
             now_s = self._clock.monotonic_s()
             self._queue(Event(self._outbox.next_id(), data, None, self._clock.now_ms(), "bytes", "", now_s))
+            self._outbox.limit_memory()
 
-    def _number_and_queue(self, draft: EventDraft) -> Event:
+    def _number_and_queue(self, draft: EventDraft) -> None:
         if undated(draft.at_ms):
             draft = draft.undated(self._clock.boot)
         seq = self.next_seq
         self.next_seq += 1
         self._reserve()
         id_, now_s = self._outbox.next_id(), self._clock.monotonic_s()
-        event = Event(id_, draft.numbered(seq), seq, draft.at_ms, draft.kind, draft.device, now_s)
-        self._queue(event)
-        return event
+        self._queue(Event(id_, draft.numbered(seq), seq, draft.at_ms, draft.kind, draft.device, now_s))
 
     def _queue(self, event: Event) -> None:
         self._outbox.log(crash_records.added(self.channel, event))
@@ -146,7 +143,6 @@ class ChannelQueue:
         self._live.append(event)
         self._move_late()
         self._ready.set()
-        self._outbox.limit_memory()
 
     def _add_memory(self, more_bytes: int) -> None:
         self._memory_bytes += more_bytes
@@ -174,7 +170,7 @@ class ChannelQueue:
             on_disk = not self._late.head and self._late.beyond_head and self._in_flight is None
             if on_disk and not await self._fill_head() and not self._live and not self.closed:
                 await asyncio.sleep(DISK_RETRY_S)
-            if self._in_flight is not None or self._live or self._late.head or self._refused or self.closed:
+            if self._in_flight is not None or self._live or self._late.head or self._losses or self.closed:
                 return
             if not self._late.beyond_head:
                 self._ready.clear()
@@ -189,19 +185,20 @@ class ChannelQueue:
 
     async def _fill(self) -> None:
         before_bytes = self._late.spilled_bytes
-        lost = await self._late.fill_head(self.ids_in_flight())
-        if lost is None:
+        found = await self._late.fill_head(self.ids_in_flight())
+        if found is None:
             return
-        self._add_memory(before_bytes - self._late.spilled_bytes - lost.bytes)
-        if lost.count:
-            self._outbox.add_used(-lost.bytes)
-            self.report_lost(lost, "power_cut")
+        losses, lost_bytes = found
+        self._add_memory(before_bytes - self._late.spilled_bytes - lost_bytes)
+        if losses:
+            self._outbox.add_used(-lost_bytes)
+            self.lose(losses)
 
     def next_message(self, limit_bytes: int) -> OutgoingMessage | None:
         if self._in_flight is not None:
             return self._in_flight.message
         self._move_late()
-        self._report_refused()
+        self._tell_losses()
         chosen = self._choose(limit_bytes)
         if not chosen:
             return None
@@ -269,7 +266,7 @@ class ChannelQueue:
         again = [event for event in self._sent if event.seq is not None and event.seq >= from_seq]
         for event in again:
             id_ = self._outbox.next_id()
-            copy = replace(event, id=id_, appended_s=float("-inf"), disk_state=DiskState.NOT_STORED)
+            copy = replace(event, id=id_, kind=REPEATED, disk_state=DiskState.NOT_STORED)
             self._outbox.log(crash_records.added(self.channel, copy))
             self._outbox.add_used(copy.cost_bytes)
             self._add_memory(copy.cost_bytes)
@@ -282,6 +279,11 @@ class ChannelQueue:
         return self._memory_bytes + self._late.spilled_bytes
 
     @property
+    def memory_bytes(self) -> int:
+        """That part of them which memory holds."""
+        return self._memory_bytes
+
+    @property
     def pending_events(self) -> int:
         return len(self._live) + len(self._late) + len(self.ids_in_flight())
 
@@ -291,41 +293,43 @@ class ChannelQueue:
 
     # -- overflow and loss ----------------------------------------
 
-    def refuse(self, lost: EventRange) -> None:
-        """Count readings that were turned away: one `gap` reports them when there is space again."""
-        self.dropped += lost.count
-        self._outbox.log(crash_records.refused(self.channel, lost))
-        before = self._refused
-        if before is not None:
-            lost = replace(lost, count=before.count + lost.count, from_at=before.from_at)
-        self._refused = lost
+    def lose(self, losses: Iterable[Loss], gone: Sequence[Event] = (), changed: Sequence[Event] = ()) -> None:
+        """These will not come: a `gap` for each as soon as something can be sent.
+
+        `gone` are the events that this concerns, `changed` those that stand for them from now on. A byte
+        stream has no words for a loss.
+        """
+        new = [] if self._format == "bytes" else list(losses)
+        if not new and not gone:
+            return
+        self._outbox.log(crash_records.lost(self.channel, self._clock.boot, new, gone, changed))
+        if new:
+            self.dropped += sum(loss.count or 0 for loss in new)
+            self._losses = merged([*self._losses, *new])
+            self._losses_change()
+
+    def _tell_losses(self) -> None:
+        """Those of before the clock was set get their time now, if it is known."""
+        if not self._losses:
+            return
+        losses, self._losses = self._losses, []
+        self._losses_change()
+        now_ms, offset_ms = self._clock.now_ms(), self._clock.offset_ms()
+        for loss in losses:
+            self._number_and_queue(loss.draft(now_ms, offset_ms))
+        # After them: a killed process may tell one twice, and none not at all.
+        self._outbox.log(crash_records.told(self.channel))
+
+    def _losses_change(self) -> None:
+        self._losses_changed_s = min(self._losses_changed_s, self._clock.monotonic_s())
         self._ready.set()
 
-    def _report_refused(self) -> None:
-        lost, self._refused = self._refused, None
-        if lost is not None:
-            self._queue_gap(lost.dated(self._clock.offset_ms()), "overflow")
+    def losses_due(self, older_than_s: float) -> bool:
+        """Whether the disk has not known since before this instant what is to be told."""
+        return self._losses_changed_s < older_than_s
 
-    def report_lost(self, lost: EventRange, reason: str) -> Event | None:
-        """Queue the `gap` for events that will not come; None on a byte stream, which cannot carry one."""
-        self.dropped += lost.count
-        return self._queue_gap(lost, reason)
-
-    def _queue_gap(self, lost: EventRange, reason: str) -> Event | None:
-        if self._format == "bytes":
-            return None
-        now_ms = self._clock.now_ms()
-        return self._number_and_queue(
-            events.gap(
-                now_ms,
-                reason,
-                count=lost.count,
-                from_seq=lost.from_seq,
-                to_seq=lost.to_seq,
-                from_at=lost.from_at or now_ms,
-                to_at=lost.to_at or now_ms,
-            )
-        )
+    def _losses_of(self, some: Sequence[Event], reason: str) -> list[Loss]:
+        return losses_of(some, reason, self._clock.boot, self._clock.offset_ms())
 
     def free_memory(self, target_bytes: int) -> None:
         """Drop or thin by the overflow rule: the oldest of the backlog first, then the oldest live events."""
@@ -338,7 +342,7 @@ class ChannelQueue:
                 dropped.append(self._drop_oldest(queue))
                 size += dropped[-1].cost_bytes
         if dropped:
-            self.report_lost(self.range_of(dropped), "overflow")
+            self.lose(self._losses_of(dropped, "overflow"), dropped)
 
     def _thin_memory(self, target_bytes: int) -> bool:
         self._move_late()
@@ -356,9 +360,30 @@ class ChannelQueue:
             queue.extend(sorted([*rest, *new], key=attrgetter("id")))
             self._add_memory(-saved)
             self._outbox.add_used(-saved)
-            self.report_lost(replace(self.range_of(old), count=len(old) - len(new)), "thinned")
+            self._lose_others(old, new, "thinned")
             return True
         return False
+
+    def _lose_others(
+        self, old: Sequence[Event], new: Sequence[Event], reason: str
+    ) -> tuple[list[Event], list[Event]]:
+        """Fewer events have the places of these: which are gone, and which have other data."""
+        before = {event.id: event.data for event in old}
+        left = {event.id for event in new}
+        gone = [event for event in old if event.id not in left]
+        changed = [event for event in new if event.data != before[event.id]]
+        self.lose(self._losses_of(gone, reason), gone, changed)
+        return gone, changed
+
+    def replace_spilled(self, old: Sequence[Event], new: Sequence[Event], reason: str) -> None:
+        """Fewer events take the places of these, which are on disk alone; the next commit writes it."""
+        gone, changed = self._lose_others(old, new, reason)
+        for event in gone:
+            self._outbox.delete_later(self.channel, event.id)
+        self._outbox.replace_later(self.channel, changed)
+        more_bytes = cost_bytes(new) - cost_bytes(old)
+        self._late.replaced(len(gone), more_bytes)
+        self._outbox.add_used(more_bytes)
 
     def _drop_oldest(self, queue: deque[Event]) -> Event:
         event = queue.popleft()
@@ -370,10 +395,6 @@ class ChannelQueue:
         self._outbox.add_used(-event.cost_bytes)
         if event.disk_state is not DiskState.NOT_STORED:
             self._outbox.delete_later(self.channel, event.id)
-
-    def range_of(self, some: list[Event]) -> EventRange:
-        """The range of these events, with true times where they are known."""
-        return range_of(some, self._clock.boot, self._clock.offset_ms())
 
     def dated(self, event: Event) -> Event:
         """With its true time, if that is known."""
@@ -398,15 +419,24 @@ class ChannelQueue:
 
     def take_row(self) -> ChannelRow:
         """The channel's row to be committed; from now on only a change makes another commit necessary."""
-        self.row_changed = False
+        self.row_changed, self._losses_changed_s = False, float("inf")
         return ChannelRow(
-            self.channel, self.next_seq, self._number, self._seq_reserved, self._number_reserved
+            self.channel,
+            self.next_seq,
+            self._number,
+            self._seq_reserved,
+            self._number_reserved,
+            losses=json.dumps([loss.record() for loss in self._losses], separators=(",", ":")),
         )
 
     def to_store(self, older_than_s: float) -> list[Event]:
-        """All events that are on no disk, if one of them has waited since before this instant."""
+        """All events that are on no disk, if one of them has waited since before this instant.
+
+        A `gap` goes to the disk at the latest when what it tells is not there any more as untold.
+        """
         some = [event for event in self.in_memory if event.disk_state is DiskState.NOT_STORED]
-        return some if any(event.appended_s <= older_than_s for event in some) else []
+        due = self.losses_due(float("inf")) or any(event.appended_s <= older_than_s for event in some)
+        return some if due else []
 
     def in_flight_record(self, older_than_s: float = float("inf")) -> Record | None:
         """The crash log's record of the message in flight, if that has waited since before this instant."""
@@ -422,16 +452,15 @@ class ChannelQueue:
         self._move_late()
         self._add_memory(-self._late.spill())
 
-    def replaced(self, removed: EventRange, new_bytes: int) -> None:
-        """Events on disk were dropped, or others of this size put in their place."""
-        self._late.replaced(removed, new_bytes)
-        self._outbox.add_used(new_bytes - removed.bytes)
-
     def file_lost(self) -> None:
         """The outbox file was begun anew: what is in memory is to be written again."""
         self.row_changed = True
         for event in self.in_memory:
             event.disk_state = DiskState.NOT_STORED
+
+    def restore_row(self, row: ChannelRow) -> None:
+        """What the disk knew of losses: the crash log did not know this channel."""
+        self.lose(losses_in(json.loads(row.losses), same_boot=False))
 
     def adopt(self, row: ChannelRow) -> None:
         """A disk that could not be read before is back, with these events."""
@@ -444,26 +473,31 @@ class ChannelQueue:
     def snapshot(self) -> list[Record]:
         """Records for a new crash log that, with the disk, restore this state."""
         records = [crash_records.numbers(self.channel, self.next_seq, self._number)]
-        if self._refused is not None:
-            records.append(crash_records.refused(self.channel, self._refused))
+        if self._losses:
+            records.append(crash_records.lost(self.channel, self._clock.boot, self._losses, (), ()))
         some = [event for event in self.in_memory if event.disk_state is not DiskState.STORED]
         records += [crash_records.added(self.channel, event) for event in some]
         sending = self.in_flight_record()
         return [*records, sending] if sending is not None else records
 
     def skip_numbers(self, row: ChannelRow | None) -> None:
-        """The last numbers used are not known: go on with ones that cannot have been, and report the gap."""
+        """The last numbers used are not known: go on with ones that cannot have been, and tell the loss."""
         now_ms = self._clock.now_ms()
         far = max(now_ms, EARLIEST_TRUE_MS)
+        first = row.next_seq if row is not None else None
         seq, number = (row.seq_reserved, row.number_reserved) if row is not None else (far, far)
-        first = row.next_seq if row is not None else 1
-        last = max(first, seq - 1)
         self.restore_numbers(seq, number)
-        lost = EventRange(last - first + 1, from_seq=first, to_seq=last, from_at=now_ms, to_at=now_ms)
-        self.report_lost(lost, "power_cut")
+        if first is None or first < seq:
+            self.lose([Loss("power_cut", None, now_ms, now_ms, first, seq - 1)])
 
     def restore_numbers(self, next_seq: int, next_number: int) -> None:
         self.next_seq, self._number = max(self.next_seq, next_seq), max(self._number, next_number)
+
+    def restore_losses(self, losses: list[Loss]) -> None:
+        """What a killed process had not told yet."""
+        self._losses = losses
+        if losses:
+            self._losses_change()
 
     def restore_events(self, some: list[Event]) -> None:
         """Events that only the crash log had: newer than all on disk."""
@@ -487,6 +521,17 @@ class ChannelQueue:
         self._late.not_spilled(stored)
         self._outbox.add_used(cost_bytes(event for event, _ in some) - cost_bytes(stored))
         self._ready.set()
+
+    def restore_stored(self, event: Event, changed: Event | None) -> Event:
+        """An event on disk, as a killed process had `changed` it and perhaps not yet written it."""
+        if changed is None or changed.data == event.data:
+            return event
+        changed.disk_state = DiskState.STORED
+        self._outbox.replace_later(self.channel, [changed])
+        more_bytes = changed.cost_bytes - event.cost_bytes
+        self._late.replaced(0, more_bytes)
+        self._outbox.add_used(more_bytes)
+        return changed
 
     def restore_acknowledged(self, some: list[Event]) -> None:
         """Events on disk that were acknowledged before the process died."""

@@ -3,11 +3,12 @@
 Together with the outbox file they tell a new process where the killed one was (`restore.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from device_agent.network import OutgoingMessage
-from device_agent.store.outbox.event import Event, EventRange
+from device_agent.store.outbox.event import Event
+from device_agent.store.outbox.loss import Loss
 
 Record = list[Any]
 
@@ -16,7 +17,8 @@ IN_FLIGHT = "c"
 ACKNOWLEDGED = "k"
 DELETED = "g"
 NUMBERS = "n"
-REFUSED = "l"
+LOST = "x"
+TOLD = "t"
 
 
 def added(channel: str, event: Event) -> Record:
@@ -32,7 +34,7 @@ def in_flight(
     offset_ms: int | None,
 ) -> Record:
     """A message was made of these (event, late), dated with this offset."""
-    ids = [[event.id, late] for event, late in some]
+    ids = [[event.id, late, event.seq] for event, late in some]
     return [IN_FLIGHT, channel, message.number, message.ts_ms, ids, boot, offset_ms]
 
 
@@ -51,6 +53,17 @@ def numbers(channel: str, next_seq: int, next_number: int) -> Record:
     return [NUMBERS, channel, next_seq, next_number]
 
 
-def refused(channel: str, lost: EventRange) -> Record:
-    """Readings were refused, and no `gap` has reported them yet."""
-    return [REFUSED, channel, lost.count, lost.from_at, lost.to_at]
+def lost(
+    channel: str, boot: str, losses: Iterable[Loss], gone: Iterable[Event], changed: Iterable[Event]
+) -> Record:
+    """These losses are to be told, these events are gone, and these have other data under their ids.
+
+    One record, so that no crash comes between.
+    """
+    others = [added(channel, event)[2:] for event in changed]
+    return [LOST, channel, boot, [loss.record() for loss in losses], [event.id for event in gone], others]
+
+
+def told(channel: str) -> Record:
+    """All losses before this are told by the `gap` events before it."""
+    return [TOLD, channel]

@@ -8,7 +8,7 @@ nothing, for the crash log has it. A power cut costs at most one interval, and a
 import asyncio
 import json
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,14 @@ class Outbox:
         # Of channels that no queue is open for: their rows, and their crash records.
         self._rows: dict[str, ChannelRow] = {}
         self._crash_records: dict[str, list[Record]] = {}
+        # The channels that the crash log knew: it knows more of them than the disk.
+        self._logged: set[str] = set()
         # Events on disk that are not needed any more, and those that a commit is deleting now.
         self._deletes: list[tuple[str, int]] = []
         self._deletes_since_s = 0.0
         self._deleting: list[tuple[str, int]] = []
+        # Other data for events on disk, by id, until a commit has written it.
+        self._replacements: dict[int, tuple[str, Event]] = {}
         self._forgotten: list[str] = []
         self._in_flight_on_disk: dict[str, str] = {}
         self._next_id = 1
@@ -103,6 +107,8 @@ class Outbox:
             log.warning("power_cut", channels=len(self._rows))
         if records is None:
             records = found.in_flight if found is not None else []
+        else:
+            self._logged = {str(record[1]) for record in records}
         for record in records:
             self._crash_records.setdefault(str(record[1]), []).append(record)
             if record[0] == crash_records.ADDED:
@@ -136,7 +142,9 @@ class Outbox:
         queue = self._queues[channel] = ChannelQueue(channel, row, format_, overflow, self)
         records = self._crash_records.pop(channel, None)
         if records is not None:
-            await restore(queue, records, self._read_by_id)
+            await restore(queue, records, self._read_by_id, self.clock.boot)
+        if row is not None and channel not in self._logged:
+            queue.restore_row(row)
         if channel in self._in_doubt:
             self._in_doubt.discard(channel)
             queue.skip_numbers(row)
@@ -167,29 +175,34 @@ class Outbox:
             while self.used_bytes > self.max_bytes and not self._disk.error:
                 if not await self._overflow.free_a_step(self._queues.values()):
                     break
-            work = self._work(older_than_s, clean=clean)
-            if work is not None:
-                await self._commit(work)
-            elif self._log.grown:
+                # Losses are written together with what they concern: no power cut hides one.
+                await self._write(older_than_s, forced=True)
+            if not await self._write(older_than_s, clean=clean) and self._log.grown:
                 self._begin_log()
 
-    def _work(self, older_than_s: float, *, clean: bool) -> Commit | None:
+    async def _write(self, older_than_s: float, *, clean: bool = False, forced: bool = False) -> bool:
+        """Commit what is due; False if nothing is."""
+        work = self._work(older_than_s, clean=clean, forced=forced)
+        if work is not None:
+            await self._commit(work)
+        return work is not None
+
+    def _work(self, older_than_s: float, *, clean: bool, forced: bool) -> Commit | None:
         queues = self._queues.values()
         inserts = [(queue.channel, event) for queue in queues for event in queue.to_store(older_than_s)]
         in_flight = self._changed_in_flight(float("inf") if clean else older_than_s)
-        changed = any(queue.row_changed for queue in queues)
-        if not (
-            clean or inserts or changed or self._deletes_due() or self._forgotten or any(in_flight.values())
-        ):
+        changed = any(queue.row_changed or queue.losses_due(older_than_s) for queue in queues)
+        due = inserts or changed or self._deletes_due() or self._forgotten or any(in_flight.values())
+        if not (clean or forced or due):
             return None
         written = {channel for channel, _ in inserts}
+        written |= {queue.channel for queue in queues if queue.row_changed or queue.losses_due(float("inf"))}
         work = Commit(
-            channels=[
-                queue.take_row() for queue in queues if clean or queue.row_changed or queue.channel in written
-            ],
+            channels=[queue.take_row() for queue in queues if clean or queue.channel in written],
             inserts=inserts,
             deletes=self._deletes,
             forget=self._forgotten,
+            replacements=list(self._replacements.values()),
             in_flight=in_flight,
             clean=clean,
             in_doubt=set(self._in_doubt),
@@ -227,6 +240,8 @@ class Outbox:
             self._deleting = []
         self._disk.worked()
         self._forgotten += unfinished
+        for _, event in work.replacements:
+            self._replacements.pop(event.id, None)
         on_disk = {**self._in_flight_on_disk, **work.in_flight}
         self._in_flight_on_disk = {channel: text for channel, text in on_disk.items() if text is not None}
         for _, event in work.inserts:
@@ -253,7 +268,11 @@ class Outbox:
         open_ = [record for queue in self._queues.values() for record in queue.snapshot()]
         # Acknowledged, and still on disk: a killed process must not send them again.
         deletes = [crash_records.deleted(channel, id_) for channel, id_ in self._deletes]
-        self._log.begin([*unopened, *open_, *deletes])
+        others = [
+            crash_records.lost(channel, self.clock.boot, (), (), [event])
+            for channel, event in self._replacements.values()
+        ]
+        self._log.begin([*unopened, *open_, *deletes, *others])
 
     # -- the disk ----------------------------------------
 
@@ -277,6 +296,8 @@ class Outbox:
             row = self._rows.pop(queue.channel, None)
             if row is not None:
                 queue.adopt(row)
+                if queue.channel not in self._logged:
+                    queue.restore_row(row)
         self._in_doubt |= set(self._rows)
 
     def _take(self, found: OutboxContents) -> None:
@@ -300,22 +321,11 @@ class Outbox:
     ) -> tuple[list[Event], list[Event]] | None:
         """The same for who holds the commit lock, about `limit_bytes` of them."""
         deletes = {id_ for some in (self._deletes, self._deleting) for _, id_ in some}
-        return await self._disk.attempt(lambda: self._file.load(channel, ids, limit_bytes, skip | deletes))
-
-    async def replace_events(self, channel: str, old: list[Event], new: list[Event]) -> bool:
-        """Put fewer events in the place of many, in one transaction; False if the disk failed."""
-        fresh = [event for event in new if event.disk_state is DiskState.NOT_STORED]
-        for event in fresh:
-            event.disk_state = DiskState.WRITING
-
-        def job() -> bool:
-            self._file.replace(old, [(channel, event) for event in new])
-            return True
-
-        done = await self._disk.attempt(job) or False
-        for event in fresh:
-            event.disk_state = DiskState.STORED if done else DiskState.NOT_STORED
-        return done
+        found = await self._disk.attempt(lambda: self._file.load(channel, ids, limit_bytes, skip | deletes))
+        if found is None:
+            return None
+        whole, damaged = found
+        return [self._replacements.get(event.id, (channel, event))[1] for event in whole], damaged
 
     # -- for the queues ----------------------------------------
 
@@ -336,17 +346,23 @@ class Outbox:
         """The queues hold so much more in memory."""
         self.memory_bytes += more_bytes
 
-    def is_full(self, more_bytes: int) -> bool:
-        """Whether an event of this size would exceed the limits, less what is spare."""
-        used_max, memory_max = (
-            most - int(most * SPARE_SHARE) for most in (self.max_bytes, self._memory_max_bytes)
+    def is_full(self, queue: ChannelQueue, more_bytes: int) -> bool:
+        """Whether an event of this size would exceed a limit, less what is spare, and this queue's share."""
+        streams = len(self._queues)
+        return any(
+            used + more_bytes > (most := limit - int(limit * SPARE_SHARE))
+            and mine + more_bytes > most // streams
+            for used, limit, mine in (
+                (self.used_bytes, self.max_bytes, queue.pending_bytes),
+                (self.memory_bytes, self._memory_max_bytes, queue.memory_bytes),
+            )
         )
-        return self.used_bytes + more_bytes > used_max or self.memory_bytes + more_bytes > memory_max
 
     def limit_memory(self) -> None:
         """Drop or thin where memory holds too much: the disk takes nothing, or is slower than what comes."""
         if self.memory_bytes > self._memory_max_bytes:
-            for queue in drop_order(self._queues.values()):
+            share_bytes = self._memory_max_bytes // len(self._queues)
+            for queue in drop_order(self._queues.values(), share_bytes):
                 before = self.memory_bytes
                 queue.free_memory(self._overflow.step_bytes)
                 if self.memory_bytes < before:
@@ -357,6 +373,12 @@ class Outbox:
         if not self._deletes:
             self._deletes_since_s = self.clock.monotonic_s()
         self._deletes.append((channel, id_))
+
+    def replace_later(self, channel: str, some: Iterable[Event]) -> None:
+        """Events on disk have other data from now on."""
+        for event in some:
+            event.disk_state = DiskState.STORED
+            self._replacements[event.id] = channel, event
 
     # -- end ----------------------------------------
 
@@ -370,6 +392,7 @@ class Outbox:
         self._in_doubt.discard(channel)
         self._in_flight_on_disk.pop(channel, None)
         self._deletes = [pair for pair in self._deletes if pair[0] != channel]
+        self._replacements = {i: pair for i, pair in self._replacements.items() if pair[0] != channel}
         self._forgotten.append(channel)
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ import structlog
 from device_agent.store.files import set_aside
 from device_agent.store.outbox.crash_records import Record
 from device_agent.store.outbox.event import DiskState, Event
-from device_agent.store.salvage import WrongVersion, is_damage, readable
+from device_agent.store.salvage import Damaged, is_damage, readable
 from device_agent.store.store_thread import written_bytes
 
 log = structlog.get_logger("outbox")
@@ -36,6 +36,7 @@ CREATE INDEX IF NOT EXISTS event_of_channel ON event(channel, id);
 CREATE TABLE IF NOT EXISTS amount(
     channel TEXT PRIMARY KEY, events INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cut(channel TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS loss(channel TEXT PRIMARY KEY, losses TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mark(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 """
@@ -62,7 +63,7 @@ COLUMNS = "id, channel, data, seq, at_ms, kind, device, crc"
 
 @dataclass(slots=True)
 class ChannelRow:
-    """A channel as the disk knows it."""
+    """A channel as the disk knows it. `losses`: what is to be told, as JSON (`Loss.record`)."""
 
     name: str
     next_seq: int
@@ -71,6 +72,7 @@ class ChannelRow:
     number_reserved: int
     events: int = 0
     bytes: int = 0
+    losses: str = "[]"
 
 
 @dataclass(slots=True)
@@ -92,13 +94,15 @@ class OutboxContents:
 class Commit:
     """Everything that one transaction writes.
 
-    `in_flight` has the JSON of a crash record by channel; None removes it.
+    `replacements` take the place of rows with the same ids. `in_flight` has the JSON of a crash record by
+    channel; None removes it.
     """
 
     channels: list[ChannelRow]
     inserts: list[tuple[str, Event]]
     deletes: list[tuple[str, int]]
     forget: list[str]
+    replacements: list[tuple[str, Event]] = field(default_factory=list)
     in_flight: dict[str, str | None] = field(default_factory=dict)
     clean: bool = False
     in_doubt: Set[str] = frozenset()
@@ -143,10 +147,9 @@ class OutboxFile:
         self.set_aside = str(aside)
         log.error("outbox_set_aside", file=str(self._path), aside=self.set_aside, error=str(why))
         self._open()
-        saved = 0
-        if not isinstance(why, WrongVersion):
-            with self._transaction():
-                saved = self._salvage(aside, set(known))
+        # Of another version too: the checksum of a row says whether it means what it meant.
+        with self._transaction():
+            saved = self._salvage(aside, set(known))
         log.warning("outbox_begun_anew", events_saved=saved)
         found = self._open()
         found.clean = False
@@ -160,22 +163,23 @@ class OutboxFile:
             db.execute(f"PRAGMA {pragma}")
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, VERSION):
-            raise WrongVersion(f"the outbox is of version {version}, this program's is {VERSION}")
-        if version == 0:
-            db.executescript(SCHEMA)
-        rows = db.execute(
-            "SELECT c.name, c.next_seq, c.next_number, c.seq_reserved, c.number_reserved,"
-            " ifnull(a.events, 0), ifnull(a.bytes, 0) FROM channel c LEFT JOIN amount a ON a.channel = c.name"
-        ).fetchall()
+            raise Damaged(f"the outbox is of version {version}, this program's is {VERSION}")
+        db.executescript(SCHEMA)
+        rows = [
+            ChannelRow(*row)
+            for row in db.execute(
+                "SELECT c.name, c.next_seq, c.next_number, c.seq_reserved, c.number_reserved,"
+                " ifnull(a.events, 0), ifnull(a.bytes, 0), ifnull(l.losses, '[]') FROM channel c"
+                " LEFT JOIN amount a ON a.channel = c.name LEFT JOIN loss l ON l.channel = c.name"
+            )
+        ]
         in_flight = [json.loads(record) for (record,) in db.execute("SELECT record FROM cut")]
         marks = {name for (name,) in db.execute("SELECT name FROM mark")}
         last_id = db.execute("SELECT ifnull(max(id), 0) FROM event").fetchone()[0]
         if "clean" in marks:
             db.execute("DELETE FROM mark WHERE name = 'clean'")
         in_doubt = {name.removeprefix("doubt ") for name in marks if name.startswith("doubt ")}
-        return OutboxContents(
-            [ChannelRow(*row) for row in rows], in_flight, "clean" in marks, in_doubt, int(last_id)
-        )
+        return OutboxContents(rows, in_flight, "clean" in marks, in_doubt, int(last_id))
 
     def _salvage(self, aside: Path, known: Set[int]) -> int:
         counted: dict[str, tuple[int, int]] = {}
@@ -183,11 +187,14 @@ class OutboxFile:
         tables = (
             ("channel", "name, next_seq, next_number, seq_reserved, number_reserved"),
             ("amount", "channel, events, bytes"),
+            ("loss", "channel, losses"),
             ("event", COLUMNS),
         )
         for table, row in readable(aside, tables):
             if table == "channel":
                 self.db.execute("INSERT OR IGNORE INTO channel VALUES(?, ?, ?, ?, ?)", row)
+            elif table == "loss":
+                self.db.execute("INSERT OR IGNORE INTO loss VALUES(?, ?)", row)
             elif table == "amount":
                 counted[row[0]] = row[1], row[2]
             elif (event := _event(row)) is not None and row[0] not in known:
@@ -228,11 +235,9 @@ class OutboxFile:
         with self._transaction():
             unfinished = [name for name in work.forget if not self._forget(name)]
             for row in work.channels:
-                db.execute(
-                    "INSERT OR REPLACE INTO channel VALUES(?, ?, ?, ?, ?)",
-                    (row.name, row.next_seq, row.next_number, row.seq_reserved, row.number_reserved),
-                )
-            self._insert(work.inserts)
+                self._write_channel(row)
+            self._delete([event.id for _, event in work.replacements])
+            self._insert([*work.replacements, *work.inserts])
             self._delete([id_ for _, id_ in work.deletes])
             self._write_in_flight(work.in_flight)
             if work.clean:
@@ -240,6 +245,13 @@ class OutboxFile:
                 db.execute("DELETE FROM mark")
                 db.executemany("INSERT INTO mark VALUES(?, 'yes')", marks)
         return unfinished
+
+    def _write_channel(self, row: ChannelRow) -> None:
+        self.db.execute(
+            "INSERT OR REPLACE INTO channel VALUES(?, ?, ?, ?, ?)",
+            (row.name, row.next_seq, row.next_number, row.seq_reserved, row.number_reserved),
+        )
+        self.db.execute("INSERT OR REPLACE INTO loss VALUES(?, ?)", (row.name, row.losses))
 
     def _write_in_flight(self, records: Mapping[str, str | None]) -> None:
         for channel, record in records.items():
@@ -254,7 +266,7 @@ class OutboxFile:
         gone = self.db.execute(f"DELETE FROM event WHERE id IN ({step})", (name, FORGET_AT_ONCE)).rowcount
         if gone == FORGET_AT_ONCE:
             return False
-        for table in ("amount", "cut"):
+        for table in ("amount", "cut", "loss"):
             self.db.execute(f"DELETE FROM {table} WHERE channel = ?", (name,))
         self.db.execute("DELETE FROM channel WHERE name = ?", (name,))
         return True
@@ -293,12 +305,6 @@ class OutboxFile:
             " events = max(0, events + excluded.events), bytes = max(0, bytes + excluded.bytes)",
             (channel, count, size_bytes),
         )
-
-    def replace(self, old: Sequence[Event], new: Sequence[tuple[str, Event]]) -> None:
-        """Fewer events in the place of many, in one transaction."""
-        with self._transaction():
-            self._delete([event.id for event in old])
-            self._insert(new)
 
     def release_pages(self) -> None:
         """Return a part of the free pages to the file system, where there are many."""
@@ -368,5 +374,6 @@ def _damaged_event(row: tuple[Any, ...]) -> Event:
     log.error(
         "outbox_event_damaged", id=id_, channel=channel, seq=seq, data=data[:400].decode(errors="replace")
     )
-    seq, at_ms = (number if isinstance(number, int) else None for number in (seq, at_ms))
-    return Event(id_, data, seq, at_ms or 0, "damaged", "", 0.0, DiskState.STORED)
+    # Nobody knows which of it has changed: the number counts if both places have it.
+    seq = seq if isinstance(seq, int) and b'"seq":%d,' % seq in data else None
+    return Event(id_, data, seq, at_ms if isinstance(at_ms, int) else 0, "damaged", "", 0.0, DiskState.STORED)

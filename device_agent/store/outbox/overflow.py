@@ -4,7 +4,6 @@ Memory is bounded by `ChannelQueue.free_memory`; in both, `drop_order` says whic
 """
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from device_agent.store.outbox.channel_queue import ChannelQueue
@@ -24,9 +23,19 @@ MIN_SAVING_SHARE = 0.1
 WINDOW_MAX = 100_000
 
 
-def drop_order(queues: Collection[ChannelQueue]) -> list[ChannelQueue]:
-    """Which gives way first: the largest, but those that refuse new readings keep their old ones longest."""
-    return sorted(queues, key=lambda queue: (queue.overflow == "refuse", -queue.pending_bytes))
+def drop_order(queues: Collection[ChannelQueue], share_bytes: int) -> list[ChannelQueue]:
+    """Which gives way first: those that have more than their share, the largest first.
+
+    Among them, those that refuse new readings keep their old ones longest.
+    """
+    return sorted(
+        queues,
+        key=lambda queue: (
+            queue.pending_bytes <= share_bytes,
+            queue.overflow == "refuse",
+            -queue.pending_bytes,
+        ),
+    )
 
 
 class DiskOverflow:
@@ -38,7 +47,7 @@ class DiskOverflow:
 
     async def free_a_step(self, queues: Collection[ChannelQueue]) -> bool:
         """Free `step_bytes`; False if no queue could give anything."""
-        for queue in drop_order(queues):
+        for queue in drop_order(queues, self._outbox.max_bytes // max(1, len(queues))):
             before = queue.pending_bytes
             if queue.spilled_ids is None:
                 queue.thinning.restart()
@@ -50,13 +59,8 @@ class DiskOverflow:
         return False
 
     async def _drop(self, queue: ChannelQueue) -> None:
-        old = await self._oldest(queue, 0)
-        if not old:
-            return
-        # The gap is written in the same transaction: no crash can hide the loss.
-        gap = queue.report_lost(queue.range_of(old), "overflow")
-        if await self._outbox.replace_events(queue.channel, old, [] if gap is None else [gap]):
-            queue.replaced(queue.range_of(old), 0)
+        if old := await self._oldest(queue, 0):
+            queue.replace_spilled(old, [], "overflow")
 
     async def _thin(self, queue: ChannelQueue) -> bool:
         """Thin the next part of the backlog: `window` events become one.
@@ -73,7 +77,9 @@ class DiskOverflow:
                 progress.widen()
                 continue
             progress.done_to_id = old[-1].id
-            if await self._replace_by_fewer(queue, old):
+            new = thin([queue.dated(event) for event in old], progress.window)
+            if cost_bytes(new) <= (1 - MIN_SAVING_SHARE) * cost_bytes(old):
+                queue.replace_spilled(old, new, "thinned")
                 return True
         progress.restart()
         return False
@@ -86,16 +92,3 @@ class DiskOverflow:
         ids = max(first_id, after_id), last_id
         loaded = await self._outbox.read_events(queue.channel, ids, self.step_bytes, queue.ids_in_flight())
         return None if loaded is None else loaded[0]
-
-    async def _replace_by_fewer(self, queue: ChannelQueue, old: list[Event]) -> bool:
-        """False if thinning saves too little. A failing disk is no reason to widen the window."""
-        new = thin([queue.dated(event) for event in old], queue.thinning.window)
-        size_bytes = cost_bytes(new)
-        before = queue.range_of(old)
-        if size_bytes > (1 - MIN_SAVING_SHARE) * before.bytes:
-            return False
-        rows = len(old) - len(new)
-        gap = queue.report_lost(replace(before, count=rows), "thinned")
-        if await self._outbox.replace_events(queue.channel, old, [*new, *([] if gap is None else [gap])]):
-            queue.replaced(replace(before, rows=rows), size_bytes)
-        return True

@@ -4,8 +4,8 @@ A window is a number of readings. A thinned reading is thinned again with a wide
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
@@ -88,7 +88,8 @@ class _Group:
 def thin(old: Sequence[Event], window: int) -> list[Event]:
     """Fewer events in the place of these, in the order of their ids; all but readings stay as they are.
 
-    Each stands for at most `window` readings of one device.
+    Each stands for at most `window` readings of one device. Of the ids and numbers between two events that
+    stay, the last are used: those that will not come are adjacent then, and one `gap` names them.
     """
     groups: dict[str, list[_Group]] = {}
     kept: list[Event] = []
@@ -105,7 +106,21 @@ def thin(old: Sequence[Event], window: int) -> list[Event]:
             mine.append(_Group(event, alike))
         mine[-1].add(event, reading)
     merged = (group.event(device) for device, mine in groups.items() for group in mine)
-    return sorted([*kept, *merged], key=attrgetter("id"))
+    return _at_the_last_places(sorted([*kept, *merged], key=attrgetter("id")), old, {e.id for e in kept})
+
+
+def _at_the_last_places(new: Sequence[Event], old: Sequence[Event], fixed: Set[int]) -> list[Event]:
+    places = {event.id: place for place, event in enumerate(old)}
+    place = len(old)
+    moved: list[Event] = []
+    for event in reversed(new):
+        place = places[event.id] if event.id in fixed else place - 1
+        to = old[place]
+        if event.id != to.id:
+            data = events.renumbered(event.data, event.seq or 0, to.seq or 0)
+            event = replace(event, id=to.id, seq=to.seq, data=data, disk_state=DiskState.NOT_STORED)
+        moved.append(event)
+    return moved[::-1]
 
 
 def _reading(event: Event) -> dict[str, Any] | None:

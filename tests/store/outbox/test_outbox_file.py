@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,10 +77,22 @@ def test_a_delete_that_comes_twice_counts_once(file: OutboxFile) -> None:
 
 def test_fewer_events_take_the_place_of_many(file: OutboxFile) -> None:
     store(file, 1, 2, 3, 4)
-    file.replace([event(1), event(2), event(3)], [("s", event(3))])
+    changed = Event(3, b'{"seq":3}', 3, 1003, "reading", "d", 0.0)
+    file.commit(Commit([], [], deletes=[("s", 1), ("s", 2)], forget=[], replacements=[("s", changed)]))
     assert ids_of(file) == [3, 4]
+    assert file.by_id([3])[3].data == changed.data
     (row,) = file.open().rows
-    assert (row.events, row.bytes) == (2, cost_bytes([event(3), event(4)]))
+    assert (row.events, row.bytes) == (2, cost_bytes([changed, event(4)]))
+
+
+def test_what_is_to_be_told_is_kept_and_outlives_damage(file: OutboxFile) -> None:
+    row = replace(ROW, losses='[["overflow",3,1,2,1,3]]')
+    file.commit(Commit([row], [], [], []))
+    assert file.open().rows[0].losses == row.losses
+    assert file.begin_anew(sqlite3.DatabaseError("damage")).rows[0].losses == row.losses
+    file.commit(Commit([], [], [], forget=["s"]))
+    file.commit(Commit([ROW], [], [], []))
+    assert file.open().rows[0].losses == "[]"
 
 
 def test_loading_keeps_to_span_size_and_channel(file: OutboxFile) -> None:
@@ -118,12 +131,15 @@ def test_a_channel_is_forgotten_in_steps(file: OutboxFile, monkeypatch: pytest.M
     assert file.open().rows == []
 
 
-def test_a_file_of_another_version_is_set_aside_unread(file: OutboxFile, tmp_path: Path) -> None:
-    store(file, 1)
+def test_of_a_file_of_another_version_what_still_means_the_same_is_kept(
+    file: OutboxFile, tmp_path: Path
+) -> None:
+    store(file, 1, 2)
     file.db.execute("PRAGMA user_version = 99")
+    file.db.execute("UPDATE event SET data = 'other' WHERE id = 2")
     found = file.open()
-    assert (found.rows, found.clean) == ([], False)
-    assert Path(file.set_aside).exists()
+    assert ids_of(file) == [1]
+    assert (found.rows[0].events, found.clean) == (2, False), "the other one becomes a gap"
     assert Path(file.set_aside).parent == tmp_path
 
 

@@ -1,12 +1,13 @@
 """The limit of the outbox on disk: which queue gives way, by which rule, and that a gap reports it."""
 
-import json
 from typing import Any
 
 import pytest
 
-from device_agent.store.outbox import overflow
+from device_agent.store.outbox import crash_records, overflow
+from device_agent.store.outbox.loss import Loss, losses_in
 from device_agent.store.outbox.overflow import DiskOverflow, drop_order
+from support.outbox_account import account, stood_for
 from support.outbox_machine import Machine, Rule
 
 Machines = Any
@@ -24,9 +25,10 @@ async def full(machines: Machines, rule: str) -> Machine:
     return machine
 
 
-def gaps(machine: Machine) -> list[dict[str, Any]]:
-    found = [json.loads(event.data) for event in machine.queue.in_memory if event.kind == "gap"]
-    return sorted(found, key=lambda gap: gap["seq"])
+def losses(machine: Machine) -> list[Loss]:
+    """What is to be told: the queue's part of the crash log."""
+    records = [record for record in machine.queue.snapshot() if record[0] == crash_records.LOST]
+    return [loss for record in records for loss in losses_in(record[3], same_boot=True)]
 
 
 async def test_the_largest_queue_gives_way_first_and_one_that_refuses_last(machines: Machines) -> None:
@@ -39,7 +41,17 @@ async def test_the_largest_queue_gives_way_first_and_one_that_refuses_last(machi
     for queue, count in ((large, 5), (refusing, 10)):
         machine.queue = queue
         machine.append(count)
-    assert drop_order([refusing, small, large]) == [large, small, refusing]
+    assert drop_order([refusing, small, large], 0) == [large, small, refusing]
+
+
+async def test_who_has_less_than_its_share_gives_way_after_all_others(machines: Machines) -> None:
+    machine = machines()
+    await machine.boot(Rule())
+    machine.append(3)
+    refusing = await machine.outbox.open("refusing", "events", "refuse")
+    small, machine.queue = machine.queue, refusing
+    machine.append(10)
+    assert drop_order([small, refusing], 1000) == [refusing, small]
 
 
 async def test_the_oldest_on_disk_are_dropped_with_a_gap(machines: Machines) -> None:
@@ -48,9 +60,9 @@ async def test_the_oldest_on_disk_are_dropped_with_a_gap(machines: Machines) -> 
     step = DiskOverflow(machine.outbox)
     assert await step.free_a_step([machine.queue])
     assert before - machine.outbox.used_bytes >= step.step_bytes * 0.9
-    (gap,) = gaps(machine)
-    assert gap["reason"] == "overflow"
-    assert gap["to_seq"] - gap["from_seq"] + 1 == gap["count"]
+    (loss,) = losses(machine)
+    assert loss.reason == "overflow"
+    assert loss.to_seq - loss.from_seq + 1 == loss.count
 
 
 async def test_a_queue_in_memory_gives_way_in_memory(machines: Machines) -> None:
@@ -60,7 +72,7 @@ async def test_a_queue_in_memory_gives_way_in_memory(machines: Machines) -> None
     before = machine.queue.pending_bytes
     assert await DiskOverflow(machine.outbox).free_a_step([machine.queue])
     assert machine.queue.pending_bytes < before
-    assert [gap["from_seq"] for gap in gaps(machine)] == [1]
+    assert [loss.from_seq for loss in losses(machine)] == [1]
 
 
 async def test_nobody_has_anything_to_give(machines: Machines) -> None:
@@ -78,7 +90,7 @@ async def test_thinning_goes_through_the_backlog_before_it_widens(machines: Mach
         places.append((machine.queue.thinning.window, machine.queue.thinning.done_to_id))
     assert places == sorted(places)
     assert len(set(places)) == 3
-    assert {gap["reason"] for gap in gaps(machine)} == {"thinned"}
+    assert {loss.reason for loss in losses(machine)} == {"thinned"}
 
 
 async def test_when_thinning_ends_the_oldest_are_dropped(
@@ -87,13 +99,63 @@ async def test_when_thinning_ends_the_oldest_are_dropped(
     monkeypatch.setattr(overflow, "WINDOW_MAX", 1)
     machine = await full(machines, "thin")
     assert await DiskOverflow(machine.outbox).free_a_step([machine.queue])
-    assert [gap["reason"] for gap in gaps(machine)] == ["overflow"]
+    assert [loss.reason for loss in losses(machine)] == ["overflow"]
 
 
-async def test_a_failing_disk_frees_nothing_and_loses_nothing(machines: Machines) -> None:
+async def test_of_what_a_failing_disk_cannot_read_nothing_is_lost(machines: Machines) -> None:
     machine = await full(machines, "drop-oldest")
-    await machine.thread.run(lambda: machine.outbox._file.db.execute("PRAGMA query_only = 1"))
+    await machine.thread.run(machine.outbox._file.close)
     spilled = machine.queue.spilled_ids
     await DiskOverflow(machine.outbox).free_a_step([machine.queue])
     assert machine.queue.spilled_ids == spilled
+    assert losses(machine) == []
     assert machine.outbox.figures()["disk_failures"] == 1
+    await machine.thread.run(machine.outbox._file.open)
+
+
+@pytest.mark.parametrize("rule", ["drop-oldest", "thin"])
+async def test_what_a_failing_disk_cannot_write_is_lost_and_told_once(machines: Machines, rule: str) -> None:
+    machine = await full(machines, rule)
+    assert await DiskOverflow(machine.outbox).free_a_step([machine.queue])
+    await machine.thread.run(lambda: machine.outbox._file.db.execute("PRAGMA query_only = 1"))
+    await machine.tick()
+    assert machine.outbox.figures()["disk_failures"] == 1
+    machine.append(10)
+    await machine.send(delivered=True, acknowledged=True)
+    await machine.thread.run(lambda: machine.outbox._file.db.execute("PRAGMA query_only = 0"))
+    await machine.drain()
+    assert account(machine.caller.events) > 100
+    if rule == "thin":
+        assert stood_for(machine.caller.events) == machine.made
+
+
+async def test_a_neighbours_flood_costs_a_stream_that_refuses_nothing(machines: Machines) -> None:
+    """A reading a second beside a thousand: all of the first come, and the flood gives way."""
+    machine = machines(max_bytes=100_000)
+    await machine.boot(Rule())
+    flooded = machine.queue
+    quiet = await machine.outbox.open("quiet", "events", "refuse")
+    for _ in range(100):
+        machine.queue = flooded
+        machine.append(100)
+        machine.queue = quiet
+        machine.append(1)
+        machine.clock.step(1)
+        await machine.tick()
+    assert quiet.dropped == 0
+    assert quiet.pending_events == 100
+    assert machine.outbox.used_bytes < 110_000
+
+
+async def test_a_stream_that_refuses_gives_back_what_is_its_neighbours(machines: Machines) -> None:
+    machine = machines(max_bytes=100_000)
+    await machine.boot(Rule("refuse"))
+    refusing = machine.queue
+    machine.append(1000)
+    neighbour = machine.queue = await machine.outbox.open("neighbour", "events", "drop-oldest")
+    for _ in range(40):
+        machine.append(5)
+        machine.clock.step(6)
+        await machine.tick()
+    assert neighbour.dropped == 0
+    assert refusing.pending_bytes > 40_000

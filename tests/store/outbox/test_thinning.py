@@ -30,7 +30,7 @@ def members(thinned: Event) -> dict[str, Any]:
 
 def test_one_event_for_each_window() -> None:
     new = thin([event(n, {"v": float(n)}) for n in range(1, 9)], 4)
-    assert [e.id for e in new] == [4, 8]
+    assert [e.id for e in new] == [7, 8], "the last places: what will not come is adjacent"
     first = members(new[0])
     assert first["values"] == {"v": 2.5}
     assert first["thinned"] == {
@@ -52,6 +52,18 @@ def test_a_boolean_and_a_text_keep_their_last_value() -> None:
     (one,) = thin([event(1, {"on": True, "t": "a"}), event(2, {"on": False, "t": "b"})], 4)
     assert members(one)["values"] == {"on": False, "t": "b"}
     assert members(one)["thinned"]["minimum"] == {}
+
+
+def test_between_two_events_that_stay_the_numbers_that_will_not_come_are_adjacent() -> None:
+    status = Event(6, b'{"kind":"status","seq":6}', 6, EARLIEST_TRUE_MS, "status", "d", 0.0)
+    old = [event(n, {"v": float(n)}, device="ab"[n % 2]) for n in range(1, 13)]
+    old[5] = status
+    new = thin(old, 3)
+    assert [e.seq for e in new] == [5, 6, 10, 11, 12]
+    assert [e.id for e in new] == [5, 6, 10, 11, 12]
+    assert new[1] is status
+    for one in (new[0], *new[2:]):
+        members(one)
 
 
 def test_a_missing_value_counts_for_nothing() -> None:
