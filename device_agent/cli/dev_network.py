@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import signal
+import sys
 
 from device_agent.cli.common import print_json
 
@@ -26,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _serve(port: int, *, as_json: bool) -> None:
     from device_agent.testing.network.hosting import serve
+    from device_agent.testing.network.sdk import sdk_environment
 
     def ready(addresses: dict[str, str | int]) -> None:
         if as_json:
@@ -39,7 +41,13 @@ async def _serve(port: int, *, as_json: bool) -> None:
         print(
             "pubnub_tls = false\n\n# for delegations, with a key that begins with bk_ as well\n[delegation]"
         )
-        print(f'base_url = "{addresses["sessions_url"]}"\n\nCtrl-C ends it.', flush=True)
+        print(f'base_url = "{addresses["sessions_url"]}"\n')
+        print("Programs that use the official SDK for Python, with this interpreter, find it by:\n")
+        for name, value in sdk_environment(
+            str(addresses["cdm_url"]), str(addresses["pubnub_origin"])
+        ).items():
+            print(f"export {name}={value}")
+        print(f"{sys.executable} cards/greenhouse_caller.py\n\nCtrl-C ends it.", flush=True)
 
     server = asyncio.ensure_future(serve(port, ready=ready))
     loop = asyncio.get_running_loop()

@@ -45,7 +45,10 @@ def _resolve(value: Any, info: ValidationInfo) -> Any:
     if not value or "\0" in value:
         raise ValueError("must be a path")
     base = (info.context or {}).get("base", Path("/"))
-    return base / Path(value)
+    try:
+        return base / Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with the home of a user who has none") from None
 
 
 def _callers(value: Any) -> Any:
@@ -60,7 +63,7 @@ SizeBytes = Annotated[int, BeforeValidator(parse_size)]
 """A number of bytes, written "32 MB" or as a whole number."""
 
 LocalPath = Annotated[Path, BeforeValidator(_resolve)]
-"""A path; a relative one starts in the folder of the configuration file."""
+"""A path; a relative one starts in the folder of the configuration file, `~` in the user's home."""
 
 Caller = Annotated[
     str,

@@ -104,6 +104,14 @@ def test_the_least_that_loads_has_safe_defaults(load_text, tmp_path):
     assert config.access.drive == ()
 
 
+def test_a_path_may_begin_in_the_user_s_home(load_text, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    state = load_text('[agent]\nname = "a"\n[state]\ndirectory = "~/x"\n').state
+    assert (str(state.directory), str(state.runtime_directory)) == ("/home/ann/x", "/home/ann/x/run")
+    with pytest.raises(ConfigError, match=r"state\.directory .* begins with the home of a user who has none"):
+        load_text('[agent]\nname = "a"\n[state]\ndirectory = "~nobody_here/x"\n')
+
+
 def test_paths_start_at_the_file_and_the_runtime_directory_is_systemds(load_text, tmp_path):
     text = '[agent]\nname = "a"\n[state]\ndirectory = "state"\n'
     assert load_text(text).state.directory == tmp_path / "state"

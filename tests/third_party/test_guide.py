@@ -53,7 +53,7 @@ class Stranger:
             self.run(f"{sys.executable} -m venv .venv")
         elif line.startswith(". .venv"):
             self.activate()
-        elif line.startswith("pip install ~/device-agent"):
+        elif line.startswith("pip install ~/src/device-agent"):
             self.bring_packages()
         elif line.startswith("export "):
             self.environment |= dict(word.split("=", 1) for word in line.split()[1:])

@@ -73,8 +73,12 @@ class Joiner:
             await self._read_registry()
         except Refused as refused:
             # With a key that is not valid, a private agent is "not found": connect says which it is.
-            if refused.status != 404 or not self.file.identity.billing_mode:
+            if refused.status != 404:
                 raise
+            if not self.file.identity.billing_mode:
+                first = f"publish {self._settings.agent_name} first (`device-agent publish`)"
+                why = f"{refused}: {first}, or give a key of its organisation if it is private"
+                raise Refused(why, 404, refused.code) from refused
         await self._connect()
         self.file.save()
 

@@ -123,7 +123,7 @@ async def test_a_private_agent_whose_key_was_revoked_learns_it_from_connect(
 
 async def test_an_agent_that_was_never_published_is_refused(joiner: Joiner, backend: FakeBackend):
     backend.answers[REGISTRY] = [(404, {})]
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match=r"publish greenhouse first \(`device-agent publish`\)"):
         await joiner.join()
     assert backend.asked_for(CONNECT) == []
 
