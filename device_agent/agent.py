@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -13,6 +13,7 @@ from device_agent.card.compare import CardWatch
 from device_agent.clock import Clock
 from device_agent.commands.control_side import build_control
 from device_agent.config import Config
+from device_agent.config.page import PageConfig
 from device_agent.config.secret import ApiKeys
 from device_agent.devices.clock_chip import ClockChip
 from device_agent.devices.hardware import HandleFactory, Hardware
@@ -21,7 +22,7 @@ from device_agent.history.history_service import HistoryService
 from device_agent.network.blocks.joiner import JoinSettings
 from device_agent.network.blocks.network import BlocksNetwork
 from device_agent.operate.control_handlers import ControlHandlers, DiskUse
-from device_agent.operate.control_socket import ControlSocket
+from device_agent.operate.control_socket import ControlSocket, Handler
 from device_agent.operate.reload import Reloader
 from device_agent.operate.systemd import Notifier
 from device_agent.store.history.history_recorder import HistoryRecorder
@@ -35,6 +36,7 @@ from device_agent.tasks.stream_subscriptions import StreamSubscriptions
 if TYPE_CHECKING:
     from device_agent.delegation.delegation_rule import DelegationRule
     from device_agent.delegation.delegations import Delegations
+    from device_agent.page.server import Page
 
 log = structlog.get_logger("agent")
 
@@ -101,7 +103,9 @@ class Agent:
             config.state.directory, config.state.runtime_directory, self._hardware.kept, self._store
         )
         self._reloader = Reloader(control, self._hardware, self._tasks)
-        self._socket = self._make_socket(config)
+        handlers = self._handlers()
+        self._socket = ControlSocket(config.state.runtime_directory / "control.sock", handlers)
+        self._page = None if config.page.listen is None else self._make_page(config.page, handlers)
 
     def _make_network(self, config: Config, api_key: Callable[[], str]) -> BlocksNetwork:
         executor = self._control.executor
@@ -161,7 +165,13 @@ class Agent:
         )
         self._history = _history(config, self._store, self._clock)
 
-    def _make_socket(self, config: Config) -> ControlSocket:
+    def _make_page(self, config: PageConfig, handlers: Mapping[str, Handler]) -> "Page":
+        # Loaded only if the configuration has a page.
+        from device_agent.page.server import Page
+
+        return Page(config, handlers)
+
+    def _handlers(self) -> Mapping[str, Handler]:
         history, delegations = self._history, self._delegations
         handlers = ControlHandlers(
             self._control,
@@ -170,7 +180,7 @@ class Agent:
             self._history_service,
             figures={
                 "outbox": self._outbox.figures,
-                "disk": DiskUse(config.state.directory).figures,
+                "disk": DiskUse(self._config.state.directory).figures,
                 "history": (lambda: None) if history is None else history.figures,
                 "guard": self._control.guard.status,
                 "emergency_stop": self._control.emergency_stop.status,
@@ -178,7 +188,7 @@ class Agent:
                 "delegations": list if delegations is None else delegations.status,
             },
         )
-        return ControlSocket(config.state.runtime_directory / "control.sock", handlers.handlers())
+        return handlers.handlers()
 
     def _settings(self, api_key: Callable[[], str]) -> JoinSettings:
         network, agent = self._config.network, self._config.agent
@@ -238,6 +248,8 @@ class Agent:
         if self._history is not None:
             self._background.run_forever("history", self._history.run)
         self._background.run_forever("counts", self._counts.run)
+        if self._page is not None:
+            self._background.run_forever("page", self._page.run)
         self._background.run_forever("watch", self._watch)
         if (watchdog_s := self._notifier.watchdog_s) is not None:
             self._background.run_forever("watchdog", lambda: self._feed(watchdog_s))

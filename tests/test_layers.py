@@ -40,6 +40,7 @@ ROOMS = (
     "account",
     "testing",
     "operate",
+    "page",
     "discovery",
     "doctor",
     "agent",
@@ -130,6 +131,19 @@ def test_imports_between_rooms_go_down():
         and ROOMS.index(room(other)) > ROOMS.index(room(module))
     ]
     assert not upward, "import what stands before it in ROOMS, or pass it in:\n" + "\n".join(upward)
+
+
+def test_a_door_knows_the_runtime_by_its_questions_alone():
+    """What may be done, and by whom, is decided behind them: a door has no rule of its own."""
+    doors, allowed = ("page",), {"errors", "background", "config", "operate"}
+    wrong = [
+        f"{module} imports {other}"
+        for module, path in RUNTIME.items()
+        if room(module) in doors
+        for other in sorted(everywhere(path))
+        if room(other) not in {room(module), "", *allowed}
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_only_the_command_line_imports_the_fakes():

@@ -73,6 +73,11 @@ def test_who_delegates_nothing_does_not_load_it():
     assert "device_agent.network.sessions_api" not in loaded
 
 
+def test_who_has_no_page_does_not_load_it():
+    loaded = loaded_by("import device_agent.agent")
+    assert not [name for name in loaded if name.startswith(("device_agent.page", "aiohttp"))]
+
+
 def test_the_version_needs_neither_models_nor_event_loop():
     code = "from device_agent.cli import main\nassert main(['version']) == 0"
     loaded = loaded_by(code)

@@ -9,6 +9,7 @@ from device_agent.bus.config import BusConfig
 from device_agent.config.access import AccessConfig
 from device_agent.config.calibration import calibrated_points
 from device_agent.config.delegation import Delegation, DelegationConfig
+from device_agent.config.page import PageConfig
 from device_agent.config.types import LocalPath, SizeBytes, Table
 from device_agent.driver import Driver, DriverConfig, Point, Value
 from device_agent.schema import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -179,6 +180,7 @@ class Config:
     safety: SafetyConfig
     access: AccessConfig
     delegation: DelegationConfig
+    page: PageConfig
     buses: Mapping[str, BusConfig]
     devices: Mapping[str, DriverConfig]
     drivers: Mapping[str, type[Driver[Any, Any]]]

@@ -27,6 +27,7 @@ from device_agent.config.models import (
     StateConfig,
     StreamConfig,
 )
+from device_agent.config.page import PageConfig
 from device_agent.config.types import NAME_MAX, WORD
 from device_agent.driver import Driver
 from device_agent.errors import ConfigError
@@ -50,6 +51,7 @@ _SINGLE: dict[str, type[BaseModel]] = {
     "safety": SafetyConfig,
     "access": AccessConfig,
     "delegation": DelegationConfig,
+    "page": PageConfig,
 }
 _MANY = {
     "buses": BUSES_MAX,

@@ -71,7 +71,7 @@ class ControlHandlers(LocalHandlers):
     async def status(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Link, sessions, devices, outbox, safe states."""
         network, identity = self._network, self._network.file.identity
-        devices = []
+        devices, now_s = [], network.clock.monotonic_s()
         for name, device in self.readable(question).items():
             entry: dict[str, Any] = {"device": name, "state": device.state}
             if not device.online:
@@ -83,6 +83,10 @@ class ControlHandlers(LocalHandlers):
             if (limits := self._safe_states.limits.get(name)) is not None:
                 # Nobody knows it of one that was never opened, or is gone.
                 entry["at_safe"] = not limits.away if device.online or limits.away else None
+                if (lease := self._executor.leases.holder(name, now_s)) is not None:
+                    entry["driven_by"] = lease.label
+                if (deadline_s := limits.deadline_s()) is not None:
+                    entry["safe_in_s"] = max(0, round(deadline_s - now_s))
             devices.append(entry)
         return {
             "agent": self._agent_name,

@@ -88,23 +88,29 @@ class ControlSocket:
     async def _answer(self, frame: bytes) -> dict[str, Any]:
         try:
             question = msgpack.unpackb(frame)
-            op = str(question.get("op")) if isinstance(question, dict) else ""
-            handler = self._handlers.get(op)
-            if handler is None:
-                known = ", ".join(sorted(self._handlers))
-                return _error(
-                    Fault("invalid_value", f"the daemon knows no question {op!r}; it knows: {known}")
-                )
-            async with asyncio.timeout(ANSWER_LIMIT_S):
-                return {"ok": True, "result": await handler(question)}
-        except Rejected as rejected:
-            return _error(rejected.fault)
-        except AgentError as error:
-            return _error(Fault(getattr(error, "reason", "internal"), str(error)))
-        except TimeoutError:
-            return _error(Fault("internal", f"no answer within {ANSWER_LIMIT_S:g} s"))
-        except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        except (ValueError, msgpack.UnpackException) as error:
             return _error(Fault("invalid_value", f"the question has a bad form: {error}"))
+        return await answer(self._handlers, question)
+
+
+async def answer(handlers: Mapping[str, Handler], question: object) -> dict[str, Any]:
+    """`ok`, and `result` or `error`, whatever was asked."""
+    op = str(question.get("op")) if isinstance(question, dict) else ""
+    handler = handlers.get(op)
+    if handler is None or not isinstance(question, dict):
+        known = ", ".join(sorted(handlers))
+        return _error(Fault("invalid_value", f"the daemon knows no question {op!r}; it knows: {known}"))
+    try:
+        async with asyncio.timeout(ANSWER_LIMIT_S):
+            return {"ok": True, "result": await handler(question)}
+    except Rejected as rejected:
+        return _error(rejected.fault)
+    except AgentError as error:
+        return _error(Fault(getattr(error, "reason", "internal"), str(error)))
+    except TimeoutError:
+        return _error(Fault("internal", f"no answer within {ANSWER_LIMIT_S:g} s"))
+    except (ValueError, TypeError, KeyError) as error:
+        return _error(Fault("invalid_value", f"the question has a bad form: {error}"))
 
 
 def _error(fault: Fault) -> dict[str, Any]:

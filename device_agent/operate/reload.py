@@ -20,6 +20,7 @@ AT_START = (
     "safety",
     "delegation",
     "delegations",
+    "page",
 )
 
 

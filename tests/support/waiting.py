@@ -1,6 +1,7 @@
 """Waiting for a condition, with a limit."""
 
 import asyncio
+import inspect
 import os
 import threading
 import time
@@ -27,10 +28,18 @@ def until(condition: Callable[[], Any], what: str = "the condition", limit_s: fl
 async def until_async(
     condition: Callable[[], Any], what: str | Callable[[], str] = "the condition", limit_s: float = LIMIT_S
 ) -> Any:
-    """The same in an event loop; `what` may be a function that tells what there is instead."""
+    """The same in an event loop; the condition may be a coroutine function.
+
+    `what` may be a function that tells what there is instead.
+    """
     deadline = time.monotonic() + limit_s
-    while not (value := condition()):
+    while not (value := await _now(condition)):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {limit_s:g} s: {what() if callable(what) else what}")
         await asyncio.sleep(0.005)
     return value
+
+
+async def _now(condition: Callable[[], Any]) -> Any:
+    value = condition()
+    return await value if inspect.isawaitable(value) else value
