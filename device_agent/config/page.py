@@ -3,9 +3,8 @@
 import ipaddress
 import re
 
-from pydantic import Field, model_validator
-
 from device_agent.config.types import LocalPath, Table
+from device_agent.schema import Field, model_validator
 
 _LISTEN = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:]+)\]|(?P<host>[^\s:\[\]]+)):(?P<port>\d{1,5})")
 
