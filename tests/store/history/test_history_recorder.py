@@ -32,14 +32,23 @@ def clock() -> SteppedClock:
 
 
 @pytest.fixture
-def make(tmp_path: Path, thread: StoreThread, clock: SteppedClock) -> Callable[..., HistoryRecorder]:
+async def make(
+    tmp_path: Path, thread: StoreThread, clock: SteppedClock
+) -> AsyncIterator[Callable[..., HistoryRecorder]]:
+    made: list[HistoryRecorder] = []
+
     def history(
         keep_days: float = 7, max_bytes: int = 64_000_000, folder: Path = tmp_path
     ) -> HistoryRecorder:
         path = folder / "history.db"
-        return HistoryRecorder(path, keep_days=keep_days, max_bytes=max_bytes, thread=thread, clock=clock)
+        made.append(
+            HistoryRecorder(path, keep_days=keep_days, max_bytes=max_bytes, thread=thread, clock=clock)
+        )
+        return made[-1]
 
-    return history
+    yield history
+    for one in made:
+        await one.close()
 
 
 def reading(clock: SteppedClock, value: float | None = None, device: str = "climate") -> Reading:
