@@ -155,6 +155,14 @@ def parse_request(parts: Sequence[Part], *, takes_file: bool) -> tuple[Request, 
     return request, file
 
 
+def asks_for_stop(parts: Sequence[Part]) -> bool:
+    """Whether this is the emergency stop, and in good form."""
+    try:
+        return isinstance(parse_request(parts, takes_file=False)[0], StopRequest)
+    except Rejected:
+        return False
+
+
 def parse_pipe_request(parts: Sequence[Part]) -> PipeRequest:
     """The request of a pipe task, which may be left out. Raises Rejected `invalid_value`."""
     for part in parts:

@@ -199,8 +199,8 @@ class Runtime(Protocol):
     def knows(self, task_id: str) -> bool:
         """Whether this task is running or has ended; then it must not start again."""
 
-    def has_room(self) -> bool:
-        """Whether one more task fits under `concurrency`."""
+    def has_room(self, start: StartTask) -> bool:
+        """Whether this task fits under `concurrency`, or is one that always does."""
 
     def load_now(self) -> tuple[int, int]:
         """The numbers of running tasks and of open streams."""

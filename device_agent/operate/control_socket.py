@@ -23,8 +23,12 @@ log = structlog.get_logger("control_socket")
 
 FRAME_MAX_BYTES = 4_000_000
 QUESTION_MAX_BYTES = 65_536
-# A person types; a script asks a few times a second. More connections than this are a mistake.
-CLIENTS_MAX = 16
+# A person types; a script asks a few times a second. More questions at once than this are a mistake.
+QUESTIONS_MAX = 16
+# Connections; when there are more, the one that has asked nothing for longest is closed.
+CLIENTS_MAX = 32
+# Answered however many others wait for their answers.
+MAKE_SAFE = frozenset(("safe", "estop", "stop"))
 ANSWER_LIMIT_S = 60.0
 IDLE_LIMIT_S = 600.0
 
@@ -39,6 +43,9 @@ class ControlSocket:
         self._handlers = handlers
         self._server: asyncio.Server | None = None
         self._background = BackgroundTasks("control_socket")
+        self._idle: dict[asyncio.StreamWriter, None] = {}
+        """Who asks nothing now, the longest first."""
+        self._questions = 0
 
     def check_alone(self) -> None:
         """Raises AgentError while another daemon answers here."""
@@ -63,34 +70,47 @@ class ControlSocket:
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._background) >= CLIENTS_MAX:
-            writer.close()
-            return
-        await self._background.spawn("client", self._serve(reader, writer))
+            longest = next(iter(self._idle), writer)
+            self._idle.pop(longest, None)
+            longest.transport.abort()
+            if longest is writer:
+                return
+        self._background.spawn("client", self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
+                self._idle[writer] = None
                 async with asyncio.timeout(IDLE_LIMIT_S):
                     (size,) = struct.unpack(">I", await reader.readexactly(4))
                     if size > QUESTION_MAX_BYTES:
                         return
                     frame = await reader.readexactly(size)
+                self._idle.pop(writer, None)
                 writer.write(_frame_of(await self._answer(frame)))
                 async with asyncio.timeout(ANSWER_LIMIT_S):
                     await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             return
         finally:
+            self._idle.pop(writer, None)
             writer.close()
 
     async def _answer(self, frame: bytes) -> dict[str, Any]:
+        self._questions += 1
         try:
             question = msgpack.unpackb(frame)
-        except (ValueError, msgpack.UnpackException) as error:
+            op = question.get("op") if isinstance(question, dict) else None
+            if self._questions > QUESTIONS_MAX and op not in MAKE_SAFE:
+                why = f"{QUESTIONS_MAX} questions wait for their answers already"
+                return _error(Fault("too_soon", why))
+            return await answer(self._handlers, question)
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
             return _error(Fault("invalid_value", f"the question has a bad form: {error}"))
-        return await answer(self._handlers, question)
+        finally:
+            self._questions -= 1
 
 
 async def answer(handlers: Mapping[str, Handler], question: object) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from device_agent.safety.safe_states import LEAVE_LIMIT_S
 from device_agent.tasks.pipe_session import PipeSession, SavedSession
 from device_agent.tasks.request_task import RequestTask
 from device_agent.tasks.result_delivery import ResultDelivery, TaskResult
+from device_agent.tasks.room import has_room
 from device_agent.tasks.services import Services
 from device_agent.tasks.session_stream import SharedSessionStreams
 from device_agent.tasks.stream_scope import stream_id
@@ -52,9 +53,14 @@ class TaskManager(Runtime):
     def knows(self, task_id: str) -> bool:
         return self._services.journal.knows_task(task_id)
 
-    def has_room(self) -> bool:
-        limit = self._services.config.agent.concurrency
-        return not self._pausing and (not limit or len(self.sessions) + len(self.requests) < limit)
+    def has_room(self, start: StartTask) -> bool:
+        services = self._services
+        names = [*services.devices, *services.executor.delegation_actions]
+        running = [
+            *(session.actor for session in self.sessions.values()),
+            *(request.actor for request, _ in self.requests.values()),
+        ]
+        return not self._pausing and has_room(services.config, names, start, running)
 
     def load_now(self) -> tuple[int, int]:
         streams = sum(len(session.dedicated) for session in self.sessions.values())

@@ -26,6 +26,7 @@ from device_agent.messages.requests import (
     Request,
     SetRequest,
     StopRequest,
+    asks_for_stop,
     parse_request,
 )
 from device_agent.network import Part, TaskLink
@@ -65,7 +66,8 @@ class RequestTask:
 
     async def run(self) -> None:
         """Carry out the request: artifacts first, then the terminal."""
-        if self._config.agent.instances:  # a broadcast's answers would write to one channel
+        # A broadcast's answers would write to one channel, and a stop waits for no stream.
+        if self._config.agent.instances and not asks_for_stop(self.link.start.parts):
             await self._progress.open()
         result = await self._result()
         self._progress.report(result.state, last=True)

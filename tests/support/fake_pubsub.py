@@ -70,6 +70,8 @@ class FakePubSub:
             raise answer
         return answer  # type: ignore[no-any-return]
 
+    listen = subscribe
+
     async def heartbeat(self, channel: str, state: Mapping[str, Any], limit_s: float) -> None:
         self.heartbeats += 1
         await self._answer()

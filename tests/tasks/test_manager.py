@@ -71,12 +71,14 @@ async def test_tasks_and_dedicated_streams_are_counted(manager: TaskManager) -> 
 async def test_no_more_than_concurrency(manager: TaskManager, services: Services) -> None:
     agent = services.config.agent.model_copy(update={"concurrency": 1})
     services.executor.use_config(replace(services.config, agent=agent))
-    assert manager.has_room()
+    another = start_of("t2", "pipe", duration_min=5)
+    assert manager.has_room(another)
     link = begun(manager, start_of("t1", "pipe", duration_min=5))
-    assert not manager.has_room()
+    assert not manager.has_room(another)
+    assert manager.has_room(start_of("t3", "request", {"op": "stop"})), "a stop always has"
     assert manager.end("t1", "cancel")
     await until_async(lambda: link.terminals)
-    await until_async(manager.has_room)
+    await until_async(lambda: manager.has_room(another))
 
 
 async def test_a_kind_that_is_not_served_fails_at_once(manager: TaskManager, services: Services) -> None:

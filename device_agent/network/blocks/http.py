@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 DEFAULT_ORIGIN = "ps.pndsn.com"
 REQUEST_LIMIT_S = 30.0
 CONNECT_LIMIT_S = 10.0
-# The control long-poll, one a stream that listens, and the publishes under way; far above what 512 MB carry.
-CONNECTIONS_MAX = 256
+# Streams that listen at once: descriptors below 1024, which select(2) needs, are left for all else.
+LISTENING_MAX = 512
 # A reply larger than this is no reply of this API; a board must not read it into memory.
 REPLY_MAX_BYTES = 4_000_000
 PIECE_BYTES = 65_536
@@ -42,6 +42,7 @@ class Http:
         self._origin = origin or DEFAULT_ORIGIN
         self._tls: ClockContext | None = None
         self._session: aiohttp.ClientSession | None = None
+        self.listening = asyncio.Semaphore(LISTENING_MAX)
 
     def session(self) -> "aiohttp.ClientSession":
         if self._session is None:
@@ -64,7 +65,8 @@ class Http:
                 # Unpacked in `pieces`: one packet may become a thousand times as many bytes.
                 auto_decompress=False,
                 headers={"Accept-Encoding": "gzip"},
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ttl_dns_cache=60, ssl=self._tls),
+                # No limit for all together: a stop, an answer and the control channel wait for no stream.
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, ssl=self._tls),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S),
             )
         return self._session

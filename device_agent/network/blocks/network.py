@@ -204,7 +204,7 @@ class BlocksNetwork:
         if self._runtime.knows(start.task_id):
             log.info("task_known_already", task=start.task_id)
             return
-        if not self._runtime.has_room():
+        if not self._runtime.has_room(start):
             self._refuse(start, StartRefused(start.task_id, start.org, "agent_at_capacity"), targeted)
             return
         task = self._task(start)

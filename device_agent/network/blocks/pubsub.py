@@ -14,6 +14,8 @@ from device_agent import __version__
 from device_agent.errors import ProtocolFault, Refused, TokenRefused, Unreachable
 from device_agent.network.blocks.http import DEFAULT_ORIGIN, Http
 
+# Of a long-poll while others wait for their turn.
+CROWDED_LIMIT_S = 2.0
 PUBLISH_LIMIT_S = 10.0
 PRESENCE_TIMEOUT_S = 20
 # A subscribe from here is answered at once, with the timetoken to go on from.
@@ -130,6 +132,17 @@ class PubSubClient:
                 return None
             raise
         return parse_batch(channel, answer)
+
+    async def listen(
+        self, channel: str, timetoken: str, region: str | None, *, limit_s: float, filter_expression: str = ""
+    ) -> Batch | None:
+        """As `subscribe`, for one of many streams: where there are too many, each has its turn."""
+        listening = self._http.listening
+        async with listening:
+            limit_s = CROWDED_LIMIT_S if listening.locked() else limit_s
+            return await self.subscribe(
+                channel, timetoken, region, limit_s=limit_s, filter_expression=filter_expression
+            )
 
     async def heartbeat(self, channel: str, state: Mapping[str, Any], limit_s: float) -> None:
         await self._result(

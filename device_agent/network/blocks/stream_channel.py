@@ -48,7 +48,7 @@ class StreamChannel:
         """One long-poll without our own messages; None when it ended without news. Raises NetworkError."""
         both_ways = self.spec.direction == "bidirectional"
         with _shown(self.inward):
-            batch = await self._client.subscribe(
+            batch = await self._client.listen(
                 self.name,
                 timetoken,
                 region,

@@ -31,7 +31,7 @@ class Runtime:
     def knows(self, task_id: str) -> bool:
         return task_id in self.known
 
-    def has_room(self) -> bool:
+    def has_room(self, start: StartTask) -> bool:
         return self.room
 
     def load_now(self) -> tuple[int, int]:

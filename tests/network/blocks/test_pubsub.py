@@ -1,5 +1,6 @@
 """PubNub's answers, as its client understands them."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +8,16 @@ import pytest
 
 from device_agent.errors import ProtocolFault, Refused, TokenRefused
 from device_agent.network.blocks.http import Http
-from device_agent.network.blocks.pubsub import KeySet, PubSubClient, parse_batch, refusal_of
+from device_agent.network.blocks.pubsub import (
+    CROWDED_LIMIT_S,
+    KeySet,
+    PubSubClient,
+    parse_batch,
+    refusal_of,
+)
+from device_agent.network.connectivity import Connectivity
+from device_agent.testing.clock import SteppedClock
+from support.waiting import until_async
 
 pytestmark = pytest.mark.filterwarnings("ignore:Mutable config:DeprecationWarning")
 MESSAGE = {"c": "x.control", "d": {"type": "StartTask"}, "p": {"t": "17000000000000000"}, "i": "backend"}
@@ -98,3 +108,27 @@ async def test_the_address_of_a_file_is_quoted_and_has_the_token(client: PubSubC
 @pytest.mark.parametrize("token", ["", "no token", "qEF2AkF0", "%%%"])
 async def test_a_token_that_does_not_say_when_it_ends(client: PubSubClient, token: str):
     assert client.token_expires_ms(token) is None
+
+
+async def test_streams_that_listen_take_turns_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch):
+    """And their long-polls become short, so that each is heard within seconds."""
+    http = Http(Connectivity(SteppedClock()))
+    http.listening = asyncio.Semaphore(2)
+    client = PubSubClient(http, KeySet("pub", "sub"), uuid="u", token="t", origin="o", tls=False)
+    begun: list[tuple[str, float]] = []
+    go_on = asyncio.Event()
+
+    async def subscribe(channel: str, *_: Any, limit_s: float, **__: Any) -> None:
+        begun.append((channel, limit_s))
+        await go_on.wait()
+
+    monkeypatch.setattr(client, "subscribe", subscribe)
+    listening = [
+        asyncio.ensure_future(client.listen(name, "17", None, limit_s=20.0)) for name in ("a", "b", "c")
+    ]
+    await until_async(lambda: len(begun) == 2)
+    assert begun == [("a", 20.0), ("b", CROWDED_LIMIT_S)]
+    go_on.set()
+    await asyncio.gather(*listening)
+    assert [channel for channel, _ in begun] == ["a", "b", "c"]
+    await http.close()

@@ -1,0 +1,36 @@
+"""Whether one more task finds room: some is kept for those who may drive, and for a stop."""
+
+from collections.abc import Collection, Sequence
+
+from device_agent.commands.authorization import Actor, may
+from device_agent.config import Config
+from device_agent.messages.requests import asks_for_stop
+from device_agent.network import StartTask
+
+# With `concurrency = 0` those who may only read share so many places.
+UNLIMITED = 1000
+# Places beyond `concurrency`, for stops of those who may drive.
+STOPS_MAX = 8
+
+
+def has_room(config: Config, names: Collection[str], start: StartTask, running: Sequence[Actor]) -> bool:
+    """Whether this task may begin beside those of these actors; `names` are of devices and delegations.
+
+    Where anybody may drive, those who may not have three quarters of the places together, and each caller of
+    them half: whoever holds his sessions for a month keeps neither a driver out nor another reader.
+    """
+    limit, access = config.agent.concurrency, config.access
+    drives = {
+        (one.caller, one.kind): any(may(access, "drive", one, name) for name in names)
+        for one in [*running, Actor("", "", start.caller, start.kind)]
+    }
+    may_drive = drives[start.caller, start.kind]
+    if limit and len(running) >= limit:
+        more = len(running) < limit + STOPS_MAX
+        return more and may_drive and start.kind == "request" and asks_for_stop(start.parts)
+    places = limit or UNLIMITED
+    spare = places // 4
+    if may_drive or not spare or not any(access.callers("drive", name) for name in names):
+        return True
+    readers = [one.caller for one in running if not drives[one.caller, one.kind]]
+    return len(readers) < places - spare and readers.count(start.caller) < places // 2
