@@ -5,9 +5,13 @@ import random
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import structlog
+
 from device_agent.background import Backoff, first_of
 from device_agent.clock import Clock
 from device_agent.errors import Refused
+
+log = structlog.get_logger("network")
 
 T = TypeVar("T")
 
@@ -76,6 +80,7 @@ class Connectivity:
         self.losses = 0
         self.failing: set[str] = set()
         """Ways on which the last exchange failed, or was refused."""
+        self._why = ""
         self._last_answer_s: float | None = None
         self._offset_ms: float | None = None
         self._offset_rtt_ms = 0.0
@@ -95,21 +100,27 @@ class Connectivity:
 
     @property
     def trouble(self) -> str:
-        """Which ways do not work, though the network answers; "" if none."""
-        return f"no {' and no '.join(sorted(self.failing))}" if self.up and self.failing else ""
+        """Why the link is down, or which ways do not work though the network answers; "" if all is well."""
+        if not self.up:
+            return self._why
+        return f"no {' and no '.join(sorted(self.failing))}" if self.failing else ""
 
     def answered(self) -> None:
         """An answer came that serves us; one that refuses proves nothing."""
         self._last_answer_s = self.clock.monotonic_s()
         if not self.up:
-            self.up = True
+            self.up, self._why = True, ""
+            if self.losses:
+                log.info("link_up", losses=self.losses)
             self._signal()
 
-    def lost(self) -> None:
-        """A request had no answer at all."""
+    def lost(self, why: str) -> None:
+        """A request had no answer at all; `why` says which, and what came instead."""
+        self._why = why
         if self.up:
             self.up = False
             self.losses += 1
+            log.warning("link_down", why=why)
             self._signal()
 
     def silent_s(self) -> float:

@@ -37,11 +37,11 @@ def test_it_is_down_until_the_first_answer(down: Connectivity, clock: SteppedClo
 
 
 def test_a_loss_counts_once_until_the_next_answer(connectivity: Connectivity):
-    connectivity.lost()
-    connectivity.lost()
+    connectivity.lost("no answer")
+    connectivity.lost("no answer")
     assert (connectivity.up, connectivity.losses) == (False, 1)
     connectivity.answered()
-    connectivity.lost()
+    connectivity.lost("no answer")
     assert connectivity.losses == 2
 
 
@@ -56,7 +56,7 @@ def test_the_representation_tells_the_state(connectivity: Connectivity, clock: S
 async def test_a_request_ends_when_the_link_was_lost_and_is_back(connectivity: Connectivity):
     request = asyncio.ensure_future(connectivity.unless_back(forever()))
     await asyncio.sleep(0)
-    connectivity.lost()
+    connectivity.lost("no answer")
     await asyncio.sleep(0.01)
     assert not request.done()
     connectivity.answered()
@@ -139,7 +139,7 @@ def long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_wait_after_an_outage_ends_when_the_link_is_back(
     connectivity: Connectivity, long_waits: None
 ):
-    connectivity.lost()
+    connectivity.lost("no answer")
     wait = asyncio.ensure_future(NetworkBackoff(connectivity).wait(UNREACHABLE))
     await asyncio.sleep(0.01)
     assert not wait.done()
@@ -152,10 +152,22 @@ async def test_a_wait_after_a_refusal_does_not_end_with_the_link_but_with_the_hi
 ):
     hint = asyncio.Event()
     wait = asyncio.ensure_future(NetworkBackoff(connectivity).wait(REFUSED, hint))
-    connectivity.lost()
+    connectivity.lost("no answer")
     await asyncio.sleep(0.01)
     connectivity.answered()
     await asyncio.sleep(0.01)
     assert not wait.done()
     hint.set()
     await asyncio.wait_for(wait, 5)
+
+
+def test_why_the_link_is_down_is_known_until_it_is_up_again() -> None:
+    connectivity = Connectivity(SteppedClock())
+    assert connectivity.trouble == ""
+    connectivity.lost("subscribe: no answer within 10 s")
+    assert (connectivity.trouble, connectivity.losses) == ("subscribe: no answer within 10 s", 0)
+    connectivity.answered()
+    assert connectivity.trouble == ""
+    connectivity.lost("publish: connection refused")
+    connectivity.lost("subscribe: connection refused")
+    assert (connectivity.trouble, connectivity.losses) == ("subscribe: connection refused", 1)

@@ -122,12 +122,14 @@ class Http:
             async with asyncio.timeout(limit_s):
                 yield
         except TimeoutError:
+            why = f"{what}: no answer within {limit_s:g} s"
             if not held:
-                self.connectivity.lost()
-            raise Unreachable(f"{what}: no answer within {limit_s:g} s") from None
+                self.connectivity.lost(why)
+            raise Unreachable(why) from None
         except (aiohttp.ClientError, OSError) as error:
-            self.connectivity.lost()
-            raise Unreachable(f"{what}: {error or type(error).__name__}") from error
+            why = f"{what}: {error or type(error).__name__}"
+            self.connectivity.lost(why)
+            raise Unreachable(why) from error
 
 
 class Api:

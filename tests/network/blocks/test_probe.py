@@ -26,7 +26,7 @@ def test_an_idle_agent_asks_for_nothing(idle: Connectivity):
 
 
 def test_it_asks_while_the_network_does_not_answer(idle: Connectivity):
-    idle.lost()
+    idle.lost("no answer")
     assert is_asked(idle)
 
 

@@ -208,7 +208,7 @@ async def test_a_publish_from_before_an_outage_is_repeated_when_it_ends(
     source = Source(b"1")
     async with writing(channel, source, connectivity, clock) as task:
         await asyncio.wait_for(hanging.wait(), 10)
-        connectivity.lost()
+        connectivity.lost("no answer")
         await asyncio.sleep(0.01)
         connectivity.answered()
         await finish(task, source)
