@@ -7,6 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from device_agent.text.printable import printable, within
+
+# The network refuses an event above 32 kB, and a task whose end is refused never ends.
+SENTENCE_MAX_BYTES = 1000
+
 
 class AgentError(Exception):
     """Root of everything this package raises on purpose."""
@@ -108,6 +113,11 @@ class BadReading(DriverError, ValueError):
 # --- commands: the caller gets an answer -----------------------------------------------------------------
 
 
+def sentence(text: str) -> str:
+    """A sentence that may echo what somebody sent, and fits every answer."""
+    return within(printable(text, SENTENCE_MAX_BYTES), SENTENCE_MAX_BYTES)
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Why a command or request came to nothing: one of the codes of docs/events.md, and a sentence."""
@@ -117,7 +127,7 @@ class Fault:
 
     def members(self) -> dict[str, str]:
         """As callers get it."""
-        return {"code": self.code, "message": self.message}
+        return {"code": self.code, "message": sentence(self.message)}
 
     @classmethod
     def from_members(cls, members: Mapping[str, Any]) -> "Fault":
@@ -131,7 +141,7 @@ class Rejected(AgentError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.message = message
+        self.message = sentence(message)
 
     @property
     def fault(self) -> Fault:

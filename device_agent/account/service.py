@@ -12,11 +12,12 @@ from device_agent.account.publication import ListingLimits
 from device_agent.clock import SystemClock
 from device_agent.config.models import NetworkConfig
 from device_agent.errors import AgentError, NetworkError, ProtocolFault, Refused, Rejected, Unreachable
-from device_agent.network.blocks.http import Api, Http, printable
+from device_agent.network.blocks.http import Api, Http
 from device_agent.network.blocks.joiner import CDM_LIMIT_S, DEFAULT_CDM_URL
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
 from device_agent.network.connectivity import Connectivity
 from device_agent.records import is_whole
+from device_agent.text.printable import printable
 
 LIMITS_LIMIT_S = 5.0
 AGENTS = "/api/v1/registry/agents"

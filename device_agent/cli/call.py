@@ -26,7 +26,6 @@ from device_agent.cli.common import (
 )
 from device_agent.cli.show import (
     ack_text,
-    clean,
     clock_time,
     dumps,
     mapping,
@@ -35,6 +34,7 @@ from device_agent.cli.show import (
     value_text,
 )
 from device_agent.errors import AgentError, Rejected
+from device_agent.text.printable import printable
 
 ANSWER_LIMIT_S = 60.0
 DURATION_MAX_MIN = 43_200
@@ -158,8 +158,11 @@ def _asked(caller: AgentCaller, args: argparse.Namespace, question: Mapping[str,
     if args.json:
         print(dumps(answer.result, indent=2))
     fault = mapping(answer.result.get("error"))
-    code, message = clean(fault.get("code", "internal"), 40), clean(fault.get("message", "no reason given"))
-    raise Rejected(code, f"{clean(state, 20)}: {code}: {message}")
+    code, message = (
+        printable(fault.get("code", "internal"), 40),
+        printable(fault.get("message", "no reason given")),
+    )
+    raise Rejected(code, f"{printable(state, 20)}: {code}: {message}")
 
 
 # -- questions ----------------------------------------------------------------------------------------------
@@ -179,12 +182,14 @@ def _read(caller: AgentCaller, args: argparse.Namespace) -> int:
     for reading in map(mapping, readings if isinstance(readings, list) else ()):
         at = clock_time(reading.get("at"), date=True)
         for point, value, unit, flag in points_of(reading, known):
-            device = clean(reading.get("device"), 40)
-            rows.append([device, clean(point, 40), value_text(value), unit_text(unit), at, clean(flag, 40)])
+            device = printable(reading.get("device"), 40)
+            rows.append(
+                [device, printable(point, 40), value_text(value), unit_text(unit), at, printable(flag, 40)]
+            )
     print_table(["device", "point", "value", "unit", "at", "flag"], rows)
     missing = result.get("unavailable")
     for one in map(mapping, missing if isinstance(missing, list) else ()):
-        print(f"{clean(one.get('device'), 40)}: no reading: {clean(one.get('reason'), 200)}")
+        print(f"{printable(one.get('device'), 40)}: no reading: {printable(one.get('reason'), 200)}")
     return Exit.DONE
 
 
@@ -195,19 +200,19 @@ def _describe(caller: AgentCaller, args: argparse.Namespace) -> int:
         return Exit.DONE
     devices = result.get("devices")
     for device in map(mapping, devices if isinstance(devices, list) else ()):
-        print(f"{styled(clean(device.get('device'), 40), 'bold')}  {clean(device.get('state'), 20)}")
+        print(f"{styled(printable(device.get('device'), 40), 'bold')}  {printable(device.get('state'), 20)}")
         for point in map(mapping, device.get("points") or ()):
             print(f"  {_point_text(point)}")
         for action in map(mapping, device.get("actions") or ()):
-            named = [clean(mapping(one).get("name"), 40) for one in action.get("arguments") or ()]
-            print(f"  do {clean(action.get('name'), 40)}{''.join(f' {name}=…' for name in named)}")
+            named = [printable(mapping(one).get("name"), 40) for one in action.get("arguments") or ()]
+            print(f"  do {printable(action.get('name'), 40)}{''.join(f' {name}=…' for name in named)}")
     return Exit.DONE
 
 
 def _point_text(point: Mapping[str, Any]) -> str:
     words = [
-        f"{clean(point.get('name'), 40):<16}",
-        unit_text(point.get("unit")) or clean(point.get("type"), 20),
+        f"{printable(point.get('name'), 40):<16}",
+        unit_text(point.get("unit")) or printable(point.get("type"), 20),
     ]
     low, high = point.get("minimum", point.get("low")), point.get("maximum", point.get("high"))
     if low is not None or high is not None:
@@ -267,6 +272,6 @@ def _deliver(data: bytes, out: Path | None) -> None:
         return
     if sys.stdout.isatty():
         for line in data.decode("utf-8", "replace").splitlines():
-            print(clean(line, 100_000))
+            print(printable(line, 100_000))
         return
     sys.stdout.buffer.write(data)

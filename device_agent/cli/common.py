@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from device_agent.errors import AgentError, BusDenied, ConfigError, NotReady, Rejected
 from device_agent.guard.log_output import open_standard_streams
+from device_agent.text.printable import printable
 
 if TYPE_CHECKING:
     from device_agent.account.service import Account
@@ -27,6 +28,8 @@ DEFAULT_CONFIG = Path("/etc/device-agent/agent.toml")
 CONFIG_VARIABLE = "DEVICE_AGENT_CONFIG"
 
 T = TypeVar("T")
+# Characters of what is printed at once.
+LINE_MAX = 10_000
 STYLES = {"bold": "1", "dim": "2", "reverse": "7", "red": "31", "green": "32", "yellow": "33"}
 STYLES |= {"blue": "34", "magenta": "35", "cyan": "36"}
 _SPANS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -125,7 +128,8 @@ def print_error(error: AgentError) -> None:
 
 def _complain(sentence: str) -> None:
     with suppress(OSError):  # the exit code says it too
-        print(f"{styled('error', 'red', 'bold', stream=sys.stderr)}: {sentence}", file=sys.stderr)
+        said = printable(sentence, LINE_MAX)
+        print(f"{styled('error', 'red', 'bold', stream=sys.stderr)}: {said}", file=sys.stderr)
 
 
 def colour(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
@@ -143,7 +147,8 @@ def styled(text: str, *styles: str, stream: TextIO | None = None) -> str:
 def print_json(value: Any) -> None:
     """One JSON document on standard output, indented for people and stable for programs."""
     ascii_only = not sys.stdout.encoding.lower().startswith("utf")
-    print(json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False))
+    text = json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)
+    print("".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text))
 
 
 def said(args: argparse.Namespace, value: Any, sentence: str) -> int:
@@ -151,12 +156,13 @@ def said(args: argparse.Namespace, value: Any, sentence: str) -> int:
     if args.json:
         print_json(value)
     elif sentence:
-        print(sentence)
+        print(printable(sentence, LINE_MAX))
     return Exit.DONE
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table in columns; the last one is not padded."""
+    rows = [[printable(cell, LINE_MAX) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     for number, row in enumerate((headers, *rows)):
         cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]

@@ -26,11 +26,12 @@ from device_agent.cli.common import (
     write_out,
 )
 from device_agent.cli.control import ask_daemon
-from device_agent.cli.show import clean, clock_time, unit_text, value_text
+from device_agent.cli.show import clock_time, unit_text, value_text
 from device_agent.config import Config, load
 from device_agent.errors import AgentError, Rejected, StoreError
 from device_agent.history.axis import round_step_s
 from device_agent.history.error_texts import disabled, no_pillow, too_much, unreadable
+from device_agent.text.printable import printable
 
 DAY_MS = 86_400_000
 # A table is for reading: about two screens, unless another step is asked for.
@@ -183,7 +184,7 @@ def _cell(reading: Mapping[str, Any], point: str) -> str:
     low, high = thinned["minimum"].get(point), thinned["maximum"].get(point)
     if low is None:
         flag = reading.get("flags", {}).get(point)
-        return f"{value_text(value)} {clean(flag)}" if flag else value_text(value)
+        return f"{value_text(value)} {printable(flag)}" if flag else value_text(value)
     if low == high:
         return value_text(low)
     if isinstance(low, bool):

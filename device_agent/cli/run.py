@@ -7,9 +7,10 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO, cast
 
-from device_agent.cli.common import config_path
+from device_agent.cli.common import LINE_MAX, config_path
 from device_agent.config.handover import Handover
 from device_agent.guard.log_output import LogOutput, marked, to_journal
+from device_agent.text.printable import printable
 
 # A reader that stands still delays the end by this at most.
 LOG_LIMIT_S = 1.0
@@ -55,8 +56,11 @@ def configure_log(style: str, least: int | None = None) -> LogOutput:
     ]
     if style == "json":
         before.append(structlog.processors.format_exc_info)
-    else:  # this one prints the traceback itself
-        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24)
+    else:
+        render = structlog.dev.ConsoleRenderer(
+            24, colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+        before += [structlog.processors.format_exc_info, for_people]
     for_journal = to_journal()
 
     def line(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
@@ -83,6 +87,16 @@ def configure_log(style: str, least: int | None = None) -> LogOutput:
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryLog()])
     logging.captureWarnings(True)
     return output
+
+
+def for_people(_: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A line of the log is one line, whatever others wrote; those of a traceback are set in."""
+    for key, value in event.items():
+        if key == "exception":
+            event[key] = "\n".join(f"  {printable(line, LINE_MAX)}" for line in str(value).splitlines())
+        elif isinstance(value, str):
+            event[key] = printable(value, LINE_MAX)
+    return event
 
 
 class _LibraryLog(logging.Handler):

@@ -3,25 +3,19 @@
 import json
 import sys
 import time
-import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from device_agent.config.unit_codes import DISPLAY_UNITS
+from device_agent.text.printable import printable
 
 Units = Mapping[str, Mapping[str, str]]
 """Device to point to unit."""
 
 
-def clean(text: object, limit: int = 400) -> str:
-    """One line of printable text: no control, no direction override, no line break, not endless."""
-    line = "".join(c if c == " " or unicodedata.category(c)[0] not in "CZ" else " " for c in str(text))
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
-
-
 def unit_text(unit: object) -> str:
     """A UCUM unit as people write it."""
-    text = clean(unit or "", 20)
+    text = printable(unit or "", 20)
     return DISPLAY_UNITS.get(text, text)
 
 
@@ -33,7 +27,7 @@ def value_text(value: object) -> str:
         return "on" if value else "off"
     if isinstance(value, float):
         return f"{value:.7g}"
-    return clean(value, 120)
+    return printable(value, 120)
 
 
 def counted(count: int, one: str, many: str = "") -> str:
@@ -109,27 +103,27 @@ def points_of(event: Mapping[str, Any], units: Units) -> Iterator[tuple[str, Any
 def sentence(event: object, units: Units) -> str:
     """One event as a line for people."""
     if not isinstance(event, dict):
-        return f"not an event: {clean(dumps(event))}"
-    at, device = clock_time(event.get("at")), clean(event.get("device", ""), 40)
+        return f"not an event: {printable(dumps(event))}"
+    at, device = clock_time(event.get("at")), printable(event.get("device", ""), 40)
     match event.get("kind"):
         case "reading":
             values = "  ".join(
-                f"{clean(point, 40)} {with_unit(value, unit)}{flag and f' ({clean(flag, 40)})'}"
+                f"{printable(point, 40)} {with_unit(value, unit)}{flag and f' ({printable(flag, 40)})'}"
                 for point, value, unit, flag in points_of(event, units)
             )
             text = f"{device:<12} {values}"
         case "status":
-            text = f"{device:<12} is {clean(event.get('state'))}{_because(event.get('reason'))}"
+            text = f"{device:<12} is {printable(event.get('state'))}{_because(event.get('reason'))}"
         case "gap":
             count = event.get("count")
-            many = "an unknown number of" if count is None else clean(count)
+            many = "an unknown number of" if count is None else printable(count)
             text = f"{device or 'gap':<12} {many} readings are missing" + _because(event.get("reason"))
         case "ack":
-            text = f"ack {clean(event.get('id', ''), 40)}: {ack_text(event, units)}"
+            text = f"ack {printable(event.get('id', ''), 40)}: {ack_text(event, units)}"
         case "control":
-            text = f"{clean(event.get('about'))}: {_control(event)}"
+            text = f"{printable(event.get('about'))}: {_control(event)}"
         case kind:
-            text = f"{clean(kind)}: {clean(dumps(event))}"
+            text = f"{printable(kind)}: {printable(dumps(event))}"
     return f"{at}  {text}{'  (late)' if event.get('late') is True else ''}"
 
 
@@ -137,10 +131,10 @@ def ack_text(ack: Mapping[str, Any], units: Units | None = None) -> str:
     """What became of a command."""
     known = (units or {}).get(str(ack.get("device")), {})
     applied = ", ".join(
-        f"{clean(point, 40)} = {with_unit(value, known.get(point, ''))}"
+        f"{printable(point, 40)} = {with_unit(value, known.get(point, ''))}"
         for point, value in mapping(ack.get("applied")).items()
     )
-    state = clean(ack.get("state", "unknown"), 20)
+    state = printable(ack.get("state", "unknown"), 20)
     if state == "done" and ack.get("dry_run") is True:
         return "would be done" + (", after a hand-over by way of safe" if ack.get("hand_over") else "")
     if state == "done":
@@ -149,30 +143,30 @@ def ack_text(ack: Mapping[str, Any], units: Units | None = None) -> str:
         return f"done{applied and f': {applied}'}{seen}{again}"
     fault = mapping(ack.get("error"))
     code, message = fault.get("code", "internal"), fault.get("message", "no reason given")
-    return f"{state}: {clean(code, 40)}: {clean(message)}"
+    return f"{state}: {printable(code, 40)}: {printable(message)}"
 
 
 def _control(event: Mapping[str, Any]) -> str:
     if event.get("about") == "session":
         devices = event.get("devices")
-        return "carries " + clean(", ".join(map(str, devices)) if isinstance(devices, list) else devices)
+        return "carries " + printable(", ".join(map(str, devices)) if isinstance(devices, list) else devices)
     if event.get("about") == "delegation":
         return _delegation(event)
     if event.get("ok") is True:
         return "done"
     fault = mapping(event.get("error"))
-    return f"refused: {clean(fault.get('code'), 40)}: {clean(fault.get('message'))}"
+    return f"refused: {printable(fault.get('code'), 40)}: {printable(fault.get('message'))}"
 
 
 def _delegation(event: Mapping[str, Any]) -> str:
     """A delegation: its state, its answer or error, and the result of its command."""
-    text = f"{clean(event.get('delegation'), 64)} {clean(event.get('state'), 20)}"
+    text = f"{printable(event.get('delegation'), 64)} {printable(event.get('state'), 20)}"
     message = event.get("answer") or mapping(event.get("error")).get("message") or event.get("cause") or ""
-    text += f": {clean(message)}" if message else ""
+    text += f": {printable(message)}" if message else ""
     if event.get("command"):
-        text += f" [{clean(event['command'], 64)}: {ack_text(mapping(event.get('ack')))}]"
+        text += f" [{printable(event['command'], 64)}: {ack_text(mapping(event.get('ack')))}]"
     return text
 
 
 def _because(reason: object) -> str:
-    return f" ({clean(reason)})" if reason else ""
+    return f" ({printable(reason)})" if reason else ""

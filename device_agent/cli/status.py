@@ -10,8 +10,9 @@ from typing import Any
 from device_agent.cli.common import Exit, Unavailable, config_path, print_json, styled
 from device_agent.cli.control import ask_daemon
 from device_agent.cli.live import Line, Screen, Span
-from device_agent.cli.show import clean, counted, value_text
+from device_agent.cli.show import counted, value_text
 from device_agent.config import Config, load
+from device_agent.text.printable import printable
 
 EVERY_S = 1.0
 # What a process writes as it begins tells nothing of a day.
@@ -42,7 +43,8 @@ def run_status(args: argparse.Namespace) -> int:
         print_json(status)
         return Exit.DONE
     for line in status_lines(status):
-        print("".join(styled(text, *styles.split()) if styles else text for text, styles in line).rstrip())
+        spans = ((printable(text, 400), styles) for text, styles in line)
+        print("".join(styled(text, *styles.split()) if styles else text for text, styles in spans).rstrip())
     return Exit.DONE
 
 
@@ -114,16 +116,18 @@ def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
         [(f"outbox   {outbox['events']} events, {_room(outbox)}, {outbox['dropped']} dropped", "")],
     ]
     if outbox.get("trouble"):
-        lines.append([("outbox   ", ""), (f"kept in memory only: {clean(outbox['trouble'])}", "red")])
+        lines.append([("outbox   ", ""), (f"kept in memory only: {printable(outbox['trouble'])}", "red")])
     if outbox.get("set_aside"):
-        lines.append([("outbox   ", ""), (f"was damaged; set aside: {clean(outbox['set_aside'])}", "yellow")])
+        lines.append(
+            [("outbox   ", ""), (f"was damaged; set aside: {printable(outbox['set_aside'])}", "yellow")]
+        )
     if disk := status.get("disk"):
         rate = f"{_size(disk['written_bytes_a_day'])} a day" if disk["since_s"] >= RATE_AFTER_S else ""
         since = f" in {disk['since_s']} s" if not rate else f", {rate}"
         lines.append([(f"disk     {_size(disk['written_bytes'])} written{since}", "")])
     if why := (disk or {}).get("in_memory"):
         lost = "a reboot releases the emergency stop and forgets commands, outbox and history"
-        lines.append([("state    ", ""), (f"{clean(why)}: {lost}", "red")])
+        lines.append([("state    ", ""), (f"{printable(why)}: {lost}", "red")])
     if history := status.get("history"):
         day = _size(history["written_bytes_per_day"])
         lost = f", {history['lost']} lost" if history["lost"] else ""
@@ -133,20 +137,20 @@ def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
     stop = status.get("emergency_stop", {})
     if stop.get("latched") or stop.get("barred"):
         why = f"pressed ({stop['who']})" if stop["latched"] else stop["barred"]
-        lines.append([("stop     ", ""), (clean(why), "red")])
+        lines.append([("stop     ", ""), (printable(why), "red")])
     if guard := status.get("guard"):
         watch: Span = ("on watch", "") if guard["up"] else ("absent", "yellow" if guard["devices"] else "")
         lines.append([("guard    ", ""), watch, (f", {len(guard['devices'])} actuators", "")])
     lines.append([(f"sessions {len(status['sessions'])}, requests {status['requests']}", "")])
     for session in status["sessions"]:
         streams = ", ".join(session["streams"])
-        lines.append([(f"  {clean(session['task'])}  {streams}, {session['remaining_s']} s left", "")])
+        lines.append([(f"  {printable(session['task'])}  {streams}, {session['remaining_s']} s left", "")])
     lines += map(_delegation, status.get("delegations", ()))
     return lines + _buses(status.get("buses", ())) + _devices(status["devices"])
 
 
 def _link(link: Mapping[str, Any]) -> list[Span]:
-    state, trouble = link["state"], clean(link["trouble"], 500)
+    state, trouble = link["state"], printable(link["trouble"], 500)
     if state == "no network":
         return [(f"{state} ({trouble})", "")]
     if state == "no API key":
@@ -169,7 +173,7 @@ def _buses(buses: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
         state = "stuck" if bus.get("stuck") else bus["state"]
         if state == "open" and not steps:
             continue
-        why = "" if state == "open" else clean(bus.get("last_error", ""))
+        why = "" if state == "open" else printable(bus.get("last_error", ""))
         name: Span = (f"bus      {bus['bus']} ", "")
         lines.append([name, (state, "" if state == "open" else "red"), (f"  {', '.join(steps)}  {why}", "")])
     return lines
@@ -190,12 +194,12 @@ def _delegation(delegation: Mapping[str, Any]) -> list[Span]:
     if "may_ask_in_s" in delegation:
         parts.append(f"again in {delegation['may_ask_in_s']} s")
     if "trouble" in delegation:
-        line.append((f" ({clean(delegation['trouble'], 100)})", "yellow"))
+        line.append((f" ({printable(delegation['trouble'], 100)})", "yellow"))
     if last:
         said = last.get("answer") or last.get("error", {}).get("message", "")
-        parts.append(f"{last['state']}{': ' if said else ''}{clean(said, 60)}")
+        parts.append(f"{last['state']}{': ' if said else ''}{printable(said, 60)}")
     if ack := last.get("ack"):
-        parts.append(f"{clean(last['command'])} {ack['state']}")
+        parts.append(f"{printable(last['command'])} {ack['state']}")
     return [*line, (f", {', '.join(parts)}", "")]
 
 
@@ -210,11 +214,11 @@ def _devices(devices: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
     lines: list[list[Span]] = []
     for row, device in zip(rows, ({}, *devices), strict=True):
         cells = [(text.ljust(width), colours.get(text, "")) for text, width in zip(row, widths, strict=False)]
-        line: list[Span] = [*cells, (clean(row[3]), "")]
+        line: list[Span] = [*cells, (printable(row[3]), "")]
         lines.append(line if device else [(text, "bold") for text, _ in line])
         for about, note in device.get("notes", {}).items():
             if str(note) != device.get("detail"):
-                lines.append([(f"  {about.replace('_', ' ')}: {clean(str(note))}", "yellow")])
+                lines.append([(f"  {about.replace('_', ' ')}: {printable(str(note))}", "yellow")])
     return lines
 
 

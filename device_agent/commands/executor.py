@@ -465,7 +465,7 @@ class CommandExecutor:
         self._journal.finish_command(actor.journal_key, ack, now_ms, actor.id_key(command))
         who, device, what, state = actor.label, command.device, describe(command), ack.state.value
         rule = "" if ack.error is None else f"{ack.error.code}: {ack.error.message}"
-        self._journal.actuation(now_ms, who, device, what[:500], state, rule[:500])
+        self._journal.actuation(now_ms, who, device, what, state, rule)
         log.info("command", who=who, device=device, what=what[:200], state=state, rule=rule)
         return ack
 

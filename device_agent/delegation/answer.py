@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from device_agent.config.delegation import AllowedCommand
+from device_agent.text.printable import printable
 
 # Beyond this an answer is cut: it must fit one event of a stream, escaped, with room for what goes with it.
 ANSWER_MAX_BYTES = 12_000
@@ -41,7 +42,7 @@ def choice(answer: str, commands: Collection[str]) -> Choice:
     if name == NONE:
         return Choice()
     if name not in commands:
-        return Choice(unclear=f"the answer names a command that is not on the list: {clean(name, 100)}")
+        return Choice(unclear=f"the answer names a command that is not on the list: {printable(name, 100)}")
     return Choice(name)
 
 
@@ -68,11 +69,6 @@ def _description(command: AllowedCommand) -> str:
         return f"{command.action} of {command.device}"
     values = ", ".join(f"{name} = {json.dumps(value)}" for name, value in command.values.items())
     return f"sets {values} of {command.device}" + (f" for {command.for_s:g} s" if command.for_s else "")
-
-
-def clean(text: str, limit: int) -> str:
-    """One line without anything that could steer a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text[: limit + 1])[:limit].strip()
 
 
 def presentable(text: str) -> tuple[str, bool]:

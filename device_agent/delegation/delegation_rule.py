@@ -8,7 +8,6 @@ from typing import Any
 import structlog
 
 from device_agent.config.delegation import Delegation
-from device_agent.delegation.answer import clean
 from device_agent.delegation.exchange_runner import Announce, ExchangeRunner
 from device_agent.delegation.schedule import Schedule
 from device_agent.delegation.services import DelegationServices
@@ -16,6 +15,7 @@ from device_agent.delegation.state_file import Exchange
 from device_agent.delegation.timestamps import DAY_S, Stamp, age_s, stamp
 from device_agent.errors import Rejected
 from device_agent.records import Action, Argument, Reading, Status, Value
+from device_agent.text.printable import printable
 
 log = structlog.get_logger("delegation")
 
@@ -110,7 +110,7 @@ class DelegationRule:
         state.served = state.served or conditional
         state.exchange = Exchange(
             id=secrets.token_hex(6),
-            cause=clean(cause, 200),
+            cause=printable(cause, 200),
             conditional=conditional,
             do=do,
             asked_at_ms=self._clock.now_ms(),

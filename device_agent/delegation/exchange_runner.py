@@ -12,7 +12,7 @@ import structlog
 
 from device_agent.commands.authorization import Actor, Role
 from device_agent.config.delegation import AllowedCommand, Delegation, holder
-from device_agent.delegation.answer import choice, clean, form, presentable
+from device_agent.delegation.answer import choice, form, presentable
 from device_agent.delegation.services import DelegationServices
 from device_agent.delegation.session_client import ExchangeFailed, SessionClient
 from device_agent.delegation.state_file import Exchange, RuleState, Turn
@@ -21,6 +21,7 @@ from device_agent.errors import Fault
 from device_agent.messages.acks import Ack, AckState
 from device_agent.messages.commands import Command, Do, Set
 from device_agent.network import Caller
+from device_agent.text.printable import printable
 
 log = structlog.get_logger("delegation")
 
@@ -93,7 +94,7 @@ class ExchangeRunner:
             delegation=self._name,
             turn=exchange.turn,
             command=exchange.command,
-            answer=clean(exchange.answer, 200),
+            answer=printable(exchange.answer, 200),
         )
 
     async def _answered(self, exchange: Exchange) -> bool:
@@ -168,7 +169,7 @@ class ExchangeRunner:
     # -- events ----------------------------------------
 
     def _fail(self, exchange: Exchange, failure: ExchangeFailed) -> None:
-        why, state = clean(str(failure), 300), failure.state
+        why, state = printable(str(failure), 300), failure.state
         log.warning("delegation_failed", delegation=self._name, turn=exchange.turn, state=state, why=why)
         self._report(exchange, state, {"error": Fault("internal", why).members()})
 

@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 
 from device_agent.clock import Clock
 from device_agent.config.delegation import PLACEHOLDER, Attached, Delegation
-from device_agent.delegation.answer import clean, form
+from device_agent.delegation.answer import form
 from device_agent.devices.device import Device
 from device_agent.errors import AgentError, Rejected
 from device_agent.history.history_service import HistoryService
 from device_agent.messages.requests import HistoryRequest
 from device_agent.records import Reading, Value
+from device_agent.text.printable import printable
 
 # About so many rows of history for each device, whatever the span.
 ROWS = 60
@@ -82,7 +83,7 @@ class PromptBuilder:
         if device.online and device.latest is not None:
             reading: Reading = device.latest
             present["values"] = {
-                point: clean(value, TEXT_MAX) if isinstance(value, str) else value
+                point: printable(value, TEXT_MAX) if isinstance(value, str) else value
                 for point, value in reading.values.items()
             }
             present["age_s"] = round(max(0.0, self._clock.monotonic_s() - reading.monotonic_s), 1)
@@ -121,5 +122,5 @@ def shown(value: Value) -> str:
     if value is None:
         return "unknown"
     if isinstance(value, str):
-        return clean(value, TEXT_MAX)
+        return printable(value, TEXT_MAX)
     return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)

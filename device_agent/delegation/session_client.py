@@ -10,12 +10,12 @@ import asyncio
 import structlog
 
 from device_agent.config.delegation import Delegation
-from device_agent.delegation.answer import clean
 from device_agent.delegation.services import DelegationServices
 from device_agent.delegation.state_file import Exchange
 from device_agent.delegation.timestamps import age_s
 from device_agent.errors import NetworkError, Refused
 from device_agent.network.sessions_api import may_exist
+from device_agent.text.printable import printable
 
 log = structlog.get_logger("delegation")
 
@@ -123,7 +123,7 @@ class SessionClient:
         return max(0.0, min(wait_s, self._left_s(exchange)))
 
     def _note(self, error: NetworkError) -> None:
-        text = clean(str(error), 300)
+        text = printable(str(error), 300)
         if not self.trouble:
             log.warning("delegation_waits", delegation=self._name, error=text)
         self.trouble = text

@@ -3,6 +3,7 @@
 import time
 
 from device_agent.guard.log_output import STANDARD_ERROR, LogOutput, marked, to_journal
+from device_agent.text.printable import printable
 
 
 class Log:
@@ -40,5 +41,5 @@ def _json(value: object) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int | float):
         return repr(value)
-    text = "".join(sign if sign.isprintable() else " " for sign in str(value))
+    text = printable(value, 10_000)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

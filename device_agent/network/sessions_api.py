@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from device_agent.errors import ConfigError, NetworkError, ProtocolFault, Refused, Unreachable
-from device_agent.network.blocks.http import parse_reply, printable, read_reply
+from device_agent.network.blocks.http import parse_reply, read_reply
+from device_agent.text.printable import printable
 
 if TYPE_CHECKING:
     import aiohttp

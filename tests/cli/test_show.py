@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from device_agent.cli import show
+from device_agent.text.printable import printable
 
 
 def test_text_from_the_network_cannot_write_on_the_terminal() -> None:
     evil = "\x1b[2J\x9b31m\r\nok\u202egnirts\u200b\x00"
-    assert show.clean(evil) == " [2J 31m  ok gnirts  "
+    assert printable(evil) == " [2J 31m  ok gnirts  "
     event = {"kind": "reading", "device": evil, "at": 0, "values": {evil: evil}, "flags": {evil: evil}}
     line = show.sentence(event, {})
     assert line.isprintable()
@@ -28,8 +29,8 @@ def test_units_and_values_as_people_write_them() -> None:
 
 
 def test_a_long_text_is_cut_to_the_limit() -> None:
-    assert show.clean("x" * 40, 40) == "x" * 40
-    assert show.clean("x" * 41, 40) == "x" * 39 + "…"
+    assert printable("x" * 40, 40) == "x" * 40
+    assert printable("x" * 41, 40) == "x" * 39 + "…"
 
 
 @pytest.mark.parametrize("at", [None, True, "1", -1, 2**47, float("nan")])

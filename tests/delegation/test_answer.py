@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent.config.delegation import AllowedCommand
-from device_agent.delegation.answer import ANSWER_MAX_BYTES, choice, clean, form, presentable
+from device_agent.delegation.answer import ANSWER_MAX_BYTES, choice, form, presentable
 from device_agent.delegation.prompt_builder import shown
 
 COMMANDS = {"open_vent": AllowedCommand(device="vent", values={"on": True}, for_s=600)}
@@ -92,4 +92,3 @@ def test_a_long_answer_is_cut_and_says_so() -> None:
 def test_values_in_a_sentence() -> None:
     told = [shown(value) for value in (36.123456789, True, None, 3, "on\x1b[31m\nfire")]
     assert told == ["36.1235", "true", "unknown", "3", "on [31m fire"]
-    assert clean("a" * 500, 10) == "a" * 10

@@ -8,8 +8,8 @@ from device_agent.text.printable import printable, within
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        (" a\x1b[31m\n\u202eb ", "a [31m  b"),
-        ("half \ud800 a character\x85\u2028", "half   a character"),
+        (" a\x1b[31m\n\u202eb ", " a [31m  b "),
+        ("half \ud800 a character\x85\u2028", "half   a character  "),
         ("x" * 1000, "x" * 299 + "…"),
         ("23.5 °C, 漢字", "23.5 °C, 漢字"),
         (7, "7"),

@@ -13,9 +13,10 @@ from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
 from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
-from device_agent.network.blocks.http import Http, pieces, printable, read_reply
+from device_agent.network.blocks.http import Http, pieces, read_reply
 from device_agent.network.blocks.joiner import Joiner
 from device_agent.network.connectivity import NetworkBackoff
+from device_agent.text.printable import printable
 
 INLINE_MAX_BYTES = 16_384
 TOO_LARGE = 413

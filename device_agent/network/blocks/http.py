@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from device_agent.errors import ProtocolFault, Refused, Revoked, TokenRefused, Unreachable
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
 from device_agent.network.connectivity import Connectivity
+from device_agent.text.printable import printable
 
 if TYPE_CHECKING:
     import aiohttp
@@ -293,9 +294,4 @@ def error_of(reply: Any) -> tuple[str, str]:
     code = next((p["code"] for p in places if isinstance(p.get("code"), str)), "")
     texts = (p.get(key) for p in places for key in ("message", "error"))
     message = next((t for t in texts if isinstance(t, str)), "")
-    return code, printable(message)
-
-
-def printable(text: str, limit: int = 300) -> str:
-    """Text from the network, fit for a terminal and a log line."""
-    return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()
+    return code, printable(message).strip()

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from device_agent.clock import Clock
-from device_agent.errors import NetworkError, Refused, TokenRefused
+from device_agent.errors import NetworkError, Refused, TokenRefused, sentence
 from device_agent.network import StartTask, TerminalState
 from device_agent.network.blocks.clients import TaskClients
 from device_agent.network.blocks.wire import PROTOCOL_VERSION, event_meta, task_channel, task_event
@@ -66,7 +66,7 @@ class TaskEvents:
         self._put(task_event(self._task_id, "progress", progress=0, state="running"))
 
     def progress(self, message: str) -> None:
-        self._progress = message
+        self._progress = sentence(message)
         self._wake.set()
 
     def system(self, status: str) -> None:
@@ -90,7 +90,8 @@ class TaskEvents:
         """The end, with `error`, `reason` and `completionReason`. Only the first call counts."""
         if not self._ended:
             self._ended = True
-            self._put(task_event(self._task_id, "terminal", version=version, state=state, **members))
+            said = {name: sentence(text) for name, text in members.items()}
+            self._put(task_event(self._task_id, "terminal", version=version, state=state, **said))
 
     def _put(self, event: dict[str, Any], sent: "asyncio.Future[None] | None" = None) -> None:
         if len(self._queue) >= QUEUE_MAX and event["type"] != "terminal":

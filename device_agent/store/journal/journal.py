@@ -30,6 +30,7 @@ from device_agent.store.journal.known_commands import COMMANDS_MAX, ROW_BYTES, T
 from device_agent.store.journal.safe_transitions import SafeTransition
 from device_agent.store.salvage import Damaged, is_damage
 from device_agent.store.store_thread import StoreThread
+from device_agent.text.printable import printable, within
 
 log = structlog.get_logger("journal")
 
@@ -53,6 +54,8 @@ TASKS_MAX = 20_000
 NEWEST_KEPT = 1000
 TRIM_EVERY = 1000
 TRIM_EVERY_BYTES = 500_000
+# Bytes of a text of an actuation.
+ROW_TEXT_MAX = 500
 # Rows that wait for the disk, of each kind. What waits is written in one transaction.
 WAITING_MAX = 10_000
 
@@ -406,7 +409,7 @@ class Journal:
 
     def actuation(self, at_ms: int, who: str, device: str, what: str, result: str, rule: str = "") -> None:
         """Record who did what, when, with which result. Rows wait in memory while the disk is full."""
-        row = (at_ms, who, device, what, result, rule)
+        row = (at_ms, _short(who), _short(device), _short(what), result, _short(rule))
         self._add(self._actuations, row, lambda: self._job(self._write_actuations))
 
     def _write_actuations(self, db: sqlite3.Connection) -> None:
@@ -464,6 +467,10 @@ def _answer(stored: bytes | None) -> Ack | None:
         return None if stored is None else Ack.from_members(msgpack.unpackb(stored))
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
+
+
+def _short(text: str) -> str:
+    return within(printable(text, ROW_TEXT_MAX), ROW_TEXT_MAX)
 
 
 def _taken(waiting: deque[T]) -> list[T]:

@@ -12,7 +12,7 @@ import pytest
 
 from device_agent.errors import ProtocolFault, Refused, Revoked, TokenRefused, Unreachable
 from device_agent.network.blocks import http as module
-from device_agent.network.blocks.http import Api, Http, error_of, printable
+from device_agent.network.blocks.http import Api, Http, error_of
 from device_agent.network.connectivity import Connectivity
 from support.fake_backend import FakeBackend
 
@@ -171,8 +171,3 @@ async def test_the_newest_affinity_comes_with_every_request_after_it(api: Api, b
 )
 def test_code_and_message_of_an_error_wherever_they_are(reply: Any, code: str, message: str):
     assert error_of(reply) == (code, message)
-
-
-def test_text_of_the_network_is_fit_for_a_terminal():
-    assert printable(" a\x1b[31m\n\u202eb ") == "a [31m  b"
-    assert len(printable("x" * 1000)) == 300

@@ -1,0 +1,32 @@
+"""The log for people: what others wrote is one line of it, and steers no terminal."""
+
+import subprocess
+import sys
+
+FORGED = "x\n2026-01-01T00:00:00Z [info     ] all_is_well\x1b[2J\u202e"
+PROGRAM = f"""
+import structlog
+from device_agent.cli.run import configure_log
+output = configure_log("text")
+log = structlog.get_logger("a")
+log.warning("refused", who={FORGED!r}, what=[{FORGED!r}])
+try:
+    raise ValueError({FORGED!r})
+except ValueError:
+    log.exception("failed")
+output.close(10)
+"""
+
+
+def test_no_line_is_forged() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stderr.splitlines()
+    assert all(line.isprintable() for line in lines), lines
+    assert not any(line.startswith("2026-01-01") for line in lines)
+    (refused,) = (line for line in lines if "refused" in line)
+    assert "all_is_well" in refused
+    assert "Traceback" in ended.stderr
+    assert ended.stderr.count("all_is_well") == 3
