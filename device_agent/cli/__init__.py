@@ -43,6 +43,7 @@ COMMANDS = {
     "estop": Verb("control", "emergency stop: everything safe until it is released"),
     "release": Verb("control", "end the emergency stop"),
     "journal": Verb("journal", "every actuation: who, what, when, result"),
+    "mcp": Verb("mcp", "tools for a local AI assistant"),
     "call": Verb("call", "call an agent: read, watch, drive, history"),
     "login": Verb("login", "store the API key with which you publish"),
     "logout": Verb("login", "forget the stored API key"),
