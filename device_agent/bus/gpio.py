@@ -34,6 +34,9 @@ class InputLine(Source, Protocol):
     def read(self) -> bool:
         """The logical level now."""
 
+    def watched(self, active: bool) -> Recipe:
+        """How the guard sees that the line is at this level. Raises BusError where it cannot."""
+
     def drain(self) -> Sequence[Edge]: ...
 
 

@@ -252,6 +252,11 @@ class GpiodInput(_GpiodLine):
         with self._claimed() as request:
             return [value is Value.ACTIVE for value in request.get_values(list(self._offsets))]
 
+    def watched(self, active: bool) -> Recipe:
+        """Asking for the level takes no edge out of the queue that both share."""
+        with self._claimed():
+            return Recipe("level", {"active": active}, os.dup(self._fd))
+
     def drain(self) -> Sequence[Edge]:
         """All edges that wait. A removed chip polls as an error, and reading it raises ENODEV."""
         with self._claimed() as request:

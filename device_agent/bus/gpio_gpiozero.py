@@ -306,6 +306,11 @@ class GpiozeroInput(_GpiozeroLine):
     def fileno(self) -> int:
         return self._inbox.fileno()
 
+    def watched(self, active: bool) -> Recipe:
+        raise BusError(
+            f"bus {self._bus.name}, line {self._line}: the guard sees inputs of backend gpiod only"
+        )
+
     def drain(self) -> Sequence[Edge]:
         edges = self._inbox.drain()
         lost = self._inbox.lost - self._reported_lost

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["line", "claim", "bytes", "i2c", "smbus", "mqtt"]
+Kind = Literal["level", "line", "claim", "bytes", "i2c", "smbus", "mqtt"]
 
 Steps = Sequence[Any]
 """What was written, in its order, in the form of its bus; a float among it is a pause in seconds."""
@@ -30,9 +30,14 @@ class Recipe:
     """Nobody else can open the place while the descriptor is open: it is closed with the device."""
 
     def close(self) -> None:
-        fd, self.fd = self.fd, -1
+        fd = self.detach()
         if fd >= 0:
             os.close(fd)
+
+    def detach(self) -> int:
+        """Give the descriptor away."""
+        fd, self.fd = self.fd, -1
+        return fd
 
     def __del__(self) -> None:
         # A job whose caller has left drops its result, and a forgotten duplicate claims a line for good.

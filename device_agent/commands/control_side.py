@@ -91,6 +91,12 @@ def build_control(
     if delegation_actions is None:
         delegation_actions = {}
     executor = CommandExecutor(config, context, permit, safe_states, emergency_stop, delegation_actions)
-    settings = GuardSettings(config.state.runtime_directory, config.safety.guard_timeout_s, log_style)
-    guard = GuardClient(context, permit, safe_states, executor.leases, settings)
+    settings = GuardSettings(
+        config.state.runtime_directory,
+        config.safety.guard_timeout_s,
+        log_style,
+        config.safety.stop_device,
+        config.safety.stop_active,
+    )
+    guard = GuardClient(context, permit, safe_states, executor.leases, settings, emergency_stop.press)
     return ControlSide(config, context, latch, permit, safe_states, emergency_stop, executor, guard)

@@ -7,7 +7,11 @@ from device_agent.driver import Driver
 
 
 class ActuatorHooks:
-    """Passed to each `Device`, which calls them for actuators only; `safety.guard_client` implements them."""
+    """Passed to each `Device`, which calls them for those that it asks about."""
+
+    def concerns(self, device: str, *, is_actuator: bool) -> bool:
+        """Whether this device's openings are to be told."""
+        return False
 
     def handle(self, handle: Handle) -> Handle:
         """The bus handle that the driver gets, in place of this one."""

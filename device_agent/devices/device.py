@@ -92,7 +92,9 @@ class Device:
         self._clock = clock
         self._subscriber = subscriber
         self._kept = {} if kept is None else kept
-        self._hooks = hooks if hooks is not None and self.is_actuator else ActuatorHooks()
+        hooks = hooks or ActuatorHooks()
+        told = hooks.concerns(name, is_actuator=self.is_actuator)
+        self._hooks = hooks if told else ActuatorHooks()
         self._driver: Driver[Any, Any] | None = None
         self.tried = asyncio.Event()
         """Set after the first try to open, whether it worked or not."""

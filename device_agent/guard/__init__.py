@@ -18,6 +18,11 @@ of its own, so that a stuck one delays no other; what fails is tried again until
 back. Each act is a line of the log, and `who = "guard"` in the Journal of the daemon that goes on or comes
 next.
 
+The stop input. Where `safety.stop_device` is a `gpio-input` (not with `backend = "gpiozero"`), the guard
+looks at its line 60 times a second. When it is pressed, lines go to safe at once, and again and again until
+the daemon has answered; other buses after 15 ms without an answer. The daemon then latches the emergency
+stop, the one that comes next if this one is dead.
+
 What follows. Lines stay driven at safe. A new daemon takes them over one by one: the guard releases a line
 when nothing but its hold keeps the daemon from claiming it, at safe again, and takes it back if the daemon
 fails all the same. What no daemon took it holds on, a child too. A guard that was stopped is woken by the
@@ -53,5 +58,5 @@ What software cannot do, and the remedy:
   devices with a time-out of their own.
 """
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the messages between daemon and guard; a guard with another one is told to end."""

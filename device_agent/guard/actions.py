@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # linux/gpio.h: GPIO_V2_LINE_SET_VALUES_IOCTL; its two 64-bit words are the values, and of which lines.
 LINE_SET_VALUES = 0xC010_B40F
+LINE_GET_VALUES = 0xC010_B40E
 # GPIO_V2_GET_LINE_IOCTL and its struct gpio_v2_line_request: offsets[64], consumer[32], the configuration
 # (flags, number of attributes, ten attributes), number of lines, size of the event buffer, the descriptor.
 GET_LINE = 0xC250_B407
@@ -34,6 +35,8 @@ SMBUS_BLOCK_MAX = 32
 # asm-generic/termios.h: wait until all is sent, set and clear lines of the modem; RTS among them.
 TCSBRK, TIOCMBIS, TIOCMBIC, TIOCM_RTS = 0x5409, 0x5416, 0x5417, 0x004
 
+# A simulated board answers what a line's level is within this, or it hangs.
+LEVEL_LIMIT_S = 0.5
 # A far end that takes no bytes, or gives no answer, is tried again after this.
 BYTES_LIMIT_S = 2.0
 
@@ -62,6 +65,32 @@ def carry_out(action: ActionData, fd: int) -> int:
 
         mqtt.publish(action)
     return fd
+
+
+def is_at(action: ActionData, fd: int) -> bool:
+    """Whether a watched line is at the level of this `level` action. Raises OSError."""
+    if "steps" in action:
+        answer: bytes = action["answer"]
+        return _asked(fd, action["steps"][0], len(answer)) == answer
+    values = bytearray(struct.pack("=QQ", 0, 1))
+    fcntl.ioctl(fd, LINE_GET_VALUES, values, True)
+    return bool(values[0] & 1) is action["active"]
+
+
+def _asked(fd: int, question: bytes, size: int) -> bytes:
+    os.write(fd, question)
+    return _received(fd, size, LEVEL_LIMIT_S)
+
+
+def _received(fd: int, size: int, limit_s: float) -> bytes:
+    got = b""
+    while len(got) < size:
+        _wait(fd, select.POLLIN, limit_s)
+        part = os.read(fd, 4096)
+        if not part:
+            raise ConnectionResetError("the far end has gone")
+        got += part
+    return got
 
 
 def prepare(action: ActionData) -> None:
@@ -126,28 +155,22 @@ def write_bytes(fd: int, steps: list[bytes | float | bool], answer: bytes) -> No
             continue
         rest = memoryview(step)
         while rest:
-            _wait(fd, select.POLLOUT)
+            _wait(fd, select.POLLOUT, BYTES_LIMIT_S)
             rest = rest[os.write(fd, rest) :]
         if answer:
             _expect(fd, answer)
 
 
 def _expect(fd: int, answer: bytes) -> None:
-    got = b""
-    while len(got) < len(answer):
-        _wait(fd, select.POLLIN)
-        part = os.read(fd, 4096)
-        if not part:
-            raise ConnectionResetError("the far end has gone")
-        got += part
+    got = _received(fd, len(answer), BYTES_LIMIT_S)
     if got != answer:
         raise ConnectionError(f"the far end refused: {got!r}")
 
 
-def _wait(fd: int, event: int) -> None:
+def _wait(fd: int, event: int, limit_s: float) -> None:
     poll = select.poll()
     poll.register(fd, event)
-    if not poll.poll(BYTES_LIMIT_S * 1000):
+    if not poll.poll(limit_s * 1000):
         raise TimeoutError(f"the far end did not {'take' if event == select.POLLOUT else 'answer'} it")
 
 

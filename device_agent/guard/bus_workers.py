@@ -76,7 +76,7 @@ class GuardedActuator:
         self.place = place
         self.actions = actions
         self.pending = ""
-        self.failed = False
+        self.failed = self.told = False
         self.inherited = False
         """Whether an earlier daemon handed it over, and the present one has not taken it."""
 
@@ -85,9 +85,9 @@ class GuardedActuator:
         """Whether it keeps a line driven."""
         return any(action.hold for action in self.actions)
 
-    def make_safe(self, why: str) -> None:
-        """To be done by `BusWorkers`, after their `start`."""
-        self.failed = False
+    def make_safe(self, why: str, *, again: bool = False) -> None:
+        """To be done by `BusWorkers`, after their `start`. `again`: reported already."""
+        self.failed = self.told = again
         self.pending = why
 
     def give_up(self, actions: list[GuardAction]) -> None:
@@ -157,7 +157,8 @@ class BusWorkers:
         }
         if failure is None:
             actuator.pending = ""
-            self._on_report(report)
+            if not actuator.told:
+                self._on_report(report)
         elif not actuator.failed:
             actuator.failed = True
             self._on_report(report)

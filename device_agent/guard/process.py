@@ -12,6 +12,8 @@ from device_agent.guard.bus_workers import BusWorkers, GuardAction, GuardedActua
 from device_agent.guard.daemon_socket import DaemonSocket
 from device_agent.guard.log import Log
 from device_agent.guard.notes import Notes, process_of
+from device_agent.guard.stop_watch import LOOK_S as STOP_LOOK_S
+from device_agent.guard.stop_watch import StopWatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +59,9 @@ class GuardProcess:
         self._absence = "not come yet"
         self._actuators: dict[str, GuardedActuator] = {}
         self._workers = BusWorkers(self._actuators, self._on_report)
+        self._stop: StopWatch | None = None
+        self._stopped = ""
+        """The stop input that was pressed, until a daemon has latched it."""
         self._new_reports: list[Report] = []
         self._reports: list[Report] = []
         self._ending = False
@@ -70,6 +75,7 @@ class GuardProcess:
             "forget": self._forget,
             "noted": self._noted,
             "back": self._back,
+            "latched": self._latched,
             "bye": self._bye,
         }
 
@@ -84,9 +90,9 @@ class GuardProcess:
             for fd, event in self._poll.poll(self._wait_ms()):
                 self._ready(fd, event)
             self._take_reports()
+            self._check_stop()
             self._check_silence()
             self._check_death()
-            self._notes.write(self._process, self._actuators.values())
             if self._alive_every_s:
                 self._notify("WATCHDOG=1")
         self._notes.clear()
@@ -115,6 +121,8 @@ class GuardProcess:
             waits.append(1.0)
         if self._awaits:
             waits.append(LOOK_S)
+        if self._stop is not None:
+            waits.append(STOP_LOOK_S)
         return max(0.0, min(waits)) * 1000 + 1 if waits else None
 
     def _is_over(self) -> bool:
@@ -183,6 +191,7 @@ class GuardProcess:
         client.close()
         if client is self._daemon:
             self._daemon = None
+            self._watch(None)
             self._absent_since_s = time.monotonic()
             self._absence = "bye" if client.said_bye else "death"
             if not client.said_bye:
@@ -203,6 +212,8 @@ class GuardProcess:
             self._handlers[op](client, message, fds)
         else:
             self._log("warning", "guard_ignored", op=str(op))
+        if op != "beat":
+            self._notes.write(self._process, self._actuators.values())
 
     # -- messages --------------------------------------------------------------------------------------
 
@@ -224,7 +235,8 @@ class GuardProcess:
                 unknown = actuator.device not in message["devices"]
                 self._give_up(actuator, [one for one in actuator.actions if unknown or one.exclusive])
         held = list(self._actuators)
-        client.send({"op": "welcome", "protocol": PROTOCOL, "held": held, "report": self._reports})
+        welcome = {"held": held, "report": self._reports, "stopped": self._stopped}
+        client.send({"op": "welcome", "protocol": PROTOCOL, **welcome})
 
     def _beat(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         client.send({"op": "beat", "n": message["n"]})
@@ -234,6 +246,9 @@ class GuardProcess:
         self._forget(client, message, [])
         waiting = iter(fds)
         actions = [GuardAction(data, next(waiting) if data["fd"] else -1) for data in message["acts"]]
+        if actions[0].data["kind"] == "level":
+            self._watch(StopWatch(message["device"], actions[0]))
+            return
         self._actuators[message["device"]] = GuardedActuator(message["device"], message["place"], actions)
         for action in actions:
             if action.fd >= 0:
@@ -241,6 +256,8 @@ class GuardProcess:
 
     def _lost(self, client: DaemonSocket, message: Message, fds: list[int] | None = None) -> None:
         """The daemon has closed the device, or could not take its lines: they are held at safe."""
+        if self._stop is not None and self._stop.device == message["device"]:
+            self._watch(None)
         actuator = self._actuators.get(message["device"])
         if actuator is not None:
             actuator.give_up([action for action in actuator.actions if action.exclusive])
@@ -271,8 +288,14 @@ class GuardProcess:
     def _back(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         """The daemon has noticed: it makes everything safe itself before anything else moves."""
         self._took_over = False
+        if self._stop is not None:
+            self._stop.answered()
         for actuator in self._actuators.values():
             actuator.pending = ""
+
+    def _latched(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
+        """The emergency stop is in the daemon's hands."""
+        self._stopped = ""
 
     def _bye(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         """An orderly stop. `safe`: what is so already; lines are held on, the rest is forgotten."""
@@ -287,6 +310,8 @@ class GuardProcess:
 
     def _forget(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
         """The device left the configuration, or other actions for it are about to come."""
+        if self._stop is not None and self._stop.device == message["device"]:
+            self._watch(None)
         actuator = self._actuators.pop(message["device"], None)
         if actuator is not None:
             actuator.pending = ""
@@ -303,6 +328,28 @@ class GuardProcess:
             silent_s = time.monotonic() - self._heard_s
             if self._daemon is not None and not self._took_over and silent_s >= self._timeout_s:
                 self._take_over(f"the daemon was silent for {silent_s:.1f} s")
+
+    def _watch(self, stop: StopWatch | None) -> None:
+        before, self._stop = self._stop, stop
+        if before is not None:
+            before.close()
+
+    def _check_stop(self) -> None:
+        if self._stop is None:
+            return
+        try:
+            pressed = self._stop.look(self._actuators.values())
+        except OSError as error:
+            # Its daemon sees that too, and lets nothing move while the line cannot be read.
+            self._log("warning", "guard_lost_stop_input", device=self._stop.device, why=str(error))
+            self._watch(None)
+            return
+        self._workers.start()
+        if pressed:
+            self._stopped = self._stop.device
+            self._log("critical", "guard_stops", why=self._stop.why)
+            if self._daemon is not None:
+                self._daemon.send({"op": "took", "why": self._stop.why, "stopped": self._stopped})
 
     def _check_death(self) -> None:
         """Of the daemon that a guard before this one has watched."""

@@ -6,7 +6,7 @@ driven, and everything is made safe first.
 
 import asyncio
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from device_agent.guard import PROTOCOL
 from device_agent.safety.guard_connection import GuardConnection, GuardGone, Message, ask_guard, find_or_start
 from device_agent.safety.leases import Leases
 from device_agent.safety.permit import MotionPermit
-from device_agent.safety.safe_recorder import open_and_record, recorded
+from device_agent.safety.safe_recorder import open_and_record, open_and_watch, recorded
 from device_agent.safety.safe_states import SafeStates
 
 log = structlog.get_logger("guard")
@@ -47,6 +47,9 @@ class GuardSettings:
     timeout_s: float
     """After so long without a beat the guard acts (`guard_timeout_s`)."""
     log_style: str
+    stop_device: str | None = None
+    stop_active: bool = True
+    """The emergency stop's input, and the level at which it is pressed."""
 
 
 def _sees_holders(driver: Driver[Any, Any]) -> bool:
@@ -64,7 +67,9 @@ class GuardClient(ActuatorHooks):
         safe_states: SafeStates,
         leases: Leases,
         settings: GuardSettings,
+        on_stop: Callable[[str], Awaitable[Any]],
     ) -> None:
+        """`on_stop`: the guard has seen the emergency stop pressed; by whom."""
         self._devices = context.devices
         self._permit = permit
         self._safe_states = safe_states
@@ -72,6 +77,7 @@ class GuardClient(ActuatorHooks):
         self._journal = context.journal
         self._clock = context.clock
         self._settings = settings
+        self._on_stop = on_stop
         self._timeout_s = settings.timeout_s
         self._guarded: set[str] = set()
         self._background = BackgroundTasks("guard")
@@ -143,7 +149,8 @@ class GuardClient(ActuatorHooks):
             "child": link is not None and link.process is not None,
             "restarts": self.restarts,
             "takeovers": self.takeovers,
-            "devices": sorted(name for name, recipes in self._recipes.items() if recipes),
+            "devices": sorted(name for name in self._guarded if self._recipes.get(name)),
+            "stop_input": bool(self._recipes.get(self._settings.stop_device or "")),
         }
 
     async def _keep_link(self) -> None:
@@ -221,10 +228,12 @@ class GuardClient(ActuatorHooks):
             case "welcome":
                 self._held |= set(message["held"])
                 self._note(message["report"])
+                self._latch(message.get("stopped", ""))
             case "beat":
                 self._beats_answered = message["n"]
             case "took":
                 self._recover(message["why"])
+                self._latch(message.get("stopped", ""))
             case "report":
                 self._note(message["report"])
             case "lost":
@@ -233,6 +242,14 @@ class GuardClient(ActuatorHooks):
                     ack.set_result(None)
             case "refused":
                 self._part(message["why"])
+
+    def _latch(self, stopped: str) -> None:
+        async def latch() -> None:
+            await self._on_stop(f"the line of {stopped}")
+            self._send({"op": "latched"})
+
+        if stopped:
+            self._background.spawn("stop", latch())
 
     def _note(self, report: list[dict[str, Any]]) -> None:
         """What the guard did belongs into the Journal."""
@@ -300,8 +317,13 @@ class GuardClient(ActuatorHooks):
     def handle(self, handle: Any) -> Any:
         return recorded(handle)
 
+    def concerns(self, device: str, *, is_actuator: bool) -> bool:
+        return is_actuator or device == self._settings.stop_device
+
     def open(self, device: str, driver: Driver[Any, Any]) -> list[Recipe]:
         """The guard lets go of a line when nothing else keeps it from being taken, and not before."""
+        if device == self._settings.stop_device and not self._devices[device].is_actuator:
+            return open_and_watch(device, driver, active=self._settings.stop_active)
         link = self._link
         if link is not None and device in self._held and not _sees_holders(driver):
             recipes = self._taken_over(link.path, device, driver)
@@ -336,7 +358,8 @@ class GuardClient(ActuatorHooks):
     async def closed(self, device: str) -> None:
         recipes = self._recipes.pop(device, [])
         if recipes and self._link is not None and not self._stopped:
-            self._held.add(device)
+            if device in self._guarded:
+                self._held.add(device)
             ack = self._acks[device] = asyncio.get_running_loop().create_future()
             self._send({"op": "lost", "device": device})
             await asyncio.wait([ack], timeout=LOST_LIMIT_S)

@@ -115,9 +115,11 @@ class RecordedGpio(RecordedHandle, GpioBus):
     def __init__(self, inner: GpioBus) -> None:
         super().__init__(inner)
         self.lines: list[RecordedLine] = []
+        self.sensed: list[InputLine] = []
 
     def input(self, line: int | str, **options: Any) -> InputLine:
         claimed: InputLine = self.inner.input(line, **options)
+        self.sensed.append(claimed)
         return claimed
 
     def output(self, line: int | str, *, active: bool, **options: Any) -> OutputLine:
@@ -234,6 +236,22 @@ def open_and_record(device: str, driver: Driver[Any, Any]) -> list[Recipe]:
             "not_guarded", device=device, why="neither `open` nor `safe` of its driver writes anything"
         )
     return recipes
+
+
+def open_and_watch(device: str, driver: Driver[Any, Any], *, active: bool) -> list[Recipe]:
+    """Open the stop input's driver and return how the guard sees it pressed; none and a warning where it
+    cannot. Raises what `open` raises."""
+    bus, why = driver.bus, "it is no input of a GPIO chip"
+    if isinstance(bus, RecordedGpio):
+        bus.sensed.clear()
+    driver.open()
+    if isinstance(bus, RecordedGpio) and len(bus.sensed) == 1:
+        try:
+            return [bus.sensed[0].watched(active)]
+        except BusError as error:
+            why = str(error)
+    log.warning("stop_input_not_guarded", device=device, why=why)
+    return []
 
 
 def _rehearsed(device: str, driver: Driver[Any, Any], recording: Recording) -> list[Any]:

@@ -56,6 +56,9 @@ class Steps(ActuatorHooks):
     def __init__(self) -> None:
         self.steps: list[str] = []
 
+    def concerns(self, device: str, *, is_actuator: bool) -> bool:
+        return is_actuator
+
     def open(self, device: str, driver: Driver[Any, Any]) -> str:
         driver.open()
         self.steps.append("open")

@@ -15,6 +15,10 @@ from device_agent.safety.permit import MotionPermit
 from device_agent.safety.safe_states import SafeStates
 from device_agent.testing.board import SteppedClock
 
+
+async def nobody(who: str) -> None: ...
+
+
 HELD, GONE = BusHeld("line 27 is held by 'device-agent'"), BusGone("the GPIO chip is gone")
 
 
@@ -41,7 +45,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     context = Context({}, SimpleNamespace(), clock)  # type: ignore[arg-type]
     permit = MotionPermit(clock, lambda: None, 1.0)
     settings = GuardSettings(tmp_path, 1.0, "text")
-    client = GuardClient(context, permit, SafeStates(context, permit), Leases(60), settings)
+    client = GuardClient(context, permit, SafeStates(context, permit), Leases(60), settings, nobody)
     client._link = SimpleNamespace(path=tmp_path / "guard.sock")  # type: ignore[assignment]
     client._held.add("valve")
     monkeypatch.setattr(module, "ask_guard", lambda path, op, device: client.driver.did.append(op))

@@ -15,6 +15,9 @@ from device_agent.store.store_thread import StoreThread
 from device_agent.testing.board import SteppedClock
 
 
+async def nobody(who: str) -> None: ...
+
+
 async def test_a_gap_and_a_goodbye_refuse_every_command(tmp_path: Path) -> None:
     clock, thread = SteppedClock(), StoreThread()
     journal = Journal(tmp_path / "journal.db", thread)
@@ -23,7 +26,9 @@ async def test_a_gap_and_a_goodbye_refuse_every_command(tmp_path: Path) -> None:
     permit = MotionPermit(clock, lambda: None, 1.0)
     safe_states = SafeStates(context, permit)
     valve = Motion("valve")
-    guard = GuardClient(context, permit, safe_states, Leases(60), GuardSettings(tmp_path, 1.0, "text"))
+    guard = GuardClient(
+        context, permit, safe_states, Leases(60), GuardSettings(tmp_path, 1.0, "text"), nobody
+    )
     await guard.start()
     permit.confirm(valve)
     clock.step(0.9)

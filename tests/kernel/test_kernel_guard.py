@@ -14,6 +14,7 @@ import pytest
 from device_agent.bus.config import GpioBusConfig
 from device_agent.bus.gpio_gpiod import GpiodGpio
 from device_agent.errors import BusHeld
+from device_agent.guard.actions import carry_out, is_at
 from device_agent.operate.control_socket import ask
 from support.processes import json_lines
 from support.virtual_hardware import LIMIT_S, Rig, until
@@ -216,6 +217,38 @@ def lines_held(pid: int, *what: str) -> int:
 def memory_kb(pid: int) -> dict[str, int]:
     fields = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
     return {name.rstrip(":"): int(size) for name, size, _ in fields}
+
+
+@pytest.mark.parametrize("active_low", [False, True])
+def test_the_guard_claims_a_line_anew_as_the_daemon_had_it(rig, active_low):
+    gpio = GpiodGpio("pins", GpioBusConfig(kind="gpio", chip=LABEL))
+    gpio.open()
+    recipe = gpio.output(VALVE, active=False, active_low=active_low).recipe(True)
+    action = {"kind": recipe.kind, **recipe.members}
+    with pytest.raises(OSError, match="busy"):
+        carry_out(action, -1)
+    gpio.close()
+    recipe.close()
+    fd = carry_out(action, -1)
+    assert rig.gpio.get(VALVE) == (not active_low)
+    assert carry_out({**action, "active": False}, fd) == fd
+    assert rig.gpio.get(VALVE) == active_low
+    os.close(fd)
+
+
+def test_the_guard_sees_an_input_and_takes_no_edge_of_it(rig):
+    gpio = GpiodGpio("pins", GpioBusConfig(kind="gpio", chip=LABEL))
+    gpio.open()
+    rig.gpio.set(17, 1)
+    button = gpio.input(17, active_low=True)
+    recipe = button.watched(True)
+    assert not is_at({"kind": recipe.kind, **recipe.members}, recipe.fd)
+    rig.gpio.set(17, 0)
+    until(lambda: is_at({"kind": recipe.kind, **recipe.members}, recipe.fd), "the contact")
+    edges = until(button.drain, "the edge")
+    assert [edge.active for edge in edges] == [True]
+    recipe.close()
+    gpio.close()
 
 
 def test_a_killed_daemons_lines_chips_and_ports_are_safe(bench):

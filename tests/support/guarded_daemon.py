@@ -32,6 +32,7 @@ cdm_url = "http://127.0.0.1:9"
 directory = "{folder}/state"
 [safety]
 guard_timeout_s = {timeout_s}
+stop_device = "button"
 lease_idle_s = 60
 [buses.pins]
 kind = "gpio"
@@ -49,6 +50,12 @@ timeout_s = 0.5
 kind = "mqtt"
 host = "localhost"
 timeout_s = 0.5
+[devices.button]
+driver = "gpio-input"
+bus = "pins"
+line = 4
+bias = "pull-up"
+active_low = true
 [devices.valve]
 driver = "gpio-output"
 bus = "pins"
@@ -93,7 +100,7 @@ AWAY: dict[str, dict[str, Any]] = {
     "scale": {"setpoint": 250},
     "plug": {"on": True},
 }
-VALVE, LAMP = 27, 22
+VALVE, LAMP, BUTTON = 27, 22, 4
 VALVE_SAFE, LAMP_SAFE = 1, 1  # the valve is active low
 
 
@@ -175,6 +182,10 @@ class Scene:
     def holders(self, line: int) -> list[str]:
         lines = self._board.call("show")["buses"]["pins"]["lines"]
         return next(list(shown["holders"]) for shown in lines if shown["line"] == line)
+
+    def press(self, *, pressed: bool = True) -> None:
+        """The button of the emergency stop, to ground."""
+        self._board.call("pin", "pins", BUTTON, not pressed)
 
     def fault(self, bus: str, kind: str, device: str | None = None) -> None:
         self._board.call("fault", bus, kind, None, device)

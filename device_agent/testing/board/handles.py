@@ -194,6 +194,11 @@ class SimulatedInput:
     def fileno(self) -> int:
         return self._link.fileno()
 
+    def watched(self, active: bool) -> Recipe:
+        recipe = guard_recipe(self._handle._board, [("gpio.read", self._handle.name, self._claim)])
+        level = active is not self._active_low
+        return Recipe("level", {**recipe.members, "answer": framed((True, level))}, recipe.detach())
+
     def drain(self) -> Sequence[Edge]:
         chunks, lost = self._link.drain()
         edges = [Edge(level is not self._active_low, at_s) for level, at_s in chunks]
