@@ -229,12 +229,14 @@ def is_whole(value: object) -> TypeGuard[int]:
 
 
 DECIMALS = 6
+WRITTEN_MAX = 15
+"""Signs of a number that somebody wrote; one with a binary remainder has more."""
 
 
 def rounded(value: float) -> float:
     """Without the remainder of a float's binary form: to six decimals, or to six significant digits where
-    those are finer, so that 2.5e-8 stays what it is."""
-    if not value or not math.isfinite(value):
+    those are finer. What is written with few digits has none: 2.5e-8 and 52.2187242783 stay what they are."""
+    if not math.isfinite(value) or len(repr(value)) <= WRITTEN_MAX:
         return value
     return round(value, max(DECIMALS, DECIMALS - 1 - math.floor(math.log10(abs(value)))))
 

@@ -450,6 +450,21 @@ class Template:
 
     text: str
     fields: frozenset[str]
+    literal: str
+    """What stands around them."""
+
+    def ending(self, text: str) -> str:
+        """The first sign of a caller's text that would end its value here and begin another; "" if none.
+
+        In quotes, as in JSON, these are quotes, backslashes and control characters, else the signs that stand
+        around the values.
+        """
+        if '"' in self.literal:
+            return next((sign for sign in text if sign in '"\\' or not sign.isprintable()), "")
+        around = {
+            sign for sign in self.literal if not sign.isalnum() and (sign != " " or len(self.fields) > 1)
+        }
+        return next((sign for sign in text if sign in around), "")
 
     def render(self, values: Mapping[str, Any]) -> str:
         """Raises ValueError where a value does not fit its format."""
@@ -459,11 +474,13 @@ class Template:
 def template_of(text: str) -> Template:
     """Raises ValueError, one sentence, for anything but plain names and formats in the braces."""
     fields: set[str] = set()
+    literal = ""
     try:
         parts = list(Formatter().parse(text))
     except ValueError as error:
         raise ValueError(f"command {text!r}: {error}; write {{{{ and }}}} for braces themselves") from error
-    for _, name, spec, conversion in parts:
+    for around, name, spec, conversion in parts:
+        literal += around
         if name is None:
             continue
         if not name.isidentifier() or conversion or "{" in (spec or ""):
@@ -473,4 +490,4 @@ def template_of(text: str) -> Template:
         fields.add(name)
     if not fields:
         raise ValueError(f"command {text!r} names no point; write one as {{setpoint}}")
-    return Template(text, frozenset(fields))
+    return Template(text, frozenset(fields), literal)

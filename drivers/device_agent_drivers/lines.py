@@ -46,6 +46,11 @@ class LineOptions(ConfiguredPoints):
     command: str | dict[str, str] | None = Field(
         None, description='How a writable point is sent: "SP {setpoint}\\n", or a table by point.'
     )
+    separators: str = Field(
+        ";",
+        max_length=16,
+        description="Signs between two commands of a line: no text that is set may hold one.",
+    )
     line_end: str = Field(
         "\n", min_length=1, max_length=8, description='Ends a line; "\\n" takes "\\r\\n" too.'
     )
@@ -90,6 +95,10 @@ class LineOptions(ConfiguredPoints):
             text = texts[name] = self.points[name].to_wire(values[name])
             if isinstance(text, str) and any(end in text for end in (self.line_end, "\n", "\r")):
                 raise DriverError(f"{name}: {text!r} holds a line end and would be a second command")
+            if self.points[name].type == "string" and isinstance(text, str):
+                separators = (sign for sign in text if sign in self.separators)
+                if sign := template.ending(text) or next(separators, ""):
+                    raise DriverError(f"{name}: {text!r} holds {sign!r} and would be more than its value")
         try:
             return template.render(texts).encode(self.encoding)
         except (ValueError, UnicodeEncodeError) as error:

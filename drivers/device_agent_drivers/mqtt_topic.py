@@ -198,8 +198,11 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
             options = self.config.points[name]
             if options.write_topic is None:
                 raise DriverError(f"point {name} has no write_topic")
+            template = template_of(options.template)
+            if options.type == "string" and (sign := template.ending(str(value))):
+                raise DriverError(f"{name}: {value!r} holds {sign!r} and would be more than its value")
             try:
-                payload = template_of(options.template).render({"value": options.to_wire(value)})
+                payload = template.render({"value": options.to_wire(value)})
             except ValueError as error:
                 raise DriverError(
                     f"template {options.template!r} does not take {value!r}: {error}"

@@ -193,7 +193,8 @@ def angle(text: str, letter: str, letters: str) -> float | Flagged:
     if found is None or len(letter) != 1 or letter not in letters:
         return NOT_READY
     minutes = float(found[2])
-    degrees = int(found[1]) + minutes / 60
+    # With two more decimals than the minutes: those of RTK are fractions of a millimetre.
+    degrees = round(int(found[1]) + minutes / 60, len(found[2].partition(".")[2]) + 2)
     if minutes >= 60 or degrees > (90 if letters == "NS" else 180):
         return NOT_READY
     return -degrees if letter == letters[1] else degrees

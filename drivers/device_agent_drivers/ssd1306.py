@@ -34,7 +34,6 @@ CELL = COLUMNS + 1
 PAGE_ROWS = 8
 MEMORY_COLUMNS = 128
 CHUNK_SIZE = 31  # with the control byte no more than an SMBus block
-SEQUENTIAL_PINS = frozenset((16, 32))  # heights whose panels are wired line by line
 
 
 class Ssd1306Config(ActuatorConfig):
@@ -112,12 +111,13 @@ def first_column(config: Ssd1306Config) -> int:
 
 def settings(config: Ssd1306Config) -> tuple[int, ...]:
     """All that the panel needs, and where the picture goes; the values of the sheet's application notes."""
+    # Flat panels alone (128x32, 96x16) are wired line by line.
     up = config.upside_down
     left = first_column(config)
     return (
         *(CLOCK, 0x80, MULTIPLEX, config.height - 1, OFFSET, 0, START_LINE, CHARGE_PUMP, PUMP_ON),
         *(SEGMENT_REMAP | (not up), SCAN_DIRECTION_UP if up else SCAN_DIRECTION_DOWN),
-        *(COM_PINS, 0x02 if config.height in SEQUENTIAL_PINS else 0x12, CONTRAST, config.contrast),
+        *(COM_PINS, 0x02 if config.width > 2 * config.height else 0x12, CONTRAST, config.contrast),
         *(PRECHARGE, 0xF1, DESELECT_LEVEL, 0x40, SHOW_MEMORY, NOT_INVERTED, STOP_SCROLL),
         *(ADDRESSING_MODE, HORIZONTAL, COLUMN_RANGE, left, left + config.width - 1),
         *(PAGE_RANGE, 0, config.height // PAGE_ROWS - 1),

@@ -215,3 +215,28 @@ def test_nothing_is_known_of_a_device_that_its_broker_calls_offline(bench, said)
 def test_the_topic_of_the_availability_is_one_topic():
     with pytest.raises(ValidationError, match="availability"):
         MqttTopicConfig.model_validate({**PLUG, "availability": "plug/+"})
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "sign"),
+    [
+        ('{{"mode": "{value}"}}', 'off", "valve": "on', '"'),
+        ('{{"mode": "{value}"}}', "off\\", "\\"),
+        ('{{"mode": "{value}"}}', "off\n", "\n"),
+        ("mode={value}&", "off&valve=on", "&"),
+        ('{{"mode": "{value}"}}', "12:30, Küche; {x}", ""),
+        ("{value}", '{"mode": "off"};', ""),
+    ],
+)
+def test_a_callers_text_stays_one_value(bench, template, text, sign):
+    point = {"type": "string", "write": True, "write_topic": "d/set", "template": template, "safe": "off"}
+    it = bench(MqttTopic, "broker", points={"mode": point})
+    it.driver.open()
+    if sign:
+        with pytest.raises(DriverError) as raised:
+            it.driver.write({"mode": text})
+        assert f"holds {sign!r} and would be more" in str(raised.value)
+        text = "off"
+    else:
+        it.driver.write({"mode": text})
+    assert it.board.published("broker")[-1][1] == template.format(value=text).encode()

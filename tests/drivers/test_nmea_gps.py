@@ -2,8 +2,9 @@
 
 import pytest
 
+from device_agent.devices.reading_builder import ReadingBuilder
 from device_agent.driver import Flag, Flagged
-from device_agent.testing import check_driver
+from device_agent.testing import SteppedClock, check_driver
 from device_agent_drivers.nmea_gps import NmeaGps, NmeaGpsConfig, angle, epoch_s, number
 
 NOT_READY = Flagged(None, Flag.NOT_READY)
@@ -80,6 +81,18 @@ def test_every_constellation(talker):
 def test_degrees_and_minutes(text, letter, letters, expected):
     value = angle(text, letter, letters)
     assert value == (expected if isinstance(expected, Flagged) else pytest.approx(expected))
+
+
+def test_the_digits_of_rtk_survive():
+    """Ten decimals of a degree are a hundredth of a millimetre, six are eleven centimetres."""
+    driver = NmeaGps(NmeaGpsConfig(), None)  # type: ignore[arg-type]
+    builder = ReadingBuilder("rover", NmeaGps, NmeaGpsConfig(), SteppedClock())
+    place = "5213.12345670,N,12213.12345678,W"
+    both = sentence(f"GNRMC,052213.00,A,{place},0.0,,230324,,,R,V")
+    both += sentence(f"GNGGA,052213.00,{place},4,12,0.9,545.4,M,46.9,M,,")
+    *_, values = driver.feed(both)
+    told = builder.measured(values, 1.0).values
+    assert (told["latitude"], told["longitude"]) == (52.2187242783, -122.2187242797)
 
 
 @pytest.mark.parametrize("text", ["", "nan", "inf", "1e3", "1_0", "0x10", " 1", "--1", "."])

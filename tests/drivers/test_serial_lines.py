@@ -421,6 +421,11 @@ def test_scale_is_turned_round_for_commands():
 
 def test_a_text_cannot_smuggle_a_second_command():
     driver = commanding("NAME {name}\n", name={"type": "string", "safe": "x"})
+    for text, sign in (("a;HEAT 1", ";"), ("a,b", ",")):
+        driver = commanding("NAME {name},1\n", name={"type": "string", "safe": "x"})
+        with pytest.raises(DriverError, match=f"holds '{sign}' and would be more than its value"):
+            driver.write({"name": text})
+    driver = commanding("NAME {name}\n", name={"type": "string", "safe": "x"})
     with pytest.raises(DriverError, match="second command"):
         driver.write({"name": "a\nRESET"})
     with pytest.raises(DriverError, match="cannot be sent"):

@@ -110,6 +110,7 @@ def test_a_module_that_cannot_answer_is_not_taken_for_dark(bench):
         (96, 16, (0, 95), 15, 0x02),
         (72, 40, (28, 99), 39, 0x12),
         (64, 48, (32, 95), 47, 0x12),
+        (64, 32, (32, 95), 31, 0x12),
     ],
 )
 def test_panels(bench, width, height, columns, multiplex, pins):
