@@ -259,6 +259,10 @@ class SerialChip(Chip):
         self._due_s: float | None = None
         self._out = bytearray()
 
+    def greeting(self) -> bytes:
+        """What it says when it was reset, as some are by opening the port."""
+        return b""
+
     def receive(self, data: bytes) -> None:
         """Bytes from the host, in pieces of any length."""
 

@@ -172,17 +172,12 @@ C = TypeVar("C", bound=ConfiguredPoints)
 B = TypeVar("B", SerialBus, MqttBus)
 
 
-class ConfiguredListener(Listener[C, B], Actuator[C, B]):
-    """A far end that says its configured points by itself, any of them in one message.
-
-    A point that was written is given as it was last sent until the far end says it; before either it is
-    `not_ready`.
-    """
+class ConfiguredDevice(Actuator[C, B]):
+    """Points as the configuration declares them, and what a message of the far end says of them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._parsers = {name: parser_of(options) for name, options in self.config.points.items()}
-        self._last: dict[str, Value | Flagged] = {}
         self._sent: dict[str, Value] = {}
 
     @classmethod
@@ -201,14 +196,29 @@ class ConfiguredListener(Listener[C, B], Actuator[C, B]):
     def confirms(cls, config: C) -> bool:
         return False
 
+    def _said(self, raw: Mapping[str, Any]) -> dict[str, Value | Flagged]:
+        """The values of what a message holds, point to text or member of a document."""
+        return {name: self._parsers[name](text) for name, text in raw.items() if name in self._parsers}
+
+
+class ConfiguredListener(ConfiguredDevice[C, B], Listener[C, B]):
+    """A far end that says its configured points by itself, any of them in one message.
+
+    A point that was written is given as it was last sent until the far end says it; before either it is
+    `not_ready`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._last: dict[str, Value | Flagged] = {}
+
     def present(self, monotonic_s: float) -> dict[str, Value | Flagged] | None:
         """The last value of each point; the device decides whether it is stale."""
         known = {**self._sent, **self._last}
         return {name: known.get(name, NOT_READY) for name in self._parsers} if known else None
 
     def _said(self, raw: Mapping[str, Any]) -> dict[str, Value | Flagged]:
-        """The values of what a message holds, point to text or member of a document."""
-        values = {name: self._parsers[name](text) for name, text in raw.items() if name in self._parsers}
+        values = super()._said(raw)
         self._last.update(values)
         return values
 

@@ -38,7 +38,18 @@ CONFIGURED: dict[str, tuple[dict[str, Any], list[Any]]] = {
         },
         [("plug/state", b'{"power": 3}'), ("plug/on", b"1")],
     ),
+    "serial-ask": (
+        {"ask": "SI\r\n", "pattern": "^S S +(?P<weight>[0-9.]+)", "points": {"weight": {"unit": "g"}}},
+        [],
+    ),
     "serial-bytes": ({}, [b"login: "]),
+    "serial-frames": (
+        {
+            "frame": {"start": "AA C0", "length": 10, "end": "AB", "checksum": "sum8", "checksum_from": 2},
+            "points": {"pm2_5": {"at": 2, "code": "u16", "unit": "ug/m3"}},
+        },
+        [bytes.fromhex("AAC0D4043A0AA1601DAB")],
+    ),
     "serial-lines": (
         {
             "pattern": "^W +(?P<weight>-?[0-9.]+)",

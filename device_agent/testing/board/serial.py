@@ -1,6 +1,7 @@
 """A simulated serial port: bytes to and from the chips, or a bare far end that a test speaks for."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from device_agent.errors import BusHeld
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 INPUT_MAX = 1 << 20
 CHUNKS_MAX = 1 << 16
 SENT_KEPT = 1 << 16
+# Opening the port resets a microcontroller; so long later it says what it says at its start.
+BOOT_S = 0.5
 
 
 class SerialMedium(Medium):
@@ -50,6 +53,12 @@ class SerialMedium(Medium):
             raise BusHeld(f"serial port {self.name} is held by {self._owner.by}")
         self._owner = user
         self._input.clear()
+        for placed in self.placed.values():
+            if isinstance(placed.chip, SerialChip) and (greeting := placed.chip.greeting()):
+                self.board.at(self.board.now_s() + BOOT_S, partial(self._greet, greeting, placed.name))
+
+    def _greet(self, greeting: bytes, device: str, due_s: float) -> None:
+        self.feed(greeting, device)
 
     def leave(self, user: BoardUser) -> None:
         if self._owner is user:

@@ -16,7 +16,7 @@ from device_agent_drivers.simulated.commands import reader_of
 from device_agent_drivers.simulated.documents import documents_of
 
 if TYPE_CHECKING:
-    from device_agent_drivers.serial_lines import SerialLinesConfig
+    from device_agent_drivers.lines import LineOptions
 
 
 def _nmea(text: bytes) -> bytes:
@@ -51,7 +51,7 @@ SEALS = {"nmea": _nmea, "ve-direct": _ve_direct, "p1": _p1, "iec-62056-21": _iec
 class SimulatedLines(SerialChip):
     """Quantities are the points, in their units; a writable one is also an output."""
 
-    def __init__(self, config: "SerialLinesConfig") -> None:
+    def __init__(self, config: "LineOptions") -> None:
         empty: dict[str, Physical] = {"boolean": False, "string": "", "number": 0.0, "integer": 0}
         super().__init__(
             {name: options.safe or empty[options.type] for name, options in config.points.items()}
@@ -71,10 +71,21 @@ class SimulatedLines(SerialChip):
         else:  # a line end before it: who has just begun to listen knows where it starts
             self.say((end + "".join(line + end for line in lines)).encode(self._config.encoding))
 
+    def texts(self) -> dict[str, str]:
+        """The present quantities as they are written."""
+        return {n: str(self._config.points[n].to_wire(v)) for n, v in self._quantities.items()}
+
+    def greeting(self) -> bytes:
+        return self._line_like("ready_line")
+
+    def _line_like(self, option: str) -> bytes:
+        pattern = getattr(self._config, option, None)
+        line = written_as(pattern, self.texts()) if pattern is not None else ""
+        return (line + self._config.line_end).encode(self._config.encoding) if line else b""
+
     def lines(self) -> list[str]:
         """The lines that the configuration's format makes of the present quantities; mostly one."""
-        config = self._config
-        texts = {name: str(config.points[name].to_wire(v)) for name, v in self._quantities.items()}
+        config, texts = self._config, self.texts()
         if config.format == "csv":
             return [config.separator.join(texts.get(name, "") for name in config.columns)]
         if config.format == "json":
@@ -89,6 +100,7 @@ class SimulatedLines(SerialChip):
                     value = parser_of(self._config.points[name])(text)
                     if isinstance(value, bool | int | float | str):
                         self._quantities[name] = value
+                self.say(self._line_like("confirm"))
             self._received = command.sub("", self._received)
 
 

@@ -1,0 +1,22 @@
+"""The far end of `serial-frames`: it sends a frame whenever one of its quantities is set."""
+
+from typing import TYPE_CHECKING
+
+from device_agent.testing.chips import Physical, SerialChip
+
+if TYPE_CHECKING:
+    from device_agent_drivers.serial_frames import SerialFramesConfig
+
+
+class SimulatedFrames(SerialChip):
+    """Quantities are the points, in their units."""
+
+    def __init__(self, config: "SerialFramesConfig") -> None:
+        empty: dict[str, Physical] = {"boolean": False, "number": 0.0, "integer": 0}
+        super().__init__({name: empty[options.type] for name, options in config.points.items()})
+        self._config = config
+
+    def changed(self, quantity: str) -> None:
+        points = self._config.points
+        wire = {name: float(points[name].to_wire(value)) for name, value in self._quantities.items()}
+        self.say(self._config.frame.made(points, wire))
