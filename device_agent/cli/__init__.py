@@ -54,6 +54,7 @@ COMMANDS = {
     "dashboard": Verb("invite", "the address of the agent's page"),
     "board": Verb("board", "the simulated board"),
     "dev-network": Verb("dev_network", "a local stand-in of the network, for development"),
+    "service": Verb("service", "install, remove or look at the service of this machine"),
     "version": Verb("version", "print the version"),
 }
 

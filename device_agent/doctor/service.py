@@ -31,7 +31,7 @@ def value_of(text: str, key: str) -> str:
 
 
 SERVICE_KEY_FILE = f"/etc/device-agent/{KEY_FILE}"
-INSTALL = "install it as systemd/README.md says"
+INSTALL = "sudo device-agent service install"
 REACH_LIMIT_S = 10.0
 
 
