@@ -50,6 +50,8 @@ class Actor:
     role: Role = Role.CALLER
     shared_stream: str = ""
     """Of a copy for what came on a shared stream, whose senders nobody can tell: the stream."""
+    unix_user: str = ""
+    """Who is at the device, of the owner and of doors."""
 
     @property
     def is_owner(self) -> bool:
@@ -63,6 +65,14 @@ class Actor:
             return frozenset((self.holder, self.holder.partition("/")[0]))
         named = [("org", self.caller.org), ("user", self.caller.user)]
         return frozenset(f"{kind}:{name}" for kind, name in named if name)
+
+    @property
+    def recorded(self) -> str:
+        """As the owner's Journal and log name it: by which way, and who, which other callers may not know."""
+        way = f"{self.label} on stream {self.shared_stream}" if self.shared_stream else self.label
+        names = (("user", self.caller.user), ("organisation", self.caller.org), ("Unix user", self.unix_user))
+        who = ", ".join(f"{kind} {name}" for kind, name in names if name)
+        return f"{way} ({who})" if who else way
 
     @property
     def journal_key(self) -> str:

@@ -132,7 +132,7 @@ class CommandExecutor:
             log.exception("command_failed", device=command.device)
             outcome.fail(AckState.UNKNOWN, "internal", f"{type(error).__name__} in the agent: see its log")
         finally:
-            ack = self._acknowledge(command, senders[0], outcome)
+            ack = self._acknowledge(command, senders[0], outcome, for_s)
         return ack
 
     def preview(
@@ -176,7 +176,7 @@ class CommandExecutor:
         self.leases.check(device, actor.holder, now_s)
         if self.leases.holder(device, now_s) is None:
             # One row each time that somebody begins; the Journal does not keep what people type.
-            self._journal.actuation(self._clock.now_ms(), actor.label, device, "bytes", "done")
+            self._journal.actuation(self._clock.now_ms(), actor.recorded, device, "bytes", "done")
         self.leases.take(device, actor.holder, actor.label, now_s, rank(access, senders, device))
 
     async def stop(
@@ -220,7 +220,7 @@ class CommandExecutor:
         return ack
 
     async def _press(self, command: Stop, actor: Actor) -> Ack:
-        if all((await self._emergency_stop.press(actor.label)).values()):
+        if all((await self._emergency_stop.press(actor.label, actor.recorded)).values()):
             return Ack(command.id)
         fault = Fault("internal", "latched, but not everything is known to be safe yet")
         return Ack(command.id, AckState.UNKNOWN, error=fault)
@@ -271,7 +271,7 @@ class CommandExecutor:
             except Rejected as rejected:
                 self.refusals += 1
                 if self.refusals == 1 or self.refusals % 1000 == 0:
-                    who, why = senders[0].label, rejected.message[:200]
+                    who, why = senders[0].recorded, rejected.message[:200]
                     log.warning("not_allowed", who=who, why=why, count=self.refusals)
                 return Ack(command.id, AckState.REJECTED, error=rejected.fault)
         first = await self._journal.first_answer(*key)
@@ -459,11 +459,11 @@ class CommandExecutor:
             self._safe_states.follow_up(plan.device, rest, first.for_s)
         return None
 
-    def _acknowledge(self, command: Command, actor: Actor, outcome: Outcome) -> Ack:
+    def _acknowledge(self, command: Command, actor: Actor, outcome: Outcome, for_s: float | None) -> Ack:
         """The ack, which the Journal gives again to whoever repeats the id."""
         ack, now_ms = outcome.ack(command.id), self._clock.now_ms()
         self._journal.finish_command(actor.journal_key, ack, now_ms, actor.id_key(command))
-        who, device, what, state = actor.label, command.device, describe(command), ack.state.value
+        who, device, what, state = actor.recorded, command.device, describe(command, for_s), ack.state.value
         rule = "" if ack.error is None else f"{ack.error.code}: {ack.error.message}"
         self._journal.actuation(now_ms, who, device, what, state, rule)
         log.info("command", who=who, device=device, what=what[:200], state=state, rule=rule)

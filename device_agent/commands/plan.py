@@ -97,10 +97,11 @@ def is_safe(device: Device, values: Mapping[str, Value]) -> bool:
     return all(name in safe and safe[name] == value for name, value in values.items())
 
 
-def describe(command: Command) -> str:
+def describe(command: Command, for_s: float | None = None) -> str:
     """What is wanted, for the Journal and the log."""
     if isinstance(command, Set):
-        return ", ".join(f"{name}={value!r}" for name, value in command.values.items())
+        values = ", ".join(f"{name}={value!r}" for name, value in command.values.items())
+        return values if for_s is None else f"{values} for {for_s:g} s"
     args = ", ".join(f"{name}={value!r}" for name, value in command.args.items())
     return f"{command.action}({args})"
 

@@ -103,6 +103,7 @@ class ControlHandlers(LocalHandlers):
             "sessions": [
                 {
                     "task": task_id,
+                    "who": session.actor.recorded,
                     "remaining_s": round(session.remaining_s()),
                     "streams": sorted(session.streams),
                 }

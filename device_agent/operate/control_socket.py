@@ -7,9 +7,11 @@ either `result` or `error` (`code`, `message`). Whoever may open the socket (mod
 import asyncio
 import contextlib
 import os
+import pwd
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,25 @@ ANSWER_LIMIT_S = 60.0
 IDLE_LIMIT_S = 600.0
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[Any]]
+# Process, user and group of the other end of a Unix socket, unix(7).
+PEER = struct.Struct("3i")
+_asking: ContextVar[int | None] = ContextVar("asking", default=None)
+
+
+def asked_by(uid: int) -> None:
+    """Whose questions are answered from here on, in this task."""
+    _asking.set(uid)
+
+
+def asking_user() -> str:
+    """The Unix user whose question is being answered; "" for one that came by no socket."""
+    uid = _asking.get()
+    if uid is None:
+        return ""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 class ControlSocket:
@@ -80,6 +101,8 @@ class ControlSocket:
         self._background.spawn("client", self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("socket")
+        asked_by(PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))[1])
         try:
             while True:
                 self._idle[writer] = None

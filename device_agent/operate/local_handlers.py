@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from device_agent.commands.authorization import Actor, Role, local_actor, may
@@ -12,7 +12,7 @@ from device_agent.errors import Rejected
 from device_agent.messages.commands import parse
 from device_agent.messages.events import reading_members
 from device_agent.network import Caller
-from device_agent.operate.control_socket import Handler
+from device_agent.operate.control_socket import Handler, asking_user
 from device_agent.records import File
 
 SAFE_LIMIT_S = 5.0
@@ -81,11 +81,11 @@ class LocalHandlers:
 
     async def estop(self, question: Mapping[str, Any]) -> dict[str, bool]:
         """The emergency stop: safe at once, and latched."""
-        return await self._stop.press(OWNER.label)
+        return await self._stop.press(OWNER.label, self.actor(question).recorded)
 
     async def release(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """End the emergency stop; only here, on the spot."""
-        await self._stop.release(OWNER.label)
+        await self._stop.release(self.actor(question).recorded)
         return self._stop.status()
 
     async def verify(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,11 +97,15 @@ class LocalHandlers:
         limit = question.get("limit", 100)
         if not isinstance(limit, int) or not 1 <= limit <= 10_000:
             raise Rejected("invalid_value", "limit is not a number from 1 to 10000")
-        return await self._journal.actuations(limit)
+        rows = await self._journal.actuations(limit)
+        if "as" in question:  # which caller it was is the owner's to know
+            return [{**row, "who": row["who"].partition(" (")[0]} for row in rows]
+        return rows
 
     def actor(self, question: Mapping[str, Any]) -> Actor:
         """The owner, or who comes by a door. Raises Rejected."""
-        return local_actor(question["as"]) if "as" in question else OWNER
+        actor = local_actor(question["as"]) if "as" in question else OWNER
+        return replace(actor, unix_user=asking_user())
 
     def readable(self, question: Mapping[str, Any]) -> Mapping[str, Device]:
         """The devices that exist for whoever asks."""

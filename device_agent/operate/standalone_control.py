@@ -6,6 +6,7 @@ everything is safe.
 """
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -25,7 +26,7 @@ from device_agent.devices.kept import newest
 from device_agent.driver import Actuator, Listener
 from device_agent.errors import NoAnswer, Rejected
 from device_agent.messages.events import reading_members
-from device_agent.operate.control_socket import ControlSocket
+from device_agent.operate.control_socket import ControlSocket, asked_by
 from device_agent.operate.local_handlers import LocalHandlers
 from device_agent.records import Reading, ReadingSubscriber, Status
 from device_agent.store.journal.journal import Journal
@@ -66,6 +67,7 @@ class StandaloneControl:
         self._held = ExitStack()
 
     async def __aenter__(self) -> "StandaloneControl":
+        asked_by(os.getuid())
         try:
             prepare(self._config.state.directory, self._config.state.runtime_directory)
             # First of all: whoever has the directory and the socket has the hardware.

@@ -170,14 +170,18 @@ class EmergencyStop(ReadingSubscriber):
         status = {"latched": state is not None, **(state or {})}
         return {**status, "barred": reason} if (reason := self._line.why_unreadable()) else status
 
-    async def press(self, who: str) -> dict[str, bool]:
-        """Latch, make everything safe at once; which actuators are known to be safe now."""
+    async def press(self, who: str, recorded: str = "") -> dict[str, bool]:
+        """Latch, make everything safe at once; which actuators are known to be safe now.
+
+        `who` is what callers are told; `recorded`, for the owner, may say more.
+        """
+        recorded = recorded or who
         first = self._latch.state is None
         if first:
             now_ms = self._clock.now_ms()
             self._latch.set(who, now_ms)
-            log.critical("emergency_stop", who=who)
-            self._journal.actuation(now_ms, who, "", "emergency stop", "latched")
+            log.critical("emergency_stop", who=recorded)
+            self._journal.actuation(now_ms, recorded, "", "emergency stop", "latched")
         # Hardware first; the file meanwhile.
         saving = self._background.spawn("latch", self._save()) if first else None
         safe = await self._safe_states.all_safe("emergency stop", SAFE_LIMIT_S)

@@ -1,5 +1,6 @@
 """What the owner's access rules say to an actor, and that refusals do not give away what is hidden."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,3 +140,21 @@ def test_the_worst_rank_counts() -> None:
 def test_whoever_may_only_drive_knows_the_device_too() -> None:
     assert knows(ACCESS, DELEGATION, "lamp")
     assert not knows(ACCESS, DELEGATION, "safe")
+
+
+@pytest.mark.parametrize(
+    ("who", "recorded"),
+    [
+        (ALICE, "session alice (user alice, organisation org_a)"),
+        (
+            replace(ALICE, shared_stream="open"),
+            "session alice on stream open (user alice, organisation org_a)",
+        ),
+        (replace(OWNER, unix_user="pi"), "the owner (Unix user pi)"),
+        (Actor("task-3", "request 1234", Caller(), "request"), "request 1234"),
+        (Actor("delegation:hot", "delegation hot", Caller(), role=Role.DELEGATION), "delegation hot"),
+    ],
+    ids=["caller", "shared stream", "owner", "anonymous", "delegation"],
+)
+def test_the_journal_names_who_and_by_which_way(who: Actor, recorded: str) -> None:
+    assert who.recorded == recorded

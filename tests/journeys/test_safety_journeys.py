@@ -1,5 +1,7 @@
 """Actuators under an owner, rivals, a wedged bus and a full disk; the board's record tells what they did."""
 
+import os
+import pwd
 import resource
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -158,7 +160,8 @@ def test_one_event_stops_everything(begin: Callable[..., World], caller: Callabl
     assert valve(world) == SAFE
     assert set_valve(alice, "2", True)["error"]["code"] == "not_allowed"
     rows = world.daemon.ask("journal")
-    assert [row["who"] for row in rows if row["result"] == "latched"] == [f"session {third.task_id[:8]}"]
+    (who,) = [row["who"] for row in rows if row["result"] == "latched"]
+    assert who.startswith(f"session {third.task_id[:8]} (user user_bob")
     assert cli(world, "release") == 0
     assert set_valve(alice, "3", True)["state"] == "done"
     for session in (first, second, third):
@@ -179,7 +182,8 @@ def test_one_request_stops_everything(begin: Callable[..., World], caller: Calla
     assert valve(world) == SAFE
     assert set_valve(heard, "2", True)["error"]["code"] == "not_allowed"
     rows = world.daemon.ask("journal")
-    assert [row["who"] for row in rows if row["result"] == "latched"] == [f"request {asked.task_id[:8]}"]
+    (who,) = [row["who"] for row in rows if row["result"] == "latched"]
+    assert who.startswith(f"request {asked.task_id[:8]} (user user_bob")
     assert cli(world, "release") == 0
     # Delivered again, it is the task that was, and stops nothing a second time.
     send(world, start_of(world, asked))
@@ -324,7 +328,7 @@ def test_the_journal_shows_and_proves_itself(
     capsys.readouterr()
     assert cli(world, "journal", "--limit", "5") == 0
     shown = capsys.readouterr().out
-    assert "the owner, on the device" in shown
+    assert f"the owner, on the device (Unix user {pwd.getpwuid(os.getuid()).pw_name})" in shown
     assert "on=True" in shown
     assert cli(world, "journal", "--verify") == 0
     world.daemon.stop()

@@ -1,6 +1,8 @@
 """The control socket's answers, whatever they are."""
 
 import asyncio
+import os
+import pwd
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +14,7 @@ from device_agent.operate.control_socket import (
     QUESTIONS_MAX,
     ControlSocket,
     ask,
+    asking_user,
 )
 from support.waiting import LIMIT_S, until_async
 
@@ -64,3 +67,17 @@ async def test_idle_and_waiting_clients_keep_no_stop_out(tmp_path: Path) -> None
             writer.close()
         await socket.close()
         threads.shutdown()
+
+
+async def test_it_is_known_which_user_of_the_machine_asks(tmp_path: Path) -> None:
+    async def who(question: Mapping[str, Any]) -> Any:
+        return asking_user()
+
+    socket = ControlSocket(tmp_path / "control.sock", {"who": who})
+    await socket.open()
+    try:
+        answer = await asyncio.to_thread(ask, tmp_path / "control.sock", {"op": "who"}, LIMIT_S)
+    finally:
+        await socket.close()
+    assert answer["result"] == pwd.getpwuid(os.getuid()).pw_name
+    assert asking_user() == ""

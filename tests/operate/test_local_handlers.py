@@ -7,7 +7,7 @@ import pytest
 
 from device_agent.errors import Rejected
 from device_agent.operate.local_handlers import LocalHandlers
-from support.control_side import Ground
+from support.control_side import ALICE, Ground, actor, told
 
 ACCESS = """
 [access]
@@ -105,3 +105,18 @@ async def test_what_is_the_owner_s_no_door_may_ask(tmp_path: Path, op: str) -> N
 async def test_nobody_is_a_door_by_another_name(tmp_path: Path, door: object) -> None:
     async with Ground(tmp_path, ACCESS) as ground:
         assert await refusal(LocalHandlers(ground.control), on("up", **{"as": door})) == "invalid_value"
+
+
+async def test_a_door_sees_no_caller_s_name_in_the_journal(tmp_path: Path) -> None:
+    async with Ground(tmp_path, '[access]\ndrive = "anyone"\n') as ground:
+        assert await ground.set(actor(ALICE), "up", on=True) == "done"
+        handlers = LocalHandlers(ground.control).handlers()
+        assert (await handlers["journal"]({}))[-1]["who"] == "session alice (user alice, organisation org_a)"
+        assert (await handlers["journal"]({"as": "local:page"}))[-1]["who"] == "session alice"
+
+
+async def test_a_time_limit_is_in_the_journal(tmp_path: Path) -> None:
+    async with Ground(tmp_path, '[access]\ndrive = "anyone"\n') as ground:
+        word = ground.word("up", on=True)
+        assert told(await ground.executor.execute(word, actor(ALICE), age_ms=0.0, for_s=30)) == "done"
+        assert (await ground.journal.actuations(1))[0]["what"] == "on=True for 30 s"

@@ -157,7 +157,7 @@ async def test_each_step_of_an_action_is_in_the_journal(tmp_path: Path) -> None:
         await until_async(lambda: not ground.safe_states.limits["up"].away)
         rows = await ground.journal.actuations()
         assert [(row["who"], row["what"]) for row in rows] == [
-            ("session alice", "pulse()"),
+            ("session alice (user alice, organisation org_a)", "pulse()"),
             ("device-agent", "level=0"),
         ]
 
@@ -181,8 +181,8 @@ async def test_bytes_take_the_lease_and_are_in_the_journal(tmp_path: Path) -> No
             ground.executor.admit_bytes(ALICE_1, "up", 0.0)
         rows = await ground.journal.actuations()
         assert [(row["who"], row["what"]) for row in rows] == [
-            ("session alice", "bytes"),
-            ("session bob", "bytes"),
+            ("session alice (user alice, organisation org_a)", "bytes"),
+            ("session bob (user bob, organisation org_b)", "bytes"),
         ]
 
 
