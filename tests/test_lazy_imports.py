@@ -78,6 +78,21 @@ def test_who_has_no_page_does_not_load_it():
     assert not [name for name in loaded if name.startswith(("device_agent.page", "aiohttp"))]
 
 
+DAEMON = """
+import importlib, pkgutil
+from device_agent import schema
+schema.hold_only()
+import device_agent.agent, device_agent.delegation.delegations, device_agent_drivers
+for module in pkgutil.iter_modules(device_agent_drivers.__path__):
+    importlib.import_module(f"device_agent_drivers.{module.name}")
+"""
+
+
+def test_neither_the_daemon_nor_a_bundled_driver_needs_pydantic():
+    """`from device_agent.schema import Field`: what another process has checked needs no models."""
+    assert not {"pydantic", "pydantic_core"} & loaded_by(DAEMON)
+
+
 def test_the_version_needs_neither_models_nor_event_loop():
     code = "from device_agent.cli import main\nassert main(['version']) == 0"
     loaded = loaded_by(code)

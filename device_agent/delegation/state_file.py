@@ -3,14 +3,16 @@
 A damaged file is set aside and logged, and a new one begun: the start never fails.
 """
 
+import json
 import time
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import structlog
-from pydantic import BaseModel, Field, ValidationError
 
 from device_agent.delegation.timestamps import Stamp
+from device_agent.records import is_number
 from device_agent.store.files import write_atomically
 from device_agent.store.store_thread import StoreThread
 
@@ -21,7 +23,8 @@ Phase = Literal["waiting", "asked", "answered", "open"]
 FILE_MAX_BYTES = 8_000_000
 
 
-class Exchange(BaseModel):
+@dataclass(slots=True, kw_only=True)
+class Exchange:
     """One question and what follows in its session. `phase` is of the present `turn`; `open`: only the end
     of the condition is still to be told.
     """
@@ -50,27 +53,24 @@ class Exchange(BaseModel):
     """The name that the answer chose from the list."""
     unclear: str = ""
     """Why it chose none."""
-    ack: dict[str, Any] = Field(default_factory=dict)
+    ack: dict[str, Any] = field(default_factory=dict)
 
 
-class RuleState(BaseModel):
+@dataclass(slots=True, kw_only=True)
+class RuleState:
     """What is stored of one delegation."""
 
     active: bool = False
     served: bool = False
     """Whether it was asked about since the condition began to hold."""
-    asks: list[Stamp] = Field(default_factory=list)
+    asks: list[Stamp] = field(default_factory=list)
     day: str = ""
     """The local date of the last question by the time of day."""
     turn_of: Stamp | None = None
     """When the present period of `every_s` began."""
     exchange: Exchange | None = None
-    last: dict[str, Any] = Field(default_factory=dict)
+    last: dict[str, Any] = field(default_factory=dict)
     """The newest event, with `at`."""
-
-
-class _Contents(BaseModel):
-    rules: dict[str, RuleState] = Field(default_factory=dict)
 
 
 class StateFile:
@@ -86,29 +86,34 @@ class StateFile:
         """Read what is there; rules that are not configured any more are forgotten."""
         try:
             found = await self._thread.run(self._read)
-        except (OSError, TimeoutError, ValidationError, ValueError) as error:
+        except (OSError, TimeoutError, ValueError) as error:
             aside = self._path.with_suffix(f".damaged-{int(time.time())}")
             log.error("delegations_set_aside", file=str(self._path), aside=str(aside), error=str(error)[:300])
             try:
                 self._path.replace(aside)
             except OSError as why:
                 log.error("delegations_not_set_aside", file=str(self._path), error=str(why))
-            found = _Contents()
-        self.rules = {name: found.rules.get(name) or RuleState() for name in names}
+            found = {}
+        self.rules = {name: found.get(name) or RuleState() for name in names}
 
-    def _read(self) -> _Contents:
+    def _read(self) -> dict[str, RuleState]:
         try:
             with self._path.open("rb") as file:
                 data = file.read(FILE_MAX_BYTES + 1)
         except FileNotFoundError:
-            return _Contents()
+            return {}
         if len(data) > FILE_MAX_BYTES:
             raise ValueError(f"the file is larger than {FILE_MAX_BYTES} bytes")
-        return _Contents.model_validate_json(data)
+        try:
+            rules = json.loads(data).get("rules", {})
+            return {name: _taken(RuleState, members) for name, members in rules.items()}
+        except (TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(str(error)) from error
 
     async def save(self) -> bool:
         """Whether it is on the disk now; a full or broken disk is counted and logged."""
-        data = _Contents(rules=self.rules).model_dump_json().encode()
+        rules = {name: asdict(state) for name, state in self.rules.items()}
+        data = json.dumps({"rules": rules}, separators=(",", ":")).encode()
         try:
             await self._thread.run(lambda: write_atomically(self._path, data))
         except (OSError, TimeoutError) as error:
@@ -120,3 +125,25 @@ class StateFile:
             return False
         self.failures = 0
         return True
+
+
+def _taken(kind: Any, value: Any) -> Any:
+    """What `asdict` and JSON made of a value of this type. Raises ValueError, TypeError."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: _taken(hints[name], one) for name, one in value.items() if name in hints})
+    if kind is Stamp:
+        return Stamp(*(_taken(*pair) for pair in zip((str, float, int), value, strict=True)))
+    if origin is list:
+        return [_taken(inner[0], one) for one in _taken(list, value)]
+    if type(None) in inner:
+        return None if value is None else _taken(inner[0], value)
+    if origin is Literal:
+        if value in inner:
+            return value
+    elif kind is float and is_number(value):
+        return float(value)
+    elif isinstance(value, origin or kind) and (kind is not int or is_number(value)):
+        return value
+    raise ValueError(f"{value!r:.60} is no {kind}")

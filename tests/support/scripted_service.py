@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,5 +120,5 @@ class Service:
         """A question that waits to be sent, stored as the delegation's."""
         began = stamp(self.clock)
         exchange = Exchange(id="e", cause="hot", conditional=True, asked_at_ms=7, began=began, message="Hot?")
-        self.state.exchange = exchange.model_copy(update=options)
+        self.state.exchange = replace(exchange, **options)
         return self.state.exchange
