@@ -83,6 +83,7 @@ class ChannelQueue:
         self._late = Backlog(channel, row, outbox)
         self._memory_bytes = 0
         self._in_flight: _InFlight | None = None
+        self._accepted_s = float("-inf")
         # What is to be told, and since when the disk does not know it.
         self._losses: list[Loss] = []
         self._losses_changed_s = float("inf")
@@ -167,6 +168,7 @@ class ChannelQueue:
 
     async def until_ready(self) -> None:
         while True:
+            self._move_late()  # as `next_message` does: what it finds is what was waited for
             on_disk = not self._late.head and self._late.beyond_head and self._in_flight is None
             if on_disk and not await self._fill_head() and not self._live and not self.closed:
                 await asyncio.sleep(DISK_RETRY_S)
@@ -208,6 +210,7 @@ class ChannelQueue:
         self._number += 1
         self._reserve()
         self._outbox.log(crash_records.in_flight(self.channel, message, chosen, boot, offset_ms))
+        self._outbox.flush_log()
         return message
 
     def _choose(self, limit_bytes: int) -> list[tuple[Event, bool]]:
@@ -249,6 +252,7 @@ class ChannelQueue:
             self._release(event)
             self._remember_sent(event)
         self._in_flight = None
+        self._accepted_s = self._clock.monotonic_s()
 
     def _remember_sent(self, event: Event) -> None:
         if event.seq is None:
@@ -302,7 +306,9 @@ class ChannelQueue:
         new = [] if self._format == "bytes" else list(losses)
         if not new and not gone:
             return
-        self._outbox.log(crash_records.lost(self.channel, self._clock.boot, new, gone, changed))
+        boot = self._clock.boot
+        self._outbox.log(*(crash_records.lost(self.channel, boot, (), (), [event]) for event in changed))
+        self._outbox.log(crash_records.lost(self.channel, boot, new, gone, ()))
         if new:
             self.dropped += sum(loss.count or 0 for loss in new)
             self._losses = merged([*self._losses, *new])
@@ -430,13 +436,16 @@ class ChannelQueue:
         )
 
     def to_store(self, older_than_s: float) -> list[Event]:
-        """All events that are on no disk, if one of them has waited since before this instant.
+        """Events that are on no disk and have waited since before this instant.
 
-        A `gap` goes to the disk at the latest when what it tells is not there any more as untold.
+        While nothing is accepted, all others with them: one commit for many. A `gap` goes to the disk at the
+        latest when what it tells is not there any more as untold.
         """
         some = [event for event in self.in_memory if event.disk_state is DiskState.NOT_STORED]
-        due = self.losses_due(float("inf")) or any(event.appended_s <= older_than_s for event in some)
-        return some if due else []
+        old = [event for event in some if event.appended_s <= older_than_s]
+        if self.losses_due(float("inf")) or (old and self._accepted_s < older_than_s):
+            return some
+        return old
 
     def in_flight_record(self, older_than_s: float = float("inf")) -> Record | None:
         """The crash log's record of the message in flight, if that has waited since before this instant."""

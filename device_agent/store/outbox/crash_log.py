@@ -71,11 +71,11 @@ class CrashLog:
         self._descriptor, self._size_bytes, self._begun_bytes = descriptor, len(data), len(data)
         return True
 
-    def write(self, record: list[Any]) -> bool:
-        """Append one record; False if there is no log or the file system refused."""
+    def write(self, *records: list[Any]) -> bool:
+        """Append these with one system call; False if there is no log or the file system refused."""
         if self._descriptor < 0:
             return False
-        data = _packed(record)
+        data = b"".join(map(_packed, records))
         try:
             _write(self._descriptor, data)
             self._size_bytes += len(data)

@@ -66,6 +66,7 @@ class Outbox:
             self._file, thread, clock, ids_in_memory=self._ids_in_memory, on_new_file=self._file_begun_anew
         )
         self._log = CrashLog(runtime_folder / "outbox.log", clock.boot)
+        self._unlogged: list[Record] = []
         self._overflow = DiskOverflow(self)
         self._queues: dict[str, ChannelQueue] = {}
         # Of channels that no queue is open for: their rows, and their crash records.
@@ -272,7 +273,8 @@ class Outbox:
             crash_records.lost(channel, self.clock.boot, (), (), [event])
             for channel, event in self._replacements.values()
         ]
-        self._log.begin([*unopened, *open_, *deletes, *others])
+        if self._log.begin([*unopened, *open_, *deletes, *others]):
+            self._unlogged.clear()
 
     # -- the disk ----------------------------------------
 
@@ -334,9 +336,17 @@ class Outbox:
         self._next_id += 1
         return self._next_id - 1
 
-    def log(self, record: Record) -> None:
-        """Write to the crash log."""
-        self._log.write(record)
+    def log(self, *records: Record) -> None:
+        """Write to the crash log at the end of this turn of the event loop: once for a chunk of input."""
+        if not self._unlogged:
+            asyncio.get_running_loop().call_soon(self.flush_log)
+        self._unlogged += records
+
+    def flush_log(self) -> None:
+        """What is sent from here on was logged before."""
+        if self._unlogged:
+            self._log.write(*self._unlogged)
+            self._unlogged.clear()
 
     def add_used(self, more_bytes: int) -> None:
         """The outbox, memory and disk together, holds so much more."""
@@ -405,6 +415,7 @@ class Outbox:
         failures = self._disk.failures
         await self.commit(float("inf"), clean=True)
         if self._disk.failures == failures:
+            self._unlogged.clear()
             self._log.end()
         await self._disk.attempt(self._file.close)
 

@@ -58,6 +58,7 @@ FREE_PAGES_AT_ONCE = 4000
 DELETE_AT_ONCE = 500
 # A channel with a million events is deleted in steps.
 FORGET_AT_ONCE = 5000
+NO_LOSSES = "[]"
 COLUMNS = "id, channel, data, seq, at_ms, kind, device, crc"
 
 
@@ -72,7 +73,7 @@ class ChannelRow:
     number_reserved: int
     events: int = 0
     bytes: int = 0
-    losses: str = "[]"
+    losses: str = NO_LOSSES
 
 
 @dataclass(slots=True)
@@ -251,7 +252,12 @@ class OutboxFile:
             "INSERT OR REPLACE INTO channel VALUES(?, ?, ?, ?, ?)",
             (row.name, row.next_seq, row.next_number, row.seq_reserved, row.number_reserved),
         )
-        self.db.execute("INSERT OR REPLACE INTO loss VALUES(?, ?)", (row.name, row.losses))
+        if row.losses == NO_LOSSES:
+            self.db.execute(
+                "DELETE FROM loss WHERE channel = ?", (row.name,)
+            )  # writes nothing if none is there
+        else:
+            self.db.execute("INSERT OR REPLACE INTO loss VALUES(?, ?)", (row.name, row.losses))
 
     def _write_in_flight(self, records: Mapping[str, str | None]) -> None:
         for channel, record in records.items():

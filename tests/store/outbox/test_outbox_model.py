@@ -1,5 +1,6 @@
 """The outbox against a model: random work, kills, power cuts, a failing disk; every event accounted for."""
 
+import asyncio
 import random
 import shutil
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.store.outbox import crash_log
 from support.outbox_machine import Machine, Rule, accounted
 
 SEEDS = range(80)
@@ -182,3 +184,54 @@ async def test_a_full_disk_is_survived_in_memory(tmp_path: Path, machines: Calla
     assert machine.outbox.figures()["disk_failures"] > 0
     await machine.drain()
     accounted(machine.caller, machine.made)
+
+
+async def test_while_messages_are_accepted_only_what_waits_too_long_is_written(
+    machines: Callable[..., Machine],
+) -> None:
+    """A flood: what is young when an old event must be written goes out before it gets old itself."""
+    machine = machines()
+    await machine.boot(Rule())
+    await machine.tick()
+    machine.append(3)
+    machine.clock.step(0.3)
+    machine.append(50)
+    await machine.send(delivered=True, acknowledged=True, limit_bytes=1)
+    await machine.outbox.commit(machine.clock.monotonic_s() - 0.25)
+    stored = machine.outbox._file.db.execute("SELECT seq FROM event ORDER BY seq").fetchall()
+    assert stored == [(2,), (3,)]
+    machine.clock.step(0.3)
+    machine.append(20)
+    await machine.outbox.commit(machine.clock.monotonic_s() - 0.25)
+    stored = machine.outbox._file.db.execute("SELECT count(*) FROM event").fetchone()
+    assert stored == (72,), "nothing was accepted since: one commit for many"
+
+
+async def test_the_crash_log_is_written_once_for_a_chunk_and_before_what_is_sent(
+    monkeypatch: pytest.MonkeyPatch, machines: Callable[..., Machine]
+) -> None:
+    machine = machines()
+    await machine.boot(Rule())
+    written: list[int] = []
+    real = crash_log.os.write
+    monkeypatch.setattr(
+        crash_log.os, "write", lambda file, data: written.append(len(data)) or real(file, data)
+    )
+    machine.append(100)
+    assert written == []
+    await asyncio.sleep(0)
+    assert len(written) == 1
+    machine.append(1)
+    machine.queue.next_message(1000)
+    assert len(written) == 2, "a number is in the log before it can be on its way"
+
+
+async def test_a_disk_that_takes_all_is_not_written_for_want_of_losses(
+    machines: Callable[..., Machine],
+) -> None:
+    machine = machines()
+    await machine.boot(Rule())
+    machine.append(1)
+    machine.clock.step(1)
+    await machine.tick()
+    assert machine.outbox._file.db.execute("SELECT count(*) FROM loss").fetchone() == (0,)
