@@ -8,11 +8,12 @@ JOBS   ?= 2
 RUN    := $(VENV)/bin/python -m
 GUARDS := $(addprefix tests/test_,layers.py sizes.py public_names.py lazy_imports.py no_paths.py references.py)
 
-.PHONY: help demo test check guards lint bench soak hil hil-vm hil-power wheel cards driver-docs clean
+.PHONY: help demo test lowest check guards lint bench soak hil hil-vm hil-power wheel cards driver-docs clean
 
 help:
 	@echo 'make demo     see it work: simulated board, local network, a caller'
 	@echo 'make test     all tests'
+	@echo 'make lowest   tests with the oldest versions of what this needs'
 	@echo 'make check    format, lint, types, guards, tests'
 	@echo 'make bench    benchmarks          make soak    long-running tests'
 	@echo 'make hil      scenarios with faults on a simulated board; with RIG=rig.toml on a wired rig'
@@ -33,6 +34,16 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(RUN) pytest -n $(JOBS) --dist loadfile -ra
+
+# The oldest versions that pyproject.toml declares, in an environment of their own.
+LOWEST := .venv-lowest/bin/python -m
+lowest:
+	rm -rf .venv-lowest && $(PYTHON) -m venv .venv-lowest
+	sed -n '/^dependencies/,/^]/s/^ *"\([a-z0-9-]*\)>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml > .venv-lowest/lowest.txt
+	$(LOWEST) pip install --quiet --disable-pip-version-check --constraint .venv-lowest/lowest.txt --editable '.[caller,plot]' \
+		cryptography hypothesis jsonschema pytest pytest-asyncio pytest-timeout pytest-xdist
+	$(LOWEST) pytest -n $(JOBS) --dist loadfile tests/test_private_names.py tests/bus tests/card tests/config tests/messages \
+		tests/network tests/tasks tests/cli/test_text_log.py tests/journeys/test_requests.py
 
 check: lint guards test
 
@@ -79,5 +90,5 @@ driver-docs: $(VENV)/installed
 	$(RUN) device_agent drivers --markdown --out drivers/docs
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

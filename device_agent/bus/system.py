@@ -3,18 +3,26 @@
 import grp
 import os
 import pwd
+import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from device_agent.errors import BusDenied
 
 
 def denied(path: str) -> BusDenied:
-    """The sentence for EACCES on a device node: names the user and the group that owns the node."""
-    try:
-        group = f"its group {grp.getgrgid(os.stat(path).st_gid).gr_name!r}"
-    except (OSError, KeyError):
-        group = "the group that owns it"
+    """The sentence for EACCES and EPERM on a device node: names the user and the group that owns the node, or
+    the unit of the service, where the node's mode would let the user in."""
+    group = "the group that owns it"
+    with suppress(OSError, KeyError):
+        node = os.stat(path)
+        if os.access(path, os.R_OK | os.W_OK) and stat.S_ISCHR(node.st_mode):
+            return BusDenied(
+                f"{path}: refused to {_user()}, whom its mode lets in: the service's unit does not; add "
+                f"DeviceAllow=char-{os.major(node.st_rdev)} rw with `systemctl edit` (systemd/README.md)"
+            )
+        group = f"its group {grp.getgrgid(node.st_gid).gr_name!r}"
     return BusDenied(f"{path}: permission denied for {_user()}; add the user to {group} and start again")
 
 
