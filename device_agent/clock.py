@@ -194,3 +194,31 @@ def _boot_id() -> str:
     except OSError:
         # Containers may hide it. The start of the monotonic clock is as good a name for this boot.
         return f"{int(time.time() - time.monotonic()):x}"
+
+
+class TokenBucket:
+    """So many at once, and so many a second after that (a rate limit)."""
+
+    def __init__(self, most: float, a_second: float, clock: Clock) -> None:
+        self._most, self._a_second, self._clock = most, a_second, clock
+        self._left, self._at_s = most, clock.monotonic_s()
+
+    @property
+    def left(self) -> float:
+        """How many may go now; below 0 after more was spent than there was."""
+        now_s = self._clock.monotonic_s()
+        self._left = min(self._most, self._left + (now_s - self._at_s) * self._a_second)
+        self._at_s = now_s
+        return self._left
+
+    def take(self) -> bool:
+        """Whether there is one more now."""
+        if self.left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    def spend(self, count: int) -> float:
+        """Take as many, whether they are there or not; seconds until they are."""
+        self._left = self.left - count
+        return max(0.0, -self._left / self._a_second)

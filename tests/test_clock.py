@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.clock import EARLIEST_TRUE_MS, SystemClock, machine_knows
+from device_agent.clock import EARLIEST_TRUE_MS, SystemClock, TokenBucket, machine_knows
 from device_agent.messages import events
 from device_agent.records import Reading
 from device_agent.store.outbox.event import Event, dated
@@ -163,3 +163,17 @@ def test_a_chip_that_was_set_anew_is_followed() -> None:
     clock.learn(TRUE_MS, clock.monotonic_s(), "device")
     clock.learn(TRUE_MS + 3000, clock.monotonic_s(), "device")
     assert clock.now_ms() == TRUE_MS + 3000
+
+
+def test_a_bucket_gives_so_many_at_once_and_then_by_the_second() -> None:
+    clock = SteppedClock()
+    bucket = TokenBucket(2, 4.0, clock)
+    assert [bucket.take() for _ in range(3)] == [True, True, False]
+    clock.step(0.25)
+    assert [bucket.take() for _ in range(2)] == [True, False]
+    clock.step(100)
+    assert bucket.left == 2
+    assert bucket.spend(4) == 0.5
+    assert bucket.left == -2
+    clock.step(0.5)
+    assert bucket.left == 0

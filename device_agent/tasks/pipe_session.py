@@ -13,6 +13,7 @@ from typing import Any, Literal
 import structlog
 
 from device_agent.background import first_of
+from device_agent.clock import TokenBucket
 from device_agent.commands.authorization import Actor, may
 from device_agent.config.access import AccessConfig
 from device_agent.devices.device import Device
@@ -24,7 +25,6 @@ from device_agent.network import Caller, TaskLink, TerminalState
 from device_agent.store.outbox.channel_queue import ChannelQueue
 from device_agent.tasks.services import Services
 from device_agent.tasks.session_stream import SessionStream, SharedSessionStreams
-from device_agent.tasks.share import Share
 from device_agent.tasks.stream_input import Former
 from device_agent.tasks.stream_scope import choose_streams, scope_of, spec_of
 
@@ -102,7 +102,7 @@ class PipeSession:
         self._shared = shared
         self._resumed = saved is not None
         self._saved = saved or SavedSession()
-        self._saves, self._unsaved = Share(*SAVES, services.clock), False
+        self._saves, self._unsaved = TokenBucket(*SAVES, services.clock), False
         self._began_s = services.clock.monotonic_s()
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from device_agent.background import BackgroundTasks
+from device_agent.clock import TokenBucket
 from device_agent.commands.authorization import Actor
 from device_agent.errors import BusError, DriverError, Fault, Rejected
 from device_agent.messages import events
@@ -17,7 +18,6 @@ from device_agent.messages.commands import OWN_KINDS, Do, SessionCommand, Set, S
 from device_agent.messages.events import EventDraft
 from device_agent.network import Caller, Inbound, Stream, TaskLink, Unreadable
 from device_agent.tasks.services import Services
-from device_agent.tasks.share import Share
 from device_agent.tasks.stream_scope import StreamScope
 
 log = structlog.get_logger("stream")
@@ -75,7 +75,7 @@ class StreamInput:
         self._room = asyncio.Semaphore(COMMANDS_AT_ONCE)
         self._under_way: Counter[str] = Counter()
         self._refusals = services.refusals
-        self._session_commands = Share(*SESSION_COMMANDS, services.clock)
+        self._session_commands = TokenBucket(*SESSION_COMMANDS, services.clock)
         self._unanswered = 0
         self._refused_bytes = 0
 

@@ -9,7 +9,7 @@ import asyncio
 
 import structlog
 
-from device_agent.clock import Clock
+from device_agent.clock import Clock, TokenBucket
 from device_agent.errors import NetworkError, Refused, TokenRefused, Unreachable
 from device_agent.network import MessageSource, OutgoingMessage
 from device_agent.network.blocks.messages import PARTS_MAX, encode, end_of_stream, items_limit_bytes
@@ -33,31 +33,16 @@ class PublishPace:
     """
 
     def __init__(self, rate_hz: float, clock: Clock) -> None:
-        self._rate_hz = rate_hz
-        self._clock = clock
-        self._credit = rate_hz
-        self._at_s = clock.monotonic_s()
+        self._bucket = TokenBucket(rate_hz, rate_hz, clock) if rate_hz > 0 else None
 
     def allowed(self, most: int) -> int:
         """How many messages may go now, at least 1 and at most `most`."""
-        if self._rate_hz <= 0:
-            return most
-        self._refill()
-        return max(1, min(most, int(self._credit)))
+        return most if self._bucket is None else max(1, min(most, int(self._bucket.left)))
 
     async def take(self, count: int) -> None:
         """Wait until `count` messages may go."""
-        if self._rate_hz <= 0:
-            return
-        self._refill()
-        self._credit -= count
-        if self._credit < 0:
-            await asyncio.sleep(-self._credit / self._rate_hz)
-
-    def _refill(self) -> None:
-        now_s = self._clock.monotonic_s()
-        self._credit = min(self._rate_hz, self._credit + (now_s - self._at_s) * self._rate_hz)
-        self._at_s = now_s
+        if self._bucket is not None and (wait_s := self._bucket.spend(count)) > 0:
+            await asyncio.sleep(wait_s)
 
 
 class StreamWriter:
