@@ -13,10 +13,11 @@ driver's `safe` or `open` writes and where they go. When it has to act it asks n
 nothing.
 
 When it acts. At the end of the daemon's connection (SIGKILL, crash, out of memory: at once), or when the
-event loop has been silent for `guard_timeout_s` (SIGSTOP, a hang). Lines come first; each bus has a thread
-of its own, so that a stuck one delays no other; what fails is tried again until it works or a daemon is
-back. Each act is a line of the log, and `who = "guard"` in the Journal of the daemon that goes on or comes
-next.
+event loop has been silent for `guard_timeout_s` (SIGSTOP, a hang) while something is away from safe, or was
+moved within a minute: a daemon that takes seconds to start on a slow board endangers nothing. Lines come
+first; each bus has a thread of its own, so that a stuck one delays no other; what fails is tried again until
+it works or a daemon is back. Each act is a line of the log, and `who = "guard"` in the Journal of the daemon
+that goes on or comes next.
 
 The stop input. Where `safety.stop_device` is a `gpio-input` (not with `backend = "gpiozero"`), the guard
 looks at its line 60 times a second. When it is pressed, lines go to safe at once, and again and again until

@@ -54,6 +54,8 @@ class GuardProcess:
         self._timeout_s = 1.0
         self._heard_s = 0.0
         self._took_over = False
+        self._calm = False
+        """The daemon has said that everything is safe and nothing about to move: it may stand still."""
         self._absent_since_s = time.monotonic()
         """Since when there is no daemon."""
         self._absence = "not come yet"
@@ -115,7 +117,7 @@ class GuardProcess:
 
     def _wait_ms(self) -> float | None:
         waits = [self._alive_every_s] if self._alive_every_s else []
-        if self._daemon is not None and not self._took_over:
+        if self._daemon is not None and not self._took_over and not self._calm:
             waits.append(self._heard_s + self._timeout_s - time.monotonic())
         if self._daemon is None and self._child:
             waits.append(1.0)
@@ -207,6 +209,8 @@ class GuardProcess:
             self._lost(client, message)
         elif op == "end":
             self._ending = True
+        elif client is self._daemon and op == "moves":
+            self._calm = False  # from the thread of a bus: no sign of life of the event loop
         elif client is self._daemon and op in self._handlers:
             self._heard_s = time.monotonic()
             self._handlers[op](client, message, fds)
@@ -227,7 +231,7 @@ class GuardProcess:
             self._process, self._awaits = client.process, False
             self._timeout_s = message["timeout_s"]
             self._heard_s = time.monotonic()
-            self._took_over = False
+            self._took_over = self._calm = False
             for actuator in list(self._actuators.values()):
                 actuator.inherited = True
                 if not actuator.holds:
@@ -239,6 +243,7 @@ class GuardProcess:
         client.send({"op": "welcome", "protocol": PROTOCOL, **welcome})
 
     def _beat(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
+        self._calm = message.get("calm", False)
         client.send({"op": "beat", "n": message["n"]})
 
     def _keep(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
@@ -320,13 +325,14 @@ class GuardProcess:
     # -- acting ---------------------------------------------------------------------------------------------
 
     def _check_silence(self) -> None:
-        if self._daemon is None or self._took_over:
+        if self._daemon is None or self._took_over or self._calm:
             return
         if time.monotonic() - self._heard_s >= self._timeout_s:
             # Perhaps this process stood still: what has arrived meanwhile counts.
             self._receive(self._daemon)
             silent_s = time.monotonic() - self._heard_s
-            if self._daemon is not None and not self._took_over and silent_s >= self._timeout_s:
+            waits = self._daemon is not None and not self._took_over and not self._calm
+            if waits and silent_s >= self._timeout_s:
                 self._take_over(f"the daemon was silent for {silent_s:.1f} s")
 
     def _watch(self, stop: StopWatch | None) -> None:

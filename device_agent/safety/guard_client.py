@@ -6,8 +6,10 @@ driven, and everything is made safe first.
 
 import asyncio
 import subprocess
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ LOST_LIMIT_S = 0.3
 # Below what one message may be (`guard.channel`).
 KEEP_MAX_BYTES = 100_000
 RULE_MAX = 500
+# No call that moves something takes longer without being unknown, which counts as away from safe.
+CALM_AFTER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,9 @@ class GuardClient(ActuatorHooks):
         self._acks: dict[str, asyncio.Future[None]] = {}
         self._beats = self._beats_answered = 0
         self._recovery = 0
+        self._saying = threading.Lock()
+        self._moved_s = -inf
+        permit.standstill.before_motions(self._say_that_it_moves)
         self._started = self._stopped = False
         self.restarts = 0
         self.takeovers = 0
@@ -186,6 +193,7 @@ class GuardClient(ActuatorHooks):
             self._take(welcome)
         for name in self._recipes:
             self._hand_over(name)
+        self._beat()
         return ""
 
     def _part(self, why: str) -> None:
@@ -284,16 +292,44 @@ class GuardClient(ActuatorHooks):
             await asyncio.sleep(self._timeout_s / BEATS)
             self._readable()  # a guard that took over has said so: that is one event with our own gap
             gap_s = self._permit.standstill.silent_s()
-            if gap_s > self._timeout_s:
+            if gap_s > self._timeout_s and not self._is_calm():
                 self._recover(f"the daemon stood still for {gap_s:.1f} s")
             self._permit.standstill.beat()
-            if self._link is not None:
-                self._beats += 1
-                self._send({"op": "beat", "n": self._beats})
+            self._beat()
             unanswered_s = (self._beats - self._beats_answered) * self._timeout_s / BEATS
             if unanswered_s > max(GUARD_LIMIT_S, 3 * self._timeout_s):
                 self._part(f"it has not answered for {unanswered_s:.0f} s")
             self._ended = [process for process in self._ended if process.poll() is None]
+
+    def _beat(self) -> None:
+        if self._link is not None:
+            self._beats += 1
+            with self._saying:
+                message = {"op": "beat", "n": self._beats, "calm": self._is_calm()}
+                error = self._try_to_send(message)
+            if error:
+                self._part(error)
+
+    def _is_calm(self) -> bool:
+        """Whether everything is safe and nothing about to move: then the guard need not act on a silence."""
+        rested_s = self._clock.monotonic_s() - self._moved_s
+        return rested_s > CALM_AFTER_S and not self._safe_states.away(self._safe_states.limits)
+
+    def _say_that_it_moves(self) -> None:
+        """On the thread of a bus, before the write: no beat that says `calm` can come after this."""
+        with self._saying:
+            self._moved_s = self._clock.monotonic_s()
+            self._try_to_send({"op": "moves"})
+
+    def _try_to_send(self, message: Message) -> str:
+        """Why it could not be sent; "" if it was."""
+        link = self._link
+        try:
+            if link is not None:
+                link.send(message)
+        except GuardGone as error:
+            return str(error)
+        return ""
 
     def _recover(self, why: str) -> None:
         """The guard has acted, or may have: leases end, and nothing is driven before it is safe."""

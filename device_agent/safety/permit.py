@@ -55,6 +55,16 @@ class Standstill:
         self._timeout_s = timeout_s
         self._beat_s = inf  # without a guard process, nobody acts
         self._unknown: set[str] = set()
+        self._on_motion: list[Callable[[], None]] = []
+
+    def before_motions(self, call: Callable[[], None]) -> None:
+        """Have this called before each motion, on the bus's thread."""
+        self._on_motion.append(call)
+
+    def moves(self) -> None:
+        """Something is about to move; on any thread."""
+        for call in self._on_motion:
+            call()
 
     def silent_s(self) -> float:
         """Seconds since the last beat."""
@@ -127,6 +137,8 @@ class MotionPermit:
         for guard in self.guards:
             if guard.for_reads or not motion.read_only:
                 guard.check(motion)
+        if motion.is_actuator and not motion.read_only:
+            self.standstill.moves()
 
     # -- what guards depend on ----------------------------------------
 

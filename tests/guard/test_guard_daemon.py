@@ -74,6 +74,17 @@ def test_a_stopped_daemon_is_noticed_and_does_nothing_when_it_wakes(new_scene) -
     scene.thaw()
 
 
+def test_a_daemon_that_drives_nothing_may_stand_still(new_scene) -> None:
+    scene = new_scene(0.2)
+    scene.start()
+    scene.freeze()
+    began_s = now_s()
+    until(lambda: now_s() - began_s > 2, "ten times guard_timeout_s")
+    scene.thaw()
+    assert scene.daemon.ask("status")["guard"]["takeovers"] == 0
+    assert scene.by_guard() == []
+
+
 def test_leases_end_with_a_takeover(new_scene) -> None:
     scene = new_scene(0.5)
     scene.start()

@@ -189,6 +189,21 @@ def test_a_hang_is_a_silence_of_that_length_and_back_begins_anew(client, line) -
         daemon.say(op="back")
 
 
+def test_a_silence_is_waited_out_while_all_is_safe_and_nothing_moves(client, line) -> None:
+    ours, theirs = line
+    daemon = client()
+    daemon.ask(**{**HELLO, "timeout_s": 0.3})
+    daemon.keep(theirs.fileno())
+    assert daemon.ask(op="beat", n=1, calm=True) == {"op": "beat", "n": 1}
+    ours.settimeout(1.0)
+    with pytest.raises(TimeoutError):
+        ours.recv(100)
+    ours.settimeout(LIMIT_S)
+    daemon.say(op="moves")
+    assert ours.recv(100) == b"safe"
+    assert daemon.heard()["op"] == "took"
+
+
 def test_a_guard_of_another_version_makes_room(service: Service, client) -> None:
     assert client().ask(**{**HELLO, "protocol": PROTOCOL + 1})["protocol"] == PROTOCOL
     client().say(op="end")

@@ -198,3 +198,17 @@ def test_the_newest_ended_sessions_are_remembered(site: Site) -> None:
     assert site.admission(Motion("valve", "task-0")) == ""
     assert site.admission(Motion("valve", "task-1")).startswith("not_allowed")
     assert site.admission(Motion("valve", f"task-{ENDED_MAX}")).startswith("not_allowed")
+
+
+def test_a_motion_is_told_before_it_begins_and_a_refusal_or_a_question_is_not(site: Site) -> None:
+    told: list[str] = []
+    site.permit.standstill.before_motions(lambda: told.append("moves"))
+    site.permit.confirm(Motion("valve", read_only=True))
+    site.permit.confirm(Motion("door", is_actuator=False))
+    assert told == []
+    site.permit.confirm(Motion("valve"))
+    assert told == ["moves"]
+    site.permit.stop()
+    with pytest.raises(Rejected):
+        site.permit.confirm(Motion("valve"))
+    assert told == ["moves"]
