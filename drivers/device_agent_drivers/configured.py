@@ -179,6 +179,7 @@ class ConfiguredDevice(Actuator[C, B]):
         super().__init__(*args, **kwargs)
         self._parsers = {name: parser_of(options) for name, options in self.config.points.items()}
         self._sent: dict[str, Value] = {}
+        self.unusable = 0
 
     @classmethod
     def points_of(cls, config: ConfiguredPoints) -> tuple[Point, ...]:
@@ -198,7 +199,13 @@ class ConfiguredDevice(Actuator[C, B]):
 
     def _said(self, raw: Mapping[str, Any]) -> dict[str, Value | Flagged]:
         """The values of what a message holds, point to text or member of a document."""
-        return {name: self._parsers[name](text) for name, text in raw.items() if name in self._parsers}
+        values = {name: self._parsers[name](text) for name, text in raw.items() if name in self._parsers}
+        self.unusable += sum(isinstance(value, Flagged) for value in values.values())
+        return values
+
+    def notes(self) -> Mapping[str, int | str]:
+        """Of what was understood: values that were none."""
+        return {"unusable_values": self.unusable} if self.unusable else {}
 
 
 class ConfiguredListener(ConfiguredDevice[C, B], Listener[C, B]):

@@ -79,7 +79,8 @@ class FramedMsgpack(ConfiguredListener[FramedMsgpackConfig, SerialBus]):
             raise NoAnswer(f"no frame came within {READY_LIMIT_S:g} s")
 
     def notes(self) -> Mapping[str, int | str]:
-        return {"bad_frames": self.frames_bad} if self.frames_bad else {}
+        bad = {"bad_frames": self.frames_bad} if self.frames_bad else {}
+        return {**super().notes(), **bad}
 
     # -- in -----------------------------------------------------------------------------------------------
 

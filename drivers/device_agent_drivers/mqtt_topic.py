@@ -145,7 +145,8 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
             self.safe()
 
     def notes(self) -> Mapping[str, int | str]:
-        return {"messages_not_understood": self.messages_garbage} if self.messages_garbage else {}
+        bad = {"messages_not_understood": self.messages_garbage} if self.messages_garbage else {}
+        return {**super().notes(), **bad}
 
     def listen(self) -> Source:
         topics = dict.fromkeys((*self._by_topic, *filter(None, (self.config.availability,))))

@@ -3,6 +3,9 @@
 One reading for each instant that the receiver names, once RMC and GGA are there. A position counts only
 where every sentence calls it valid: receivers go on sending the last one in a tunnel. The sentences are
 read here and not by pynmea2: it takes its checksum apart, and leaves all that is doubtful to its caller.
+
+Dialects that it was tried with: NMEA 2.3 with modes, 4.1 with a navigational status, RTK with ten digits,
+modems that put a word of their own before the sentence.
 """
 
 import calendar

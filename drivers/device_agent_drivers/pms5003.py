@@ -1,6 +1,8 @@
 """Plantower PMS5003 particle sensor and its family on a serial line of 9600 baud (data manual of each model).
 
 It speaks by itself, every 0.2 to 2.3 s. In the first 30 s its fan is not yet steady.
+
+Dialects are the models of the family (`model`): PMS3003, PMS5003, 5003S, 5003ST, 5003T, 7003 and A003.
 """
 
 from collections.abc import Iterator, Mapping

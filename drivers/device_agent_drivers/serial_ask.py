@@ -3,6 +3,9 @@
 Each reading sends `ask`, or several questions one after the other, and takes the answers: lines as those of
 `serial-lines`, telegrams with a checksum, or binary frames as those of `serial-frames`. What follows a
 question may go at another speed, as electricity meters want it.
+
+Dialects that it was tried with: MT-SICS, SCPI with its codes for overload and "not a number", mode C of IEC
+62056-21 with and without another speed, Atlas EZO, MH-Z19.
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -186,10 +189,8 @@ points.weight = { unit = "g" }
             self.safe()
 
     def notes(self) -> Mapping[str, int | str]:
-        return {
-            **(self._lines.notes() if self._lines else {}),
-            **(self._frames.notes() if self._frames else {}),
-        }
+        lines = self._lines.notes() if self._lines else {}
+        return {**super().notes(), **lines, **(self._frames.notes() if self._frames else {})}
 
     # -- reading ------------------------------------------------------------------------------------------
 

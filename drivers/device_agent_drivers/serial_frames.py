@@ -2,6 +2,8 @@
 
 `frame` describes the frames, and each point says where in one it stands. A frame without its end or with a
 wrong checksum is counted and passed over. For instruments that answer questions there is `serial-ask`.
+
+Dialects that it was tried with: SDS011, A01NYUB and JSN-SR04T, TFmini.
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,7 +57,7 @@ points.pm2_5 = { at = 2, code = "u16", byte_order = "little", scale = 0.1, unit 
         self._reader.begin(in_the_middle=True)
 
     def notes(self) -> Mapping[str, int | str]:
-        return self._reader.notes()
+        return {**super().notes(), **self._reader.notes()}
 
     def feed(self, chunk: bytes) -> Iterator[dict[str, Value | Flagged]]:
         return map(self._said, self._reader.feed(chunk))

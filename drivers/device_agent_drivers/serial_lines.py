@@ -3,6 +3,10 @@
 A line is a pattern with named groups, comma-separated columns or a JSON object; telegrams of several lines,
 as electricity meters and solar chargers send them, with their checksum. What is no such line is counted and
 passed over. The first line after opening, of which the start may be missing, is not believed.
+
+Dialects that it was tried with: scales (A&D, Kern, G&G, Sartorius, AWH), VE.Direct text with hexadecimal
+answers in it, P1 of DSMR 4 and 5 and of Sweden, DSMR 2.2 without a checksum, NMEA 0183, Modbus ASCII,
+IEC 62056-21 that is pushed, multimeters that say OL, JSON with a bare nan, decimal commas.
 """
 
 import threading
@@ -121,7 +125,7 @@ points.weight = { unit = "kg" }
         return super().listen()
 
     def notes(self) -> Mapping[str, int | str]:
-        return self._reader.notes()
+        return {**super().notes(), **self._reader.notes()}
 
     def feed(self, chunk: bytes) -> Iterator[dict[str, Value | Flagged]]:
         """Raises ChipReset when the far end says that it has started anew."""
