@@ -33,7 +33,7 @@ COMMANDS = {
     "check": Verb("check", "validate the configuration without touching hardware"),
     "card": Verb("card", "print the agent card that would be published"),
     "drivers": Verb("drivers", "installed drivers: options, points, units"),
-    "read": Verb("control", "the present reading of a device"),
+    "read": Verb("control", "the present reading of devices, or of all"),
     "set": Verb("control", "set a point of a device"),
     "do": Verb("control", "carry out an action of a device"),
     "status": Verb("status", "link, sessions, devices, outbox, safe states"),
@@ -92,6 +92,8 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     root = parser(arguments)
     wanted = _wanted(arguments)
     if wanted and wanted not in COMMANDS:

@@ -1,6 +1,7 @@
 """`device-agent check`: validate the configuration without touching hardware."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_agent.cli.common import Exit, config_path, print_error, print_json, styled
@@ -17,6 +18,7 @@ def register(subparsers: Any) -> None:
         description="Validate the configuration without touching hardware. Shows every error at once, each "
         "with place, value and remedy. Exit code 0: right (warnings may remain); 78: a person must edit it.",
     )
+    parser.add_argument("file", metavar="FILE", nargs="?", help="instead of --config")
     parser.add_argument("--json", action="store_true", help="errors and warnings as JSON")
     parser.set_defaults(run=run)
 
@@ -25,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from device_agent.config import load
     from device_agent.store.state_directory import complaints, not_mounted
 
-    path = config_path(args)
+    path = Path(args.file) if args.file else config_path(args)
     try:
         config = load(path)
     except ConfigError as error:

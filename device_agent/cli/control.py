@@ -22,15 +22,16 @@ from device_agent.cli.common import (
     said,
     styled,
 )
+from device_agent.cli.show import unit_text, value_text
 from device_agent.config import Config, load
 from device_agent.config.models import STATE_DIRECTORY
-from device_agent.errors import Fault, Rejected
+from device_agent.errors import BusError, DriverError, Fault, Rejected
 from device_agent.operate.control_socket import ask
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    read = subparsers.add_parser("read", help="the present reading of a device")
-    read.add_argument("device", metavar="DEVICE")
+    read = subparsers.add_parser("read", help="the present reading of devices, or of all")
+    read.add_argument("devices", metavar="DEVICE", nargs="*", help="none: all that have something to read")
     read.set_defaults(run=run_read)
     set_ = subparsers.add_parser("set", help="set a point of a device")
     set_.add_argument("device", metavar="DEVICE")
@@ -130,19 +131,40 @@ def _read(config: Config, device: str) -> Any:
 
 def run_read(args: argparse.Namespace) -> int:
     config = load(config_path(args))
-    reading = _read(config, args.device)
-    if args.json:
-        print_json(reading)
+    if len(args.devices) == 1:
+        reading = _read(config, args.devices[0])
+        _show_reading(config, reading, as_json=args.json)
         return Exit.DONE
-    units = {point.name: point.unit for point in config.points(args.device)}
+    readings: list[Mapping[str, Any]] = []
+    for name in args.devices or [name for name in config.devices if config.points(name)]:
+        try:
+            readings.append(_read(config, name))
+        except (Rejected, BusError, DriverError) as error:
+            fault = getattr(error, "fault", None) or Fault(getattr(error, "reason", "internal"), str(error))
+            readings.append({"device": name, "error": fault.members()})
+        if not args.json:
+            _show_reading(config, readings[-1], as_json=False)
+    if args.json:
+        print_json(readings)
+    return Exit.FAILED if any("error" in reading for reading in readings) else Exit.DONE
+
+
+def _show_reading(config: Config, reading: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(reading)
+        return
+    device = reading["device"]
+    if "error" in reading:
+        print(f"{styled(device, 'bold')}  {reading['error']['message']}")
+        return
+    units = {point.name: unit_text(point.unit) for point in config.points(device)}
     flags = reading.get("flags", {})
     rows = [
-        [name, shown(value), units.get(name, ""), flags.get(name, "")]
+        [name, value_text(value), units.get(name, ""), flags.get(name, "")]
         for name, value in reading["values"].items()
     ]
-    print(f"{styled(args.device, 'bold')}  {_when(reading['at'])}")
+    print(f"{styled(device, 'bold')}  {_when(reading['at'])}")
     print_table(["point", "value", "unit", "flag"], rows)
-    return Exit.DONE
 
 
 def run_set(args: argparse.Namespace) -> int:
@@ -241,7 +263,7 @@ def _show_ack(ack: Mapping[str, Any], *, as_json: bool) -> int:
         if ack.get("dry_run"):
             print("would be done" + (", after a hand-over by way of safe" if ack.get("hand_over") else ""))
             return Exit.DONE
-        applied = ", ".join(f"{name} = {shown(value)}" for name, value in ack.get("applied", {}).items())
+        applied = ", ".join(f"{name} = {value_text(value)}" for name, value in ack.get("applied", {}).items())
         if "file" in ack:
             applied = f"{ack['file']['name']}, {ack['file']['size_bytes']} bytes"
         if ack.get("applied") == {}:
@@ -251,15 +273,6 @@ def _show_ack(ack: Mapping[str, Any], *, as_json: bool) -> int:
         return Exit.DONE
     fault = Fault.from_members(ack.get("error", {}))
     raise Rejected(fault.code, f"{ack['state']}: {fault.code}: {fault.message}")
-
-
-def shown(value: Any) -> str:
-    """A value as people read it."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _when(at_ms: int) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from device_agent.cli.common import Exit, Unavailable, config_path, print_json, styled
 from device_agent.cli.control import ask_daemon
 from device_agent.cli.live import Line, Screen, Span
-from device_agent.cli.show import counted, value_text
+from device_agent.cli.show import Units, counted, with_unit
+from device_agent.clock import undated
 from device_agent.config import Config, load
 from device_agent.text.printable import printable
 
@@ -38,11 +39,12 @@ def _times(text: str) -> int:
 
 
 def run_status(args: argparse.Namespace) -> int:
-    status = ask_daemon(load(config_path(args)), {"op": "status"})
+    config = load(config_path(args))
+    status = ask_daemon(config, {"op": "status"})
     if args.json:
         print_json(status)
         return Exit.DONE
-    for line in status_lines(status):
+    for line in status_lines(status, _units(config)):
         spans = ((printable(text, 400), styles) for text, styles in line)
         print("".join(styled(text, *styles.split()) if styles else text for text, styles in spans).rstrip())
     return Exit.DONE
@@ -61,12 +63,12 @@ def run_monitor(args: argparse.Namespace) -> int:
 
 def _lines(config: Config, status: dict[str, Any] | None, args: argparse.Namespace) -> int:
     """A line each second, for a file or a pipe."""
-    left = args.times
+    left, units = args.times, _units(config)
     while True:
         if args.json:
             print(json.dumps(status, ensure_ascii=False), flush=True)
         else:
-            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {_line(status)}", flush=True)
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {_line(status, units)}", flush=True)
         left = None if left is None else left - 1
         if left == 0:
             return Exit.DONE
@@ -74,23 +76,28 @@ def _lines(config: Config, status: dict[str, Any] | None, args: argparse.Namespa
         status = _present(config)
 
 
-def _line(status: Mapping[str, Any] | None) -> str:
+def _units(config: Config) -> Units:
+    return {name: {p.name: str(p.unit) for p in config.points(name)} for name in config.devices}
+
+
+def _line(status: Mapping[str, Any] | None, units: Units) -> str:
     if status is None:
         return "no daemon answers"
     link = status["link"]["state"] if status["link"]["up"] else "link down"
-    parts = [f"{link}, {status['outbox']['events']} waiting, {len(status['sessions'])} sessions"]
+    parts = [f"{link}, {status['outbox']['events']} waiting, {counted(len(status['sessions']), 'session')}"]
     for device in status["devices"]:
-        values = _values(device) if device["state"] == "online" else device["state"]
+        values = _values(device, units) if device["state"] == "online" else device["state"]
         parts.append(f"{device['device']}: {values or device['state']}")
     return " | ".join(parts)
 
 
 def _screen(config: Config, status: dict[str, Any] | None, times: int | None) -> int:
+    units = _units(config)
     with Screen() as screen:
         while True:
             foot: Line = [(f"{time.strftime('%H:%M:%S')}  q quits", "dim")]
             body = [[("no daemon answers: waiting for it", "yellow")]] if status is None else None
-            screen.draw([*(body or status_lines(status or {})), [("", "")], foot])
+            screen.draw([*(body or status_lines(status or {}, units)), [("", "")], foot])
             times = None if times is None else times - 1
             if times == 0 or screen.key(EVERY_S) in ("q", "\x03", "\x04"):
                 return Exit.DONE
@@ -108,12 +115,18 @@ def _present(config: Config) -> dict[str, Any] | None:
 # -- lines --------------------------------------------------------------------------------------------------
 
 
-def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
-    """The answer of the daemon as lines of styled text."""
+def status_lines(
+    status: Mapping[str, Any], units: Units | None = None, now_s: float | None = None
+) -> list[list[Span]]:
+    """The answer of the daemon as lines of styled text; the units are the configuration's.
+
+    `now_s` (epoch seconds, default: now) is what ages are counted from.
+    """
     outbox = status["outbox"]
+    waiting = counted(outbox["events"], "event")
     lines: list[list[Span]] = [
         [(f"{status['agent']}  ", "bold"), *_link(status["link"])],
-        [(f"outbox   {outbox['events']} events, {_room(outbox)}, {outbox['dropped']} dropped", "")],
+        [(f"outbox   {waiting}, {_room(outbox)}, {outbox['dropped']} dropped", "")],
     ]
     if outbox.get("trouble"):
         lines.append([("outbox   ", ""), (f"kept in memory only: {printable(outbox['trouble'])}", "red")])
@@ -131,22 +144,26 @@ def status_lines(status: Mapping[str, Any]) -> list[list[Span]]:
     if history := status.get("history"):
         day = _size(history["written_bytes_per_day"])
         lost = f", {history['lost']} lost" if history["lost"] else ""
-        lines.append(
-            [(f"history  {history['readings']} readings, {_room(history)}, {day} a day written{lost}", "")]
-        )
+        kept = counted(history["readings"], "reading")
+        lines.append([(f"history  {kept}, {_room(history)}, {day} a day written{lost}", "")])
     stop = status.get("emergency_stop", {})
     if stop.get("latched") or stop.get("barred"):
         why = f"pressed ({stop['who']})" if stop["latched"] else stop["barred"]
         lines.append([("stop     ", ""), (printable(why), "red")])
     if guard := status.get("guard"):
         watch: Span = ("on watch", "") if guard["up"] else ("absent", "yellow" if guard["devices"] else "")
-        lines.append([("guard    ", ""), watch, (f", {len(guard['devices'])} actuators", "")])
-    lines.append([(f"sessions {len(status['sessions'])}, requests {status['requests']}", "")])
+        lines.append([("guard    ", ""), watch, (f", {counted(len(guard['devices']), 'actuator')}", "")])
+    tasks = (counted(len(status["sessions"]), "session"), counted(status["requests"], "request"))
+    lines.append([(f"tasks    {', '.join(tasks)}", "")])
     for session in status["sessions"]:
         streams = ", ".join(session["streams"])
         lines.append([(f"  {printable(session['task'])}  {streams}, {session['remaining_s']} s left", "")])
     lines += map(_delegation, status.get("delegations", ()))
-    return lines + _buses(status.get("buses", ())) + _devices(status["devices"])
+    return (
+        lines
+        + _buses(status.get("buses", ()))
+        + _devices(status["devices"], units or {}, time.time() if now_s is None else now_s)
+    )
 
 
 def _link(link: Mapping[str, Any]) -> list[Span]:
@@ -203,18 +220,19 @@ def _delegation(delegation: Mapping[str, Any]) -> list[Span]:
     return [*line, (f", {', '.join(parts)}", "")]
 
 
-def _devices(devices: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
-    rows = [("device", "state", "", "present")]
+def _devices(devices: Sequence[Mapping[str, Any]], units: Units, now_s: float) -> list[list[Span]]:
+    rows = [("device", "state", "", "age", "present")]
     for device in devices:
         at_safe = device.get("at_safe")
         safe = "" if at_safe is None else "at safe" if at_safe else "driven"
-        rows.append((device["device"], device["state"], safe, device.get("detail") or _values(device)))
-    widths = [max(len(row[n]) for row in rows) + 2 for n in range(3)]
+        present = device.get("detail") or _values(device, units)
+        rows.append((device["device"], device["state"], safe, _age(device, now_s), present))
+    widths = [max(len(row[n]) for row in rows) + 2 for n in range(4)]
     colours = {"online": "green", "offline": "yellow", "fault": "red", "driven": "cyan"}
     lines: list[list[Span]] = []
     for row, device in zip(rows, ({}, *devices), strict=True):
         cells = [(text.ljust(width), colours.get(text, "")) for text, width in zip(row, widths, strict=False)]
-        line: list[Span] = [*cells, (printable(row[3]), "")]
+        line: list[Span] = [*cells, (printable(row[4]), "")]
         lines.append(line if device else [(text, "bold") for text, _ in line])
         for about, note in device.get("notes", {}).items():
             if str(note) != device.get("detail"):
@@ -222,9 +240,21 @@ def _devices(devices: Sequence[Mapping[str, Any]]) -> list[list[Span]]:
     return lines
 
 
-def _values(device: Mapping[str, Any]) -> str:
-    latest = device.get("latest", {}).get("values", {})
-    return ", ".join(f"{name} {value_text(value)}" for name, value in latest.items())
+def _age(device: Mapping[str, Any], now_s: float) -> str:
+    """Of the newest reading; empty where it has none, or nobody knows the time."""
+    at_ms = device.get("latest", {}).get("at", 0)
+    age_s = round(now_s - at_ms / 1000)
+    if undated(at_ms) or age_s < 0:
+        return ""
+    for unit, seconds in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if age_s >= 2 * seconds:
+            return f"{age_s // seconds} {unit}"
+    return f"{age_s} s"
+
+
+def _values(device: Mapping[str, Any], units: Units) -> str:
+    latest, known = device.get("latest", {}).get("values", {}), units.get(device["device"], {})
+    return ", ".join(f"{name} = {with_unit(value, known.get(name))}" for name, value in latest.items())
 
 
 def _room(figures: Mapping[str, Any]) -> str:

@@ -164,7 +164,7 @@ class Service:
     def _link(self, prefix: Path) -> Iterator[str]:
         link, to = self.path(COMMAND), prefix / "bin" / "device-agent"
         link.parent.mkdir(parents=True, exist_ok=True)
-        if link.exists() and not link.is_symlink():
+        if (link.is_symlink() and link.readlink() == to) or (link.exists() and not link.is_symlink()):
             return
         link.unlink(missing_ok=True)
         link.symlink_to(to)

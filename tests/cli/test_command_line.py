@@ -286,3 +286,37 @@ def test_a_command_that_is_not_installed_hurts_no_other(tmp_path):
     done = run("check", environ=environ, cwd=tmp_path)
     assert done.returncode == 2
     assert "check" in done.stderr
+
+
+def test_help_is_a_word_too():
+    assert run("help", "check").stdout == run("check", "--help").stdout
+    assert run("help").returncode == 0
+
+
+def test_check_takes_a_file():
+    done = run("check", GREENHOUSE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{GREENHOUSE} is right" in done.stdout
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    path = tmp_path / "mixed.toml"
+    path.write_text(
+        '[agent]\nname = "a"\n[state]\ndirectory = "state"\n'
+        '[buses.pins]\nkind = "gpio"\nchip = "no such chip"\n'
+        '[devices.board]\ndriver = "host"\n'
+        '[devices.valve]\ndriver = "gpio-output"\nbus = "pins"\nline = 4\nsafe = false\n'
+    )
+    return path
+
+
+def test_read_without_names_reads_all_and_says_what_it_cannot(mixed: Path):
+    done = run("--config", mixed, "read", "--json")
+    board, valve = json.loads(done.stdout)
+    assert (done.returncode, board["device"], valve["device"]) == (1, "board", "valve")
+    assert board["values"]["uptime"] > 0
+    assert "opening it sets it to its safe value" in valve["error"]["message"]
+    told = run("--config", mixed, "read")
+    assert "valve  device valve: opening it sets it" in told.stdout
+    assert run("--config", mixed, "read", "board").returncode == 0
