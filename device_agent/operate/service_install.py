@@ -31,13 +31,14 @@ FILES = {
     GUARD: f"/etc/systemd/system/{GUARD}",
     "sysusers.conf": "/etc/sysusers.d/device-agent.conf",
     "tmpfiles.conf": "/etc/tmpfiles.d/device-agent.conf",
-    "modules.conf": "/etc/modules-load.d/device-agent.conf",
     "99-device-agent.rules": "/etc/udev/rules.d/99-device-agent.rules",
 }
 # What the units hide from the service.
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 # A copy of ours has this file; nothing else is ever removed.
 MARK = "device-agent-service"
+# Serial ports that the units allow by their majors.
+ALLOWED = ("ttyUSB", "ttyACM", "ttyAMA", "ttyS")
 CAMERA = (
     "SupplementaryGroups=video",
     *(f"DeviceAllow=char-{kind} rw" for kind in ("video4linux", "media", "dma_heap")),
@@ -80,11 +81,10 @@ def device_lines(config: Config) -> list[str]:
         if getattr(config.devices[name], "driver", "") == "camera"
         for line in CAMERA
     ]
-    known = (unit_files() / SERVICE).read_text()
     for bus in config.buses.values():
         port = getattr(bus, "port", None)
         kind = Path(port).name.rstrip("0123456789") if isinstance(port, str) else ""
-        if kind == "rfcomm" or (kind.startswith("tty") and f"char-{kind} " not in known):
+        if kind == "rfcomm" or (kind.startswith("tty") and kind not in ALLOWED):
             lines.append(f"DeviceAllow=char-{kind} rw")
     return list(dict.fromkeys(lines))
 
@@ -116,9 +116,6 @@ class Service:
         self._must("systemd-tmpfiles", "--create", "device-agent.conf")
         for words in (("udevadm", "control", "--reload"), ("udevadm", "trigger")):
             self._must(*words)
-        for module in (unit_files() / "modules.conf").read_text().split("\n"):
-            if module and not module.startswith("#"):
-                self.run(["modprobe", "-q", module])  # built in, or not for this board
         if caller:
             self._must("usermod", "-aG", USER, caller)
             yield f"{caller} is in group {USER}: log in again, then device-agent status works without sudo"

@@ -89,7 +89,6 @@ def test_everything_is_in_place_and_said(machine: Machine, config: Config) -> No
     for words in (
         "systemd-sysusers device-agent.conf",
         "usermod -aG device-agent ann",
-        "modprobe -q usbserial",
     ):
         assert words in machine.ran
     assert machine.ran[-1] == "systemctl restart device-agent.service"
