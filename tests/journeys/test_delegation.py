@@ -42,7 +42,7 @@ def test_a_hot_greenhouse_asks_and_the_answer_opens_the_valve(
     assert "- open_valve: opens the valve for five minutes" in message
     assert "- pulse: pulse of valve" in message
     (moved,) = [one for one in world.daemon.ask("journal") if one["who"] == "delegation too_hot"]
-    assert (moved["device"], moved["what"], moved["result"]) == ("valve", "on=True", "done")
+    assert (moved["device"], moved["what"], moved["result"]) == ("valve", "on=True for 300 s", "done")
     telemetry.wait("control", 60, about="delegation", state="answered", turn="acted")
     assert session.said("user")[1].endswith("open_valve: done, read back from the hardware")
     heat(world, COOL)
