@@ -183,6 +183,6 @@ def _rows(db: sqlite3.Connection) -> Iterator[tuple[int, Row, bytes]]:
 
 
 def _reading(path: Path) -> sqlite3.Connection:
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:  # empty: a disk was full at the first start
         raise FileNotFoundError(f"there is no Journal at {path}")
     return sqlite3.connect(f"file:{path}?mode=ro", uri=True)

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,12 @@ def test_a_full_disk_keeps_rows_waiting(tmp_path: Path, monkeypatch: pytest.Monk
     said = [entry for entry in rows if "rows lost" in entry["what"]]
     assert len(said) == 1
     assert len(rows) - 1 + int(said[0]["what"].split()[0]) == 92
+
+
+def test_an_empty_file_is_no_journal(tmp_path: Path) -> None:
+    """What a full disk leaves of the first start."""
+    path = tmp_path / "journal.db"
+    path.touch()
+    for read in (partial(hash_chain.newest, limit=1), hash_chain.verify):
+        with pytest.raises(FileNotFoundError, match="there is no Journal"):
+            read(path)
