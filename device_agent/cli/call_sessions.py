@@ -5,7 +5,6 @@ script, one a line: a JSON object (`set`, `do` and session messages, docs/events
 `set DEVICE POINT VALUE`, `do DEVICE ACTION NAME=VALUE…`, `pause`, `resume`, `rate DEVICE SECONDS`."""
 
 import argparse
-import csv
 import json
 import math
 import queue
@@ -24,6 +23,7 @@ from device_agent.cli.common import Exit, Unavailable, named_values, parse_value
 from device_agent.cli.show import Units, dumps, note, points_of, sentence
 from device_agent.errors import AgentError, Rejected
 from device_agent.records import is_whole
+from device_agent.text.csv_row import csv_row
 
 WATCH_MINUTES = 60
 COLUMNS = ("at", "device", "point", "value", "unit", "flag", "late", "seq")
@@ -128,31 +128,20 @@ class EventPrinter:
         if not isinstance(event, dict) or event.get("kind") != "reading":
             note(sentence(event, self._units))
             return
-        writer = csv.writer(_Lines(self._text), lineterminator="")
         if self._csv_head:
             self._csv_head = False
-            writer.writerow(COLUMNS)
+            self._text(csv_row(COLUMNS))
         late = "late" if event.get("late") is True else ""
         for point, value, unit, flag in points_of(event, self._units):
             row = (event.get("at"), event.get("device"), point, value, unit, flag, late, event.get("seq"))
-            writer.writerow(_cell(cell) for cell in row)
-
-
-class _Lines:
-    """What `csv.writer` takes for a file."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self.write = write
+            self._text(csv_row(_cell(cell) for cell in row))
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str):
-        # A spreadsheet takes a text that begins like this for a formula.
-        text = dumps(value)[1:-1].replace('\\"', '"')
-        return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
-    return value
+    # One event, one line.
+    return dumps(value)[1:-1].replace('\\"', '"') if isinstance(value, str) else value
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Rows of the history as JSON or CSV."""
 
-import csv
 import heapq
 import io
 import json
@@ -14,6 +13,7 @@ from device_agent.history.query import Export, Query, TooMuch, rows
 from device_agent.records import Value
 from device_agent.store.history.history_block import HistoryRow
 from device_agent.store.history.history_file import HistoryReader
+from device_agent.text.csv_row import csv_row
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
@@ -70,10 +70,9 @@ def _json(reader: HistoryReader, query: Query) -> Export:
 def _csv(reader: HistoryReader, query: Query) -> Export:
     points, thinned, flagged = _columns(reader, query)
     out = _Bounded(query.limit_bytes)
-    writer = csv.writer(out, lineterminator="\n")
     wide = [name for p in points for name in ((p, f"{p}_min", f"{p}_max") if thinned else (p,))]
     extra = [*(["count"] if thinned else []), *wide, *(["flags"] if flagged else [])]
-    writer.writerow(["time", "at", "device", *extra])
+    out.write(csv_row(["time", "at", "device", *extra]) + "\n")
     count = 0
     for row in all_rows(reader, query):
         cells: list[Any] = [iso(row.at_ms), row.at_ms, row.device]
@@ -86,7 +85,7 @@ def _csv(reader: HistoryReader, query: Query) -> Export:
                 cells += [_cell(row.low.get(point, value)), _cell(row.high.get(point, value))]
         if flagged:
             cells.append(" ".join(f"{point}:{flag}" for point, flag in row.flags.items()))
-        writer.writerow(cells)
+        out.write(csv_row(cells) + "\n")
         count += 1
     return Export(out.getvalue(), count)
 
@@ -105,9 +104,7 @@ def _columns(reader: HistoryReader, query: Query) -> tuple[list[str], bool, bool
 
 
 def _cell(value: Value) -> Any:
-    if isinstance(value, bool):
-        return int(value)
-    return "" if value is None else value
+    return int(value) if isinstance(value, bool) else value
 
 
 def iso(at_ms: int) -> str:

@@ -55,7 +55,7 @@ async def test_csv_has_a_column_for_everything(path: Path) -> None:
         "21",
     ]
     meter = [row for row in rows if row["device"] == "meter"]
-    assert [(row["on"], row["label"]) for row in meter] == [("1", "a,b"), ("0", 'say "c"'), ("1", "=d")]
+    assert [(row["on"], row["label"]) for row in meter] == [("1", "a,b"), ("0", 'say "c"'), ("1", "'=d")]
     assert (rows[-1]["temperature"], rows[-1]["flags"]) == ("", "temperature:no_answer")
 
 
