@@ -23,14 +23,21 @@ help:
 	@echo 'make driver-docs                  remake the pages of drivers/docs'
 	@echo 'make clean    remove what was made, .venv too'
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'device-agent needs Python 3.11 or newer: make PYTHON=python3.11 …'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: $(VENV)/installed
+# What the demo needs and no more: where everything is installed already, nothing.
+demo: $(if $(wildcard $(VENV)/installed),,$(VENV)/installed-demo)
 	@$(RUN) device_agent demo
+
+$(VENV)/installed-demo: pyproject.toml | $(VENV)/bin/python
+	$(RUN) pip install --disable-pip-version-check --editable '.[caller]'
+	@touch $@
 
 test: $(VENV)/installed
 	$(RUN) pytest -n $(JOBS) --dist loadfile -ra

@@ -33,7 +33,7 @@ def sdk() -> Any:
     if importlib.util.find_spec("blocks_network") is None:
         raise AgentError(
             "this needs the official SDK, which is not installed here: "
-            f"{sys.executable} -m pip install 'blocks-network>=1.0.23'"
+            f"{sys.executable} -m pip install 'blocks-network>=1.0.23' (the extra `caller` of this package)"
         )
     import blocks_network
 

@@ -5,9 +5,11 @@ Needs no configuration, no hardware and no network. Without a terminal it plays 
 
 import argparse
 import contextlib
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from device_agent.cli.call_client import leave
 from device_agent.cli.common import Exit, run_command, styled
@@ -88,7 +90,7 @@ def _live() -> int:
                     case "n":
                         play.toggle_link()
         print("Stopping: the session ends, the valve goes to its safe state, the processes end.", flush=True)
-    print(_summary(view))
+    print(_summary(view), _next(), sep="\n")
     return Exit.DONE
 
 
@@ -109,6 +111,7 @@ def _lines() -> int:
         say(f"first reading at the caller  {_present(view)}")
         _tell(play, say)
     say(_summary(view))
+    print(_next())
     return Exit.DONE
 
 
@@ -147,6 +150,15 @@ def _present(view: View) -> str:
         unit = "" if away or value is None else row.unit
         words.append(f"{label} {text} {unit}".rstrip())
     return ", ".join(words)
+
+
+def _next() -> str:
+    here = Path(sys.executable).with_name("device-agent")
+    command = "device-agent" if shutil.which("device-agent") else str(here)
+    return (
+        f"Next: `{command} scan` shows what this board has, `{command} init --out agent.toml` makes a\n"
+        "configuration of it; `run --simulate` plays it without hardware. README.md: a sensor and a relay."
+    )
 
 
 def _summary(view: View) -> str:

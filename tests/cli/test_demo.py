@@ -107,6 +107,7 @@ def test_without_a_terminal_it_tells_its_story_and_ends(short_folder: Path) -> N
     assert "climate is offline (absent)" in done.stdout
     assert "climate is online again" in done.stdout
     assert re.search(r"\d+ readings came, 0 are missing; 2 commands", done.stdout)
+    assert re.search(r"^Next: `\S*device-agent scan` shows", done.stdout.splitlines()[-2])
     assert list(short_folder.iterdir()) == []
 
 
