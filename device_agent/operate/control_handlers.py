@@ -97,7 +97,7 @@ class ControlHandlers(LocalHandlers):
                 "joined": network.membership.joined,
                 "up": network.connectivity.serves,
                 "losses": network.connectivity.losses,
-                "trouble": network.membership.reason or network.connectivity.trouble,
+                "trouble": network.trouble,
             },
             "clock": {"set": network.clock.is_set(), "source": network.clock.source},
             "sessions": [

@@ -159,6 +159,8 @@ def bind(folder: Path, name: str) -> None:
             if (folder / file).exists():
                 aside = str(set_aside(folder / file, "copied"))
                 log.warning("state_of_another_machine", file=file, aside=aside, instead="a new identity")
+    elif (folder / "identity.json").exists():
+        log.warning("state_without_machine", directory=str(folder), taken_as="this machine's own")
     # Last, so that a crash before it repeats all this.
     try:
         write_atomically(path, f"{name}\n".encode())

@@ -1,14 +1,16 @@
 """Two daemons with one state: at the same time on one machine, or on two boards from one card image."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from device_agent.store.state_directory import machine
+from device_agent.testing.network import NetworkThread
 from support.deployment import World
 from support.processes import Daemon
-from support.waiting import LIMIT_S
+from support.waiting import LIMIT_S, until
 
 
 def test_a_second_daemon_touches_nothing_of_the_first(new_world: Callable[..., World]) -> None:
@@ -49,6 +51,23 @@ def test_nor_does_one_with_sockets_of_its_own(new_world: Callable[..., World]) -
     assert second.process.wait(LIMIT_S) == 1
     assert "another daemon or command uses" in second.log_path.read_text()
     assert first.device("valve")["state"] == "online"
+
+
+def test_two_at_once_under_one_instance_say_so_both(net: NetworkThread, tmp_path: Path) -> None:
+    """A card image that was copied from a board without a name of its own, say."""
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    with World(folders[0], net) as one, World(folders[1], net) as two:
+        one.start()
+        state = two.folder / "state"
+        state.mkdir(mode=0o700)
+        shutil.copy(one.folder / "state" / "identity.json", state)
+        two.start()
+        for world in (one, two):
+            until(lambda world=world: world.daemon.ask("status")["link"]["trouble"], "the other", 180)
+            assert "another process" in world.daemon.ask("status")["link"]["trouble"]
+            assert any(event["event"] == "instance_runs_twice" for event in world.daemon.events())
 
 
 @pytest.mark.skipif(not machine(), reason="this machine has neither a serial number nor a lasting machine-id")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from device_agent.errors import AgentError, ConfigError, NotReady
 from device_agent.store import state_directory
@@ -63,6 +64,15 @@ def test_a_copy_on_another_machine_loses_identity_and_sessions_and_keeps_the_res
     (folder / "identity.json").write_bytes(b"y")
     bind(folder, "second")
     assert (folder / "identity.json").read_bytes() == b"y"
+
+
+def test_an_identity_without_a_machine_is_taken_and_said(folder: Path) -> None:
+    (folder / "identity.json").write_bytes(b"x")
+    with capture_logs() as said:
+        bind(folder, "this")
+        bind(folder, "this")
+    assert [entry["event"] for entry in said] == ["state_without_machine"]
+    assert names(folder) == ["identity.json", "machine"]
 
 
 def test_one_at_a_time(folder: Path) -> None:

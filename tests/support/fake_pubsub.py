@@ -40,6 +40,8 @@ class FakePubSub:
         self.polls: list[tuple[str, str]] = []
         self.states: list[Mapping[str, Any]] = []
         self.heartbeats = 0
+        self.state_now: Mapping[str, Any] | BaseException = {}
+        """What the network says that our presence state is."""
         self.pings = 0
 
     async def _answer(self, otherwise: Any = None) -> Any:
@@ -79,6 +81,11 @@ class FakePubSub:
     async def set_state(self, channel: str, state: Mapping[str, Any], limit_s: float) -> None:
         self.states.append(state)
         await self._answer()
+
+    async def state(self, channel: str, limit_s: float) -> Mapping[str, Any]:
+        if isinstance(self.state_now, BaseException):
+            raise self.state_now
+        return dict(self.state_now)
 
     async def ping(self, limit_s: float) -> None:
         self.pings += 1

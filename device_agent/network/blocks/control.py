@@ -5,6 +5,7 @@ continued from the saved timetoken, so that what came during an outage or a rest
 """
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -22,6 +23,9 @@ log = structlog.get_logger("control")
 POLL_LIMIT_S = 20.0
 HEARTBEAT_S = 9.0
 PRESENCE_LIMIT_S = 5.0
+# How often it is looked for another process under our instance id, in heartbeats, and how many must show it.
+TWIN_EVERY = 7
+TWIN_BEATS = 2
 # Presence changes that come together (a task with three streams) are published once.
 COALESCE_S = 0.05
 # A message that is delivered twice is recognised by its timetoken; the network caches 100.
@@ -60,6 +64,7 @@ class ControlChannel:
         self._client_changed = asyncio.Event()
         self._state_changed = asyncio.Event()
         self._listening = asyncio.Event()
+        self._twin_beats = 0
         self._way = connectivity.way("reception on the control channel")
         self._way.due.set()
         self._seen: dict[int, None] = {}
@@ -188,11 +193,13 @@ class ControlChannel:
     async def send_heartbeats(self) -> None:
         """Keep the presence alive; a refused heartbeat requests a token and disturbs nothing else."""
         backoff = NetworkBackoff(self._connectivity)
-        while True:
+        for beat in itertools.count():
             client = await self._client()
             # An agent that does not receive must not look present: tasks would be sent to nobody.
             await self._listening.wait()
             try:
+                if beat % TWIN_EVERY == 1 or self._twin_beats:
+                    await self._look_for_twin(client)
                 await client.heartbeat(
                     self._file.identity.control_channel, self._owner.presence(), PRESENCE_LIMIT_S
                 )
@@ -203,6 +210,29 @@ class ControlChannel:
                 continue
             backoff.reset()
             await asyncio.sleep(HEARTBEAT_S)
+
+    async def _look_for_twin(self, client: PubSubClient) -> None:
+        """Right before our own heartbeat, that of another process with our instance id is the newest."""
+        own = self._owner.presence().get("startedAt")
+        try:
+            state = await client.state(self._file.identity.control_channel, PRESENCE_LIMIT_S)
+        except NetworkError as error:
+            log.debug("presence_not_read", error=str(error))  # a token need not allow it
+            return
+        began = state.get("startedAt")
+        self._twin_beats = self._twin_beats + 1 if began not in (None, own) else 0
+        if self._twin_beats == TWIN_BEATS:
+            log.error(
+                "instance_runs_twice",
+                instance=self._file.identity.instance_id,
+                other_started_at=began,
+                remedy="stop one, or delete identity.json in the state directory of the copy",
+            )
+
+    @property
+    def twin(self) -> str:
+        """That another process works under our instance id, as a sentence; "" while none is seen."""
+        return "another process runs under this instance id" if self._twin_beats >= TWIN_BEATS else ""
 
     async def publish_state(self) -> None:
         """Publish the newest presence state after each change."""

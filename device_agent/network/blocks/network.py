@@ -118,6 +118,11 @@ class BlocksNetwork:
         finally:
             await self._leave()
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong with membership, link or instance, as a sentence; "" if nothing is."""
+        return self.membership.reason or self.connectivity.trouble or self._control.twin
+
     async def _leave(self) -> None:
         self.membership.leave()
         await self.background.close()

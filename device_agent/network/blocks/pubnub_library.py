@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import cbor2
+from pubnub.endpoints.presence.get_state import GetState as GetState
 from pubnub.endpoints.presence.heartbeat import Heartbeat as Heartbeat
 from pubnub.endpoints.presence.leave import Leave as Leave
 from pubnub.endpoints.presence.set_state import SetState as SetState

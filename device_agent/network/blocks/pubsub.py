@@ -155,6 +155,13 @@ class PubSubClient:
         endpoint = self._library.SetState(self._pn, channels=[channel], state=dict(state))
         await self._result("presence state", endpoint, limit_s)
 
+    async def state(self, channel: str, limit_s: float) -> Mapping[str, Any]:
+        """The presence state of our user, as whoever set it last has set it."""
+        endpoint = self._library.GetState(self._pn, channels=[channel], uuid=self.uuid)
+        result = await self._result("presence state", endpoint, limit_s)
+        state = result.channels.get(channel)
+        return state if isinstance(state, Mapping) else {}
+
     async def leave(self, channel: str, limit_s: float) -> None:
         await self._result("leave", self._library.Leave(self._pn).channels(channel), limit_s)
 

@@ -256,6 +256,32 @@ async def test_a_state_is_published_until_it_is_accepted(
         assert len(client.polls) == 2, "the subscription is left alone"
 
 
+async def test_another_process_under_our_instance_id_is_noticed_and_its_end_too(
+    channel: ControlChannel, client: FakePubSub, owner: Owner, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.001)
+    owner.state["startedAt"] = 5
+    async with running(channel.receive, channel.send_heartbeats):
+        for state in ({}, {"startedAt": 5}):
+            client.state_now, seen = state, client.heartbeats
+            await client.until(lambda seen=seen: client.heartbeats > seen + 2 * module.TWIN_EVERY)
+            assert channel.twin == ""
+        client.state_now = {"startedAt": 6}
+        await client.until(lambda: channel.twin)
+        client.state_now = {"startedAt": 5}
+        await client.until(lambda: not channel.twin)
+
+
+async def test_a_token_that_may_not_read_the_presence_costs_no_heartbeat(
+    channel: ControlChannel, client: FakePubSub, owner: Owner, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.001)
+    client.state_now = TOKEN_REFUSED
+    async with running(channel.receive, channel.send_heartbeats):
+        await client.until(lambda: client.heartbeats > 2 * module.TWIN_EVERY)
+    assert owner.tokens_refused == 0
+
+
 async def test_a_failed_heartbeat_is_repeated_soon(channel: ControlChannel, client: FakePubSub, owner: Owner):
     client.answers.extend([UNREACHABLE, TOKEN_REFUSED])
     async with running(channel.receive, channel.send_heartbeats):
