@@ -60,7 +60,7 @@ class PahoMqtt(MqttBus):
 
     def open(self) -> None:
         self.close()
-        self._connection = self._connected(self.config.client_id or "", self._lose_receiving)
+        self._connection = self._connected(self.config.client_id or "", self._lose)
 
     def _connected(self, id_: str, on_lost: Callable[[str], None]) -> "_Connection":
         connection = _Connection(self.name, self.config, id_, on_lost)
@@ -71,10 +71,11 @@ class PahoMqtt(MqttBus):
             raise
         return connection
 
-    def _lose_receiving(self, reason: str) -> None:
-        """The bus is lost with its first connection; its sources say so."""
-        if self._receiving is not None:
-            self._receiving.lose(reason)
+    def _lose(self, reason: str) -> None:
+        """The bus is lost with either connection."""
+        for connection in (self._connection, self._receiving):
+            if connection is not None:
+                connection.lose(reason)
 
     def close(self) -> None:
         for connection in (self._receiving, self._connection):
@@ -90,7 +91,7 @@ class PahoMqtt(MqttBus):
         sending = self._open_connection()
         if self._receiving is None:
             id_ = self.config.client_id
-            self._receiving = self._connected(f"{id_}-in" if id_ else "", lambda _: None)
+            self._receiving = self._connected(f"{id_}-in" if id_ else "", self._lose)
         if sending.lost:
             self._receiving.lose(sending.lost)
         return self._receiving.subscribe(topics, qos)
@@ -299,7 +300,9 @@ class _Connection:
 
     def lose(self, reason: str) -> None:
         with self._changed:
-            self.lost = self.lost or reason
+            if self.lost:
+                return
+            self.lost = reason
             subscriptions = self._subscriptions
             self._changed.notify_all()
         for subscription in subscriptions:

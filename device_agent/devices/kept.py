@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from device_agent.records import is_number
-from device_agent.store.files import set_aside, write_atomically
+from device_agent.store.files import read_small, set_aside, write_atomically
 from device_agent.store.store_thread import StoreThread
 
 log = structlog.get_logger("kept")
@@ -35,7 +35,7 @@ def newest(*paths: Path) -> tuple[int, Kept]:
     best: tuple[int, Kept] = (0, {})
     for path in paths:
         try:
-            document = json.loads(path.read_bytes())
+            document = json.loads(read_small(path))
             version = int(document["version"])
             found = {name: _numbers(kept) for name, kept in document["devices"].items()}
         except FileNotFoundError:
