@@ -10,7 +10,7 @@ import pytest
 from device_agent.testing.network import NetworkThread
 from support.deployment import CONFIG, World
 from support.processes import Daemon
-from support.waiting import LIMIT_S, until
+from support.waiting import until
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def keyless(new_world: Callable[..., World]) -> Iterator[Callable[..., Daemon]]:
 def cli(config: Path, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "device_agent", "--config", str(config), *words],
-        capture_output=True, text=True, timeout=LIMIT_S, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -12,7 +12,6 @@ from device_agent.cli import service as command
 from device_agent.config import Config, load
 from device_agent.operate import service_install
 from device_agent.operate.service_install import FILES, Service
-from support.waiting import LIMIT_S
 
 CONFIG = """
 [agent]
@@ -163,12 +162,12 @@ def test_the_copy_runs_by_itself(machine: Machine) -> None:
     python = machine.service.path("/opt/device-agent/bin/python")
     done = subprocess.run(
         [python, "-I", "-c", "import sys; from device_agent.cli import main; sys.exit(main(['drivers']))"],
-        cwd="/", capture_output=True, text=True, timeout=LIMIT_S, check=False,
+        cwd="/", capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert "bme280" in done.stdout, done.stderr
     where = subprocess.run(
         [python, "-I", "-c", "import device_agent; print(device_agent.__file__)"],
-        cwd="/", capture_output=True, text=True, timeout=LIMIT_S, check=True,
+        cwd="/", capture_output=True, text=True, timeout=120, check=True,
     ).stdout  # fmt: skip
     assert where.startswith(str(machine.root))
     start = machine.text("/opt/device-agent/bin/device-agent")
