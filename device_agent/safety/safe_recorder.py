@@ -27,27 +27,27 @@ class Recording:
 
     def __init__(self) -> None:
         self._calls: list[Any] | None = None
-        self._dry = False
+        self.dry = False
 
     def start(self, *, dry: bool) -> None:
         """`dry`: writes are noted and do not go out; reads are real, and pauses are skipped."""
-        self._calls, self._dry = [], dry
+        self._calls, self.dry = [], dry
 
     def stop(self) -> list[Any]:
-        calls, self._calls, self._dry = self._calls or [], None, False
+        calls, self._calls, self.dry = self._calls or [], None, False
         return calls
 
     def pause(self, seconds: float) -> None:
         if self._calls is not None and seconds > 0:
             self._calls.append(float(seconds))
-        if not self._dry:
+        if not self.dry:
             time.sleep(seconds)
 
     def write(self, call: Any) -> bool:
         """Note a write; True if it is to be carried out as well."""
         if self._calls is not None:
             self._calls.append(call)
-        return not self._dry
+        return not self.dry
 
 
 class RecordedHandle:
@@ -85,6 +85,8 @@ class RecordedSerial(RecordedHandle, SerialBus):
             self.inner.write(data)
 
     def read(self, size: int, timeout_s: float) -> bytes:
+        if self.recording.dry:
+            raise BusError("nothing went out that could be answered")
         data: bytes = self.inner.read(size, timeout_s)
         return data
 

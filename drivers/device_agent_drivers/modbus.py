@@ -123,6 +123,7 @@ class Master:
         """The answer without unit and checksum: it begins with `head`, and `size` bytes follow."""
         frame = framed(bytes((self._unit,)) + question)
         self._sleep(self.gap_s)
+        self._forget_old()
         if self._owed and self._bus.read(ANSWER_MAX, 0.0):
             self._came_late()
         self._bus.discard_input()
@@ -173,7 +174,7 @@ class Master:
         """What to raise."""
         unit = f"unit {self._unit}"
         if not heard:
-            self._expect(LATE_S if self._in_time else LATE_FIRST_S)
+            self._expect(self._late_s)
             late = f"; {self.late} answers came late: raise `timeout_s`" if self.late else ""
             return NoAnswer(
                 f"{unit} did not answer within {self._timeout_s:g} s; check its number, the baud rate and "
@@ -196,6 +197,7 @@ class Master:
 
     def _wait_for_silence(self) -> None:
         """Raises NoAnswer while that would hold up the line for long."""
+        self._forget_old()
         left_s = self._quiet_s - (time.monotonic() - self._since_s)
         if self._owed and left_s > LATE_S:
             raise NoAnswer(
@@ -209,6 +211,18 @@ class Master:
             self._bus.read(ANSWER_MAX, BETWEEN_S)
             self._came_late()
             left_s = self._quiet_s
+
+    def _forget_old(self) -> None:
+        """Even a unit that works off all that it was asked has answered after so long.
+
+        One that was away owes nothing: else each write that it takes would begin the wait anew.
+        """
+        while self._owed and time.monotonic() - self._owed[0] > OWED_MAX * self._late_s:
+            self._owed.popleft()
+
+    @property
+    def _late_s(self) -> float:
+        return LATE_S if self._in_time else LATE_FIRST_S
 
     def _came_late(self) -> None:
         self.late += 1

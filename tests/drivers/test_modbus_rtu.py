@@ -11,7 +11,7 @@ from device_agent.driver import BadReading, DriverError, Flag, Flagged, NoAnswer
 from device_agent.errors import BusGone, BusTimeout
 from device_agent.testing import check_driver
 from device_agent_drivers.checksums import crc16_modbus
-from device_agent_drivers.modbus import Master, ModbusException, framed
+from device_agent_drivers.modbus import LATE_FIRST_S, OWED_MAX, Master, ModbusException, framed
 from device_agent_drivers.modbus_points import NO_ANSWER, ModbusPoint, blocks_of
 from device_agent_drivers.modbus_rtu import ModbusRtu, ModbusRtuConfig
 
@@ -231,6 +231,36 @@ def test_a_unit_that_is_slower_than_both_tries_gives_no_value(takes_s, monkeypat
             assert values["frequency"] in (50, NO_ANSWER)
         line.now_s += 0.5
     assert device.notes()["late_answers"] > 0
+
+
+class AwayUnit(SlowUnit):
+    """Off for a minute; then it takes writes and answers reads in time."""
+
+    def write(self, data: bytes) -> None:
+        if self.now_s < 60:
+            self.sent.append(data)
+        elif data[1] == 6:
+            self.sent.append(data)
+            self.due.append((self.now_s + self.takes_s, data))
+        else:
+            super().write(data)
+
+
+def test_a_unit_that_was_away_is_read_again_soon(monkeypatch):
+    """What it was asked long ago is not owed, though each opening writes its safe values before it reads."""
+    line = AwayUnit(0.02, {0: 230, 10: 5})
+    monkeypatch.setattr("device_agent_drivers.modbus.time.monotonic", lambda: line.now_s)
+    device = driver(line, {"voltage": {"address": 0}, "level": {"address": 10, "write": True, "safe": 5}})
+    while True:
+        with contextlib.suppress(NoAnswer, BusTimeout):
+            device.open()
+            assert device.read() == {"voltage": 230, "level": 5}
+            break
+        with contextlib.suppress(NoAnswer, BusTimeout):
+            device.safe()
+        line.now_s += 0.5
+        assert line.now_s < 60 + OWED_MAX * LATE_FIRST_S + 5
+    assert line.now_s > 60
 
 
 def test_a_unit_that_is_slow_at_times_gives_no_wrong_value():
