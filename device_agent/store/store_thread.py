@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
+HOUR_S, DAY_S = 3600, 86_400
+
 # A card that takes longer than this for one commit is broken; the caller decides what to do.
 STORE_LIMIT_S = 30.0
 
@@ -21,6 +23,11 @@ def written_bytes(who: Literal["thread-self", "self"] = "thread-self") -> int:
         return 0
     _, _, rest = counters.partition(b"\nwrite_bytes: ")
     return int(rest.split(b"\n", 1)[0] or 0)
+
+
+def a_day(some_bytes: int, in_s: float) -> int:
+    """At the rate of these seconds; less than an hour counts as one, to bound the first figures."""
+    return round(some_bytes * DAY_S / max(HOUR_S, in_s))
 
 
 class StoreThread:

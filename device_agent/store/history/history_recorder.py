@@ -21,12 +21,11 @@ from device_agent.records import Flag, Reading, ReadingSubscriber
 from device_agent.store.files import set_aside
 from device_agent.store.history.history_block import HistoryBlock, PackedBlock, aggregate, block_of, pack
 from device_agent.store.history.history_file import DAY_MS, FAST_MS, FRAME_MS, HistoryFile
-from device_agent.store.store_thread import StoreThread
+from device_agent.store.store_thread import StoreThread, a_day
 
 log = structlog.get_logger("history")
 
 COMMIT_S = 60.0
-HOUR_S, DAY_S = 3600, 86_400
 FAST_ROWS = 600
 # So many readings from before the clock was set wait for it; a board whose clock is never set has no history.
 UNDATED_MAX = 5000
@@ -121,14 +120,12 @@ class HistoryRecorder(ReadingSubscriber):
             "bytes": self._used_bytes,
             "max_bytes": self._max_bytes,
             "written_bytes": self._written_before + written_bytes,
-            "written_bytes_per_day": self._per_day(self._written_before + written_bytes),
+            "written_bytes_per_day": a_day(
+                self._written_before + written_bytes, self._clock.monotonic_s() - self._began_s
+            ),
             "lost": self.lost,
             "disk_failures": self.failures,
         }
-
-    def _per_day(self, written_bytes: int) -> int:
-        """At the rate since the start; the first hour counts as a whole one, to bound the first figures."""
-        return round(written_bytes * DAY_S / max(HOUR_S, self._clock.monotonic_s() - self._began_s))
 
     # -- on the store thread ----------------------------------------
 

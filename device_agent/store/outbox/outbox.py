@@ -25,7 +25,7 @@ from device_agent.store.outbox.event import DiskState, Event
 from device_agent.store.outbox.outbox_file import ChannelRow, Commit, OutboxContents, OutboxFile
 from device_agent.store.outbox.overflow import DiskOverflow, drop_order
 from device_agent.store.outbox.restore import format_of, restore
-from device_agent.store.store_thread import StoreThread
+from device_agent.store.store_thread import StoreThread, a_day
 
 log = structlog.get_logger("outbox")
 
@@ -61,6 +61,7 @@ class Outbox:
         self.memory_bytes = 0
         self._memory_max_bytes = min(MEMORY_MAX_BYTES, max_bytes)
         self._interval_s = commit_interval_s
+        self._began_s = clock.monotonic_s()
         self._file = OutboxFile(folder / "outbox.db")
         self._disk = DiskJobs(
             self._file, thread, clock, ids_in_memory=self._ids_in_memory, on_new_file=self._file_begun_anew
@@ -431,4 +432,7 @@ class Outbox:
             "trouble": self._disk.trouble,
             "set_aside": self._file.set_aside,
             "written_bytes": self._file.written_bytes,
+            "written_bytes_per_day": a_day(
+                self._file.written_bytes, self.clock.monotonic_s() - self._began_s
+            ),
         }
