@@ -1,5 +1,6 @@
 """A whole deployment: the daemon on a simulated board, on the network stand-in, with its configuration."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -98,6 +99,11 @@ drive = ["user:user_alice", "user:user_bob"]
 """
 
 
+def is_at_work(device: Mapping[str, Any]) -> bool:
+    """Online, or open and yet to be heard: one that speaks by itself is online once it was understood."""
+    return device["state"] == "online" or device.get("detail") == "has said nothing yet"
+
+
 class World:
     """Everything, ended in order."""
 
@@ -131,9 +137,7 @@ class World:
         self.daemons.append(daemon)
         if joined:
             daemon.wait_logged("joined")
-            until(
-                lambda: all(d["state"] == "online" for d in daemon.ask("status")["devices"]), "devices online"
-            )
+            until(lambda: all(map(is_at_work, daemon.ask("status")["devices"])), "devices online")
         return daemon
 
     @property
