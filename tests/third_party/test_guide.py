@@ -125,7 +125,7 @@ def test_a_stranger_follows_the_guide(stranger: Stranger) -> None:
     assert "2 passed" in stranger.said
     assert "acme-lm75 (acme-lm75 1.0.0)" in stranger.said
     assert "agent.toml is right" in stranger.said
-    first, second = re.findall(r"^temperature +([-\d.]+) +Cel", stranger.said, re.MULTILINE)
+    first, second = re.findall(r"^temperature +([-\d.]+) +°C", stranger.said, re.MULTILINE)
     assert (float(first), float(second)) == (25.0, 31.5)
     assert "thermometer" in stranger.said.rpartition("device-agent status")[2]
 
