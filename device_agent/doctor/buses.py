@@ -225,15 +225,17 @@ def _serial(target: Target, bus: SerialBusConfig, where: str, busy: dict[str, st
 def _console(target: Target, node: str, where: str) -> Iterator[Finding]:
     """Whether the kernel or a login prompt speaks on the port."""
     system = target.system
-    cmdline = next((path for path in CMDLINE if system.exists(path)), "/proc/cmdline")
-    for word in system.text(cmdline).split():
+    file = next((path for path in CMDLINE if system.exists(path)), "")
+    for word in system.text(file or "/proc/cmdline").split():
         if not word.startswith("console="):
             continue
         console = word.removeprefix("console=").partition(",")[0]
         if console.startswith(("tty", "serial")) and system.real(f"/dev/{console}") == node:
-            remedy = (
-                f"sudo raspi-config nonint do_serial_cons 1; or take {word} out of {cmdline}; then reboot"
-            )
+            remedy = f"sudo raspi-config nonint do_serial_cons 1; or take {word} out of {file}; then reboot"
+            if not file:  # what /proc shows is the boot loader's
+                remedy = (
+                    f"take {word} out of the boot loader's kernel options (/etc/default/grub), then reboot"
+                )
             why = "the kernel's messages go to the far end, and a login prompt takes its bytes"
             yield Finding("problem", f"the system console is on {node}", where, why, remedy)
     name = os.path.basename(node)

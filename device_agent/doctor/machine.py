@@ -174,7 +174,9 @@ def _watchdog(target: Target) -> Iterator[Finding]:
     system = target.system
     if not system.find("/dev/watchdog*"):
         remedy = (
-            f"write dtparam=watchdog=on into {config_txt(target)}" if is_pi(target) else "modprobe softdog"
+            f"write dtparam=watchdog=on into {config_txt(target)}"
+            if is_pi(target)
+            else "enable the board's own in its firmware or device tree (softdog hangs with the kernel)"
         )
         why = "a kernel that hangs stays so, with outputs as they were, until somebody comes"
         yield Finding("problem", "there is no hardware watchdog", "/dev/watchdog", why, remedy)

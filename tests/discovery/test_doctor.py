@@ -155,6 +155,11 @@ def test_the_console_on_the_port(pi: Tree, findings: Callable[..., list[Finding]
     pi.file("/boot/firmware/cmdline.txt", "console=serial0,115200 console=tty1 root=PARTUUID=1 rootwait")
     remedy = problem(findings(), "the system console is on /dev/ttyAMA0").remedy
     assert "take console=serial0,115200 out of /boot/firmware/cmdline.txt" in remedy
+    (pi.root / "boot/firmware/cmdline.txt").unlink()
+    pi.file("/proc/cmdline", "console=serial0,115200")
+    remedy = problem(findings(), "the system console is on /dev/ttyAMA0").remedy
+    assert "boot loader" in remedy
+    assert "/proc" not in remedy
     pi.file("/etc/systemd/system/getty.target.wants/serial-getty@ttyAMA0.service")
     assert "mask serial-getty@ttyAMA0" in problem(findings(), "a login prompt is on").remedy
 
