@@ -13,7 +13,7 @@ from device_agent.clock import Clock, SystemClock
 from device_agent.config import Config
 from device_agent.config.secret import SESSIONS_VARIABLE, VARIABLE, ApiKeys, api_key, sessions_key
 from device_agent.devices.hardware import HandleFactory
-from device_agent.errors import NotReady
+from device_agent.errors import ConfigError, NotReady
 from device_agent.network.blocks import pubnub_library  # noqa: F401 - nobody waits for it here, on the loop all do
 from device_agent.operate.systemd import Notifier
 from device_agent.store.state_directory import in_use, prepare
@@ -60,12 +60,22 @@ def _clock(simulate: bool, config: Config) -> Clock:
     return ShiftedClock(Path(wrong), memory)
 
 
+def _without_key(config: Config, keys: ApiKeys) -> list[str]:
+    """Why the delegations cannot ask yet. A key that comes later is taken up."""
+    try:
+        if config.delegations:
+            keys.sessions()
+    except ConfigError as error:
+        return [f"delegations: {error}"]
+    return []
+
+
 async def _run(config: Config, keys: ApiKeys, handles: HandleFactory, clock: Clock, log_style: str) -> int:
     agent = Agent(config, keys, clock, handles, Notifier(), log_style=log_style)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, agent.reload)
-    for warning in config.warnings:
+    for warning in (*config.warnings, *_without_key(config, keys)):
         logging.getLogger("config").warning(warning)
     return await agent.run()
