@@ -3,9 +3,11 @@
 import importlib.util
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from support.official_client import excuse_requests
 
@@ -26,6 +28,13 @@ if importlib.util.find_spec("hypothesis") is not None:
 def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a short name: daemons have their sockets inside, and the path of one holds at most 107 bytes."""
     return tmp_path_factory.mktemp(re.sub(r"\W", "_", request.node.name)[:10])
+
+
+@pytest.fixture(autouse=True)
+def default_log() -> Iterator[None]:
+    """A command that a test carries out in this process sets the log; the next test has the usual one."""
+    yield
+    structlog.reset_defaults()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -82,7 +82,7 @@ def configure_log(style: str, least: int | None = None) -> LogOutput:
         processors=[*before, line],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, output)),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=least is None,  # for the life of the process, which a command is not
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryLog()])
     logging.captureWarnings(True)

@@ -15,8 +15,8 @@ from device_agent.testing.board import Board, SteppedClock, open_handle
 from device_agent.testing.check import BUS, Rules, leaves_nothing
 from device_agent.testing.chips import GpioChip, RegisterChip, SerialChip
 
-# How long a simulated knob may take for one step of its quantity.
-TURN_S = 0.1
+# How long a simulated knob may take for one step of its quantity, and rest in its detent after it.
+TURN_S = 0.5
 
 
 def speak(board: Board, device: str, feed: Sequence[Any], clock: SteppedClock) -> None:
@@ -34,6 +34,8 @@ def speak(board: Board, device: str, feed: Sequence[Any], clock: SteppedClock) -
             board.set(device, **{quantity: not value})
         if isinstance(chip, GpioChip) and not isinstance(value, bool | str):  # a knob, by being turned
             board.set(device, **{quantity: value + 1})
+            clock.step(TURN_S)
+            board.set(device, **{quantity: value})
             clock.step(TURN_S)
         board.set(device, **{quantity: value})
     if isinstance(chip, SerialChip) and chip.every_s is not None:
