@@ -110,6 +110,8 @@ class Scene:
         self.link = link
         running = bool(world.daemons) and world.daemon.process.poll() is None
         self.daemon: Daemon = world.daemon if running else world.start()
+        if "serial" in rig.abilities():
+            self.until(self._scale_is_heard, "the scale understood")
         self.session = pipe(client)
         self.events: Listening = stream(self.session, "control")
         self.wait("control", about="session")
@@ -149,6 +151,11 @@ class Scene:
 
     def own(self, id_: str) -> str:
         return f"{self.session.task_id} {id_}"
+
+    def _scale_is_heard(self) -> bool:
+        """A device that talks by itself is online once it was understood."""
+        self.rig.feed(b"W 0 g\n")
+        return bool(self.daemon.device("scale")["state"] == "online")
 
     def weigh(self, weight: float) -> None:
         """The scale says this, as often as it takes (a port that is just being opened loses bytes)."""

@@ -27,13 +27,14 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Runs until SIGTERM or SIGINT; returns one of `common.Exit`."""
-    handover = Handover(config_path(args))
-    # Imported while the other process checks the configuration.
-    from device_agent.cli.daemon import run_configured
+    with Handover(config_path(args)) as handover:
+        # Imported while the other process checks the configuration.
+        from device_agent.cli.daemon import run_configured
 
+        config = handover.config()
     output = configure_log(args.log)
     try:
-        return run_configured(handover.config(), simulate=args.simulate, log_style=args.log)
+        return run_configured(config, simulate=args.simulate, log_style=args.log)
     finally:
         output.close(LOG_LIMIT_S)
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 from device_agent.config.models import Config
 from device_agent.config.secret import child_environment
@@ -34,6 +35,15 @@ class Handover:
         self._child = subprocess.Popen(
             _command(path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=child_environment()
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child.poll() is None:
+            self._child.kill()
+        with self._child:
+            pass
 
     def config(self) -> Config:
         """Raises ConfigError with every fault of the file, NotReady where it could not be checked."""

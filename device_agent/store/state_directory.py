@@ -82,7 +82,9 @@ def _is_strange_link(entry: "os.DirEntry[str]") -> bool:
 
 
 def _is_open_to_us(entry: "os.DirEntry[str]") -> bool:
-    return os.access(entry.path, os.R_OK | os.W_OK)
+    """By its owner and mode; a disk that takes nothing is another matter, and ends no start."""
+    read_only = os.statvfs(entry.path).f_flag & os.ST_RDONLY
+    return os.access(entry.path, os.R_OK if read_only else os.R_OK | os.W_OK)
 
 
 def _give_back(folder: Path) -> None:

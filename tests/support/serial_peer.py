@@ -47,7 +47,7 @@ class SerialPeer:
             data = os.read(self._master, 4096)
             self.heard += data
             waiting += data
-            for question, answer in self.answers.items():
+            for question, answer in list(self.answers.items()):
                 if question in waiting:
                     waiting = waiting.partition(question)[2]
                     self.say(answer)
