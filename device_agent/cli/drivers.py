@@ -62,6 +62,12 @@ def summary(name: str) -> dict[str, Any]:
     return {**entry, "bus": driver.Bus.kind, "description": about}
 
 
+def _dialects(driver: type) -> str:
+    """The paragraph of the driver's module that names the dialects it was tried with, or ""."""
+    paragraphs = (sys.modules[driver.__module__].__doc__ or "").split("\n\n")
+    return next((" ".join(one.split()) for one in paragraphs if one.startswith("Dialects")), "")
+
+
 def description(name: str) -> dict[str, Any]:
     """Everything a person needs to configure one driver. Raises ConfigError."""
     driver = registry.load(name)
@@ -71,6 +77,7 @@ def description(name: str) -> dict[str, Any]:
             option.setdefault("default", driver.default_every_s)
     return {
         **summary(name),
+        "dialects": _dialects(driver),
         "options": options,
         "points": [_point(point) for point in driver.points],
         "points_as_configured": "points_of" in _own_names(driver),
@@ -308,6 +315,8 @@ def page(driver: Mapping[str, Any]) -> str:
     """Markdown from `description` of `cli.drivers`."""
     bus = "It needs no bus." if driver["bus"] == "none" else f"It sits on a bus of kind `{driver['bus']}`."
     parts = [NOTE, f"# {driver['name']}", driver["description"], bus, f"```toml\n{driver['example']}\n```"]
+    if driver["dialects"]:
+        parts.append(driver["dialects"])
     parts += [
         "## Options",
         _table(("option", "type", "default", "what it does"), map(option_row, driver["options"])),

@@ -3,6 +3,8 @@
     far end → host   {"temperature": 21.5, "lamp": false}     whenever it likes, any of its points
     host → far end   {"lamp": true}                           what is to be set
 
+Dialects are COBS and SLIP (`framing`), each with its checksum: no frame without one is believed.
+
 `drivers/arduino/framed_msgpack` is a sketch for the far end, ready to be filled with sensors.
 """
 
