@@ -51,6 +51,12 @@ class LineOptions(ConfiguredPoints):
         max_length=16,
         description="Signs between two commands of a line: no text that is set may hold one.",
     )
+    confirm: str | None = Field(
+        None,
+        max_length=1000,
+        description="Regular expression of the line that answers a command; a named group is a point, and "
+        "tells what was set.",
+    )
     line_end: str = Field(
         "\n", min_length=1, max_length=8, description='Ends a line; "\\n" takes "\\r\\n" too.'
     )
@@ -74,6 +80,8 @@ class LineOptions(ConfiguredPoints):
             sent |= template.fields
         if unsent := writable - sent:
             raise ValueError(f"no `command` says how {', '.join(sorted(unsent))} is sent")
+        if self.confirm is not None:
+            known(groups_of(self.confirm, "`confirm`"), writable, "`confirm`", "a writable point")
         return self
 
     def _check_pattern(self) -> None:

@@ -72,12 +72,6 @@ class SerialAskConfig(LineOptions):
     answer_s: float = Field(
         1.0, ge=0.02, le=10, description="Longest silence before an answer, and in the middle of one."
     )
-    confirm: str | None = Field(
-        None,
-        max_length=1000,
-        description="Regular expression of the line that answers a command; a named group is a point, and "
-        "tells what was set.",
-    )
 
     @model_validator(mode="after")
     def _is_answered(self) -> "SerialAskConfig":
@@ -87,9 +81,6 @@ class SerialAskConfig(LineOptions):
             known(groups_of(question.answer or "", "`answer`"), self.points, "`answer`")
         if not (self.reads_lines or self.frame or any(q.answer for q in self.questions())):
             raise ValueError("nothing says how an answer is read: give `pattern`, `frame`, or an `answer`")
-        if self.confirm is not None:
-            writable = {name for name, options in self.points.items() if options.write}
-            known(groups_of(self.confirm, "`confirm`"), writable, "`confirm`", "a writable point")
         return self
 
     def _check_pattern(self) -> None:

@@ -21,7 +21,7 @@ from device_agent.errors import BusTimeout
 from device_agent.schema import Field, model_validator
 from device_agent_drivers.configured import ConfiguredListener, Template, parser_of
 from device_agent_drivers.far_end import READY_LIMIT_S, RESET_S, arrivals
-from device_agent_drivers.lines import LineOptions, LineReader, groups_of, known, searched
+from device_agent_drivers.lines import LineOptions, LineReader, groups_of, searched
 
 CONFIRM_LIMIT_S = 1.0
 
@@ -40,12 +40,6 @@ class SerialLinesConfig(LineOptions):
         le=8,
         description="Wait after opening: an Arduino that opening resets hears nothing for 2 s.",
     )
-    confirm: str | None = Field(
-        None,
-        max_length=1000,
-        description="Regular expression of the line that answers a command; a named group is a point, and "
-        "tells what was set.",
-    )
 
     @model_validator(mode="after")
     def _answers_are_patterns(self) -> "SerialLinesConfig":
@@ -53,9 +47,6 @@ class SerialLinesConfig(LineOptions):
             raise ValueError("`ready_line` and `confirm` are for lines without `checksum`")
         if self.ready_line is not None:
             groups_of(self.ready_line, "`ready_line`")
-        if self.confirm is not None:
-            writable = {name for name, options in self.points.items() if options.write}
-            known(groups_of(self.confirm, "`confirm`"), writable, "`confirm`", "a writable point")
         return self
 
 

@@ -10,8 +10,9 @@ from device_agent.clock import SystemClock
 from device_agent.config import load
 from device_agent.devices import device as device_module
 from device_agent.devices.hardware import Hardware
-from device_agent.records import DeviceState, Reading, ReadingSubscriber, Status
+from device_agent.records import DeviceState
 from device_agent.testing.board import Board, open_handle
+from support.board_devices import States
 from support.waiting import until_async
 
 CONFIG = """
@@ -36,16 +37,6 @@ line = "NOWHERE"
 """
 # More openings in vain than the bus would bear if they counted against it.
 OPENINGS = 5
-
-
-class States(ReadingSubscriber):
-    def __init__(self) -> None:
-        self.of: dict[str, list[DeviceState]] = {}
-
-    def on_reading(self, reading: Reading) -> None: ...
-
-    def on_status(self, status: Status) -> None:
-        self.of.setdefault(status.device, []).append(status.state)
 
 
 async def test_a_line_that_is_not_there_costs_its_own_device_alone(

@@ -10,9 +10,10 @@ from device_agent.config import load
 from device_agent.devices import device as device_module
 from device_agent.devices.hardware import Hardware
 from device_agent.errors import BusTimeout
-from device_agent.records import DeviceState, Reading, ReadingSubscriber, Status
+from device_agent.records import DeviceState
 from device_agent.testing.board import Board
 from device_agent.testing.board.handles import SimulatedI2c
+from support.board_devices import States
 from support.waiting import until_async
 
 AILING = 0x23
@@ -48,16 +49,6 @@ class Ailing(SimulatedI2c):
             self.failures += 1
             raise BusTimeout(f"bus {self.name}, address {address:#04x}: the bus timed out")
         return super().transfer(address, write, read_size)
-
-
-class States(ReadingSubscriber):
-    def __init__(self) -> None:
-        self.of: dict[str, list[DeviceState]] = {}
-
-    def on_reading(self, reading: Reading) -> None: ...
-
-    def on_status(self, status: Status) -> None:
-        self.of.setdefault(status.device, []).append(status.state)
 
 
 async def test_a_chip_that_times_out_costs_itself_alone(

@@ -5,6 +5,7 @@ from typing import Literal
 
 from device_agent.bus.config import GpioBusConfig, I2cBusConfig, MqttBusConfig, SerialBusConfig
 from device_agent.driver import Actuator, DriverConfig, GpioBus, I2cBus, Listener, MqttBus, Sensor, SerialBus
+from device_agent.records import DeviceState, Reading, ReadingSubscriber, Status
 from device_agent.testing import Board, Quantity, RegisterChip, SerialChip, open_handle
 
 LIMIT_S = 10.0
@@ -91,3 +92,15 @@ def arrived(source, count: int) -> list:
 
 def levels(board: Board, line: int) -> list[tuple[int, str]]:
     return [(entry["level"], entry["by"]) for entry in board.record.entries if entry.get("line") == line]
+
+
+class States(ReadingSubscriber):
+    """Which states each device has reported, in order."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[DeviceState]] = {}
+
+    def on_reading(self, reading: Reading) -> None: ...
+
+    def on_status(self, status: Status) -> None:
+        self.of.setdefault(status.device, []).append(status.state)
