@@ -10,20 +10,12 @@ from typing import Any
 
 import pytest
 
-from support.deployment import World
+from support.deployment import HEAD, World
 from support.waiting import until
 
-CONFIG = """
-[agent]
-name = "greenhouse_7"
-[network]
-cdm_url = "{cdm_url}"
-pubnub_origin = "{origin}"
-pubnub_tls = false
-publish_rate_hz = {rate_hz}
-[state]
-directory = "{folder}/state"
-[buses.pins]
+CONFIG = (
+    HEAD
+    + """[buses.pins]
 kind = "gpio"
 chip = "pinctrl-bcm2835"
 [devices.meter]
@@ -35,6 +27,7 @@ per_unit = 1000
 start = 1234.5
 unit.total = "kW.h"
 """
+)
 
 
 @pytest.fixture

@@ -8,21 +8,13 @@ from typing import Any
 import pytest
 
 from support.callers import Listening, pipe, stream
-from support.deployment import World
+from support.deployment import HEAD, World
 from support.waiting import LIMIT_S, until
 
 EVERY_S = 0.1
-CONFIG = """
-[agent]
-name = "greenhouse_7"
-[network]
-cdm_url = "{cdm_url}"
-pubnub_origin = "{origin}"
-pubnub_tls = false
-publish_rate_hz = {rate_hz}
-[state]
-directory = "{folder}/state"
-
+CONFIG = (
+    HEAD
+    + """
 [buses.i2c1]
 kind = "i2c"
 device = "/dev/i2c-1"
@@ -83,6 +75,7 @@ every_s = 0.1
 direction = "outbound"
 devices = ["climate", "lamp", "leaf", "soil", "door", "scale", "air"]
 """
+)
 ON_A_BEAT = ("climate", "lamp", "leaf", "soil", "door", "air")
 
 

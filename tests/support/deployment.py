@@ -10,6 +10,19 @@ from support.waiting import until
 
 AGENT = "greenhouse_7"
 
+HEAD = """
+[agent]
+name = "greenhouse_7"
+[network]
+cdm_url = "{cdm_url}"
+pubnub_origin = "{origin}"
+pubnub_tls = false
+publish_rate_hz = {rate_hz}
+[state]
+directory = "{folder}/state"
+"""
+"""How the template of a small configuration begins."""
+
 CONFIG = """
 [agent]
 name = "greenhouse_7"
