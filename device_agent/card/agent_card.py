@@ -118,7 +118,7 @@ def _stream_description(config: Config, stream: StreamConfig) -> str:
         return f"The bytes of {stream.devices[0]} as they are, {ways}."
     parts = []
     if stream.outward:
-        parts.append(f"Readings of {inventory(config, stream.devices)}.")
+        parts.append(f"Readings of {', '.join(stream.devices)}.")
     if stream.inward:
         driven = [name for name in stream.devices if config.drivable(name)]
         if driven:

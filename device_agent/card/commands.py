@@ -6,7 +6,7 @@ What can be set has its `unit` (UCUM), its `safe` value and its `limits` as anno
 from typing import Any
 
 from device_agent.card.events import delegations_on
-from device_agent.card.parts import DIALECT, DRY_RUN, ID, TTL, described, event, object_of, writable
+from device_agent.card.parts import DIALECT, DRY_RUN, ID, TTL, described, object_of, variant, writable
 from device_agent.config import Config, StreamConfig
 from device_agent.config.delegation import Delegation
 from device_agent.driver import Action, ActuatorConfig, Argument, Point
@@ -24,26 +24,35 @@ def inbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
         forms.append(_stop())
     forms += [_ask_command(name, config.delegations[name]) for name in delegations_on(config, stream)]
     if stream.affinity == "dedicated":
-        forms += _session_commands(stream)
+        forms += _session_commands()
     return {
         "$schema": DIALECT,
-        "description": "One command or session word. A command is answered by an `ack` with its id.",
+        "description": "A command, answered by an `ack` with its id, or a session word.",
+        "type": "object",
+        "required": ["kind"],
         "oneOf": forms,
+        "unevaluatedProperties": False,
+        "$defs": {
+            "command": {
+                "required": ["id", "device"],
+                "properties": {"id": ID, "ttl_ms": TTL, "dry_run": DRY_RUN},
+            },
+            "device": {"enum": list(stream.devices)},
+        },
     }
 
 
 def _set_command(config: Config, device: str) -> dict[str, Any]:
     """`set` for one device: its writable points with their bounds, safe values and limits."""
     points = {point.name: _settable(config, device, point) for point in writable(config, device)}
-    members = {
-        "kind": {"const": "set"},
-        "id": ID,
-        "device": {"const": device},
-        "values": {**object_of(points), "minProperties": 1},
-        "ttl_ms": TTL,
-        "dry_run": DRY_RUN,
+    return _command("set", device, {"values": {**object_of(points), "minProperties": 1}}, "values")
+
+
+def _command(kind: str, device: str, members: dict[str, Any], *required: str) -> dict[str, Any]:
+    return {
+        "$ref": "#/$defs/command",
+        **variant("", kind, {"device": {"const": device}, **members}, required),
     }
-    return event(f"Set {device}", members, required=("id", "device", "values"))
 
 
 def _settable(config: Config, device: str, point: Point) -> dict[str, Any]:
@@ -64,41 +73,27 @@ def _settable(config: Config, device: str, point: Point) -> dict[str, Any]:
 
 
 def _do_command(device: str, action: Action) -> dict[str, Any]:
+    arguments = {argument.name: _argument(argument) for argument in action.arguments}
     required = [argument.name for argument in action.arguments if argument.required]
-    members = {
-        "kind": {"const": "do"},
-        "id": ID,
-        "device": {"const": device},
-        "action": {"const": action.name},
-        "args": object_of({argument.name: _argument(argument) for argument in action.arguments}, required),
-        "ttl_ms": TTL,
-        "dry_run": DRY_RUN,
-    }
-    wanted = ("id", "device", "action", *(("args",) if required else ()))
-    form = event(f"{action.name} of {device}", members, required=wanted)
-    return {**form, "description": action.description} if action.description else form
+    return _do(device, action.name, object_of(arguments, required), action.description)
+
+
+def _do(device: str, action: str, arguments: dict[str, Any], description: str) -> dict[str, Any]:
+    members = {"action": {"const": action}, "args": arguments}
+    form = _command("do", device, members, "action", *(("args",) if "required" in arguments else ()))
+    return described(form, description, "")
 
 
 def _stop() -> dict[str, Any]:
-    form = event("Emergency stop", {"kind": {"const": "stop"}, "id": ID}, required=("id",))
-    text = "Every actuator to safe at once; nothing moves until somebody releases it at the device."
-    return {**form, "description": text}
+    form = variant("Emergency stop", "stop", {"id": ID}, ("id",))
+    return described(form, "Every actuator to safe; nothing moves until it is released at the device.", "")
 
 
 def _ask_command(name: str, rule: Delegation) -> dict[str, Any]:
     question = {"question": {"type": "string", "maxLength": 2000}}
-    members = {
-        "kind": {"const": "do"},
-        "id": ID,
-        "device": {"const": name},
-        "action": {"const": "ask"},
-        "args": object_of(question, ["question"]) if rule.asks_question else object_of({}),
-        "ttl_ms": TTL,
-        "dry_run": DRY_RUN,
-    }
-    wanted = ("id", "device", "action", *(("args",) if rule.asks_question else ()))
+    arguments = object_of(question, ["question"]) if rule.asks_question else object_of({})
     text = "Asks an AI agent; the answer comes as a `control` event about the delegation."
-    return {**event(f"ask {name}", members, required=wanted), "description": text}
+    return _do(name, "ask", arguments, text)
 
 
 def _argument(argument: Argument) -> dict[str, Any]:
@@ -108,30 +103,26 @@ def _argument(argument: Argument) -> dict[str, Any]:
     return described(schema, argument.description, argument.unit)
 
 
-def _session_commands(stream: StreamConfig) -> list[dict[str, Any]]:
-    devices = {"enum": list(stream.devices)}
-    every_s = {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400, "unit": "s"}
-    band = {"type": "number", "minimum": 0, "description": "Smallest change worth an event."}
-    commands: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
-        "pause": ({}, (), "Stop sending readings until resume."),
-        "resume": ({}, (), "Send readings again."),
-        "rate": (
-            {"device": devices, "every_s": every_s, "on_change": {"type": "boolean"}, "dead_band": band},
-            (),
-            "How often readings come; without `device` for all.",
-        ),
-        "select": (
-            {"devices": {"type": "array", "items": devices}},
-            ("devices",),
-            "Send readings of these devices alone.",
-        ),
-        "replay": (
-            {"from_seq": {"type": "integer", "minimum": 1}},
-            ("from_seq",),
-            "Send stored events again.",
-        ),
+def _session_commands() -> list[dict[str, Any]]:
+    device = {"$ref": "#/$defs/device"}
+    every_s = {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400}
+    rate = {
+        "device": device,
+        "every_s": every_s,
+        "on_change": {"type": "boolean"},
+        "dead_band": {"type": "number", "minimum": 0, "description": "Smallest change worth an event."},
     }
     return [
-        {**event(word, {"kind": {"const": word}, **members}, required), "description": text}
-        for word, (members, required, text) in commands.items()
+        variant("Send no readings until resume", "pause", {}),
+        variant("", "resume", {}),
+        variant("How often readings come; without `device` for all", "rate", rate),
+        variant(
+            "Readings of these alone", "select", {"devices": {"type": "array", "items": device}}, ("devices",)
+        ),
+        variant(
+            "Send stored events again",
+            "replay",
+            {"from_seq": {"type": "integer", "minimum": 1}},
+            ("from_seq",),
+        ),
     ]

@@ -4,6 +4,7 @@ It is for callers that know nothing of this project, people and AI agents: besid
 point has its `unit` (UCUM) as an annotation.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from device_agent.card.parts import (
@@ -16,56 +17,82 @@ from device_agent.card.parts import (
     SEQ,
     STATUS_REASONS,
     described,
-    event,
     object_of,
+    variant,
 )
 from device_agent.config import Config, StreamConfig
 from device_agent.driver import Point
 from device_agent.messages.acks import AckState
 from device_agent.records import DeviceState, Flag
 
-# Members that any event may have.
-OPTIONAL = {"boot": BOOT, "clock": CLOCK, "late": LATE}
+ERROR_REF = {"$ref": "#/$defs/error"}
 
 
 def outbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
-    """What the agent sends on this events stream."""
-    forms = [reading(config, name, stream) for name in stream.devices if config.points(name)]
-    forms += [_status(stream), _gap(stream)]
+    """What the agent sends on this events stream: what all events have, then what each kind adds."""
+    kinds = [_readings(config, stream)] if any(config.points(name) for name in stream.devices) else []
+    kinds += [_status(), _gap()]
     if _carries_acks(config, stream):
-        forms.append(ack())
-    forms.append(_control(sorted(delegations_on(config, stream))))
+        kinds.append(variant("", "ack", {"device": False, **ack_members()}, ("id", "state")))
+    kinds.append(_control(sorted(delegations_on(config, stream))))
     return {
         "$schema": DIALECT,
-        "description": "One event. Values are null when nothing may be believed; `flags` then say why.",
-        "oneOf": forms,
+        "description": "One event. A value is null when nothing may be believed; `flags` then say why.",
+        "type": "object",
+        "required": ["kind", "at", "seq"],
+        "properties": {
+            "at": AT,
+            "seq": SEQ,
+            "boot": BOOT,
+            "clock": CLOCK,
+            "late": LATE,
+            "device": {"enum": list(stream.devices)},
+        },
+        "oneOf": kinds,
+        "unevaluatedProperties": False,
+        "$defs": {"error": ERROR},
     }
 
 
-def reading(config: Config, device: str, stream: StreamConfig | None = None) -> dict[str, Any]:
-    """The reading of one device; on a stream that thins, one may stand for several."""
-    points = config.points(device)
-    thins = stream is not None and stream.overflow == "thin"
-    values = {point.name: _sensed(point, mean=thins) for point in points}
+def _readings(config: Config, stream: StreamConfig) -> dict[str, Any]:
+    """The readings of all devices; on a stream that thins, one may stand for several."""
+    thins = stream.overflow == "thin"
     members: dict[str, Any] = {
-        "kind": {"const": "reading"},
-        "device": {"const": device},
-        "at": AT,
-        "seq": SEQ,
-        "boot": BOOT,
-        "values": object_of(values, required=list(values)),
-        "clock": CLOCK,
-        "flags": {
-            "type": "object",
-            "description": "Why a value is missing or doubtful, by point.",
-            "propertyNames": {"enum": list(values)},
-            "additionalProperties": {"enum": [flag.value for flag in Flag]},
-        },
-        "late": LATE,
+        "values": {"type": "object"},
+        "flags": {"type": "object", "additionalProperties": {"enum": [flag.value for flag in Flag]}},
     }
     if thins:
-        members["thinned"] = _thinned(points)
-    return event(f"Reading of {device}", members, required=("device", "at", "seq", "boot", "values"))
+        spread = {"type": "object", "additionalProperties": {"type": ["number", "null"]}}
+        numbers = {
+            "count": {"type": "integer", "minimum": 1},
+            "from_at": {"type": "integer"},
+            "to_at": {"type": "integer"},
+        }
+        members["thinned"] = object_of(
+            {**numbers, "minimum": spread, "maximum": spread},
+            required=[*numbers, "minimum", "maximum"],
+            description="Stands for `count` readings; `values` are their means.",
+        )
+    devices = [_reading(name, points, thins) for name in stream.devices if (points := config.points(name))]
+    return {**variant("", "reading", members, ("device", "boot", "values")), "oneOf": devices}
+
+
+def _reading(device: str, points: tuple[Point, ...], thins: bool) -> dict[str, Any]:
+    values = {point.name: _sensed(point, mean=thins) for point in points}
+    members: dict[str, Any] = {
+        "device": {"const": device},
+        "values": {"required": list(values), "properties": values, "additionalProperties": False},
+        "flags": _named(values),
+    }
+    if thins:
+        spread = _named([point.name for point in points if point.type in ("number", "integer")])
+        members["thinned"] = {"properties": {"minimum": spread, "maximum": spread}}
+    return {"properties": members}
+
+
+def _named(names: Iterable[str]) -> dict[str, Any]:
+    allowed = list(names)
+    return {"propertyNames": {"enum": allowed}} if allowed else {"maxProperties": 0}
 
 
 def _sensed(point: Point, *, mean: bool) -> dict[str, Any]:
@@ -76,114 +103,60 @@ def _sensed(point: Point, *, mean: bool) -> dict[str, Any]:
     return described(schema, point.description, point.unit)
 
 
-def _thinned(points: tuple[Point, ...]) -> dict[str, Any]:
-    numbers: dict[str, Any] = {
-        point.name: {"type": ["number", "null"]} for point in points if point.type in ("number", "integer")
-    }
-    return object_of(
-        {
-            "count": {"type": "integer", "minimum": 1},
-            "from_at": {"type": "integer"},
-            "to_at": {"type": "integer"},
-            "minimum": object_of(numbers),
-            "maximum": object_of(numbers),
-        },
-        required=["count", "from_at", "to_at", "minimum", "maximum"],
-        description="This event stands for `count` readings; `values` are their means.",
-    )
-
-
-def _status(stream: StreamConfig) -> dict[str, Any]:
+def _status() -> dict[str, Any]:
     members = {
-        "device": {"enum": list(stream.devices)},
-        "at": AT,
-        "seq": SEQ,
         "state": {"enum": [state.value for state in DeviceState]},
         "reason": {"enum": list(STATUS_REASONS)},
-        **OPTIONAL,
     }
-    return event(
-        "Health of a device",
-        {"kind": {"const": "status"}, **members},
-        required=("device", "at", "seq", "state"),
-    )
+    return variant("", "status", members, ("device", "state"))
 
 
-def _gap(stream: StreamConfig) -> dict[str, Any]:
-    number = {
-        "type": ["integer", "null"],
-        "description": "null where no number had been given, or where nobody knows it.",
-    }
+def _gap() -> dict[str, Any]:
+    number = {"type": ["integer", "null"]}
     members = {
-        "kind": {"const": "gap"},
-        "at": AT,
-        "seq": SEQ,
         "from_seq": number,
         "to_seq": number,
         "from_at": {"type": "integer"},
         "to_at": {"type": "integer"},
-        "count": {"type": ["integer", "null"], "minimum": 0, "description": "null where nobody knows."},
-        "device": {"enum": list(stream.devices)},
+        "count": {**number, "minimum": 0, "description": "null: nobody knows."},
         "reason": {"enum": ["overflow", "thinned", "power_cut", "device_lost"]},
-        **OPTIONAL,
     }
-    required = ("at", "seq", "from_seq", "to_seq", "from_at", "to_at", "count", "reason")
-    return event("Events that will not come", members, required=required)
+    return variant("Events that will not come", "gap", members, tuple(members))
 
 
-def ack(*, numbered: bool = True) -> dict[str, Any]:
-    """The answer to a command. Outside a stream (a request's result) it has no number."""
+def ack_members() -> dict[str, Any]:
+    """The answer to a command, in an event and in a request's result; `error` refers to `$defs`."""
     values = {"type": ["object", "null"]}
-    members: dict[str, Any] = {
-        "kind": {"const": "ack"},
-        "id": {"type": ["string", "null"], "description": "The command's; null where it could not be read."},
-        "at": AT,
-        "seq": SEQ,
+    return {
+        "id": {"type": ["string", "null"]},
         "state": {
             "enum": [state.value for state in AckState],
             "description": "rejected: nothing moved; unknown: it may have, and the actuator went to safe.",
         },
-        "commanded": {**values, "description": "What was asked."},
+        "commanded": values,
         "applied": {**values, "description": "What is known to be set."},
-        "verified": {"type": "boolean", "description": "True only after it was read back."},
-        "error": ERROR,
-        "repeated": {"const": True, "description": "This id was answered before: nothing moved now."},
-        "dry_run": {"const": True, "description": "It was only asked what would happen: nothing moved."},
-        "hand_over": {
-            "type": "boolean",
-            "description": "With `dry_run`: whether another driver would have to give way.",
-        },
-        **OPTIONAL,
+        "verified": {"type": "boolean", "description": "Read back."},
+        "error": ERROR_REF,
+        "repeated": {"const": True, "description": "A used id: nothing moved now."},
+        "dry_run": {"const": True},
+        "hand_over": {"type": "boolean", "description": "With dry_run: another driver would give way."},
     }
-    if numbered:
-        return event("Answer to a command", members, required=("id", "at", "seq", "state"))
-    return {"type": "object", "required": ["state"], "properties": members}
 
 
 def _control(delegations: list[str]) -> dict[str, Any]:
     """About the session, a session command or a delegation; what else it has depends on that."""
-    form: dict[str, Any] = {
-        "title": "About the session",
-        "description": "`session` is the first event; the others answer a session word with `ok` or `error`.",
-        "type": "object",
-        "required": ["kind", "at", "seq", "about"],
-        "properties": {
-            "kind": {"const": "control"},
-            "at": AT,
-            "seq": SEQ,
-            "about": {"enum": ["session", "pause", "resume", "rate", "select", "replay"]},
-            "devices": {"type": "array"},
-            "streams": {"type": "array"},
-            "until": {"type": ["integer", "null"], "description": "Epoch milliseconds of the session's end."},
-            "ok": {"type": "boolean"},
-            "error": ERROR,
-            **OPTIONAL,
-        },
+    about = ["session", "pause", "resume", "rate", "select", "replay"]
+    members: dict[str, Any] = {
+        "about": {"enum": about + ["delegation"] * bool(delegations)},
+        "devices": {"type": "array"},
+        "streams": {"type": "array"},
+        "until": {"type": ["integer", "null"], "description": "End of the session, epoch ms."},
+        "ok": {"type": "boolean"},
+        "error": ERROR_REF,
     }
     if delegations:
-        form["properties"]["about"]["enum"].append("delegation")
-        form["properties"] |= _delegation(delegations)
-    return form
+        members |= _delegation(delegations)
+    return {**variant("", "control", members, ("about",)), "additionalProperties": True}
 
 
 def _delegation(names: list[str]) -> dict[str, Any]:
@@ -195,15 +168,12 @@ def _delegation(names: list[str]) -> dict[str, Any]:
         "turn": {"enum": ["question", "unclear", "acted", "ended"], "description": "What is answered."},
         "state": {"enum": ["asked", "answered", "no_answer", "failed", "unknown"]},
         "cause": {**text, "description": "Why it was asked."},
-        "asked_at": {"type": "integer", "description": "Epoch milliseconds."},
+        "asked_at": {"type": "integer", "description": "Epoch ms."},
         "do": {**text, "description": "The id of the `do` that asked."},
         "answer": {**text, "description": "Untrusted text of the AI agent."},
         "cut": {"const": True, "description": "The answer was too long for one event."},
-        "command": {
-            **text,
-            "description": "What it chose from the owner's list; `ack` says what became of it.",
-        },
-        "ack": ack(numbered=False),
+        "command": {**text, "description": "Its choice from the owner's list; `ack` says what became of it."},
+        "ack": {"type": "object", "required": ["state"], "properties": ack_members()},
         "unclear": {**text, "description": "Why it chose no command."},
     }
 

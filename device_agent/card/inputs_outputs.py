@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from device_agent.card.events import ack
-from device_agent.card.parts import AT, DIALECT, DRY_RUN, ERROR, SEQ, event, writable
+from device_agent.card.events import ERROR_REF, ack_members
+from device_agent.card.parts import AT, DIALECT, DRY_RUN, ERROR, SEQ, object_of, writable
 from device_agent.config import Config
 from device_agent.driver import Point
 from device_agent.messages.acks import AckState
@@ -76,7 +76,7 @@ def progress_stream() -> dict[str, Any]:
     """The stream of a request task whose caller asked for one: the progress of its work."""
     members = {
         "kind": {"const": "progress"},
-        "at": {"type": "integer", "description": "Epoch milliseconds."},
+        "at": AT,
         "seq": SEQ,
         "message": {"type": "string"},
         "share": {"type": "number", "minimum": 0, "maximum": 1, "description": "What is done of it."},
@@ -86,7 +86,7 @@ def progress_stream() -> dict[str, Any]:
         "format": "events",
         "affinity": "dedicated",
         "description": "Request tasks whose caller asked for a stream: the progress of their work.",
-        "schema": {"$schema": DIALECT, **event("progress", members, required=("at", "seq", "message"))},
+        "schema": {"$schema": DIALECT, **object_of(members, ["kind", "at", "seq", "message"])},
     }
 
 
@@ -261,6 +261,7 @@ def _history_properties(config: Config) -> dict[str, Any]:
 
 
 def _result_schema(config: Config) -> dict[str, Any]:
+    device = {"$ref": "#/$defs/device"}
     return {
         "$schema": DIALECT,
         "type": "object",
@@ -268,42 +269,29 @@ def _result_schema(config: Config) -> dict[str, Any]:
         "properties": {
             "op": {"enum": [*_operations(config), "unknown"]},
             "state": {"enum": [state.value for state in AckState]},
-            "readings": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["device", "at", "values"],
-                    "properties": {
-                        "device": {"enum": list(config.devices)},
-                        "at": AT,
-                        "values": {"type": "object"},
-                        "flags": {"type": "object"},
-                    },
-                },
-            },
-            "unavailable": {
-                "type": "array",
-                "description": "read: devices that gave no reading, and why; absent if there are none.",
-                "items": {
-                    "type": "object",
-                    "required": ["device", "reason"],
-                    "properties": {"device": {"enum": list(config.devices)}, "reason": {"type": "string"}},
-                },
-            },
+            "readings": _objects(device=device, at=AT, values={"type": "object"}),
+            "unavailable": _objects(device=device, reason={"type": "string"}),
             "devices": {"type": "array", "description": "describe: each device with points and actions."},
-            "ack": ack(numbered=False),
+            "ack": {"type": "object", "required": ["state"], "properties": ack_members()},
             "count": {"type": "integer", "minimum": 0},
-            "from": {"type": "integer", "description": "history: epoch milliseconds."},
-            "to": {"type": "integer", "description": "history: epoch milliseconds."},
-            "error": ERROR,
+            "from": {"type": "integer"},
+            "to": {"type": "integer"},
+            "error": ERROR_REF,
         },
+        "$defs": {"device": {"enum": list(config.devices)}, "error": ERROR},
     }
 
 
-def inventory(config: Config, devices: tuple[str, ...] | None = None) -> str:
+def _objects(**members: dict[str, Any]) -> dict[str, Any]:
+    """A list of objects that have at least these members."""
+    item = {"type": "object", "required": list(members), "properties": members}
+    return {"type": "array", "items": item}
+
+
+def inventory(config: Config) -> str:
     """ "climate (temperature Cel, humidity %), door (active)": what there is, in one line."""
     parts = []
-    for name in config.devices if devices is None else devices:
+    for name in config.devices:
         points = ", ".join(
             f"{point.name} {point.unit}" if point.unit not in ("", "1") else point.name
             for point in config.points(name)

@@ -38,14 +38,11 @@ ERROR_CODES = (
 )
 TTL_DEFAULT_MS = 5000
 
-AT = {"type": "integer", "description": "Epoch milliseconds of the measurement, not of sending."}
-CLOCK = {
-    "const": "unset",
-    "description": "The time was not known: `at` counts milliseconds from the start of the machine, `boot`.",
-}
-BOOT = {"type": "string", "description": "New at each start of the machine."}
-SEQ = {"type": "integer", "minimum": 1, "description": "Numbers the events of this channel without holes."}
-LATE = {"const": True, "description": "Sent after its time, from the buffer."}
+AT = {"type": "integer", "description": "Epoch ms of the measurement."}
+CLOCK = {"const": "unset", "description": "Time unknown: `at` counts from the start of the machine, `boot`."}
+BOOT = {"type": "string"}
+SEQ = {"type": "integer", "minimum": 1, "description": "Without holes."}
+LATE = {"const": True, "description": "From the buffer."}
 ERROR = {
     "type": "object",
     "required": ["code", "message"],
@@ -56,20 +53,16 @@ ID = {
     "type": "string",
     "minLength": 1,
     "maxLength": 200,
-    "description": "Chosen by the caller, new for each command: the same id again moves nothing.",
+    "description": "New for each command: a used one moves nothing.",
 }
 TTL = {
     "type": "integer",
     "minimum": 0,
     "maximum": 86_400_000,
     "default": TTL_DEFAULT_MS,
-    "description": "Milliseconds after which the command is refused instead of carried out late.",
+    "description": "After this the command is refused.",
 }
-DRY_RUN = {
-    "type": "boolean",
-    "default": False,
-    "description": "Say what would happen now; nothing moves, and the id is not spent.",
-}
+DRY_RUN = {"type": "boolean", "description": "Only say what would happen; nothing moves."}
 
 
 def writable(config: Config, device: str) -> tuple[Point, ...]:
@@ -77,14 +70,12 @@ def writable(config: Config, device: str) -> tuple[Point, ...]:
     return tuple(point for point in config.points(device) if point.write)
 
 
-def event(title: str, members: dict[str, Any], required: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "title": title,
-        "type": "object",
-        "required": ["kind", *required],
-        "additionalProperties": False,
-        "properties": members,
-    }
+def variant(title: str, kind: str, members: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    """One kind of event or command, beside the members that all of its schema share."""
+    schema: dict[str, Any] = {"title": title} if title else {}
+    if required:
+        schema["required"] = list(required)
+    return {**schema, "properties": {"kind": {"const": kind}, **members}}
 
 
 def object_of(

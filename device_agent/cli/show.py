@@ -61,15 +61,21 @@ def units_of_card(card: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     units: dict[str, dict[str, str]] = {}
     for stream in mapping(card.get("streams")).values():
         for name in ("schema", "outboundSchema"):
-            forms = mapping(mapping(stream).get(name)).get("oneOf")
-            for form in forms if isinstance(forms, list) else ():
-                properties = mapping(mapping(form).get("properties"))
-                device = mapping(properties.get("device")).get("const")
-                points = mapping(mapping(properties.get("values")).get("properties"))
+            for form in _forms(mapping(stream).get(name)):
+                device = mapping(form.get("device")).get("const")
+                points = mapping(mapping(form.get("values")).get("properties"))
                 if isinstance(device, str):
                     found = {p: str(mapping(s).get("unit", "")) for p, s in points.items()}
                     units.setdefault(device, {}).update(found)
     return units
+
+
+def _forms(schema: object) -> Iterator[Mapping[str, Any]]:
+    """The properties of each alternative of a schema, and of theirs."""
+    choices = mapping(schema).get("oneOf")
+    for choice in choices if isinstance(choices, list) else ():
+        yield mapping(mapping(choice).get("properties"))
+        yield from _forms(choice)
 
 
 def units_of_description(devices: object) -> dict[str, dict[str, str]]:
