@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,8 @@ log = structlog.get_logger("agent")
 READY_LIMIT_S = 15.0
 # How often link loss and stuck buses are looked at.
 WATCH_S = 0.2
+# The event loop's delays of the last minute.
+LAG_SAMPLES = 300
 # Stop order, each step with its own limit; the sum stays under the unit's TimeoutStopSec of 15 s.
 SAFE_LIMIT_S = 1.0
 PAUSE_LIMIT_S = 3.0
@@ -74,6 +78,7 @@ class Agent:
         self._exit_code = EXIT_DONE
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Lock()
+        self._lags_s: deque[float] = deque([0.0], maxlen=LAG_SAMPLES)
         self._open_stores(config)
         rules: dict[str, DelegationRule] = {}
         self._control = control = build_control(
@@ -186,6 +191,8 @@ class Agent:
                 "emergency_stop": self._control.emergency_stop.status,
                 "buses": self._hardware.figures,
                 "delegations": list if delegations is None else delegations.status,
+                "ready": lambda: self._notifier.ready,
+                "loop_lag_s": lambda: round(max(self._lags_s), 4),
             },
         )
         return handlers.handlers()
@@ -281,7 +288,9 @@ class Agent:
         """Link loss while actuators run, and buses that hang for good. Waits for nobody."""
         safe_states = self._control.safe_states
         while True:
+            before_s = time.monotonic()
             await asyncio.sleep(WATCH_S)
+            self._lags_s.append(max(0.0, time.monotonic() - before_s - WATCH_S))
             self._notifier.status(self._summary())
             for name, why in self._tasks.overdue().items():
                 safe_states.spawn_safe(name, why)

@@ -76,6 +76,9 @@ def test_who_delegates_nothing_does_not_load_it():
 def test_who_has_no_page_does_not_load_it():
     loaded = loaded_by("import device_agent.agent")
     assert not [name for name in loaded if name.startswith(("device_agent.page", "aiohttp"))]
+    # Metrics that nobody scrapes cost nothing either.
+    loaded = loaded_by("import device_agent.page.server")
+    assert not [name for name in loaded if name.startswith("prometheus")]
 
 
 DAEMON = """

@@ -8,6 +8,7 @@ admission and again on the bus's thread.
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
@@ -73,6 +74,8 @@ class CommandExecutor:
         self.leases = Leases(config.safety.lease_idle_s)
         self.refusals = 0
         """Commands of those who had no right to them."""
+        self.answers: Counter[tuple[str, str]] = Counter()
+        """How commands ended: their acks by state and error code, "" without; repetitions are not counted."""
         self._devices = context.devices
         self._permit = permit
         self._safe_states = safe_states
@@ -273,6 +276,7 @@ class CommandExecutor:
                 if self.refusals == 1 or self.refusals % 1000 == 0:
                     who, why = senders[0].recorded, rejected.message[:200]
                     log.warning("not_allowed", who=who, why=why, count=self.refusals)
+                self.answers[AckState.REJECTED.value, rejected.code] += 1
                 return Ack(command.id, AckState.REJECTED, error=rejected.fault)
         first = await self._journal.first_answer(*key)
         return None if first is None else first.again(command.id)
@@ -465,6 +469,7 @@ class CommandExecutor:
         self._journal.finish_command(actor.journal_key, ack, now_ms, actor.id_key(command))
         who, device, what, state = actor.recorded, command.device, describe(command, for_s), ack.state.value
         rule = "" if ack.error is None else f"{ack.error.code}: {ack.error.message}"
+        self.answers[state, rule.partition(":")[0]] += 1
         self._journal.actuation(now_ms, who, device, what, state, rule)
         log.info("command", who=who, device=device, what=what[:200], state=state, rule=rule)
         return ack

@@ -86,6 +86,7 @@ class Device:
         self.reason = "absent"
         self.detail = NOT_OPENED
         self.latest: Reading | None = None
+        self.readings = 0
         self._builder = ReadingBuilder(name, driver_class, config, clock)
         self.points: dict[str, Point] = self._builder.points
         self.watchers = Watchers()
@@ -370,6 +371,7 @@ class Device:
     def emit(self, reading: Reading) -> None:
         """Pass on the device's newest reading."""
         self.latest = reading
+        self.readings += 1
         self._subscriber.on_reading(reading)
 
     async def _run(

@@ -73,7 +73,7 @@ class ControlHandlers(LocalHandlers):
         network, identity = self._network, self._network.file.identity
         devices, now_s = [], network.clock.monotonic_s()
         for name, device in self.readable(question).items():
-            entry: dict[str, Any] = {"device": name, "state": device.state}
+            entry: dict[str, Any] = {"device": name, "state": device.state, "readings": device.readings}
             if not device.online:
                 entry |= {"reason": device.reason, "detail": device.detail}
             if notes := device.notes:
@@ -110,6 +110,10 @@ class ControlHandlers(LocalHandlers):
                 for task_id, session in self._tasks.sessions.items()
             ],
             "requests": len(self._tasks.requests),
+            "commands": [
+                {"state": state, "code": code, "count": count}
+                for (state, code), count in self._executor.answers.items()
+            ],
             **{name: figures() for name, figures in self._figures.items()},
             "devices": devices,
         }

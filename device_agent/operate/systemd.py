@@ -13,6 +13,8 @@ class Notifier:
         # "@" stands for the abstract namespace's leading zero byte.
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._status = ""
+        self.ready = False
+        """Whether `READY=1` was told, and not `STOPPING=1` since."""
         watchdog_us = environ.get("WATCHDOG_USEC", "")
         for_us = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog_s = int(watchdog_us) / 1_000_000 if watchdog_us.isdigit() and for_us else None
@@ -25,6 +27,8 @@ class Notifier:
 
     def tell(self, message: str) -> None:
         """Send `READY=1`, `WATCHDOG=1`, `STATUS=…`. A service manager that is gone is not our trouble."""
+        if message in ("READY=1", "STOPPING=1"):
+            self.ready = message == "READY=1"
         if not self._address:
             return
         try:

@@ -29,6 +29,7 @@ log = structlog.get_logger("page")
 
 DOOR = "local:page"
 ASSETS = {"app.js": "text/javascript", "style.css": "text/css"}
+WITHOUT_PASSWORD = frozenset(("/healthz", "/readyz"))
 MAY_ASK = frozenset(("set", "do", "stop"))
 # Of one question, and of the history that one answer carries.
 BODY_MAX_BYTES = 16_384
@@ -77,6 +78,8 @@ class Page:
         app.router.add_get("/api/history", self._history)
         app.router.add_post("/api/ask", self._ask)
         app.router.add_get("/healthz", self._health)
+        app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/metrics", self._metrics)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -110,7 +113,7 @@ class Page:
                 text=f"This page is not reached by the name {host!r:.100}, but by {known}. "
                 "Further names are listed in [page] hosts.\n"
             )
-        if request.path == "/healthz":
+        if request.path in WITHOUT_PASSWORD:
             return
         if self._password is not None and not self._knows_password(request):
             if "Authorization" in request.headers:
@@ -127,13 +130,16 @@ class Page:
                 raise web.HTTPForbidden(text="This did not come from the page itself: load it again.\n")
 
     def _knows_password(self, request: web.Request) -> bool:
+        """As a browser gives it, with any user name, or as a bearer's token."""
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        try:
-            _, _, password = base64.b64decode(given, validate=True).partition(b":")
-        except (binascii.Error, ValueError):
-            return False
+        password = given.encode(errors="surrogateescape")
+        if scheme.lower() != "bearer":
+            try:
+                _, _, password = base64.b64decode(given, validate=True).partition(b":")
+            except (binascii.Error, ValueError):
+                return False
         assert self._password is not None
-        return scheme.lower() == "basic" and hmac.compare_digest(password, self._password)
+        return scheme.lower() in ("basic", "bearer") and hmac.compare_digest(password, self._password)
 
     # -- what there is ----------------------------------------
 
@@ -150,6 +156,24 @@ class Page:
     async def _health(self, request: web.Request) -> web.Response:
         """The event loop answers; more is in `status`."""
         return web.Response(text="ok\n")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        """As systemd is told: every device was opened, or could not be; not while it stops."""
+        ready = (await self._answer({"op": "status"})).get("result", {}).get("ready")
+        return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        try:
+            from device_agent.page import metrics
+        except ImportError:
+            raise web.HTTPNotImplemented(
+                text="The metrics need prometheus-client: pip install 'device-agent[metrics]'\n"
+            ) from None
+        found = await self._answer({"op": "status"})
+        if not found["ok"]:
+            raise web.HTTPServiceUnavailable(text=f"{found['error']['message']}\n")
+        text, content_type = metrics.exposition(found["result"], request.headers.get("Accept", ""))
+        return web.Response(body=text, headers={"Content-Type": content_type})
 
     async def _describe(self, request: web.Request) -> web.Response:
         return _json(await self._answer({"op": "describe"}))

@@ -164,7 +164,11 @@ async def test_a_password_is_asked_for(agent: Agent, tmp_path: Path, monkeypatch
             assert (await visitor.get("/", Authorization=given))[0] == 401
         right = basic("säcret")
         assert (await visitor.get("/", Authorization=right))[0] == 200
+        assert (await visitor.get("/", Authorization="Bearer säcret"))[0] == 200
         assert (await visitor.get("/healthz"))[0] == 200
+        # What is measured is for who has it; that it is ready, and no more, for who starts services.
+        assert (await visitor.get("/metrics"))[0] == 401
+        assert (await visitor.get("/readyz"))[:2] == (503, "not ready\n")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ Order holds within the live events and within the late ones. No event is lost wi
 import asyncio
 import json
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
@@ -69,7 +70,6 @@ class ChannelQueue:
         self.channel = channel
         self.overflow = overflow
         self.closed = False
-        self.dropped = 0
         self.thinning = ThinningProgress()
         self.next_seq = row.next_seq if row else 1
         self.row_changed = row is None
@@ -123,7 +123,7 @@ class ChannelQueue:
         if not self.closed and data:
             while len(self._live) > 1 and self._memory_bytes > BYTES_MAX:
                 self.lose([], [self._drop_oldest(self._live)])
-                self.dropped += 1
+                self._outbox.counts.lost["overflow"] += 1
             now_s = self._clock.monotonic_s()
             self._queue(Event(self._outbox.next_id(), data, None, self._clock.now_ms(), "bytes", "", now_s))
             self._outbox.limit_memory()
@@ -138,6 +138,7 @@ class ChannelQueue:
         self._queue(Event(id_, draft.numbered(seq), seq, draft.at_ms, draft.kind, draft.device, now_s))
 
     def _queue(self, event: Event) -> None:
+        self._outbox.counts.queued += 1
         self._outbox.log(crash_records.added(self.channel, event))
         self._outbox.add_used(event.cost_bytes)
         self._add_memory(event.cost_bytes)
@@ -253,6 +254,7 @@ class ChannelQueue:
             self._remember_sent(event)
         self._in_flight = None
         self._accepted_s = self._clock.monotonic_s()
+        self._outbox.counts.accepted(len(sending.events), self._accepted_s - sending.since_s)
 
     def _remember_sent(self, event: Event) -> None:
         if event.seq is None:
@@ -292,6 +294,19 @@ class ChannelQueue:
         return len(self._live) + len(self._late) + len(self.ids_in_flight())
 
     @property
+    def oldest_ms(self) -> int:
+        """When the oldest of them was measured, as far as memory knows; now, if none is there."""
+        now_ms = self._clock.now_ms()
+        return min((self.dated(event).at_ms for event in self._fronts()), default=now_ms)
+
+    def _fronts(self) -> Iterator[Event]:
+        """Each part of the queue is in order: the oldest is the first of one of them."""
+        if self._in_flight is not None:
+            yield from (event for event, _ in self._in_flight.events)
+        for part in (self._late.head, self._late.tail, self._live):
+            yield from islice(part, 1)
+
+    @property
     def next_number(self) -> int:
         return self._number
 
@@ -310,7 +325,8 @@ class ChannelQueue:
         self._outbox.log(*(crash_records.lost(self.channel, boot, (), (), [event]) for event in changed))
         self._outbox.log(crash_records.lost(self.channel, boot, new, gone, ()))
         if new:
-            self.dropped += sum(loss.count or 0 for loss in new)
+            for loss in new:
+                self._outbox.counts.lost[loss.reason] += loss.count or 0
             self._losses = merged([*self._losses, *new])
             self._losses_change()
 

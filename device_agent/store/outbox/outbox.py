@@ -18,6 +18,7 @@ from device_agent.clock import Clock
 from device_agent.network import Format
 from device_agent.store.outbox import crash_records
 from device_agent.store.outbox.channel_queue import ChannelQueue, OverflowRule
+from device_agent.store.outbox.counts import OutboxCounts
 from device_agent.store.outbox.crash_log import CrashLog
 from device_agent.store.outbox.crash_records import Record
 from device_agent.store.outbox.disk_jobs import DiskJobs
@@ -59,6 +60,7 @@ class Outbox:
         self.max_bytes = max_bytes
         self.used_bytes = 0
         self.memory_bytes = 0
+        self.counts = OutboxCounts()
         self._memory_max_bytes = min(MEMORY_MAX_BYTES, max_bytes)
         self._interval_s = commit_interval_s
         self._began_s = clock.monotonic_s()
@@ -422,12 +424,16 @@ class Outbox:
 
     def figures(self) -> dict[str, Any]:
         """For `status` and the metrics. `trouble` says why the disk takes nothing, if it does not."""
+        oldest_ms = min(
+            (queue.oldest_ms for queue in self._queues.values() if queue.pending_events), default=None
+        )
         return {
             "events": sum(queue.pending_events for queue in self._queues.values()),
             "bytes": max(0, self.used_bytes),
             "max_bytes": self.max_bytes,
             "memory_bytes": self.memory_bytes,
-            "dropped": sum(queue.dropped for queue in self._queues.values()),
+            "age_s": 0.0 if oldest_ms is None else max(0, self.clock.now_ms() - oldest_ms) / 1000,
+            **self.counts.figures(),
             "disk_failures": self._disk.failures + self._log.failures,
             "trouble": self._disk.trouble,
             "set_aside": self._file.set_aside,

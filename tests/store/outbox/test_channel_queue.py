@@ -208,7 +208,7 @@ async def test_refused_readings_are_reported_by_one_gap_when_there_is_space(mach
     machine.append(1000)
     made = queue.pending_events
     assert made < 1000
-    assert queue.dropped == 1000 - made
+    assert machine.outbox.counts.lost == {"overflow": 1000 - made}
     status = Status("d", machine.clock.now_ms(), DeviceState.OFFLINE, "unplugged")
     assert queue.append(events.status(status)), "only readings are refused"
     received = []
@@ -219,7 +219,7 @@ async def test_refused_readings_are_reported_by_one_gap_when_there_is_space(mach
     assert (gap["reason"], gap["count"]) == ("overflow", 1000 - made)
     assert (gap["from_seq"], gap["to_seq"]) == (None, None), "no number was spent on them"
     assert sorted(event["seq"] for event in received) == list(range(1, len(received) + 1))
-    assert queue.dropped == 1000 - made
+    assert machine.outbox.counts.lost == {"overflow": 1000 - made}
 
 
 async def test_bytes_that_nobody_reads_are_bounded(machines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ async def test_bytes_that_nobody_reads_are_bounded(machines: Any, monkeypatch: p
     for number in range(30):
         machine.queue.append_bytes(b"%02d" % number * 50)
     assert machine.queue.pending_bytes <= 1400
-    assert machine.queue.dropped == 30 - machine.queue.pending_events
+    assert machine.outbox.counts.lost["overflow"] == 30 - machine.queue.pending_events
     last = b"".join(machine.queue.next_message(10_000).items)
     assert last.endswith(b"29")
 
