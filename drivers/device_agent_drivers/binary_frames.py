@@ -13,7 +13,7 @@ from device_agent_drivers.checksums import (
     sum16,
     xor8,
 )
-from device_agent_drivers.configured import PointOptions
+from device_agent_drivers.configured import PointOptions, bits_of
 
 # By name: the function, how many bytes it gives, and their order
 CHECKSUMS = {
@@ -66,9 +66,10 @@ class FramePointOptions(PointOptions):
         if self.code == "f32":
             value: float = struct.unpack("<f" if order == "little" else ">f", data)[0]
             return value
-        number = int.from_bytes(data, order, signed=self.code.startswith("i"))
+        signed = self.code.startswith("i")
+        number = int.from_bytes(data, order, signed=signed)
         if self.mask is not None:
-            number = (number & self.mask) >> (self.mask & -self.mask).bit_length() - 1
+            number = bits_of(number, self.mask, signed=signed)
         return bool(number) if self.type == "boolean" else number
 
     def put(self, frame: bytearray, order: Order, wire: float) -> None:
@@ -98,7 +99,11 @@ class FrameFormat(BaseModel):
     length_size: Literal[1, 2] = Field(1, description="Bytes that tell the length.")
     length_add: int = Field(0, ge=-16, le=64, description="The whole frame has so many bytes more than told.")
     byte_order: Order = Field("big", description="Of values and of the length.")
-    checksum: Checksum = Field("none", description="Without one, noise may look like a frame.")
+    checksum: Checksum = Field(
+        "none",
+        description="Without one, noise may look like a frame; without `end` too, only frames that follow "
+        "each other are believed.",
+    )
     checksum_from: int = Field(0, ge=0, le=63, description="The first byte that it covers.")
 
     @model_validator(mode="after")
@@ -124,6 +129,10 @@ class FrameFormat(BaseModel):
 
     def is_true(self, frame: bytes) -> bool:
         return frame.endswith(bytes.fromhex(self.end)) and self._sealed(frame) == frame
+
+    @property
+    def proves_itself(self) -> bool:
+        return self.checksum != "none" or bool(self.end)
 
     @property
     def _sum_size(self) -> int:
@@ -178,6 +187,8 @@ class FrameReader:
         """Forget what came. `in_the_middle`: the start of the first frame may have been missed."""
         self._rest = b""
         self._in_the_middle = in_the_middle
+        self._in_step = not in_the_middle
+        """Whether what comes next stands right behind a frame."""
 
     def notes(self) -> dict[str, int | str]:
         return {"bad_frames": self.bad} if self.bad else {}
@@ -202,8 +213,11 @@ class FrameReader:
         while True:
             at = self._rest.find(self._head, at)
             if at < 0:
-                self._rest = self._rest[-(len(self._head) - 1) :] if len(self._head) > 1 else b""
+                kept = self._rest[-(len(self._head) - 1) :] if len(self._head) > 1 else b""
+                self._in_step &= kept == self._rest
+                self._rest = kept
                 return None
+            self._in_step &= at == 0
             size = self._layout.size(self._rest[at:])
             if size is None or len(self._rest) - at < size:
                 self._rest = self._rest[at:]
@@ -211,7 +225,11 @@ class FrameReader:
             frame = self._rest[at : at + size]
             if size and self._layout.is_true(frame):
                 self._rest = self._rest[at + size :]
-                self._in_the_middle = False
-                return frame
-            self.bad += not self._in_the_middle
-            at += 1
+                believed, self._in_step = self._in_step or self._layout.proves_itself, True
+                if believed:
+                    self._in_the_middle = False
+                    return frame
+                at = 0
+            else:
+                self.bad += not self._in_the_middle
+                at += 1

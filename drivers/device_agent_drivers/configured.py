@@ -115,6 +115,13 @@ class PointOptions(BaseModel):
         return value
 
 
+def bits_of(number: int, mask: int, *, signed: bool) -> int:
+    """What stands in these bits, moved down to bit 0; `signed`: two's complement of so many bits."""
+    shift = (mask & -mask).bit_length() - 1
+    value, top = (number & mask) >> shift, 1 << mask.bit_length() - shift
+    return value - top if signed and value >= top >> 1 else value
+
+
 def fits(value: Value, kind: ValueType) -> bool:
     """Whether a value is of the point's type."""
     match kind:
@@ -264,7 +271,7 @@ def _boolean_parser(options: PointOptions) -> Parser:
     def parse(raw: Any) -> Value | Flagged:
         if isinstance(raw, bool):
             return raw
-        word = str(raw).strip().lower()
+        word = str(raw).strip().lower() if isinstance(raw, str | int | float) else ""
         return True if word in true else False if word in false else NO_ANSWER
 
     return parse
@@ -438,7 +445,7 @@ def members(document: Any, points: Mapping[str, PointOptions]) -> dict[str, Any]
 
 
 def _is(found: Any, wanted: Value) -> bool:
-    if isinstance(found, bool) or isinstance(wanted, bool):
+    if isinstance(found, bool) or isinstance(wanted, bool) or not isinstance(found, str | int | float):
         return found is wanted
     return found == wanted or str(found) == str(wanted)  # many senders quote their numbers
 

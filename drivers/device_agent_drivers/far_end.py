@@ -1,15 +1,18 @@
-"""A far end that may be reset by opening its port, as most Arduinos are: what comes until it listens."""
+"""A far end on a serial line: one that opening the port resets, and one that answers late."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic
 
-from device_agent.driver import SerialBus
+from device_agent.driver import Flagged, SerialBus, Value
+from device_agent.errors import BusTimeout
 
 CHUNK_BYTES = 4096
 # A microcontroller is through its boot loader, and has said so, within this after the port was opened.
 READY_LIMIT_S = 8.0
 # What it was saying when the port was opened, and it was reset, comes no later.
 RESET_S = 2.0
+# Nobody answers later than after so many times the limit that is set for an answer.
+LATE = 5
 
 
 def arrivals(bus: SerialBus, limit_s: float) -> Iterator[tuple[float, bytes]]:
@@ -18,3 +21,43 @@ def arrivals(bus: SerialBus, limit_s: float) -> Iterator[tuple[float, bytes]]:
     while (left_s := began_s + limit_s - monotonic()) > 0:
         chunk = bus.read(1, left_s) + bus.read(CHUNK_BYTES, 0.0)
         yield monotonic() - began_s, chunk
+
+
+class Late:
+    """Answers have no numbers: after what was not answered in time, one that comes may be its own."""
+
+    def __init__(self, answer_s: float) -> None:
+        self._limit_s = LATE * answer_s
+        self._until_s = 0.0
+        self.question = b""
+        """What was not answered in time."""
+        self.count = 0
+        """Answers that came so."""
+
+    def expect(self, question: bytes = b"") -> None:
+        self._until_s, self.question = monotonic() + self._limit_s, question
+
+    @property
+    def left_s(self) -> float:
+        """How long one may still come."""
+        return self._until_s - monotonic()
+
+
+def confirmed(
+    command: str, sent: Mapping[str, Value], answers: Iterable[Mapping[str, Value | Flagged]], late: Late
+) -> dict[str, Value]:
+    """What the far end says of a command's points: what was sent or, if that never comes, what came last.
+
+    Raises BusTimeout where nothing came, or nothing that could not belong to the command before.
+    """
+    said: dict[str, Value] | None = None
+    for answer in answers:
+        if not answer and late.left_s > 0:
+            continue
+        said = {n: v for n, v in answer.items() if not isinstance(v, Flagged)}
+        if len(said) == len(answer) and all(sent[name] == value for name, value in said.items()):
+            return said
+    if said is None:
+        late.expect()
+        raise BusTimeout(f"{command!r} was sent, and nothing like `confirm` came: it may have happened")
+    return said

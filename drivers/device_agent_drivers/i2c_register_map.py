@@ -5,7 +5,7 @@ from typing import Literal
 
 from device_agent.driver import DriverError, Point, Value
 from device_agent.schema import BaseModel, ConfigDict, Field, model_validator
-from device_agent_drivers.configured import PointOptions
+from device_agent_drivers.configured import PointOptions, bits_of
 
 WidthBits = Literal[8, 16, 24, 32]
 ByteOrder = Literal["big", "little"]
@@ -70,11 +70,10 @@ class RegisterPoint(PointOptions):
 
     def decode(self, data: bytes) -> Value:
         """From the register's bytes."""
-        raw = int.from_bytes(data, self.byte_order) >> self._shift & self._field
+        mask = self._field << self._shift
+        raw = bits_of(int.from_bytes(data, self.byte_order), mask, signed=self.signed)
         if self.type == "boolean":
             return raw != 0
-        if self.signed and raw > self._field >> 1:
-            raw -= self._field + 1
         value = self._value(raw)
         return round(value) if self.type == "integer" else value
 

@@ -20,7 +20,9 @@ BIT_FUNCTIONS = (READ_COILS, READ_DISCRETE)
 REGISTERS_MAX, BITS_MAX = 125, 2000  # of one read (application protocol V1.1b3, sections 6.1 to 6.4)
 
 FAILED = 0x80
-BAD_ADDRESS, BAD_VALUE, TAKES_ITS_TIME = 2, 3, 5
+BAD_ADDRESS, BAD_VALUE, TARGET_SILENT = 2, 3, 11
+# Of a write: it may have begun, or have been done (application protocol V1.1b3, section 7).
+OPEN_OUTCOME = (4, 5, TARGET_SILENT)
 EXCEPTIONS = {
     1: "illegal function",
     2: "illegal data address",
@@ -79,8 +81,8 @@ class Master:
         self.late = 0
         self._question = b""
         self._in_time = False
-        self._owed: deque[float] = deque(maxlen=OWED_MAX)
-        """When the questions were asked that were not answered in time; the oldest first."""
+        self._owed: deque[tuple[float, bytes]] = deque(maxlen=OWED_MAX)
+        """The questions that were not answered in time, and when they were asked; the oldest first."""
         self._quiet_s, self._since_s = 0.0, 0.0
 
     def read(self, function: int, address: int, count: int) -> bytes:
@@ -112,12 +114,15 @@ class Master:
 
     def _write(self, question: bytes, same: int) -> None:
         """The answer repeats the beginning of the question: all of it, or function, address and count."""
+        before = [owed for _, owed in self._owed if owed[:3] == question[:3]]
         try:
             self._ask(question, question[:same], 0)
         except ModbusException as refusal:
-            if refusal.code != TAKES_ITS_TIME:
+            if refusal.code not in OPEN_OUTCOME:
                 raise
-            raise NoAnswer(f"unit {self._unit} has begun the write, and it takes its time") from refusal
+            raise NoAnswer(f"{refusal}: whether it was written is not known") from refusal
+        if before and before[-1] != question and any(owed[:same] == question[:same] for owed in before):
+            raise NoAnswer(f"the answer of unit {self._unit} may be to what was written there before")
 
     def _ask(self, question: bytes, head: bytes, size: int) -> bytes:
         """The answer without unit and checksum: it begins with `head`, and `size` bytes follow."""
@@ -132,16 +137,18 @@ class Master:
         starts = {frame[:1] + head: len(head) + size + 3, bytes((self._unit, question[0] | FAILED)): HEAD}
         heard, answer = self._receive(frame, starts)
         if answer is None or (heard.startswith(frame) and answer != frame):
-            self._owed.append(asked_s)
+            self._owed.append((asked_s, question))
             raise self._unanswered(frame, heard)
         if self._owed:
             # It may be the answer to an earlier try; that to this one then takes as long.
-            took_s = time.monotonic() - self._owed[0]
+            took_s = time.monotonic() - self._owed[0][0]
             self._expect(max(took_s, (len(self._owed) + 1) * self._timeout_s))
         else:
             self._in_time = True
         if answer[1] & FAILED:
             code = answer[2]
+            if code == TARGET_SILENT and size:
+                raise NoAnswer(f"unit {self._unit}: the gateway says that it did not answer")
             raise ModbusException(
                 f"unit {self._unit} refuses function {question[0]} at address "
                 f"{int.from_bytes(question[1:3], 'big')}: {EXCEPTIONS.get(code, 'exception')} ({code})",
@@ -217,7 +224,7 @@ class Master:
 
         One that was away owes nothing: else each write that it takes would begin the wait anew.
         """
-        while self._owed and time.monotonic() - self._owed[0] > OWED_MAX * self._late_s:
+        while self._owed and time.monotonic() - self._owed[0][0] > OWED_MAX * self._late_s:
             self._owed.popleft()
 
     @property

@@ -12,6 +12,7 @@ from typing import Literal
 from device_agent.driver import DriverError, Flag, Flagged, Point, Value
 from device_agent.records import ValueType
 from device_agent.schema import BaseModel, ConfigDict, Field, model_validator
+from device_agent_drivers.configured import bits_of
 from device_agent_drivers.modbus import (
     BITS_MAX,
     READ_COILS,
@@ -51,7 +52,7 @@ class ModbusPoint(BaseModel):
         None, ge=0, le=15, description="type bool: the bit of the register, 0 the lowest."
     )
     mask: int | None = Field(
-        None, ge=1, le=2**64 - 1, description="Unsigned types: the bits of the value, shifted down."
+        None, ge=1, le=2**64 - 1, description="Integers: the bits of the value, shifted down."
     )
     sign_magnitude: bool = Field(
         False, description="Signed types: the highest bit is the sign, the others are the amount."
@@ -106,7 +107,8 @@ class ModbusPoint(BaseModel):
         yield "on", in_register and self.bit is None, "type bool in a whole register"
         yield "off", in_register and self.bit is None, "type bool in a whole register"
         yield "state", self.is_boolean and self.write, "a bool that can be written"
-        yield "mask", self.type.startswith("uint") and not self.write, "unsigned types that are not written"
+        masked = "int" in self.type and not self.write and not self.sign_magnitude
+        yield "mask", masked, "integers that are not written"
         yield "sign_magnitude", self.type.startswith("int"), "signed types"
         for option in ("scale", "offset", "unit"):
             yield option, not self.is_boolean and self.type != "string", "numbers"
@@ -165,7 +167,7 @@ class ModbusPoint(BaseModel):
         if not math.isfinite(raw):
             return NO_ANSWER if math.isnan(raw) else OVERFLOW
         if self.mask is not None:
-            raw = (raw & self.mask) // (self.mask & -self.mask)
+            raw = bits_of(raw, self.mask, signed=self.type.startswith("int"))
         if self.sign_magnitude and raw < 0:
             raw = -(raw + (1 << 16 * self.size - 1))
         if self.scale == 1 and self.offset == 0:

@@ -4,7 +4,7 @@ Dialects that it was tried with: all four byte orders of numbers (ABCD, CDAB, BA
 from the amount, fields of bits, powers of ten in a register of their own (SunSpec), texts, other codes
 than 1 and 0 for on and off with the state in another register, units that refuse long reads or blocks
 across a border, relay boards that read coils only as a whole block, stray bytes around an answer,
-answers that come late, unit numbers up to 255.
+answers that come late, gateways, unit numbers up to 255.
 """
 
 import contextlib

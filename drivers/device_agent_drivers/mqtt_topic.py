@@ -1,6 +1,9 @@
 """A device that publishes to a local MQTT broker: a Zigbee or Wi-Fi sensor, a smart plug, another program.
 
 Each point has a topic; its value is the payload, or what stands at `path` in a JSON payload.
+
+Dialects that it was tried with: Zigbee2MQTT, Tasmota, ESPHome and Shelly with their words for a device that
+is gone, rtl_433 with several sensors on one topic, plain payloads with text around the number.
 """
 
 import json

@@ -4,8 +4,11 @@ Each reading sends `ask`, or several questions one after the other, and takes th
 `serial-lines`, telegrams with a checksum, or binary frames as those of `serial-frames`. What follows a
 question may go at another speed, as electricity meters want it.
 
+A late answer is taken for no other question's; what was sent and is heard again is no answer.
+
 Dialects that it was tried with: MT-SICS, SCPI with its codes for overload and "not a number", mode C of IEC
-62056-21 with and without another speed, Atlas EZO, MH-Z19.
+62056-21 with and without another speed, Atlas EZO, MH-Z19, adapters and instruments that repeat what they
+hear.
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -13,13 +16,12 @@ from time import monotonic
 from typing import Any, Literal
 
 from device_agent.driver import Flagged, NoAnswer, Pattern, Sensor, SerialBus, Value, Values
-from device_agent.errors import BusTimeout
 from device_agent.schema import BaseModel, ConfigDict, Field, model_validator
 from device_agent_drivers.binary_frames import FrameFormat, FramePointOptions, FrameReader
 from device_agent_drivers.configured import NO_ANSWER, ConfiguredDevice, PointName
+from device_agent_drivers.far_end import CHUNK_BYTES, Late, arrivals, confirmed
 from device_agent_drivers.lines import LineOptions, LineReader, Raw, groups_of, known, searched
 
-CHUNK_BYTES = 4096
 # Between two looks whether somebody else needs the bus: a safe state, a command.
 LOOK_S = 0.1
 # Whole answers: a meter that tells everything at 300 baud takes a minute.
@@ -95,6 +97,21 @@ class SerialAskConfig(LineOptions):
         return [Question(send=self.ask)] if isinstance(self.ask, str) else self.ask
 
 
+class Echo:
+    """Takes what was sent out of the beginning of what comes: adapters and instruments may repeat it."""
+
+    def __init__(self, sent: bytes) -> None:
+        self._sent = sent
+        self._held = b""
+
+    def cut(self, chunk: bytes) -> bytes:
+        self._held += chunk
+        if len(self._held) < len(self._sent) and self._sent.startswith(self._held):
+            return b""
+        chunk, self._sent, self._held = self._held.removeprefix(self._sent), b"", b""
+        return chunk
+
+
 class LineAnswer:
     """A line like a pattern, whose named groups are points."""
 
@@ -152,6 +169,7 @@ points.weight = { unit = "g" }
         self._questions = [(one, self._answer_to(one, last=one is questions[-1])) for one in questions]
         self._templates = config.templates()
         self._speed = 0
+        self._late = Late(config.answer_s)
 
     def _answer_to(self, question: Question, *, last: bool) -> "Answer | None":
         if question.answer is not None:
@@ -176,12 +194,15 @@ points.weight = { unit = "g" }
     def open(self) -> None:
         self._sent = {}
         self._speed = self._speed or self.bus.baud
+        for _ in arrivals(self.bus, self.config.open_delay_s):
+            pass  # nobody has asked for it
         if type(self).safe_of(self.config):
             self.safe()
 
     def notes(self) -> Mapping[str, int | str]:
+        late = {"late_answers": self._late.count} if self._late.count else {}
         lines = self._lines.notes() if self._lines else {}
-        return {**super().notes(), **lines, **(self._frames.notes() if self._frames else {})}
+        return {**super().notes(), **late, **lines, **(self._frames.notes() if self._frames else {})}
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -212,28 +233,47 @@ points.weight = { unit = "g" }
     def _asked(self, question: Question, answer: "Answer | None") -> Generator[None, None, dict[str, Any]]:
         """What the answer says. Raises NoAnswer."""
         sent = question.encoded(self.config.encoding)
+        if sent != self._late.question:
+            yield from self._until_silent()
         self.bus.discard_input()
         self.bus.write(sent)
         if answer is None:
             return {}
         answer.begin()
-        heard, found, answered = b"", dict[str, Any](), False
+        heard, found, answered, echo = b"", dict[str, Any](), False, Echo(sent)
         began_s = last_s = monotonic()
         while not (answered and answer.points <= found.keys()):
             chunk = self.bus.read(1, min(LOOK_S, self.config.answer_s)) + self.bus.read(CHUNK_BYTES, 0.0)
             now_s = monotonic()
             last_s = now_s if chunk else last_s
             heard = (heard + chunk)[-40:]
-            for said in answer.feed(chunk):
+            for said in answer.feed(echo.cut(chunk)):
                 answered = True
                 found |= said
             if now_s - last_s >= self.config.answer_s or now_s - began_s >= ANSWER_LIMIT_S:
                 break
             yield
         if not answered:
+            self._late.expect(sent)
             what = f"only {heard!r}" if heard else "nothing"
-            raise NoAnswer(f"{sent!r} was not answered as it should be: {what} came")
+            late = f"; {self._late.count} answers came late: raise `answer_s`" if self._late.count else ""
+            raise NoAnswer(f"{sent!r} was not answered as it should be: {what} came{late}")
+        if self._late.left_s > 0:
+            self._late.expect(
+                sent
+            )  # this may be the answer to an earlier try; that to this one takes as long
         return found
+
+    def _until_silent(self) -> Generator[None, None, None]:
+        """Drop what is said to what was asked before."""
+        late, began_s = self._late, monotonic()
+        while (left_s := late.left_s) > 0:
+            if self.bus.read(CHUNK_BYTES, min(LOOK_S, left_s)):
+                late.count += 1
+                late.expect(late.question)
+            if monotonic() - began_s > ANSWER_LIMIT_S:
+                raise NoAnswer(f"it goes on talking after {late.question!r}")
+            yield
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -243,23 +283,19 @@ points.weight = { unit = "g" }
         Raises BusTimeout where it should have confirmed a command and did not.
         """
         sent = {**type(self).safe_of(self.config), **self._sent, **values}
-        confirmed: dict[str, Value] = {}
+        said: dict[str, Value] = {}
         for template in self._templates:
             if not template.fields & set(values):
                 continue
             self.bus.discard_input()
             self.bus.write(self.config.encoded(template, sent))
             if self.config.confirm is not None:
-                confirmed |= self._confirmed(template.text)
+                said |= confirmed(template.text, sent, self._answers(self.config.confirm), self._late)
         self._sent = sent
-        return {name: value for name, value in confirmed.items() if name in values}
+        return {name: value for name, value in said.items() if name in values}
 
-    def _confirmed(self, command: str) -> dict[str, Value]:
-        assert self.config.confirm is not None
-        answer = LineAnswer(self.config, self.config.confirm)
-        deadline_s = monotonic() + self.config.answer_s
-        while (left_s := deadline_s - monotonic()) > 0:
-            for found in answer.feed(self.bus.read(1, left_s) + self.bus.read(CHUNK_BYTES, 0.0)):
-                said = {name: self._parsers[name](text) for name, text in found.items()}
-                return {name: value for name, value in said.items() if not isinstance(value, Flagged)}
-        raise BusTimeout(f"{command!r} was sent, and nothing like `confirm` came: it may have happened")
+    def _answers(self, confirm: str) -> Iterator[Mapping[str, Value | Flagged]]:
+        answer = LineAnswer(self.config, confirm)
+        for _, chunk in arrivals(self.bus, self.config.answer_s):
+            for found in answer.feed(chunk):
+                yield {name: self._parsers[name](text) for name, text in found.items()}

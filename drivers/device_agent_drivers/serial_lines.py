@@ -17,10 +17,9 @@ from typing import Any, Literal
 
 from device_agent.bus.core import Source
 from device_agent.driver import ChipReset, Flagged, NoAnswer, Pattern, SerialBus, Value
-from device_agent.errors import BusTimeout
 from device_agent.schema import Field, model_validator
-from device_agent_drivers.configured import ConfiguredListener, Template, parser_of
-from device_agent_drivers.far_end import READY_LIMIT_S, RESET_S, arrivals
+from device_agent_drivers.configured import ConfiguredListener
+from device_agent_drivers.far_end import READY_LIMIT_S, RESET_S, Late, arrivals, confirmed
 from device_agent_drivers.lines import LineOptions, LineReader, groups_of, searched
 
 CONFIRM_LIMIT_S = 1.0
@@ -33,12 +32,6 @@ class SerialLinesConfig(LineOptions):
         max_length=1000,
         description="Regular expression of the line by which the far end says that it has started. Until "
         "then the device is not online; later it means that the far end was reset.",
-    )
-    open_delay_s: float = Field(
-        0.0,
-        ge=0,
-        le=8,
-        description="Wait after opening: an Arduino that opening resets hears nothing for 2 s.",
     )
 
     @model_validator(mode="after")
@@ -68,6 +61,7 @@ points.weight = { unit = "kg" }
         self._confirm = Pattern(config.confirm) if config.confirm is not None else None
         self._has_started = False
         self._listens = False
+        self._late = Late(CONFIRM_LIMIT_S)
         # Lines come on the event loop; who waits for an answer is on the bus's thread.
         self._answered = threading.Condition()
         self._answers: deque[dict[str, Value | Flagged]] = deque(maxlen=64)
@@ -129,10 +123,7 @@ points.weight = { unit = "kg" }
         if self._ready_line is not None and searched(self._ready_line, line):
             self._has_started = True
         if self._confirm is not None and (found := searched(self._confirm, line)):
-            points = self.config.points
-            said = {
-                n: parser_of(points[n])(text) for n, text in found.groupdict().items() if text is not None
-            }
+            said = {n: self._parsers[n](text) for n, text in found.groupdict().items() if text is not None}
             with self._answered:
                 self._answers.append(said)
                 self._answered.notify_all()
@@ -143,28 +134,16 @@ points.weight = { unit = "kg" }
         Raises BusTimeout where it should have confirmed a command and did not.
         """
         sent = {**type(self).safe_of(self.config), **self._sent, **values}
-        confirmed: dict[str, Value] = {}
+        said: dict[str, Value] = {}
         for template in self._templates:
             if template.fields & set(values):
                 self._answers.clear()
                 self.bus.write(self.config.encoded(template, sent))
                 if self._confirm is not None:
-                    confirmed |= self._confirmed(template, sent)
+                    answers = self._until(monotonic() + CONFIRM_LIMIT_S)
+                    said |= confirmed(template.text, sent, answers, self._late)
         self._sent = sent
-        return {name: value for name, value in confirmed.items() if name in values}
-
-    def _confirmed(self, template: Template, sent: Mapping[str, Value]) -> dict[str, Value]:
-        """What the far end says of these points: what was sent or, if that never comes, what came last."""
-        said: dict[str, Value] | None = None
-        for answer in self._until(monotonic() + CONFIRM_LIMIT_S):
-            said = {n: v for n, v in answer.items() if not isinstance(v, Flagged)}
-            if len(said) == len(answer) and all(sent[name] == value for name, value in said.items()):
-                return said
-        if said is None:
-            raise BusTimeout(
-                f"{template.text!r} was sent, and nothing like `confirm` came: it may have happened"
-            )
-        return said
+        return {name: value for name, value in said.items() if name in values}
 
     def _until(self, deadline_s: float) -> Iterator[Mapping[str, Value | Flagged]]:
         """The answers that come until then."""

@@ -260,10 +260,27 @@ async def test_all_steps_together_have_a_limit_too(monkeypatch: pytest.MonkeyPat
             time.sleep(0.01)
             yield
 
-    with pytest.raises(BusTimeout, match="fewer points"):
-        await bus.run(endless, LIMIT_S)
-    assert not bus.stuck
+    first = asyncio.create_task(bus.run(endless, LIMIT_S))
+    await asyncio.sleep(0)
     assert await bus.run(lambda: "next", LIMIT_S) == "next"
+    with pytest.raises(BusTimeout, match="fewer points"):
+        await first
+    assert not bus.stuck
+    await ended(bus)
+
+
+async def test_who_keeps_nobody_waiting_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A meter that tells everything at 300 baud takes a minute, alone on its port."""
+    monkeypatch.setattr(core, "STEPS_LIMIT_S", 0.02)
+    bus = await opened()
+
+    def slow() -> Generator[None, None, str]:
+        for _ in range(10):
+            time.sleep(0.01)
+            yield
+        return "all of it"
+
+    assert await bus.run(slow, LIMIT_S) == "all of it"
     await ended(bus)
 
 

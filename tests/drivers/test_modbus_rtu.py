@@ -14,6 +14,7 @@ from device_agent_drivers.checksums import crc16_modbus
 from device_agent_drivers.modbus import LATE_FIRST_S, OWED_MAX, Master, ModbusException, framed
 from device_agent_drivers.modbus_points import NO_ANSWER, ModbusPoint, blocks_of
 from device_agent_drivers.modbus_rtu import ModbusRtu, ModbusRtuConfig
+from support.scripted_line import ScriptedLine, SlowFarEnd
 
 APPROX = pytest.approx(230.2)
 METER = {
@@ -46,36 +47,12 @@ def test_contract(options):
     check_driver(ModbusRtu, options)
 
 
-class Line:
-    """The far end as a script: what each question is answered with."""
-
-    baud = 9600
-
-    def __init__(self, *answers: bytes) -> None:
-        self.sent: list[bytes] = []
-        self.answers = list(answers)
-        self.input = b""
-        self.discarded = 0
-
-    def discard_input(self) -> None:
-        self.discarded += 1
-        self.input = b""
-
-    def write(self, data: bytes) -> None:
-        self.sent.append(data)
-        self.input += self.answers.pop(0) if self.answers else b""
-
-    def read(self, size: int, timeout_s: float) -> bytes:
-        got, self.input = self.input[:size], self.input[size:]
-        return got
-
-
-def asked(line: Line, **options) -> Master:
+def asked(line: ScriptedLine, **options) -> Master:
     options = {"timeout_s": 0.3, "gap_s": 0.005, "echo": False, "sleep": lambda seconds: None, **options}
     return Master(line, 0x11, **options)  # type: ignore[arg-type]
 
 
-def driver(line: Line, points: dict, **options) -> ModbusRtu:
+def driver(line: ScriptedLine, points: dict, **options) -> ModbusRtu:
     config = ModbusRtuConfig.model_validate({"points": points, "unit": 0x11, **options})
     return ModbusRtu(config, line, lambda seconds: None)  # type: ignore[arg-type]
 
@@ -90,14 +67,14 @@ def test_checksum():
 
 
 def test_reading_registers_by_the_standard():
-    line = Line(framed(bytes.fromhex("1103 06 022B 0000 0064")))
+    line = ScriptedLine(framed(bytes.fromhex("1103 06 022B 0000 0064")))
     assert asked(line).read(3, 0x6B, 3) == bytes.fromhex("022B00000064")
     assert line.sent == [bytes.fromhex("1103006B00037687")]
     assert line.discarded == 1
 
 
 def test_reading_coils_by_the_standard():
-    line = Line(framed(bytes.fromhex("1101 05 CD6BB20E1B")))
+    line = ScriptedLine(framed(bytes.fromhex("1101 05 CD6BB20E1B")))
     assert asked(line).read(1, 0x13, 0x25) == bytes.fromhex("CD6BB20E1B")
     assert line.sent == [framed(bytes.fromhex("110100130025"))]
 
@@ -117,7 +94,7 @@ def test_reading_coils_by_the_standard():
     ],
 )
 def test_writing_by_the_standard(write, question, answer):
-    line = Line(framed(bytes.fromhex(answer)))
+    line = ScriptedLine(framed(bytes.fromhex(answer)))
     write(asked(line))
     assert line.sent == [framed(bytes.fromhex(question))]
 
@@ -127,7 +104,7 @@ def test_writing_by_the_standard(write, question, answer):
 )
 def test_a_refusal_is_told(code, words):
     with pytest.raises(ModbusException, match=rf"unit 17 refuses function 3 at address 107: {words}.*{code}"):
-        asked(Line(framed(bytes((0x11, 0x83, code))))).read(3, 107, 1)
+        asked(ScriptedLine(framed(bytes((0x11, 0x83, code))))).read(3, 107, 1)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +121,7 @@ def test_a_refusal_is_told(code, words):
 )
 def test_what_is_no_answer(answer):
     with pytest.raises(BadReading, match="unit 17"):
-        asked(Line(answer)).read(3, 0, 1)
+        asked(ScriptedLine(answer)).read(3, 0, 1)
 
 
 @pytest.mark.parametrize("before", ["00", "ff", "0011", "11 03 02", "110302000011", "00" * 60])
@@ -152,68 +129,45 @@ def test_what_is_no_answer(answer):
 def test_stray_bytes_around_an_answer(before, after):
     """As an adapter sends that switches its direction: `00 01 03 02 6d 60 94 fc`."""
     good = framed(bytes.fromhex("1103 02 1234"))
-    line = Line(bytes.fromhex(before) + good + bytes.fromhex(after))
+    line = ScriptedLine(bytes.fromhex(before) + good + bytes.fromhex(after))
     assert asked(line).read(3, 0, 1) == b"\x12\x34"
     with pytest.raises(ModbusException, match="device busy"):
-        asked(Line(bytes.fromhex(before) + framed(bytes.fromhex("1183 06")))).read(3, 0, 1)
+        asked(ScriptedLine(bytes.fromhex(before) + framed(bytes.fromhex("1183 06")))).read(3, 0, 1)
 
 
 def test_silence_is_no_answer():
     with pytest.raises(NoAnswer, match=r"within 0.3 s"):
-        asked(Line()).read(3, 0, 1)
+        asked(ScriptedLine()).read(3, 0, 1)
 
 
 def test_an_adapter_that_echoes():
     question, answer = framed(bytes.fromhex("1103 0200 0002")), framed(bytes.fromhex("1103 04 00010002"))
-    assert asked(Line(question + answer), echo=True).read(3, 0x200, 2) == b"\0\x01\0\x02"
+    assert asked(ScriptedLine(question + answer), echo=True).read(3, 0x200, 2) == b"\0\x01\0\x02"
     with pytest.raises(BadReading, match="echo = true"):
-        asked(Line(question + answer)).read(3, 0x200, 2)
+        asked(ScriptedLine(question + answer)).read(3, 0x200, 2)
     with pytest.raises(BadReading, match="is `echo` right"):
-        asked(Line(answer), echo=True).read(3, 0x200, 2)
+        asked(ScriptedLine(answer), echo=True).read(3, 0x200, 2)
 
 
 def test_an_answer_that_looks_like_the_question():
     """One register at 0x0200 that holds 0 begins just as the question did."""
-    assert asked(Line(framed(bytes.fromhex("1103 02 0000")))).read(3, 0x200, 1) == b"\0\0"
+    assert asked(ScriptedLine(framed(bytes.fromhex("1103 02 0000")))).read(3, 0x200, 1) == b"\0\0"
 
 
-class SlowUnit(Line):
-    """Answers each question `takes_s` after it began on it, one after the other, on a clock of its own."""
+def slow_unit(takes_s: float, registers: dict[int, int]) -> SlowFarEnd:
+    """It works off all that it was asked."""
 
-    def __init__(self, takes_s: float, registers: dict[int, int]) -> None:
-        super().__init__()
-        self.takes_s, self.registers = takes_s, registers
-        self.now_s = self.free_s = 0.0
-        self.due: list[tuple[float, bytes]] = []
+    def answer(question: bytes) -> bytes:
+        value = registers[int.from_bytes(question[2:4], "big")]
+        return framed(bytes((0x11, question[1], 2)) + value.to_bytes(2, "big"))
 
-    def discard_input(self) -> None:
-        self.due = [(at_s, data) for at_s, data in self.due if at_s > self.now_s]
-
-    def write(self, data: bytes) -> None:
-        self.sent.append(data)
-        self.free_s = max(self.free_s, self.now_s) + self.takes_s
-        function, address = data[1], int.from_bytes(data[2:4], "big")
-        answer = bytes((0x11, function, 2)) + self.registers[address].to_bytes(2, "big")
-        self.due.append((self.free_s, framed(answer)))
-
-    def read(self, size: int, timeout_s: float) -> bytes:
-        got, end_s = b"", self.now_s + timeout_s
-        while len(got) < size and self.due and self.due[0][0] <= end_s:
-            at_s, data = self.due.pop(0)
-            self.now_s = max(self.now_s, at_s)
-            part = data[: size - len(got)]
-            got += part
-            if len(part) < len(data):
-                self.due.insert(0, (at_s, data[len(part) :]))
-        if len(got) < size:
-            self.now_s = end_s
-        return got
+    return SlowFarEnd(takes_s, answer)
 
 
 @pytest.mark.parametrize("takes_s", [0.01, 0.25, 0.35, 0.5, 0.59])
 def test_a_late_answer_is_never_another_questions(takes_s):
     """Voltage 230 and frequency 50, of a unit that works off all that it was asked."""
-    line = SlowUnit(takes_s, {0: 230, 10: 50})
+    line = slow_unit(takes_s, {0: 230, 10: 50})
     device = driver(line, {"voltage": {"address": 0}, "frequency": {"address": 10}})
     for _ in range(20):
         assert device.read() == {"voltage": 230, "frequency": 50}
@@ -221,7 +175,7 @@ def test_a_late_answer_is_never_another_questions(takes_s):
 
 @pytest.mark.parametrize("takes_s", [0.61, 0.65, 0.9, 1.1, 1.5, 2.2, 4.0])
 def test_a_unit_that_is_slower_than_both_tries_gives_no_value(takes_s, monkeypatch):
-    line = SlowUnit(takes_s, {0: 230, 10: 50})
+    line = slow_unit(takes_s, {0: 230, 10: 50})
     monkeypatch.setattr("device_agent_drivers.modbus.time.monotonic", lambda: line.now_s)
     device = driver(line, {"voltage": {"address": 0}, "frequency": {"address": 10}})
     for _ in range(50):
@@ -233,7 +187,7 @@ def test_a_unit_that_is_slower_than_both_tries_gives_no_value(takes_s, monkeypat
     assert device.notes()["late_answers"] > 0
 
 
-class AwayUnit(SlowUnit):
+class AwayUnit(SlowFarEnd):
     """Off for a minute; then it takes writes and answers reads in time."""
 
     def write(self, data: bytes) -> None:
@@ -248,7 +202,7 @@ class AwayUnit(SlowUnit):
 
 def test_a_unit_that_was_away_is_read_again_soon(monkeypatch):
     """What it was asked long ago is not owed, though each opening writes its safe values before it reads."""
-    line = AwayUnit(0.02, {0: 230, 10: 5})
+    line = AwayUnit(0.02, slow_unit(0.02, {0: 230, 10: 5}).answer)
     monkeypatch.setattr("device_agent_drivers.modbus.time.monotonic", lambda: line.now_s)
     device = driver(line, {"voltage": {"address": 0}, "level": {"address": 10, "write": True, "safe": 5}})
     while True:
@@ -264,7 +218,7 @@ def test_a_unit_that_was_away_is_read_again_soon(monkeypatch):
 
 
 def test_a_unit_that_is_slow_at_times_gives_no_wrong_value():
-    line = SlowUnit(0.02, {0: 230, 10: 50})
+    line = slow_unit(0.02, {0: 230, 10: 50})
     device = driver(line, {"voltage": {"address": 0}, "frequency": {"address": 10}})
     chance = random.Random(4)
     for _ in range(300):
@@ -275,7 +229,7 @@ def test_a_unit_that_is_slow_at_times_gives_no_wrong_value():
             assert values["frequency"] in (50, NO_ANSWER)
 
 
-class Baud1200(Line):
+class Baud1200(ScriptedLine):
     baud = 1200
 
 
@@ -288,10 +242,10 @@ def test_one_transaction_does_not_hold_a_slow_line_for_long():
     assert int.from_bytes(line.sent[0][4:6], "big") == 48
     config = ModbusRtuConfig(points=points)
     assert ModbusRtu.reading_s(config, Baud1200()) == pytest.approx(3 * 0.005 + (250 + 39) * 11 / 1200)
-    assert ModbusRtu.reading_s(config, Line()) == pytest.approx(0.005 + (250 + 13) * 11 / 9600)
+    assert ModbusRtu.reading_s(config, ScriptedLine()) == pytest.approx(0.005 + (250 + 13) * 11 / 9600)
 
 
-class Baud110(Line):
+class Baud110(ScriptedLine):
     baud = 110
 
 
@@ -352,6 +306,11 @@ def test_words_to_values(options, data, expected):
 @pytest.mark.parametrize(("mask", "expected"), [(0xFF00, 0x12), (0x00FF, 0x34), (0x0F00, 2), (0x8000, 0)])
 def test_two_values_in_one_register(mask, expected):
     assert ModbusPoint(address=0, mask=mask).decode(b"\x12\x34", "big") == expected
+
+
+@pytest.mark.parametrize(("mask", "expected"), [(0xFF00, -2), (0x00FF, 0x34), (0x0FF0, -0x1D), (0xF000, -1)])
+def test_two_signed_values_in_one_register(mask, expected):
+    assert ModbusPoint(address=0, type="int16", mask=mask).decode(b"\xfe\x34", "big") == expected
 
 
 def test_codes_for_on_and_off_and_large_numbers_go_out_whole():
@@ -428,10 +387,10 @@ def test_a_drive(bench, multiple):
 
 def test_a_read_is_tried_twice(bench):
     good = framed(bytes.fromhex("1103 02 0007"))
-    line = Line(b"", good)
+    line = ScriptedLine(b"", good)
     assert driver(line, {"a": {"address": 0}}).read() == {"a": 7}
     assert len(line.sent) == 2
-    line = Line(b"", b"", good)
+    line = ScriptedLine(b"", b"", good)
     with pytest.raises(NoAnswer):
         driver(line, {"a": {"address": 0}}).read()
     assert len(line.sent) == 2
@@ -439,7 +398,7 @@ def test_a_read_is_tried_twice(bench):
 
 @pytest.mark.parametrize("answer", [b"", framed(bytes.fromhex("1106 0000 0005"))[:-1] + b"\0"])
 def test_a_write_is_tried_once_and_its_outcome_is_unknown(answer):
-    line = Line(answer, framed(bytes.fromhex("1106 0000 0005")))
+    line = ScriptedLine(answer, framed(bytes.fromhex("1106 0000 0005")))
     device = driver(line, {"a": {"address": 0, "write": True, "safe": 0}})
     with pytest.raises(BusTimeout, match="may have happened"):
         device.write({"a": 5})
@@ -447,14 +406,16 @@ def test_a_write_is_tried_once_and_its_outcome_is_unknown(answer):
 
 
 def test_a_write_that_is_refused(bench):
-    device = driver(Line(framed(bytes.fromhex("1186 03"))), {"a": {"address": 0, "write": True, "safe": 0}})
+    device = driver(
+        ScriptedLine(framed(bytes.fromhex("1186 03"))), {"a": {"address": 0, "write": True, "safe": 0}}
+    )
     with pytest.raises(ModbusException, match="illegal data value"):
         device.write({"a": 5})
 
 
 def test_what_one_block_refuses_does_not_cost_the_others():
     points = {"a": {"address": 0}, "b": {"address": 5}, "c": {"address": 9}}
-    line = Line(
+    line = ScriptedLine(
         framed(bytes.fromhex("1103 02 0001")),
         framed(bytes.fromhex("1183 02")),
         framed(bytes.fromhex("1103 02 0003")),
@@ -466,11 +427,11 @@ def test_what_one_block_refuses_does_not_cost_the_others():
         "refused b": "unit 17 refuses function 3 at address 5: illegal data address (2)"
     }
     garbled = [framed(bytes.fromhex("1103 02 0001")), b"\x11\x03\x02\0\0\0\0", b"\x11\x03\x02\0\0\0\0"]
-    line = Line(*garbled, framed(bytes.fromhex("1103 02 0003")))
+    line = ScriptedLine(*garbled, framed(bytes.fromhex("1103 02 0003")))
     assert driver(line, points).read() == {**expected, "b": Flagged(None, Flag.CHECKSUM)}
 
 
-class Registers(Line):
+class Registers(ScriptedLine):
     """A unit with these holding registers; `longest` is the most that it gives at once."""
 
     def __init__(self, registers: dict[int, int], *, longest: int = 125, kind: int = 3) -> None:
@@ -575,7 +536,7 @@ def test_a_relay_with_codes_of_its_own_whose_state_is_elsewhere():
     assert device.read() == {"relay": False, "relay_state": False}
 
 
-class AllCoils(Line):
+class AllCoils(ScriptedLine):
     """Gives its eight coils only all at once."""
 
     coils = 0
@@ -599,13 +560,40 @@ def test_coils_that_are_read_only_all_at_once_are_read_back_so():
     assert device.read() == {f"c{n}": n == 3 for n in range(8)}
 
 
-def test_acknowledged_and_not_done_yet_is_no_refusal():
-    device = driver(Line(framed(bytes.fromhex("1186 05"))), {"a": {"address": 0, "write": True, "safe": 0}})
-    with pytest.raises(BusTimeout, match="takes its time"):
+@pytest.mark.parametrize("code", ["04", "05", "0b"])
+def test_what_leaves_open_whether_it_was_written_is_no_refusal(code):
+    """A failure while doing it, begun and not done yet, and a gateway whose target is silent."""
+    line = ScriptedLine(framed(bytes.fromhex("1186" + code)))
+    device = driver(line, {"a": {"address": 0, "write": True, "safe": 0}})
+    with pytest.raises(BusTimeout, match="not known"):
         device.write({"a": 5})
 
 
-class SlowLine(Line):
+def test_a_unit_that_a_gateway_cannot_reach_has_not_answered():
+    device = driver(ScriptedLine(*[framed(bytes.fromhex("1183 0b"))] * 2), {"a": {"address": 0}})
+    with pytest.raises(NoAnswer, match="gateway"):
+        device.read()
+
+
+@pytest.mark.parametrize(
+    ("written", "known"),
+    [([1, 2], False), ([1, 1], True)],
+    ids=["another value", "the same value"],
+)
+def test_a_late_answer_to_a_write_confirms_no_other_one(written, known):
+    """Function 16: the answer has address and count alone."""
+    points = {"a": {"address": 0, "type": "uint32", "write": True, "safe": 0}}
+    late = framed(bytes.fromhex("1110 0000 0002"))
+    read_back = framed(bytes.fromhex("1103 04 0000 0001"))
+    line = ScriptedLine(b"", late, b"", read_back)
+    device = driver(line, points)
+    with pytest.raises(BusTimeout):
+        device.write({"a": written[0]})
+    with contextlib.nullcontext() if known else pytest.raises(BusTimeout, match="may be to what was written"):
+        device.write({"a": written[1]})
+
+
+class SlowLine(ScriptedLine):
     """Bytes at 4800 baud: so many at a time, after as long as they take."""
 
     baud = 4800
@@ -623,7 +611,7 @@ def test_the_limit_is_for_the_unit_and_not_for_the_line():
 
 def test_a_unit_that_falls_silent_is_not_asked_for_the_rest():
     points = {"a": {"address": 0}, "b": {"address": 5}, "c": {"address": 9}}
-    line = Line(framed(bytes.fromhex("1103 02 0001")))
+    line = ScriptedLine(framed(bytes.fromhex("1103 02 0001")))
     no_answer = Flagged(None, Flag.NO_ANSWER)
     assert driver(line, points).read() == {"a": 1, "b": no_answer, "c": no_answer}
     assert len(line.sent) == 3
@@ -674,7 +662,8 @@ def test_a_silent_unit_cannot_be_opened_to_be_driven(bench):
         ({"a": {"address": 0, "type": "uint24"}}, "type"),
         ({"a": {"address": 0, "word_order": "middle"}}, "word_order"),
         ({"a": {"address": 0, "mask": 0x10000}}, "more bits"),
-        ({"a": {"address": 0, "type": "int16", "mask": 1}}, "`mask` is for unsigned"),
+        ({"a": {"address": 0, "type": "float32", "mask": 1}}, "`mask` is for integers"),
+        ({"a": {"address": 0, "type": "int16", "mask": 1, "sign_magnitude": True}}, "`mask` is for integers"),
         ({"a": {"address": 0, "sign_magnitude": True}}, "signed types"),
         ({"a": {"address": 0, "type": "string"}}, "`length`"),
         ({"a": {"address": 0, "on": 5}}, "`on` is for type bool"),

@@ -1,5 +1,7 @@
 """Instruments that speak only when they are asked, on a pseudo-terminal."""
 
+import contextlib
+import random
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,6 +11,7 @@ from device_agent.driver import Flag, Flagged, NoAnswer
 from device_agent.errors import BusTimeout
 from device_agent.testing import check_driver
 from device_agent_drivers.serial_ask import SerialAsk, SerialAskConfig
+from support.scripted_line import SlowFarEnd
 from support.serial_peer import SerialPeer
 
 SILENT_S = 0.2
@@ -70,6 +73,108 @@ def test_questions_one_after_the_other(asking):
     )
     assert driver.read() == {"voltage": 12.0, "current": Flagged(None, Flag.OVERFLOW)}
     assert peer.heard == b"*CLS\nMEAS:VOLT?\nMEAS:CURR?\n"
+
+
+class LateInstrument(SlowFarEnd):
+    """A multimeter of 12 V and 3 A that works off all that it was asked."""
+
+    def __init__(self, takes_s: float) -> None:
+        super().__init__(takes_s, lambda asked: b"12.0\n" if b"VOLT" in asked else b"3.0\n")
+
+
+def multimeter(line: SlowFarEnd, monkeypatch: pytest.MonkeyPatch, **options) -> SerialAsk:
+    for module in ("serial_ask", "far_end"):
+        monkeypatch.setattr(f"device_agent_drivers.{module}.monotonic", lambda: line.now_s)
+    table = {
+        "ask": [
+            {"send": "MEAS:VOLT?\n", "answer": "^(?P<voltage>[0-9.]+)$"},
+            {"send": "MEAS:CURR?\n", "answer": "^(?P<current>[0-9.]+)$"},
+        ],
+        "points": {"voltage": {"unit": "V"}, "current": {"unit": "A"}},
+        "answer_s": 0.5,
+        **options,
+    }
+    device = SerialAsk(SerialAskConfig.model_validate({"bus": "line", **table}), line)  # type: ignore[arg-type]
+    device.open()
+    return device
+
+
+@pytest.mark.parametrize("takes_s", [0.1, 0.45, 0.51, 0.6, 0.8, 1.1, 1.6, 2.4])
+def test_a_late_answer_is_never_another_questions(takes_s, monkeypatch):
+    line = LateInstrument(takes_s)
+    device = multimeter(line, monkeypatch)
+    for _ in range(60):
+        with contextlib.suppress(NoAnswer):
+            assert device.read() == {"voltage": 12.0, "current": 3.0}
+        line.now_s += 0.1
+    assert (device.notes().get("late_answers", 0) > 0) is (takes_s > 0.5)
+
+
+def test_one_that_is_slow_at_times_gives_no_wrong_value(monkeypatch):
+    line = LateInstrument(0.1)
+    device = multimeter(line, monkeypatch)
+    chance, good = random.Random(4), 0
+    for _ in range(300):
+        line.takes_s = chance.choice([0.1, 0.1, 0.1, 0.7, 1.2])
+        with contextlib.suppress(NoAnswer):
+            assert device.read() == {"voltage": 12.0, "current": 3.0}
+            good += 1
+    assert good > 50
+
+
+def test_an_instrument_that_never_stops_is_given_up(monkeypatch):
+    line = LateInstrument(0.1)
+    device = multimeter(line, monkeypatch)
+    line.due = [(0.1, b"12.0\n"), *((0.1 * n, b"---\n") for n in range(2, 4000))]
+    line.write = lambda data: None  # type: ignore[method-assign]
+    with pytest.raises(NoAnswer, match="CURR"):
+        device.read()
+    with pytest.raises(NoAnswer, match="goes on talking"):
+        device.read()
+
+
+def test_a_late_confirmation_is_no_other_commands(monkeypatch):
+    """`OK` does not say of what."""
+    line = LateInstrument(0.1)
+    line.answer = lambda sent: b"OK\n"
+    device = multimeter(
+        line,
+        monkeypatch,
+        command="VOLT {voltage}\n",
+        confirm="^OK$",
+        points={"voltage": {"write": True, "safe": 0}, "current": {}},
+    )
+    line.takes_s = 0.7
+    with pytest.raises(BusTimeout):
+        device.write({"voltage": 5})
+    with pytest.raises(BusTimeout):
+        device.write({"voltage": 7})
+    line.now_s, line.due, line.takes_s = line.now_s + 10, [], 0.1
+    assert device.write({"voltage": 5}) == {}
+
+
+def test_what_was_sent_and_comes_back_is_no_answer(asking):
+    """Optical heads and half-duplex adapters repeat it, and so do instruments with their echo on."""
+    driver, peer = asking(
+        {b"MEAS:VOLT?\n": b"MEAS:VOLT?\n12.0\n", b"MEAS:CURR?\n": b"MEAS:CURR?\n3.0\n"},
+        ask=[
+            {"send": "MEAS:VOLT?\n", "answer": "^(?P<voltage>.+)$"},
+            {"send": "MEAS:CURR?\n", "answer": "^(?P<current>.+)$"},
+        ],
+        points={"voltage": {"unit": "V"}, "current": {"unit": "A"}},
+        answer_s=SILENT_S,
+    )
+    assert driver.read() == {"voltage": 12.0, "current": 3.0}
+    peer.answers[b"MEAS:VOLT?\n"] = b"M1.0\n"  # begins as the question does
+    assert driver.read() == {"voltage": NO_ANSWER, "current": 3.0}
+
+
+def test_nothing_is_sent_while_the_far_end_starts(monkeypatch):
+    line = LateInstrument(0.1)
+    points = {"voltage": {"write": True, "safe": 0}, "current": {}}
+    multimeter(line, monkeypatch, command="VOLT {voltage}\n", points=points, open_delay_s=2)
+    assert line.sent == [b"VOLT 0\n"]
+    assert line.now_s >= 2
 
 
 METER = b"F.F(00)\r\n1.8.0(000123.456*kWh)\r\n!\r\n\x03"

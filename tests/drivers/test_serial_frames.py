@@ -94,6 +94,36 @@ def test_noise_gives_no_value_and_hides_no_later_frame(parts, data):
     assert len(driver._reader._rest) < 300
 
 
+@pytest.mark.parametrize("cut", range(6))
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_without_checksum_or_end_only_frames_behind_each_other_are_believed(cut, size):
+    """FF 07 FF 11 of which the first byte was missed holds a frame that nobody sent: FF 11 FF 07."""
+    driver = frames(frame={"start": "FF", "length": 4}, points={"n": {"at": 1, "code": "u8"}})
+    data = (b"\xff\x07\xff\x11" + b"\xff\x08\x00\x22" * 3)[cut:]
+    got = [values["n"] for at in range(0, len(data), size) for values in fed(driver, data[at : at + size])]
+    assert got
+    assert set(got) == {8}
+
+
+def test_noise_between_frames_without_checksum_costs_the_next_one():
+    driver = frames(frame={"start": "FF 01", "length": 4}, points={"n": {"at": 2, "code": "u16"}})
+    one, two = b"\xff\x01\x00\x01", b"\xff\x01\x00\x02"
+    assert [v["n"] for v in fed(driver, one + two + b"\x55" + one + two + two)] == [2, 2, 2]
+    driver = frames(
+        frame={"start": "FF 01", "length": 5, "end": "EE"}, points={"n": {"at": 2, "code": "u16"}}
+    )
+    assert [v["n"] for v in fed(driver, b"\xff\x01\x00\x03\xee")] == [3], "an end is proof enough"
+
+
+def test_signed_fields_of_bits():
+    points = {
+        "low": {"at": 2, "code": "i16", "mask": 0x0FFF},
+        "high": {"at": 2, "code": "i16", "mask": 0xF000},
+    }
+    driver = frames(frame={"start": "FF 01", "length": 5, "end": "EE"}, points=points)
+    assert fed(driver, b"\xff\x01\xdf\xfe\xee") == [{"low": -2, "high": -3}]
+
+
 def test_a_point_beyond_a_frame_is_left_out():
     assert fed(frames(**{**TOLD, "points": {"far": {"at": 40}, "kind": {"at": 3}}}), told(7, b"")) == [
         {"kind": 7.0}
@@ -103,6 +133,7 @@ def test_a_point_beyond_a_frame_is_left_out():
 def test_its_contract():
     check_driver(SerialFrames, config=SDS011)
     check_driver(SerialFrames, config={**TOLD, "points": {"level": {"at": 4, "code": "f32"}}})
+    check_driver(SerialFrames, config={"frame": {"start": "FF", "length": 4}, "points": {"n": {"at": 1}}})
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ class SimulatedModbus(SerialChip):
 
     def __init__(self, config: "ModbusRtuConfig") -> None:
         self._config = config
+        self._orders = config.word_order, config.byte_order
         self.tables: dict[str, dict[int, int]] = {"coil": {}, "discrete": {}, "holding": {}, "input": {}}
         self.requests: list[bytes] = []
         """Every request to this unit, without its checksum."""
@@ -47,7 +48,7 @@ class SimulatedModbus(SerialChip):
         elif point.bit is not None:
             table[point.address] = table.get(point.address, 0) & ~(1 << point.bit) | bool(value) << point.bit
         else:
-            words = point.encode(value, self._config.word_order)
+            words = point.encode(value, *self._orders)
             for index in range(point.size):
                 table[point.address + index] = int.from_bytes(words[2 * index : 2 * index + 2], "big")
 
@@ -56,7 +57,7 @@ class SimulatedModbus(SerialChip):
         value = (
             bool(self.tables[point.kind][point.address])
             if point.is_bit
-            else point.decode(self._words(point), self._config.word_order)
+            else point.decode(self._words(point), *self._orders)
         )
         return value if isinstance(value, bool | int | float) else self._quantities[name]
 

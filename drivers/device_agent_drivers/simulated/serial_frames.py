@@ -19,4 +19,6 @@ class SimulatedFrames(SerialChip):
     def changed(self, quantity: str) -> None:
         points = self._config.points
         wire = {name: float(points[name].to_wire(value)) for name, value in self._quantities.items()}
-        self.say(self._config.frame.made(points, wire))
+        layout = self._config.frame
+        # Who has just begun to listen believes the second one.
+        self.say(layout.made(points, wire) * (1 if layout.proves_itself else 2))
