@@ -278,6 +278,12 @@ class CommandExecutor:
                     log.warning("not_allowed", who=who, why=why, count=self.refusals)
                 self.answers[AckState.REJECTED.value, rejected.code] += 1
                 return Ack(command.id, AckState.REJECTED, error=rejected.fault)
+            if (full_s := self._journal.full_s(key[0])) and not self.makes_safe(command):
+                why = (
+                    "your ids of the last day fill the memory for them, and a new one could act twice: the "
+                    f"next is free in {full_s / 60:.0f} min; what makes safe is obeyed all the same"
+                )
+                return Ack(command.id, AckState.REJECTED, error=Fault("too_soon", why))
         first = await self._journal.first_answer(*key)
         return None if first is None else first.again(command.id)
 

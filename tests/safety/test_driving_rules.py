@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from device_agent.errors import Rejected
-from device_agent.messages.commands import Do, parse
+from device_agent.messages.commands import Do, Stop, parse
+from device_agent.store.journal import known_commands
 from support.control_side import ALICE, BOB, OWNER, Button, Fan, Ground, Relay, actor, told
 from support.waiting import until_async
 
@@ -211,3 +212,26 @@ async def test_a_device_that_gives_up_is_left_safe(tmp_path: Path) -> None:
         Fan.broken = False
         await until_async(lambda: fan.online)
         assert not ground.safe_states.away(["fan"])
+
+
+async def test_a_day_s_worth_of_ids_is_never_carried_out_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has used up his ids is refused, except for making safe and for a stop; the others are not."""
+    monkeypatch.setattr(known_commands, "IDS_MAX", 12)
+    monkeypatch.setattr(known_commands, "COMMANDS_MAX", 2)
+    async with Ground(tmp_path) as ground:
+        words = [ground.word("up", on=number % 2 == 0) for number in range(6)]
+        for word in words:
+            assert told(await ground.executor.execute(word, ALICE_1, age_ms=0.0)) == "done"
+        moved = len(Relay.told)
+        for word in words:
+            again = await ground.executor.execute(word, ALICE_1, age_ms=0.0)
+            assert (again.repeated, len(Relay.told)) == (True, moved)
+        refused = await ground.executor.execute(ground.word("up", on=True), ALICE_1, age_ms=0.0)
+        assert told(refused) == "too_soon"
+        assert "free in 14" in refused.error.message, "after a day, in minutes"
+        assert len(Relay.told) == moved
+        assert await ground.set(BOB_1, "heater", level=10) == "done"
+        assert await ground.set(ALICE_1, "up", on=False) == "done"
+        assert told(await ground.executor.stop(Stop(kind="stop", id="halt"), ALICE_1, (), 1.0)) == "done"

@@ -3,7 +3,6 @@
 So no command is carried out twice if the disk is full and the process dies as well.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from device_agent.store.outbox.crash_log import CrashLog
 
 log = structlog.get_logger("journal")
 
-# Some thousand plain commands; beyond it the oldest go, as they do in the Journal.
+# Some thousand plain commands; more are not taken, and so not carried out.
 KEEP_BYTES = 1_000_000
 # The rows are valid after a reboot too.
 _ANY_BOOT = ""
@@ -43,7 +42,7 @@ class CommandFallback:
 
     def __init__(self, path: Path) -> None:
         self._log = CrashLog(path, _ANY_BOOT)
-        self._rows: OrderedDict[tuple[str, str], CommandRow] = OrderedDict()
+        self._rows: dict[tuple[str, str], CommandRow] = {}
         self._size_bytes = 0
         self._begun = False
 
@@ -62,6 +61,8 @@ class CommandFallback:
 
     def add(self, row: CommandRow) -> bool:
         """Keep a row; whether it survives the end of this process."""
+        if self._size_bytes > KEEP_BYTES and row.key not in self._rows:
+            return False
         self._put(row)
         if self._begun and not self._log.grown:
             return self._log.write(list(row))
@@ -83,5 +84,3 @@ class CommandFallback:
             row = row._replace(what=row.what if row.ack is None else old.what)
         self._rows[row.key] = row
         self._size_bytes += row.cost_bytes
-        while self._size_bytes > KEEP_BYTES and len(self._rows) > 1:
-            self._size_bytes -= self._rows.popitem(last=False)[1].cost_bytes

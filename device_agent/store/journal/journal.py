@@ -26,7 +26,7 @@ from device_agent.network import Caller, Part, StartTask
 from device_agent.store.files import set_aside
 from device_agent.store.journal import hash_chain, safe_transitions
 from device_agent.store.journal.command_fallback import CommandFallback, CommandRow
-from device_agent.store.journal.known_commands import COMMANDS_MAX, ROW_BYTES, TRIM_SQL, KnownCommands
+from device_agent.store.journal.known_commands import IDS_MAX, ROW_BYTES, TRIM_SQL, KnownCommands, digest
 from device_agent.store.journal.safe_transitions import SafeTransition
 from device_agent.store.salvage import Damaged, is_damage
 from device_agent.store.store_thread import StoreThread
@@ -34,7 +34,7 @@ from device_agent.text.printable import printable, within
 
 log = structlog.get_logger("journal")
 
-T = TypeVar("T")
+T = TypeVar("T", bound=tuple[Any, ...])
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS task(
@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS task(
 CREATE TABLE IF NOT EXISTS command(
     caller TEXT NOT NULL, id TEXT NOT NULL, at_ms INTEGER NOT NULL, ack BLOB, what BLOB NOT NULL,
     PRIMARY KEY(caller, id));
+CREATE TABLE IF NOT EXISTS used(caller TEXT NOT NULL, digest INTEGER NOT NULL, at_ms INTEGER NOT NULL);
 PRAGMA user_version = 2;
 """
 _BEGUN = "INSERT OR REPLACE INTO command(caller, id, at_ms, what, ack) VALUES(?, ?, ?, ?, ?)"
@@ -164,6 +165,7 @@ class Journal:
         if path != Path(":memory:"):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         db = sqlite3.connect(path, check_same_thread=False)
+        db.create_function("digest", 1, digest)
         try:
             db.execute("PRAGMA page_size = 1024")
             db.execute("PRAGMA journal_mode = WAL")
@@ -181,17 +183,20 @@ class Journal:
 
     def _trim(self, db: sqlite3.Connection) -> None:
         with db:
-            db.execute(TRIM_SQL)
+            for sql in TRIM_SQL:
+                db.execute(sql)
         now_ms = self._now_ms()
         if undated(now_ms):
             return  # everything would be old, or nothing
         with db:
             # Rows from before the clock was set are taken as new.
-            db.execute("UPDATE command SET at_ms = ? WHERE at_ms < ?", (now_ms, EARLIEST_TRUE_MS))
+            for table in ("command", "used"):
+                db.execute(f"UPDATE {table} SET at_ms = ? WHERE at_ms < ?", (now_ms, EARLIEST_TRUE_MS))
+            db.execute("DELETE FROM used WHERE at_ms < ?", (now_ms - DAY_MS,))
             db.execute("UPDATE task SET ended_ms = ? WHERE ended_ms < ?", (now_ms, EARLIEST_TRUE_MS))
             for table, column, whose, keep_ms, most in (
                 ("task", "ended_ms", "''", TASK_KEEP_MS, TASKS_MAX),
-                ("command", "at_ms", "caller", DAY_MS, COMMANDS_MAX),
+                ("command", "at_ms", "caller", DAY_MS, IDS_MAX),
             ):
                 # The newest stay whatever the clock says, for it may have jumped; and none stays for ever.
                 age = f"row_number() OVER (PARTITION BY {whose} ORDER BY rowid DESC) AS age"
@@ -214,6 +219,7 @@ class Journal:
         self._job(self._trim)
         rows = db.execute("SELECT id FROM task ORDER BY rowid DESC LIMIT ?", (TASKS_MAX,))
         self._tasks = OrderedDict((id_, None) for (id_,) in reversed(rows.fetchall()))
+        self._commands.put_used(db.execute("SELECT caller, digest FROM used ORDER BY digest"))
         for caller, id_, ack in db.execute("SELECT caller, id, ack FROM command ORDER BY rowid"):
             self._commands.put((caller, id_), ack)
 
@@ -235,7 +241,9 @@ class Journal:
     def _add(self, waiting: deque[T], item: T, write: Callable[[], object]) -> None:
         """Have it written with all that waits with it: however much that is, others wait for one commit."""
         if len(waiting) >= WAITING_MAX:
-            waiting.popleft()
+            sql, *_, row = waiting.popleft()
+            if sql == _BEGUN:
+                self._unrecorded.add(row.key)
             self._failed(TimeoutError("the disk takes too long, and more waits than is kept"))
         waiting.append(item)
         if len(waiting) == 1:
@@ -314,20 +322,26 @@ class Journal:
         """Whether this id is taken, within its day."""
         return (caller, id_) in self._commands
 
+    def full_s(self, caller: str) -> float:
+        """For how long no more ids of this caller are remembered; 0 while there is room."""
+        return self._commands.full_s(caller)
+
     async def first_answer(self, caller: str, id_: str) -> Ack | None:
         """The first answer to this id, waited for if it is under way; None if the id is new.
 
-        After None the id is taken, and `finish_command` must follow. A command whose process died before it
-        answered is `unknown`.
+        After None the id is taken, unless there is no room (`full_s`), and `finish_command` must follow. A
+        command whose process died before it answered is `unknown`; so is one whose answer is kept no more.
         """
         key = (caller, id_)
         if key in self._waiting:
             return await asyncio.shield(self._waiting[key])
         if key not in self._commands:
-            self._commands.put(key, None)
-            self._waiting[key] = asyncio.get_running_loop().create_future()
+            if not self.full_s(caller):
+                self._commands.put(key, None)
+                self._waiting[key] = asyncio.get_running_loop().create_future()
             return None
-        return _answer(self._commands.answer(key)) or cut_off(id_)
+        stored = self._commands.answer(key)
+        return cut_off(id_) if stored is None else _answer(stored, id_)
 
     async def begin_command(self, caller: str, id_: str, device: str, now_ms: int) -> None:
         """Record a command; durable on return, before anything moves. Raises NotRecorded."""
@@ -381,6 +395,8 @@ class Journal:
     def finish_command(self, caller: str, ack: Ack, now_ms: int, id_: str = "") -> None:
         """Store the answer for a day, under `id_` if that is not the answer's own."""
         key, answer = (caller, id_ or ack.id), msgpack.packb(ack.members())
+        if key not in self._commands and self.full_s(caller):
+            return
         self._commands.put(key, answer)
         self._count(answer)
         waiting = self._waiting.pop(key, None)
@@ -461,12 +477,12 @@ def cut_off(id_: str) -> Ack:
     return Ack(id_, AckState.UNKNOWN, error=fault)
 
 
-def _answer(stored: bytes | None) -> Ack | None:
-    """None where there is none, or none that can be read."""
+def _answer(stored: bytes, id_: str) -> Ack:
     try:
-        return None if stored is None else Ack.from_members(msgpack.unpackb(stored))
+        return Ack.from_members(msgpack.unpackb(stored))
     except (ValueError, LookupError, TypeError, AttributeError):
-        return None
+        fault = Fault("internal", "this id was used within the last day, and its answer is kept no more")
+        return Ack(id_, AckState.UNKNOWN, error=fault)
 
 
 def _short(text: str) -> str:

@@ -55,7 +55,8 @@ async def test_the_file_is_bounded_in_bytes(
     monkeypatch.setattr(hash_chain, "FILE_MAX_BYTES", 1_000_000)
     monkeypatch.setattr(hash_chain, "TRIM_ROWS", 100)
     monkeypatch.setattr(known_commands, "TOTAL_MAX_BYTES", 200_000)
-    monkeypatch.setattr(journal_module, "TRIM_SQL", known_commands.TRIM_SQL.replace("4000000", "200000"))
+    trim = [sql.replace("4000000", "200000") for sql in known_commands.TRIM_SQL]
+    monkeypatch.setattr(journal_module, "TRIM_SQL", trim)
     monkeypatch.setattr(journal_module, "TRIM_EVERY_BYTES", 50_000)
     path = tmp_path / "journal.db"
     for _ in range(2):
@@ -72,3 +73,11 @@ async def test_the_file_is_bounded_in_bytes(
     assert verdict["ok"]
     assert verdict["last"] == 6000
     assert len(list(journal._commands)) < 1000
+    again = Journal(path, thread, lambda: NOW_MS)
+    await again.open()
+    assert again.knows_command("bob", f"{0:0200}"), "an id is known after its answer is gone"
+    told = await again.first_answer("bob", f"{0:0200}")
+    assert told is not None
+    assert told.state == "unknown"
+    assert not again.knows_command("alice", f"{0:0200}")
+    await again.close()
