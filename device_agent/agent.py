@@ -202,7 +202,7 @@ class Agent:
         return JoinSettings(
             agent_name=agent.name,
             api_key=api_key,
-            concurrency=agent.concurrency,
+            concurrency=self._tasks.places,
             expected_instances=agent.instances,
             max_pending_backlog=agent.max_pending_backlog,
             max_running_s=agent.max_running_s if "request" in agent.task_kinds else None,

@@ -11,7 +11,7 @@ from device_agent.safety.safe_states import LEAVE_LIMIT_S
 from device_agent.tasks.pipe_session import PipeSession, SavedSession
 from device_agent.tasks.request_task import RequestTask
 from device_agent.tasks.result_delivery import ResultDelivery, TaskResult
-from device_agent.tasks.room import has_room
+from device_agent.tasks.room import declared, has_room
 from device_agent.tasks.services import Services
 from device_agent.tasks.session_stream import SharedSessionStreams
 from device_agent.tasks.stream_scope import stream_id
@@ -54,17 +54,24 @@ class TaskManager(Runtime):
         return self._services.journal.knows_task(task_id)
 
     def has_room(self, start: StartTask) -> bool:
-        services = self._services
-        names = [*services.devices, *services.executor.delegation_actions]
+        config = self._services.config
         running = [
             *(session.actor for session in self.sessions.values()),
             *(request.actor for request, _ in self.requests.values()),
         ]
-        return not self._pausing and has_room(services.config, names, start, running)
+        return not self._pausing and has_room(config, self._names, start, running)
+
+    @property
+    def _names(self) -> list[str]:
+        return [*self._services.devices, *self._services.executor.delegation_actions]
 
     def load_now(self) -> tuple[int, int]:
         streams = sum(len(session.dedicated) for session in self.sessions.values())
         return len(self.sessions) + len(self.requests), streams
+
+    def places(self) -> int:
+        """How many tasks at once the network is told of (`room.declared`)."""
+        return declared(self._services.config, self._names)
 
     def begin(self, link: TaskLink) -> None:
         start = link.start

@@ -13,6 +13,17 @@ UNLIMITED = 1000
 STOPS_MAX = 8
 
 
+def declared(config: Config, names: Collection[str]) -> int:
+    """How many tasks at once the network is told of, 0 for no limit: to an agent that it takes to be full it
+    sends nothing, so where anybody may drive, the places for stops are among them."""
+    limit = config.agent.concurrency
+    return limit + STOPS_MAX if limit and _anybody_drives(config, names) else limit
+
+
+def _anybody_drives(config: Config, names: Collection[str]) -> bool:
+    return any(config.access.callers("drive", name) for name in names)
+
+
 def has_room(config: Config, names: Collection[str], start: StartTask, running: Sequence[Actor]) -> bool:
     """Whether this task may begin beside those of these actors; `names` are of devices and delegations.
 
@@ -30,7 +41,7 @@ def has_room(config: Config, names: Collection[str], start: StartTask, running: 
         return more and may_drive and start.kind == "request" and asks_for_stop(start.parts)
     places = limit or UNLIMITED
     spare = places // 4
-    if may_drive or not spare or not any(access.callers("drive", name) for name in names):
+    if may_drive or not spare or not _anybody_drives(config, names):
         return True
     readers = [one.caller for one in running if not drives[one.caller, one.kind]]
     return len(readers) < places - spare and readers.count(start.caller) < places // 2

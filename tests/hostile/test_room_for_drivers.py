@@ -1,5 +1,6 @@
 """Whoever may only read opens sessions for a month, as many as there are: drivers and stops come in."""
 
+from collections.abc import Callable
 from typing import Any
 
 from support.callers import pipe, question, result, stream
@@ -20,3 +21,17 @@ def test_a_reader_with_many_sessions_keeps_no_driver_out(world: World, alice: An
     control = stream(pipe(alice, {"streams": ["control"]}), "control")
     assert control.command(kind="set", id="1", device="valve", values={"on": True})["state"] == "done"
     assert result(question(alice, {"op": "stop"}))["state"] == "done"
+
+
+def test_drivers_who_take_every_place_keep_no_stop_out(
+    world: World, alice: Any, caller: Callable[..., Any]
+) -> None:
+    """Nor does the network, which sends nothing to an agent that it takes to be full."""
+    bob = caller("bob")
+    for _ in range(PLACES):
+        session = pipe(bob, {"streams": ["control"]}, 43_200)
+        stream(session, "control").wait("control", about="session")
+    refused = pipe(alice, {"streams": ["control"]}).wait_for_terminal(LIMIT_S)
+    assert (refused["state"], refused["error"]) == ("failed", "agent_at_capacity")
+    assert result(question(alice, {"op": "stop"}))["state"] == "done"
+    assert world.daemon.ask("status")["emergency_stop"]["latched"] is True

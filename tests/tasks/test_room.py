@@ -9,7 +9,7 @@ from device_agent.commands.authorization import Actor
 from device_agent.config import Config
 from device_agent.config.access import AccessConfig
 from device_agent.network import Caller
-from device_agent.tasks.room import STOPS_MAX, UNLIMITED, has_room
+from device_agent.tasks.room import STOPS_MAX, UNLIMITED, declared, has_room
 from device_agent.tasks.services import Services
 from support.fake_task_link import start_of
 
@@ -80,3 +80,10 @@ def test_a_stop_of_who_may_drive_needs_no_room(config: Config) -> None:
     assert not fits(one, DRIVER, running(READER), "request", {"op": "read"})
     assert not fits(one, DRIVER, running(READER), "request", "{")
     assert not fits(one, DRIVER, running(*[READER] * (1 + STOPS_MAX)), "request", STOP)
+
+
+def test_the_network_is_told_of_the_places_for_stops_too(config: Config) -> None:
+    assert declared(limited(config, 8), ["valve"]) == 8 + STOPS_MAX
+    assert declared(limited(config, 0), ["valve"]) == 0
+    nobody = replace(limited(config, 8), access=AccessConfig())
+    assert declared(nobody, ["valve"]) == 8

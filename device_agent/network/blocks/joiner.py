@@ -30,7 +30,8 @@ class JoinSettings:
     agent_name: str
     api_key: Callable[[], str] = field(repr=False)
     """Looks it up; raises ConfigError where there is none."""
-    concurrency: int = 1
+    concurrency: Callable[[], int] = lambda: 1
+    """Tasks at once, as the network is told; 0 for no limit."""
     expected_instances: int = 1
     max_pending_backlog: int | None = None
     max_running_s: int | None = None
@@ -152,7 +153,7 @@ class Joiner:
             "billingMode": identity.billing_mode,
             "listing": identity.listing or None,
             "expectedInstances": settings.expected_instances,
-            "concurrency": settings.concurrency,
+            "concurrency": settings.concurrency(),
             "maxPendingBacklog": settings.max_pending_backlog,
             "maxRunningTimeSec": settings.max_running_s,
             "deviceOs": platform.system().lower(),

@@ -159,7 +159,7 @@ class BlocksNetwork:
         return {
             "instanceId": self.file.identity.instance_id,
             "activeTasks": tasks,
-            "concurrency": self.settings.concurrency,
+            "concurrency": self.settings.concurrency(),
             "startedAt": self._started_ms,
             "activeStreams": streams,
             "preferredProtocolVersion": PROTOCOL_VERSION,

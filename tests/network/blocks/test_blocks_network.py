@@ -66,7 +66,7 @@ def runtime() -> Runtime:
 async def network(runtime: Runtime, clock: SteppedClock, tmp_path: Path) -> AsyncIterator[BlocksNetwork]:
     """With the token of an earlier process, and no network to be reached."""
     settings = JoinSettings(
-        "greenhouse", lambda: "bk", concurrency=3, pubnub_origin=NOBODY_THERE, pubnub_tls=False
+        "greenhouse", lambda: "bk", concurrency=lambda: 3, pubnub_origin=NOBODY_THERE, pubnub_tls=False
     )
     made = BlocksNetwork(settings, runtime, clock, tmp_path)
     made.file.identity.publish_key, made.file.identity.subscribe_key = "pub", "sub"

@@ -47,7 +47,9 @@ def joiner(http: Http, backend: FakeBackend, file: IdentityFile, cards: list[dic
     backend.answers[CONFIG].append((200, {**KEYS, "api": {"baseUrl": backend.url}}))
     backend.answers[REGISTRY].append((200, ENTRY))
     backend.answers[CONNECT].append((200, CONNECTED))
-    settings = JoinSettings("greenhouse", lambda: "bk_key", cdm_url=backend.url + CONFIG, concurrency=3)
+    settings = JoinSettings(
+        "greenhouse", lambda: "bk_key", cdm_url=backend.url + CONFIG, concurrency=lambda: 3
+    )
     return Joiner(settings, http, file, cards.append)
 
 
