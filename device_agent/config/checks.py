@@ -36,6 +36,7 @@ from device_agent.config.stream_checks import stream_warnings, streams
 from device_agent.config.types import NAME_MAX, WORD
 from device_agent.config.unit_codes import unit_code
 from device_agent.driver import Sensor
+from device_agent.schema import BaseModel
 from device_agent.text.pattern import Pattern
 
 # A Unix socket's address takes 108 bytes with its closing zero.
@@ -69,17 +70,28 @@ def cross_checks(draft: ConfigDraft) -> Iterator[str]:
 def _slow_patterns(draft: ConfigDraft) -> Iterator[str]:
     """Whoever sends lines or messages could stand the event loop still; `text.Pattern` gives up instead."""
     for name, device in draft.devices.items():
-        points = getattr(device.config, "points", None)
-        owners = {f"devices.{name}": device.config}
-        if isinstance(points, Mapping):
-            owners |= {f"devices.{name}.points.{point}": options for point, options in points.items()}
-        for place, owner in owners.items():
-            pattern = getattr(owner, "pattern", None)
-            if isinstance(pattern, str) and (text := Pattern(pattern).slow_on()):
+        for place, pattern in _patterns(f"devices.{name}", device.config):
+            if text := Pattern(pattern).slow_on():
                 yield (
-                    f"{place}.pattern takes too long on a text such as {text[:10]!r}… and is given up there; "
+                    f"{place} takes too long on a text such as {text[:10]!r}… and is given up there; "
                     "let no repetition stand inside another, as in (a+)+"
                 )
+
+
+def _patterns(place: str, value: object) -> Iterator[tuple[str, str]]:
+    """The options whose schema says `format: regex`, however deep they are."""
+    if isinstance(value, BaseModel):
+        for name, one in value:
+            said = type(value).model_fields[name].json_schema_extra
+            if isinstance(one, str) and isinstance(said, Mapping) and said.get("format") == "regex":
+                yield f"{place}.{name}", one
+            yield from _patterns(f"{place}.{name}", one)
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _patterns(f"{place}.{name}", one)
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _patterns(f"{place}[{number}]", one)
 
 
 def warnings(draft: ConfigDraft) -> Iterator[str]:

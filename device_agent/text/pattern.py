@@ -1,5 +1,6 @@
 """Regular expressions of the configuration, matched within a limit."""
 
+import asyncio
 import re
 import signal
 import threading
@@ -8,6 +9,8 @@ from types import FrameType
 
 # Of the processor, by this process, for one match; the pattern of an owner needs some microseconds.
 MATCH_LIMIT_S = 0.05
+# For the event loop's answer to another thread.
+ANSWER_LIMIT_S = 2.0
 # `slow_on` tries runs of so many equal characters.
 RUN = 300
 
@@ -16,15 +19,23 @@ class Pattern:
     """A regular expression of the configuration for text that others send, who may make it take for ever."""
 
     def __init__(self, pattern: str) -> None:
-        """Raises re.error."""
+        """Raises re.error. Made on an event loop of the main thread, it is matched there for all threads: the
+        engine holds the interpreter while it matches, and looks for signals on the main thread alone."""
         self._pattern = re.compile(pattern)
+        self._loop = _loop_of_main_thread()
 
     def search(self, text: str) -> re.Match[str] | None:
-        """The first match. Raises TimeoutError after `MATCH_LIMIT_S`, on the main thread, which has the event
-        loop; elsewhere there is no limit."""
-        if threading.current_thread() is not threading.main_thread():
+        """The first match. Raises TimeoutError after `MATCH_LIMIT_S`; without an event loop only on the main
+        thread."""
+        if threading.current_thread() is threading.main_thread():
+            return _search(self._pattern, text)
+        if self._loop is None:
             return self._pattern.search(text)
-        return _search(self._pattern, text)
+
+        async def search() -> re.Match[str] | None:
+            return _search(self._pattern, text)
+
+        return asyncio.run_coroutine_threadsafe(search(), self._loop).result(ANSWER_LIMIT_S)
 
     def slow_on(self) -> str:
         """A text on which it, or a group of it, takes too long; "" if none was found."""
@@ -39,6 +50,14 @@ class Pattern:
                     except TimeoutError:
                         return sign * RUN
         return ""
+
+
+def _loop_of_main_thread() -> asyncio.AbstractEventLoop | None:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return loop if threading.current_thread() is threading.main_thread() else None
 
 
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[()]", re.DOTALL)

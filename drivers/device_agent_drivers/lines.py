@@ -20,6 +20,8 @@ from device_agent_drivers.configured import (
 )
 from device_agent_drivers.telegrams import TELEGRAMS, TelegramReader
 
+REGEX: dict[str, Any] = {"format": "regex"}
+"""Of an option that is a `Pattern`: `device-agent check` tries it on texts that are hard for it."""
 Raw = Mapping[str, Any]
 """What a line holds, point to text (regex, csv) or to a JSON value."""
 
@@ -32,6 +34,7 @@ class LineOptions(ConfiguredPoints):
     pattern: str | None = Field(
         None,
         max_length=1000,
+        json_schema_extra=REGEX,
         description="format regex: searched in each line for at most 50 ms; a named group is a point.",
     )
     columns: list[str] = Field(
@@ -54,6 +57,7 @@ class LineOptions(ConfiguredPoints):
     confirm: str | None = Field(
         None,
         max_length=1000,
+        json_schema_extra=REGEX,
         description="Regular expression of the line that answers a command; a named group is a point, and "
         "tells what was set.",
     )
@@ -140,8 +144,8 @@ def searched(pattern: Pattern, text: str) -> re.Match[str] | None:
         return pattern.search(text)
     except TimeoutError as error:
         raise DriverError(
-            f"the `pattern` was given up on a text of {len(text)} characters ({error}): make it "
-            "simpler, with no repetition inside another; `device-agent check` names such patterns"
+            f"a `pattern` was given up on a text of {len(text)} characters ({error}): make it simpler, with "
+            "no repetition inside another; `device-agent check` names such patterns"
         ) from error
 
 

@@ -26,7 +26,7 @@ from device_agent_drivers.configured import (
     json_splitter,
     template_of,
 )
-from device_agent_drivers.lines import searched
+from device_agent_drivers.lines import REGEX, searched
 
 
 class MqttPointOptions(PointOptions):
@@ -38,6 +38,7 @@ class MqttPointOptions(PointOptions):
     pattern: str | None = Field(
         None,
         max_length=1000,
+        json_schema_extra=REGEX,
         description="For a payload that is no JSON: a regular expression whose group `value` is the value.",
     )
     write_topic: str | None = Field(None, min_length=1, max_length=500, description="Where it is set.")

@@ -20,7 +20,7 @@ from device_agent.schema import BaseModel, ConfigDict, Field, model_validator
 from device_agent_drivers.binary_frames import FrameFormat, FramePointOptions, FrameReader
 from device_agent_drivers.configured import NO_ANSWER, ConfiguredDevice, PointName
 from device_agent_drivers.far_end import CHUNK_BYTES, Late, arrivals, confirmed
-from device_agent_drivers.lines import LineOptions, LineReader, Raw, groups_of, known, searched
+from device_agent_drivers.lines import REGEX, LineOptions, LineReader, Raw, groups_of, known, searched
 
 # Between two looks whether somebody else needs the bus: a safe state, a command.
 LOOK_S = 0.1
@@ -40,6 +40,7 @@ class Question(BaseModel):
     answer: str | None = Field(
         None,
         max_length=1000,
+        json_schema_extra=REGEX,
         description="Regular expression of the line that answers it; named groups are points. Without it the "
         "last question is answered as the device's options say, and the others are not.",
     )
@@ -168,6 +169,7 @@ points.weight = { unit = "g" }
         questions = config.questions()
         self._questions = [(one, self._answer_to(one, last=one is questions[-1])) for one in questions]
         self._templates = config.templates()
+        self._confirm = None if config.confirm is None else LineAnswer(config, config.confirm)
         self._speed = 0
         self._late = Late(config.answer_s)
 
@@ -289,13 +291,13 @@ points.weight = { unit = "g" }
                 continue
             self.bus.discard_input()
             self.bus.write(self.config.encoded(template, sent))
-            if self.config.confirm is not None:
-                said |= confirmed(template.text, sent, self._answers(self.config.confirm), self._late)
+            if self._confirm is not None:
+                said |= confirmed(template.text, sent, self._answers(self._confirm), self._late)
         self._sent = sent
         return {name: value for name, value in said.items() if name in values}
 
-    def _answers(self, confirm: str) -> Iterator[Mapping[str, Value | Flagged]]:
-        answer = LineAnswer(self.config, confirm)
+    def _answers(self, answer: LineAnswer) -> Iterator[Mapping[str, Value | Flagged]]:
+        answer.begin()
         for _, chunk in arrivals(self.bus, self.config.answer_s):
             for found in answer.feed(chunk):
                 yield {name: self._parsers[name](text) for name, text in found.items()}

@@ -20,7 +20,7 @@ from device_agent.driver import ChipReset, Flagged, NoAnswer, Pattern, SerialBus
 from device_agent.schema import Field, model_validator
 from device_agent_drivers.configured import ConfiguredListener
 from device_agent_drivers.far_end import READY_LIMIT_S, RESET_S, Late, arrivals, confirmed
-from device_agent_drivers.lines import LineOptions, LineReader, groups_of, searched
+from device_agent_drivers.lines import REGEX, LineOptions, LineReader, groups_of, searched
 
 CONFIRM_LIMIT_S = 1.0
 
@@ -30,6 +30,7 @@ class SerialLinesConfig(LineOptions):
     ready_line: str | None = Field(
         None,
         max_length=1000,
+        json_schema_extra=REGEX,
         description="Regular expression of the line by which the far end says that it has started. Until "
         "then the device is not online; later it means that the far end was reset.",
     )

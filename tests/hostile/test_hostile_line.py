@@ -8,8 +8,27 @@ import pytest
 from device_agent.testing.network import NetworkThread
 from support.callers import question, result
 from support.deployment import CONFIG, World
+from support.serial_peer import SerialPeer
 from support.waiting import until
 
+ASKED = """
+[agent]
+name = "line"
+[network]
+kind = "none"
+[state]
+directory = "{folder}/state"
+[buses.line]
+kind = "serial"
+port = "{port}"
+[devices.gauge]
+driver = "serial-ask"
+bus = "line"
+ask = "Q\\n"
+pattern = '^W (?P<weight>([0-9]+[.]?)+)g$'
+every_s = 0.2
+points.weight = {{ unit = "g" }}
+"""
 PATTERN = "^W +(?P<weight>-?[0-9.]+)"
 
 
@@ -31,6 +50,21 @@ def test_a_line_that_never_stops_matching(net: NetworkThread, alice: Any, tmp_pa
         assert moved["state"] == "done"
         assert not daemon.logged("actuators_unknown"), "the guard never took over"
         until(lambda: daemon.device("scale")["state"] == "online", "it is back")
+
+
+def test_an_answer_that_never_stops_matching(net: NetworkThread, tmp_path: Path) -> None:
+    """It is read on the thread of its bus, where the engine would hold the interpreter all the same."""
+    peer = SerialPeer({b"Q\n": b"W " + b"1" * 200 + b"!\n"})
+    try:
+        with World(tmp_path, net, config=ASKED, port=peer.path, simulated=False) as world:
+            daemon = world.start(joined=False)
+            for said in ("gauge.pattern takes too long", "`pattern` was given up"):
+                until(lambda said=said: any(said in str(entry) for entry in daemon.events()), said)
+            peer.answers[b"Q\n"] = b"W 7.5g\n"
+            until(lambda: "7.5" in str(daemon.ask("read", device="gauge")), "the next answer")
+            assert daemon.stop() == 0
+    finally:
+        peer.close()
 
 
 @pytest.mark.parametrize("sent", ["W 12.5g", "x" * 5000])

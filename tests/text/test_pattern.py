@@ -1,5 +1,6 @@
 """Patterns of the configuration, and texts on which they would take for ever."""
 
+import asyncio
 import re
 import threading
 
@@ -42,7 +43,18 @@ def test_what_is_no_pattern_is_an_error() -> None:
         Pattern("(")
 
 
-def test_another_thread_has_no_limit_and_no_signal() -> None:
+@pytest.mark.parametrize(("pattern", "text"), SLOW.items())
+async def test_another_thread_has_the_limit_of_the_event_loop(pattern: str, text: str) -> None:
+    """The engine holds the interpreter for as long as it matches, on whichever thread."""
+    slow, plain = Pattern(pattern), Pattern("(?P<v>y)")
+    with pytest.raises(TimeoutError, match="50 ms"):
+        await asyncio.to_thread(slow.search, text)
+    match = await asyncio.to_thread(plain.search, "xyz")
+    assert match is not None
+    assert match["v"] == "y"
+
+
+def test_without_a_loop_another_thread_matches_by_itself() -> None:
     found: list[object] = []
     thread = threading.Thread(target=lambda: found.append(Pattern("b").search("abc")))
     thread.start()
