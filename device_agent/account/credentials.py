@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import Any
 from device_agent.config.models import NetworkConfig
 from device_agent.config.secret import VARIABLE, api_key
 from device_agent.errors import ConfigError, Rejected
-from device_agent.store.files import write_atomically
+from device_agent.store.files import open_to_others, write_atomically
 
 SCHEMA_VERSION = 2
 KEY_MAX = 512
@@ -42,7 +41,7 @@ def load(path: Path) -> Credentials | None:
     """The stored login, None without one. Raises ConfigError if the file cannot be used."""
     try:
         with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            others = open_to_others(path, file.fileno())
             body = json.loads(file.read(_FILE_MAX_BYTES))
     except FileNotFoundError:
         return None
@@ -52,8 +51,8 @@ def load(path: Path) -> Credentials | None:
         ) from error
     except ValueError as error:
         raise ConfigError(f"{path} is damaged: run `device-agent login` again") from error
-    if mode & 0o077:
-        raise ConfigError(f"{path} may be used by others (mode {mode:04o}): run chmod 600 {path}")
+    if others:
+        raise ConfigError(f"{path} {others}")
     return _checked(path, body)
 
 

@@ -7,7 +7,6 @@ anew, so that no command waits in a library's queue and arrives late. Callbacks 
 import os
 import select
 import ssl
-import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from device_agent.bus.inbox import Inbox
 from device_agent.bus.mqtt import MqttBus, MqttMessage, matches
 from device_agent.bus.recipe import Recipe, Steps
 from device_agent.errors import BusDenied, BusError, BusGone, BusTimeout, PlaceRefused
+from device_agent.store.files import open_to_others
 from device_agent.text.printable import printable
 
 log = structlog.get_logger("bus")
@@ -194,13 +194,11 @@ class _Connection:
 
     def _check_private(self, option: str, file: str) -> None:
         try:
-            mode = stat.S_IMODE(Path(file).stat().st_mode)
+            others = open_to_others(Path(file))
         except OSError as error:
             raise BusDenied(f"{self.where}: {option} {file} cannot be read: {error}") from error
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise BusDenied(
-                f"{self.where}: {option} {file} may be read by others (mode {mode:04o}); run chmod 600 {file}"
-            )
+        if others:
+            raise BusDenied(f"{self.where}: {option} {file} {others}")
 
     def password(self) -> str | None:
         """Read anew each time. Raises BusDenied."""

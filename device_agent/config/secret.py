@@ -2,8 +2,6 @@
 
 import os
 import re
-import stat
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 from device_agent.config.delegation import DelegationConfig
 from device_agent.config.models import NetworkConfig
 from device_agent.errors import ConfigError, NotReady
+from device_agent.store.files import open_to_others
 
 CREDENTIAL = "blocks_api_key"
 VARIABLE = "BLOCKS_API_KEY"
@@ -24,9 +23,6 @@ _WITHHELD = ("BLOCKS_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_")
 
 _KEY = re.compile(r"[\x21-\x7e]{1,512}")
 _FILE_MAX_BYTES = 4096
-# Tags of an access list (acl(5)): the file's group and named groups, the mask that bounds them, all others.
-_ACL_GROUPS, _ACL_MASK = (0x04, 0x08), 0x10
-_ACL_OTHERS = (*_ACL_GROUPS, 0x20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,32 +91,13 @@ def _read(path: Path, *, private: str = "") -> str:
     """`private` names the file where no other may use it."""
     try:
         with path.open("rb") as file:
-            if private and shared(file.fileno()):
-                mode = f"{stat.S_IMODE(os.fstat(file.fileno()).st_mode):04o}"
-                raise ConfigError(
-                    f"{private} may be used by others than its owner (mode {mode}): run chmod 600 {path}"
-                )
+            if private and (why := open_to_others(path, file.fileno())):
+                raise ConfigError(f"{private} {why}")
             return file.read(_FILE_MAX_BYTES + 1).decode("ascii", "replace").strip()
     except OSError as error:
         raise NotReady(
             f"the API key's file {path} cannot be read ({error.strerror}): make it, or let this user read it"
         ) from error
-
-
-def shared(file: int | Path) -> bool:
-    """Whether others than its owner may use a file. Raises OSError.
-
-    A user whom an access list names was chosen by the owner; systemd lets the service in so (mode 0440, where
-    the group's bits are the list's mask).
-    """
-    try:
-        entries = list(struct.iter_unpack("<HHI", os.getxattr(file, "system.posix_acl_access")[4:]))
-    except OSError:  # it has no access list
-        return bool(os.stat(file).st_mode & 0o077)
-    mask = next((rights for tag, rights, _ in entries if tag == _ACL_MASK), 0o7)
-    return any(
-        rights & (mask if tag in _ACL_GROUPS else 0o7) for tag, rights, _ in entries if tag in _ACL_OTHERS
-    )
 
 
 def _checked(key: str, source: str) -> str:

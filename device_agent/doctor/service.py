@@ -7,9 +7,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-from device_agent.config.secret import CREDENTIAL, KEY_FILE, VARIABLE, shared
+from device_agent.config.secret import CREDENTIAL, KEY_FILE, VARIABLE
 from device_agent.discovery.system import System, SystemUser
 from device_agent.doctor.finding import Finding, Target, ok
+from device_agent.store.files import open_to_others
 
 UNIT, GUARD = "device-agent.service", "device-agent-guard.service"
 FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
@@ -83,7 +84,7 @@ def _key(target: Target, text: str) -> Iterator[Finding]:
         places.append(source[1] if source else SERVICE_KEY_FILE)
     there = [path for path in dict.fromkeys(places) if target.system.exists(path)]
     for path in there:
-        if shared(target.system.path(path)):
+        if open_to_others(target.system.path(path)):
             why = "who has the key can be this agent; the daemon refuses such a file"
             yield Finding("problem", "others may read the API key", path, why, f"sudo chmod 600 {path}")
         else:

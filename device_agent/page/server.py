@@ -21,9 +21,9 @@ from aiohttp import web
 
 from device_agent.background import BackgroundTasks
 from device_agent.config.page import PageConfig
-from device_agent.config.secret import shared
 from device_agent.errors import ConfigError
 from device_agent.operate.control_socket import Handler, answer
+from device_agent.store.files import open_to_others
 
 log = structlog.get_logger("page")
 
@@ -272,8 +272,8 @@ def _password(config: PageConfig) -> bytes | None:
     if path is None:
         return None
     try:
-        if shared(path):
-            raise ConfigError(f"page.password_file: others may read {path}: run chmod 600 {path}")
+        if why := open_to_others(path):
+            raise ConfigError(f"page.password_file {path} {why}")
         with path.open("rb") as file:
             password = file.read(PASSWORD_MAX_BYTES).strip()
     except OSError as error:

@@ -2,12 +2,17 @@
 
 import contextlib
 import os
+import stat
+import struct
 import time
 from pathlib import Path
 
 # A file of ours that is no database; what is larger is none of ours.
 SMALL_MAX_BYTES = 1_000_000
 SQLITE_PARTS = ("-wal", "-shm", "")
+# Tags of an access list (acl(5)): the file's group and named groups, the mask that bounds them, all others.
+_ACL_GROUPS, _ACL_MASK = (0x04, 0x08), 0x10
+_ACL_OTHERS = (*_ACL_GROUPS, 0x20)
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -36,6 +41,26 @@ def read_small(path: Path) -> bytes:
     if len(data) > SMALL_MAX_BYTES:
         raise ValueError(f"it has more than {SMALL_MAX_BYTES} bytes")
     return data
+
+
+def open_to_others(path: Path, descriptor: int | None = None) -> str:
+    """That others than its owner may use this file, with the remedy, as the end of a sentence; "" if not.
+
+    A user whom an access list names was chosen by the owner; systemd lets the service in so (mode 0440, where
+    the group's bits are the list's mask). `descriptor` is the file, where it is open. Raises OSError.
+    """
+    file = path if descriptor is None else descriptor
+    mode = stat.S_IMODE(os.stat(file).st_mode)
+    try:
+        entries = list(struct.iter_unpack("<HHI", os.getxattr(file, "system.posix_acl_access")[4:]))
+    except OSError:  # it has no access list
+        shared = mode & 0o077
+    else:
+        mask = next((rights for tag, rights, _ in entries if tag == _ACL_MASK), 0o7)
+        shared = any(
+            rights & (mask if tag in _ACL_GROUPS else 0o7) for tag, rights, _ in entries if tag in _ACL_OTHERS
+        )
+    return f"may be used by others than its owner (mode {mode:04o}): run chmod 600 {path}" if shared else ""
 
 
 def sync_folder(folder: Path) -> None:

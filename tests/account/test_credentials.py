@@ -18,6 +18,7 @@ from device_agent.account.credentials import (
 )
 from device_agent.config.models import NetworkConfig
 from device_agent.errors import ConfigError, Rejected
+from support.access_lists import AS_CREDENTIALS, access_list
 
 LOGIN = Credentials("bk_key", "org_1", "Org", "k1", "2099-01-01T00:00:00Z")
 
@@ -55,6 +56,12 @@ def test_a_file_that_others_may_read_is_refused(path: Path):
     path.chmod(0o640)
     with pytest.raises(ConfigError, match="chmod 600"):
         load(path)
+
+
+def test_an_access_list_may_let_one_user_in(path: Path):
+    save(path, LOGIN)
+    access_list(path, *AS_CREDENTIALS)
+    assert load(path) == LOGIN
 
 
 @pytest.mark.parametrize(

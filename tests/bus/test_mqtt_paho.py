@@ -18,6 +18,7 @@ from device_agent.bus.mqtt import MqttMessage
 from device_agent.bus.mqtt_paho import MESSAGES_MAX, WAITING_MAX_BYTES, PahoMqtt
 from device_agent.errors import BusDenied, BusError, BusGone, BusTimeout
 from device_agent.guard import mqtt as guard_mqtt
+from support.access_lists import AS_CREDENTIALS, access_list
 from support.mosquitto import LIMIT_S, Broker, collected, free_port
 
 
@@ -245,10 +246,19 @@ def test_credentials(broker, tmp_path):
 
 def test_a_password_that_others_may_read_is_refused(broker, tmp_path):
     file = password(tmp_path, "secret", 0o640)
-    with pytest.raises(BusDenied, match=r"may be read by others \(mode 0640\); run chmod 600"):
+    with pytest.raises(BusDenied, match=r"may be used by others than its owner \(mode 0640\): run chmod 600"):
         PahoMqtt("broker", config(broker, username="farm", password_file=file)).open()
     with pytest.raises(BusDenied, match="cannot be read"):
         PahoMqtt("broker", config(broker, username="farm", password_file="/no/such/file")).open()
+
+
+def test_a_password_may_be_a_credential_of_systemd_s(broker, tmp_path):
+    file = password(tmp_path, "secret")
+    access_list(Path(file), *AS_CREDENTIALS)
+    broker.start()
+    handle = PahoMqtt("broker", config(broker, username="farm", password_file=file))
+    handle.open()
+    handle.close()
 
 
 @pytest.fixture
@@ -301,7 +311,7 @@ def test_a_broker_that_asks_for_a_certificate(broker, certificate):
     source.close()
     handle.close()
     os.chmod(key, 0o644)
-    with pytest.raises(BusDenied, match=r"key_file .* may be read by others \(mode 0644\)"):
+    with pytest.raises(BusDenied, match=r"key_file .* may be used by others .*\(mode 0644\)"):
         handle.open()
 
 

@@ -1,12 +1,10 @@
 """The API key: three places in their order, and never in a message."""
 
-import os
-import struct
-
 import pytest
 
 from device_agent.config.secret import api_key
 from device_agent.errors import ConfigError, NotReady
+from support.access_lists import AS_CREDENTIALS, GROUP, MASK, NAMED_GROUP, OTHER, OWNER, USER, access_list
 
 KEY = "bk_0123456789abcdef"
 
@@ -86,21 +84,8 @@ def test_a_missing_file_is_named(network, tmp_path):
         api_key(network(f'api_key_file = "{tmp_path}"'), environ={})
 
 
-def access_list(path, *entries):
-    """Give a file an access list: `(tag, rights, user or group)`."""
-    nobody = 0xFFFFFFFF
-    packed = [struct.pack("<HHI", tag, rights, *who or (nobody,)) for tag, rights, *who in entries]
-    try:
-        os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(packed))
-    except OSError:
-        pytest.skip("this file system has no access lists")
-
-
-OWNER, USER, GROUP, NAMED_GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
-
-
 def test_an_access_list_may_let_one_user_in_as_systemd_s_credentials_do(network, key_file):
-    access_list(key_file, (OWNER, 4), (USER, 4, 12345), (GROUP, 0), (MASK, 4), (OTHER, 0))
+    access_list(key_file, *AS_CREDENTIALS)
     assert key_file.stat().st_mode & 0o777 == 0o440
     assert api_key(network('api_key_file = "key"'), environ={}) == KEY
 

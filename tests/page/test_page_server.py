@@ -173,7 +173,7 @@ async def test_a_password_is_asked_for(agent: Agent, tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize(
     ("text", "mode", "why"),
-    [("x", 0o644, "others may read"), ("", 0o600, "is empty"), (None, 0, "cannot be read")],
+    [("x", 0o644, "may be used by others"), ("", 0o600, "is empty"), (None, 0, "cannot be read")],
 )
 async def test_a_password_that_cannot_be_used_is_said(
     agent: Agent, tmp_path: Path, text: str | None, mode: int, why: str
