@@ -36,6 +36,7 @@ from device_agent.tasks.services import Services
 from device_agent.tasks.stream_subscriptions import StreamSubscriptions
 
 if TYPE_CHECKING:
+    from device_agent.automation.automation import Automation
     from device_agent.delegation.delegation_rule import DelegationRule
     from device_agent.delegation.delegations import Delegations
     from device_agent.page.server import Page
@@ -100,9 +101,8 @@ class Agent:
         )
         self._tasks = TaskManager(services)
         self._network = self._make_network(config, keys.network)
-        self._delegations = (
-            self._make_delegations(config, keys.sessions, rules) if config.delegations else None
-        )
+        self._delegations = self._make_delegations(config, keys.sessions, rules)
+        self._automation = self._make_automation(config)
         self._hardware = self._make_hardware(make_handle)
         self._counts = KeptCounts(
             config.state.directory, config.state.runtime_directory, self._hardware.kept, self._store
@@ -125,32 +125,56 @@ class Agent:
     def _make_hardware(self, make_handle: HandleFactory) -> Hardware:
         # In this order, after the emergency stop and the conditions: record, react, report.
         dispatcher = self._control.dispatcher(
-            self._history, self._delegations, self._streams, clock_chip=self._clock_chip
+            self._history, self._delegations, self._automation, self._streams, clock_chip=self._clock_chip
         )
         return self._control.make_hardware(make_handle, dispatcher)
 
     def _make_delegations(
         self, config: Config, key: Callable[[], str], rules: "dict[str, DelegationRule]"
-    ) -> "Delegations":
-        # Loaded only if the configuration has delegations.
+    ) -> "Delegations | None":
+        if not config.delegations:
+            return None
+        # Loaded only if the configuration has some.
         from device_agent.delegation.delegations import Delegations
+        from device_agent.delegation.exchange import RuleState
         from device_agent.delegation.prompt_builder import PromptBuilder
         from device_agent.delegation.rate_limit import RateLimit
         from device_agent.delegation.services import DelegationServices
-        from device_agent.delegation.state_file import StateFile
         from device_agent.network.sessions_api import SessionsApi
+        from device_agent.triggers.state_file import StateFile
 
         title = config.agent.display_name or config.agent.name
         services = DelegationServices(
             SessionsApi(config.delegation.base_url, key, self._network.http.session),
             RateLimit(config.delegation.poll_s, self._clock),
             PromptBuilder(title, self._control.devices, self._history_service, self._clock),
-            StateFile(config.state.directory / "delegations.json", self._store),
+            StateFile(config.state.directory / "delegations.json", self._store, RuleState),
             self._control.executor,
             self._journal,
             self._clock,
         )
         return Delegations(config.delegations, services, self._streams, rules)
+
+    def _make_automation(self, config: Config) -> "Automation | None":
+        if not config.rules and not config.alerts:
+            return None
+        # Loaded only if the configuration has some.
+        from device_agent.automation.automation import Automation
+        from device_agent.automation.services import AutomationServices, AutomationState
+        from device_agent.triggers.present import Present
+        from device_agent.triggers.state_file import StateFile
+
+        services = AutomationServices(
+            title=config.agent.display_name or config.agent.name,
+            present=Present(self._control.devices),
+            executor=self._control.executor,
+            safe_states=self._control.safe_states,
+            outbox_share=lambda: self._outbox.used_bytes / self._outbox.max_bytes,
+            session=self._network.http.session,
+            state_file=StateFile(config.state.directory / "automation.json", self._store, AutomationState),
+            clock=self._clock,
+        )
+        return Automation(config.rules, config.alerts, services)
 
     def _open_stores(self, config: Config) -> None:
         self._store = StoreThread()
@@ -177,7 +201,7 @@ class Agent:
         return Page(config, handlers)
 
     def _handlers(self) -> Mapping[str, Handler]:
-        history, delegations = self._history, self._delegations
+        history, delegations, automation = self._history, self._delegations, self._automation
         handlers = ControlHandlers(
             self._control,
             self._tasks,
@@ -193,6 +217,8 @@ class Agent:
                 "delegations": list if delegations is None else delegations.status,
                 "ready": lambda: self._notifier.ready,
                 "loop_lag_s": lambda: round(max(self._lags_s), 4),
+                "rules": list if automation is None else automation.rules,
+                "alerts": list if automation is None else automation.alerts,
             },
         )
         return handlers.handlers()
@@ -244,6 +270,8 @@ class Agent:
         await self._control.guard.start()
         if self._delegations is not None:
             await self._delegations.start()
+        if self._automation is not None:
+            await self._automation.start()
         await self._counts.load()
         self._hardware.start()
         await self._socket.open()
@@ -327,6 +355,8 @@ class Agent:
                 log.error("not_made_safe_at_stop", device=name)
         if self._delegations is not None:
             await self._bounded("delegations", self._delegations.close(), DELEGATIONS_LIMIT_S)
+        if self._automation is not None:
+            await self._bounded("automation", self._automation.close(), DELEGATIONS_LIMIT_S)
         await self._bounded("sessions", self._tasks.pause(), PAUSE_LIMIT_S)
         await self._bounded("outbox", self._outbox.close(), STORE_LIMIT_S)
         network.cancel()

@@ -1,4 +1,4 @@
-"""A checker for the part of JSON Schema (draft 2020-12) that the network's card rules and our card use.
+"""A checker for the part of JSON Schema (draft 2020-12) that the network's card rules use.
 
 It reports every fault as a sentence with its place. Keywords that are not in `KEYWORDS` are annotations.
 

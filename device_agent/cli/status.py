@@ -122,25 +122,7 @@ def status_lines(
 
     `now_s` (epoch seconds, default: now) is what ages are counted from.
     """
-    outbox = status["outbox"]
-    waiting = counted(outbox["events"], "event")
-    lines: list[list[Span]] = [
-        [(f"{status['agent']}  ", "bold"), *_link(status["link"])],
-        [(f"outbox   {waiting}, {_room(outbox)}, {outbox['dropped']} dropped", "")],
-    ]
-    if outbox.get("trouble"):
-        lines.append([("outbox   ", ""), (f"kept in memory only: {printable(outbox['trouble'])}", "red")])
-    if outbox.get("set_aside"):
-        lines.append(
-            [("outbox   ", ""), (f"was damaged; set aside: {printable(outbox['set_aside'])}", "yellow")]
-        )
-    if disk := status.get("disk"):
-        rate = f"{_size(disk['written_bytes_a_day'])} a day" if disk["since_s"] >= RATE_AFTER_S else ""
-        since = f" in {disk['since_s']} s" if not rate else f", {rate}"
-        lines.append([(f"disk     {_size(disk['written_bytes'])} written{since}", "")])
-    if why := (disk or {}).get("in_memory"):
-        lost = "a reboot releases the emergency stop and forgets commands, outbox and history"
-        lines.append([("state    ", ""), (f"{printable(why)}: {lost}", "red")])
+    lines = [[(f"{status['agent']}  ", "bold"), *_link(status["link"])], *_stores(status)]
     if history := status.get("history"):
         day = _size(history["written_bytes_per_day"])
         lost = f", {history['lost']} lost" if history["lost"] else ""
@@ -158,12 +140,37 @@ def status_lines(
     for session in status["sessions"]:
         streams = ", ".join(session["streams"])
         lines.append([(f"  {printable(session['task'])}  {streams}, {session['remaining_s']} s left", "")])
-    lines += map(_delegation, status.get("delegations", ()))
-    return (
-        lines
-        + _buses(status.get("buses", ()))
-        + _devices(status["devices"], units or {}, time.time() if now_s is None else now_s)
-    )
+    return [
+        *lines,
+        *map(_delegation, status.get("delegations", ())),
+        *map(_rule, status.get("rules", ())),
+        *map(_alert, status.get("alerts", ())),
+        *_buses(status.get("buses", ())),
+        *_devices(status["devices"], units or {}, time.time() if now_s is None else now_s),
+    ]
+
+
+def _stores(status: Mapping[str, Any]) -> list[list[Span]]:
+    """The outbox, and what the disk is written."""
+    outbox = status["outbox"]
+    waiting = counted(outbox["events"], "event")
+    lines: list[list[Span]] = [
+        [(f"outbox   {waiting}, {_room(outbox)}, {outbox['dropped']} dropped", "")],
+    ]
+    if outbox.get("trouble"):
+        lines.append([("outbox   ", ""), (f"kept in memory only: {printable(outbox['trouble'])}", "red")])
+    if outbox.get("set_aside"):
+        lines.append(
+            [("outbox   ", ""), (f"was damaged; set aside: {printable(outbox['set_aside'])}", "yellow")]
+        )
+    if disk := status.get("disk"):
+        rate = f"{_size(disk['written_bytes_a_day'])} a day" if disk["since_s"] >= RATE_AFTER_S else ""
+        since = f" in {disk['since_s']} s" if not rate else f", {rate}"
+        lines.append([(f"disk     {_size(disk['written_bytes'])} written{since}", "")])
+    if why := (disk or {}).get("in_memory"):
+        lost = "a reboot releases the emergency stop and forgets commands, outbox and history"
+        lines.append([("state    ", ""), (f"{printable(why)}: {lost}", "red")])
+    return lines
 
 
 def _link(link: Mapping[str, Any]) -> list[Span]:
@@ -218,6 +225,33 @@ def _delegation(delegation: Mapping[str, Any]) -> list[Span]:
     if ack := last.get("ack"):
         parts.append(f"{printable(last['command'])} {ack['state']}")
     return [*line, (f", {', '.join(parts)}", "")]
+
+
+def _rule(rule: Mapping[str, Any]) -> list[Span]:
+    """One line: whether its condition holds, and what came of its last command."""
+    parts = [f"{counted(rule['today'], 'time')} today"]
+    if last := rule.get("last"):
+        why = f" ({printable(last['error']['message'], 100)})" if "error" in last else ""
+        parts.append(f"last {last['state']}{why}")
+    holds: Span = ("holds  ", "cyan") if rule.get("holds") else ("", "")
+    return [(f"rule     {rule['rule']}  ", ""), holds, (", ".join(parts), "")]
+
+
+def _alert(alert: Mapping[str, Any]) -> list[Span]:
+    """One line: whether it is on, and what waits to be told."""
+    parts = [f"{counted(alert['today'], 'time')} today"]
+    if alert["waiting"]:
+        parts.append(f"{counted(alert['waiting'], 'message')} to be sent")
+    if alert["dropped"]:
+        parts.append(f"{alert['dropped']} dropped")
+    on: Span = ("on  ", "red") if alert["on"] else ("off  ", "")
+    trouble = printable(alert.get("trouble", ""), 200)
+    return [
+        (f"alert    {alert['alert']}  ", ""),
+        on,
+        (", ".join(parts), ""),
+        (f" ({trouble})" if trouble else "", "yellow"),
+    ]
 
 
 def _devices(devices: Sequence[Mapping[str, Any]], units: Units, now_s: float) -> list[list[Span]]:

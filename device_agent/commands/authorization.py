@@ -30,6 +30,8 @@ class Role(Enum):
     OWNER = "owner"
     """Acts on the device itself, and needs no access rule."""
     DELEGATION = "delegation"
+    RULE = "rule"
+    """Acts by a line of the owner's, which is its right; who drives already is asked as of any caller."""
     LOCAL = "local"
     """Comes in on the device by a door of its own (a page, a local broker), under the access rules."""
 
@@ -41,7 +43,7 @@ DOOR_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who drives. `holder`: `task:` and its id, `local` for the owner, `delegation:NAME`, or a door."""
+    """Who drives. `holder`: `task:` and its id, `local`, `delegation:NAME`, `rule:NAME`, or a door."""
 
     holder: str
     label: str
@@ -58,8 +60,12 @@ class Actor:
         return self.role is Role.OWNER
 
     @property
+    def may_all(self) -> bool:
+        return self.role in (Role.OWNER, Role.RULE)
+
+    @property
     def identities(self) -> frozenset[str]:
-        if self.role is Role.DELEGATION:
+        if self.role in (Role.DELEGATION, Role.RULE):
             return frozenset((self.holder,))
         if self.role is Role.LOCAL:
             return frozenset((self.holder, self.holder.partition("/")[0]))
@@ -101,8 +107,8 @@ def local_actor(door: object) -> Actor:
 
 
 def may(access: AccessConfig, right: Right, actor: Actor, device: str) -> bool:
-    """The owner on the device needs no rule."""
-    return actor.is_owner or access.allows(right, device, actor.identities, actor.kind)
+    """What the owner does, or has written down to be done, needs no access rule."""
+    return actor.may_all or access.allows(right, device, actor.identities, actor.kind)
 
 
 def knows(access: AccessConfig, actor: Actor, device: str) -> bool:
@@ -145,7 +151,7 @@ def check_points(
 
     None stands for a value that is not known yet.
     """
-    callers = [actor for actor in actors if not actor.is_owner]
+    callers = [actor for actor in actors if not actor.may_all]
     for point, value in values.items():
         if not all(access.drives_point(device, point, actor.identities) for actor in callers):
             raise Rejected("not_allowed", f"the owner's access rules do not let you drive {device}.{point}")

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from device_agent.config.access import DeviceAccess
-from device_agent.config.delegation import holder
 from device_agent.config.draft import ConfigDraft, DraftDevice
 from device_agent.config.explain import did_you_mean, show
 from device_agent.registry import nearest
@@ -22,7 +21,7 @@ def access(draft: ConfigDraft) -> Iterator[str]:
             yield f"access.devices.{name} is not a device: {hint}"
         elif name in draft.devices:
             yield from _points(draft.devices[name], rules)
-    yield from _delegations_named(draft)
+    yield from _holders_named(draft)
 
 
 def _points(device: DraftDevice, rules: DeviceAccess) -> Iterator[str]:
@@ -38,8 +37,8 @@ def _points(device: DraftDevice, rules: DeviceAccess) -> Iterator[str]:
             yield f"{place} has a range, but the point is a {writable[name].type}: remove minimum and maximum"
 
 
-def _delegations_named(draft: ConfigDraft) -> Iterator[str]:
-    """Of the lists that let somebody drive, those that name a delegation that is not there."""
+def _holders_named(draft: ConfigDraft) -> Iterator[str]:
+    """Of the lists that let somebody drive, those that name a delegation or a rule that is not there."""
     if draft.access is None:
         return
     lists = {"access": draft.access.drive}
@@ -47,10 +46,11 @@ def _delegations_named(draft: ConfigDraft) -> Iterator[str]:
         lists[f"access.devices.{device}"] = rules.drive or ()
         for point, own in rules.points.items():
             lists[f"access.devices.{device}.points.{point}"] = own.drive or ()
+    known = {"delegation": draft.delegation_names, "rule": draft.rule_names}
     for place, callers in lists.items():
         for caller in callers:
             kind, _, name = caller.partition(":")
-            if kind == "delegation" and name not in draft.delegation_names:
-                guess = nearest(name, list(draft.delegation_names))
-                hint = f'did you mean "{holder(guess)}"?' if guess else "remove it"
-                yield f"{place}.drive has {show(caller)}, which is not a delegation: {hint}"
+            if kind in known and name not in known[kind]:
+                guess = nearest(name, list(known[kind]))
+                hint = f'did you mean "{kind}:{guess}"?' if guess else "remove it"
+                yield f"{place}.drive has {show(caller)}, which is not a {kind}: {hint}"

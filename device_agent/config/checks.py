@@ -20,6 +20,7 @@ from device_agent.bus.config import (
     SpiBusConfig,
 )
 from device_agent.config.access_checks import access
+from device_agent.config.automation_checks import automation
 from device_agent.config.calibration import units_of
 from device_agent.config.delegation_checks import delegation_warnings, delegations
 from device_agent.config.draft import ConfigDraft, DraftDevice
@@ -64,6 +65,7 @@ def cross_checks(draft: ConfigDraft) -> Iterator[str]:
     yield from conditions(draft)
     yield from software_pulses(draft)
     yield from delegations(draft)
+    yield from automation(draft)
     yield from _socket_path(draft)
 
 

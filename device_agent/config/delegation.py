@@ -3,12 +3,11 @@
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Any
 
+from device_agent.config.trigger import AllowedCommand, When
 from device_agent.config.types import NAME_MAX, WORD, LocalPath, Table
-from device_agent.driver import Value
-from device_agent.records import DeviceState
-from device_agent.schema import BeforeValidator, Field, field_validator, model_validator
+from device_agent.schema import Field, field_validator, model_validator
 
 BASE_URL = "https://api.blocks.team"
 MESSAGE_MAX = 8000
@@ -18,8 +17,6 @@ COMMANDS_MAX = 32
 
 PLACEHOLDER = re.compile(r"\{([a-z0-9_.]*)\}")
 """What a template is filled with: `{device.point}`, `{agent}`, `{time}` or `{question}`."""
-
-_CONDITIONS = ("above", "below", "equals", "status", "at", "every_s")
 
 
 class DelegationConfig(Table):
@@ -42,88 +39,11 @@ class DelegationConfig(Table):
         return url.rstrip("/")
 
 
-def _states(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-State = Annotated[DeviceState, Field(strict=False)]
-
-
-class When(Table):
-    """What triggers a question: a value, a state, or time. Exactly one of them.
-
-    `above` holds until the value is at most `below_again` (`below`: at least `above_again`).
-    """
-
-    device: str = ""
-    point: str = ""
-    above: float | None = None
-    below_again: float | None = None
-    below: float | None = None
-    above_again: float | None = None
-    equals: bool | str | None = None
-    status: Annotated[tuple[State, ...], BeforeValidator(_states)] = Field((), strict=False)
-    for_s: float = Field(0, ge=0, le=604_800)
-    at: str | None = Field(None, pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
-    """Local time of each day."""
-    every_s: float | None = Field(None, ge=60, le=31_622_400)
-
-    @property
-    def timed(self) -> bool:
-        """Whether it triggers at a time, instead of holding for a while."""
-        return self.at is not None or self.every_s is not None
-
-    @model_validator(mode="after")
-    def _one_condition(self) -> "When":
-        named = [name for name in _CONDITIONS if getattr(self, name) not in (None, ())]
-        if len(named) != 1:
-            raise ValueError(f"must have exactly one of {', '.join(_CONDITIONS)}")
-        if self.timed and (self.device or self.point or self.for_s):
-            raise ValueError(f"has {named[0]}, which needs no device, point or for_s: remove them")
-        if not self.timed and not self.device:
-            raise ValueError(f"has {named[0]} and no device: add device")
-        if bool(self.point) != (named[0] in ("above", "below", "equals")):
-            raise ValueError(f"has {named[0]}, which needs {'no' if self.point else 'a'} point")
-        self._check_hysteresis()
-        return self
-
-    def _check_hysteresis(self) -> None:
-        again = {"above": self.below_again, "below": self.above_again}
-        for name, other, sign in (("above", "below_again", 1), ("below", "above_again", -1)):
-            value, back = getattr(self, name), again[name]
-            if back is not None and value is None:
-                raise ValueError(f"has {other} without {name}: add {name}, or remove it")
-            if back is not None and value is not None and (value - back) * sign < 0:
-                raise ValueError(f"has {name} = {value:g} and {other} = {back:g}: swap them")
-
-
 class Attached(Table):
     """Readings that are sent with the question: the present ones, and the history of the last `last_s`."""
 
     devices: tuple[str, ...] = Field(min_length=1, max_length=32, strict=False)
     last_s: float | None = Field(None, ge=1, le=2_678_400)
-
-
-class AllowedCommand(Table):
-    """[delegations.NAME.commands.COMMAND]: one thing that an answer may cause, by this name."""
-
-    description: str = Field("", max_length=500)
-    """Told to the AI agent."""
-    device: str
-    values: dict[str, Value] = Field(default_factory=dict)
-    for_s: float | None = Field(None, gt=0, le=86_400)
-    action: str = ""
-    args: dict[str, Value] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> "AllowedCommand":
-        if bool(self.values) == bool(self.action):
-            raise ValueError("must have either values or an action")
-        if self.args and not self.action:
-            raise ValueError("has args without an action: remove them")
-        if self.for_s is not None and self.action:
-            raise ValueError("has for_s, which goes with values: put it into args, or remove it")
-        return self
 
 
 class FollowUp(Table):

@@ -1,22 +1,20 @@
 """Checks of [delegations.NAME] against devices, streams and access: what it names is there and allowed."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from device_agent.config.delegation import (
     BUILT_IN_AGENTS,
     PLACEHOLDER,
-    AllowedCommand,
     Delegation,
     holder,
 )
-from device_agent.config.draft import ConfigDraft, DraftDevice
-from device_agent.config.explain import did_you_mean, show
-from device_agent.errors import Rejected
-from device_agent.messages.commands import checked_args, checked_values
+from device_agent.config.draft import ConfigDraft
+from device_agent.config.explain import show
+from device_agent.config.trigger import AllowedCommand
+from device_agent.config.trigger_checks import checked_command, conditions, not_there
 from device_agent.records import is_number
 
 ALWAYS = ("agent", "time")
-_NUMBERS = ("number", "integer")
 
 
 def delegations(draft: ConfigDraft) -> Iterator[str]:
@@ -25,7 +23,7 @@ def delegations(draft: ConfigDraft) -> Iterator[str]:
         place = f"delegations.{name}"
         if name in draft.device_names:
             yield f"{place} has the name of a device: a `do` must mean one of them; give it another name"
-        yield from _when(draft, place, rule)
+        yield from conditions(draft, place, rule.when)
         for key, text in rule.templates.items():
             yield from _template(draft, f"{place}.{key}", text, rule)
         yield from _readings(draft, place, rule)
@@ -52,36 +50,6 @@ def delegation_warnings(draft: ConfigDraft) -> Iterator[str]:
         drivers = draft.access.callers("drive", name) if draft.access is not None else ()
         if rule.when is None and not drivers:
             yield f"{place} has no `when` and no caller may ask it: only the owner can, on the device"
-
-
-def _not_there(where: str, name: str, what: str, names: Collection[str]) -> str:
-    hint = did_you_mean(name, names, f"there are {', '.join(names) or 'none yet'}")
-    return f"{where} is not a {what}: {hint}"
-
-
-def _when(draft: ConfigDraft, place: str, rule: Delegation) -> Iterator[str]:
-    when = rule.when
-    if when is None or when.timed:
-        return
-    if when.device not in draft.device_names:
-        where = f"{place}.when.device = {show(when.device)}"
-        yield _not_there(where, when.device, "device", draft.device_names)
-        return
-    device = draft.devices.get(when.device)
-    if device is None or not when.point:
-        return
-    points = {point.name: point for point in device.points}
-    if when.point not in points:
-        where = f"{place}.when.point = {show(when.point)}"
-        yield _not_there(where, when.point, f"point of {when.device}", points)
-        return
-    kind = points[when.point].type
-    wanted = (
-        _NUMBERS if when.equals is None else ("boolean",) if isinstance(when.equals, bool) else ("string",)
-    )
-    if kind not in wanted:
-        remedy = "above or below" if kind in _NUMBERS else f"equals with a {kind}"
-        yield f"{place}.when: {when.device}.{when.point} is a {kind}: use {remedy}"
 
 
 def _template(draft: ConfigDraft, place: str, text: str, rule: Delegation) -> Iterator[str]:
@@ -112,7 +80,7 @@ def _readings(draft: ConfigDraft, place: str, rule: Delegation) -> Iterator[str]
     for name in rule.readings.devices:
         if name not in draft.device_names:
             where = f"{place}.readings.devices has {show(name)}, which"
-            yield _not_there(where, name, "device", draft.device_names)
+            yield not_there(where, name, "device", draft.device_names)
         elif name in draft.devices and not draft.devices[name].points:
             yield f"{place}.readings.devices has {show(name)}, which has no points: remove it"
     if rule.readings.last_s is not None and not draft.history_enabled:
@@ -125,38 +93,17 @@ def _stream(draft: ConfigDraft, place: str, rule: Delegation) -> Iterator[str]:
     where = f"{place}.stream = {show(rule.stream)}"
     stream = draft.streams.get(rule.stream)
     if rule.stream not in draft.stream_names:
-        yield _not_there(where, rule.stream, "stream", draft.stream_names)
+        yield not_there(where, rule.stream, "stream", draft.stream_names)
     elif stream is not None and (stream.format != "events" or not stream.outward):
         yield f"{where} carries no events to callers: name one that is outbound or bidirectional"
 
 
 def _command(draft: ConfigDraft, rule: str, place: str, command: AllowedCommand) -> Iterator[str]:
-    if command.device not in draft.device_names:
-        where = f"{place}.device = {show(command.device)}"
-        yield _not_there(where, command.device, "device", draft.device_names)
-        return
-    device = draft.devices.get(command.device)
-    if device is None:
-        return
-    try:
-        if command.values:
-            values = checked_values(dict(command.values), {p.name: p for p in device.points}, device.name)
-        else:
-            values = {}
-            _check_action(device, command)
-    except Rejected as rejected:
-        yield f"{place}: {rejected.message}"
-        return
-    yield from _access(draft, rule, place, command, values)
-
-
-def _check_action(device: DraftDevice, command: AllowedCommand) -> None:
-    # An action that makes a file has no receiver here.
-    actions = {action.name: action for action in device.driver.actions if not action.gives}
-    if command.action not in actions:
-        known = ", ".join(sorted(actions)) or "none"
-        raise Rejected("invalid_value", f"{device.name} has no action {command.action!r}; it has: {known}")
-    checked_args(actions[command.action], command.args)
+    problem, values = checked_command(draft, place, command)
+    if problem:
+        yield problem
+    elif command.device in draft.devices:
+        yield from _access(draft, rule, place, command, values)
 
 
 def _access(

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from device_agent.bus.config import BusConfig
 from device_agent.config.access import AccessConfig
+from device_agent.config.automation import Alert, Rule
 from device_agent.config.delegation import Delegation
 from device_agent.config.models import AgentConfig, SafetyConfig, StateConfig, StreamConfig
 from device_agent.driver import Driver, DriverConfig, Point
@@ -54,11 +55,14 @@ class ConfigDraft:
     devices: dict[str, DraftDevice] = field(default_factory=dict)
     streams: dict[str, StreamConfig] = field(default_factory=dict)
     delegations: dict[str, Delegation] = field(default_factory=dict)
+    rules: dict[str, Rule] = field(default_factory=dict)
+    alerts: dict[str, Alert] = field(default_factory=dict)
     history_enabled: bool = True
     bus_names: tuple[str, ...] = ()
     device_names: tuple[str, ...] = ()
     stream_names: tuple[str, ...] = ()
     delegation_names: tuple[str, ...] = ()
+    rule_names: tuple[str, ...] = ()
 
 
 def ask(place: str, driver_name: str, call: Callable[[], T]) -> T:

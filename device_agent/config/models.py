@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from device_agent.bus.config import BusConfig
 from device_agent.config.access import AccessConfig
+from device_agent.config.automation import Alert, Rule
 from device_agent.config.calibration import calibrated_points
 from device_agent.config.delegation import Delegation, DelegationConfig
 from device_agent.config.page import PageConfig
@@ -187,6 +188,8 @@ class Config:
     """The driver class of each device, by the device's name."""
     streams: Mapping[str, StreamConfig]
     delegations: Mapping[str, Delegation]
+    rules: Mapping[str, Rule]
+    alerts: Mapping[str, Alert]
     warnings: tuple[str, ...] = ()
 
     def points(self, device: str) -> tuple[Point, ...]:

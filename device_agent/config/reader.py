@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from device_agent import registry
 from device_agent.bus import config as bus_config
 from device_agent.config.access import AccessConfig
+from device_agent.config.automation import Alert, Rule
 from device_agent.config.checks import cross_checks, warnings
 from device_agent.config.delegation import Delegation, DelegationConfig
 from device_agent.config.draft import ConfigDraft, DraftDevice, ask, describe
@@ -38,6 +39,7 @@ BUSES_MAX = 64
 DEVICES_MAX = 256
 STREAMS_MAX = 32
 DELEGATIONS_MAX = 32
+RULES_MAX = 64
 
 LoadDriver = Callable[[str], type[Driver[Any, Any]]]
 M = TypeVar("M", bound=BaseModel)
@@ -58,6 +60,8 @@ _MANY = {
     "devices": DEVICES_MAX,
     "streams": STREAMS_MAX,
     "delegations": DELEGATIONS_MAX,
+    "rules": RULES_MAX,
+    "alerts": RULES_MAX,
 }
 
 _BUS_KINDS: dict[str, type[BaseModel]] = {
@@ -184,12 +188,11 @@ class _Reader:
         draft = ConfigDraft(**{name: single[name] for name in ("agent", "state", "access", "safety")})  # type: ignore[arg-type]
         self._buses(draft, self._named("buses", document))
         self._devices(draft, self._named("devices", document))
-        streams = self._named("streams", document)
-        draft.stream_names = tuple(streams)
-        for name, table in streams.items():
-            if stream := self._table(f"streams.{name}", StreamConfig, table):
-                draft.streams[name] = stream
-        self._delegations(draft, self._named("delegations", document), single["history"])
+        draft.history_enabled = getattr(single["history"], "enabled", True)
+        draft.stream_names, draft.streams = self._tables("streams", StreamConfig, document)
+        draft.delegation_names, draft.delegations = self._tables("delegations", Delegation, document)
+        draft.rule_names, draft.rules = self._tables("rules", Rule, document)
+        _, draft.alerts = self._tables("alerts", Alert, document)
         self.problems += cross_checks(draft)
         if self.problems:
             return None
@@ -201,6 +204,8 @@ class _Reader:
             drivers={name: device.driver for name, device in draft.devices.items()},
             streams=draft.streams,
             delegations=draft.delegations,
+            rules=draft.rules,
+            alerts=draft.alerts,
             warnings=(*notes, *warnings(draft)),
         )
 
@@ -226,6 +231,14 @@ class _Reader:
         except ValidationError as error:
             self.problems += sentences(error, place, table, model)
             return None
+
+    def _tables(
+        self, section: str, model: type[M], document: dict[str, Any]
+    ) -> tuple[tuple[str, ...], dict[str, M]]:
+        """The names that were written, and of their tables those that are right."""
+        tables = self._named(section, document)
+        made = {name: self._table(f"{section}.{name}", model, table) for name, table in tables.items()}
+        return tuple(tables), {name: table for name, table in made.items() if table is not None}
 
     def _named(self, section: str, document: dict[str, Any]) -> dict[str, Any]:
         """The tables of a section whose names are right."""
@@ -265,13 +278,6 @@ class _Reader:
                     draft.devices[name] = device
             except ConfigError as error:
                 self.problems += error.problems
-
-    def _delegations(self, draft: ConfigDraft, tables: dict[str, Any], history: BaseModel | None) -> None:
-        draft.delegation_names = tuple(tables)
-        draft.history_enabled = getattr(history, "enabled", True)
-        for name, table in tables.items():
-            if rule := self._table(f"delegations.{name}", Delegation, table):
-                draft.delegations[name] = rule
 
     def _device(self, name: str, table: Any) -> DraftDevice | None:
         place = f"devices.{name}"

@@ -67,8 +67,11 @@ LocalPath = Annotated[Path, BeforeValidator(_resolve)]
 
 Caller = Annotated[
     str,
-    Field(pattern=r"^(anyone|(org|user|delegation):[^\s:]\S*|local:(page|mqtt|mcp)(/\S+)?)$", max_length=256),
+    Field(
+        pattern=r"^(anyone|(org|user|delegation|rule):[^\s:]\S*|local:(page|mqtt|mcp)(/\S+)?)$",
+        max_length=256,
+    ),
 ]
 
 Callers = Annotated[tuple[Caller, ...], BeforeValidator(_callers), Field(max_length=256, strict=False)]
-"""Who may: "anyone", or a list of "org:…", "user:…", "delegation:…", "local:…", "anyone"; nobody if empty."""
+"""Who may: "anyone", or a list of "org:…", "user:…", "delegation:…", "rule:…", "local:…"; nobody if empty."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from device_agent.config.delegation import AllowedCommand
+from device_agent.config.trigger import AllowedCommand
 from device_agent.text.printable import printable
 
 # Beyond this an answer is cut: it must fit one event of a stream, escaped, with room for what goes with it.

@@ -8,20 +8,19 @@ from typing import Any
 import structlog
 
 from device_agent.config.delegation import Delegation
+from device_agent.delegation.exchange import Exchange
 from device_agent.delegation.exchange_runner import Announce, ExchangeRunner
-from device_agent.delegation.schedule import Schedule
 from device_agent.delegation.services import DelegationServices
-from device_agent.delegation.state_file import Exchange
-from device_agent.delegation.timestamps import DAY_S, Stamp, age_s, stamp
 from device_agent.errors import Rejected
 from device_agent.records import Action, Argument, Reading, Status, Value
 from device_agent.text.printable import printable
+from device_agent.triggers.schedule import Schedule
+from device_agent.triggers.timestamps import stamp
 
 log = structlog.get_logger("delegation")
 
 ASK = "ask"
 QUESTION_MAX = 2000
-ASKS_MAX = 1000
 
 
 class DelegationRule:
@@ -31,7 +30,7 @@ class DelegationRule:
         self.name = name
         self.rule = rule
         self.state = services.state_file.rules[name]
-        self.schedule = Schedule(name, rule, self.state, services.prompts, services.clock)
+        self.schedule = Schedule(name, rule, self.state, services.prompts.present, services.clock)
         self._state_file = services.state_file
         self._prompts = services.prompts
         self._clock = services.clock
@@ -106,7 +105,7 @@ class DelegationRule:
         message = await self._prompts.question(self.rule, asked)
         now, state = stamp(self._clock), self.state
         before = list(state.asks)
-        state.asks = [*self._asks_of_today()[-ASKS_MAX:], now]
+        self.schedule.acted()
         state.served = state.served or conditional
         state.exchange = Exchange(
             id=secrets.token_hex(6),
@@ -170,12 +169,9 @@ class DelegationRule:
                 shown["page"] = exchange.page
         if self._runner.trouble:
             shown["trouble"] = self._runner.trouble
-        shown |= {"asked_today": len(self._asks_of_today()), "max_per_day": self.rule.max_per_day}
+        shown |= {"asked_today": len(self.schedule.today()), "max_per_day": self.rule.max_per_day}
         if (left_s := self.schedule.wait_s()) > 0:
             shown["may_ask_in_s"] = round(left_s)
         if state.last:
             shown["last"] = state.last
         return shown
-
-    def _asks_of_today(self) -> list[Stamp]:
-        return [then for then in self.state.asks if age_s(then, self._clock) < DAY_S]

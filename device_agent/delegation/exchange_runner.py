@@ -11,17 +11,18 @@ from typing import Any
 import structlog
 
 from device_agent.commands.authorization import Actor, Role
-from device_agent.config.delegation import AllowedCommand, Delegation, holder
+from device_agent.config.delegation import Delegation, holder
+from device_agent.config.trigger import AllowedCommand
 from device_agent.delegation.answer import choice, form, presentable
+from device_agent.delegation.exchange import Exchange, RuleState, Turn
 from device_agent.delegation.services import DelegationServices
 from device_agent.delegation.session_client import ExchangeFailed, SessionClient
-from device_agent.delegation.state_file import Exchange, RuleState, Turn
-from device_agent.delegation.timestamps import age_s, stamp
 from device_agent.errors import Fault
 from device_agent.messages.acks import Ack, AckState
 from device_agent.messages.commands import Command, Do, Set
 from device_agent.network import Caller
 from device_agent.text.printable import printable
+from device_agent.triggers.timestamps import age_s, stamp
 
 log = structlog.get_logger("delegation")
 

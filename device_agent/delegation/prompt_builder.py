@@ -11,14 +11,14 @@ from device_agent.devices.device import Device
 from device_agent.errors import AgentError, Rejected
 from device_agent.history.history_service import HistoryService
 from device_agent.messages.requests import HistoryRequest
-from device_agent.records import Reading, Value
+from device_agent.records import Reading
 from device_agent.text.printable import printable
+from device_agent.triggers.present import TEXT_MAX, Present
 
 # About so many rows of history for each device, whatever the span.
 ROWS = 60
 HISTORY_MAX_BYTES = 24_000
 HISTORY_LIMIT_S = 60.0
-TEXT_MAX = 200
 
 
 class PromptBuilder:
@@ -27,6 +27,7 @@ class PromptBuilder:
     def __init__(
         self, title: str, devices: Mapping[str, Device], history_service: HistoryService, clock: Clock
     ) -> None:
+        self.present = Present(devices)
         self._title = title
         self._devices = devices
         self._history_service = history_service
@@ -45,10 +46,6 @@ class PromptBuilder:
         """A template with its placeholders filled in."""
         return PLACEHOLDER.sub(lambda match: self._value(match[1], asked), template)
 
-    def state_of(self, device: str) -> str:
-        """A device's health."""
-        return str(self._devices[device].state) if device in self._devices else "not there"
-
     def _value(self, key: str, asked: str) -> str:
         if key == "question":
             return asked
@@ -57,10 +54,7 @@ class PromptBuilder:
         if key == "time":
             return self._now()
         name, _, point = key.partition(".")
-        device = self._devices.get(name)
-        if device is None or not device.online or device.latest is None:
-            return "unknown"
-        return shown(device.latest.values.get(point))
+        return self.present.value_of(name, point)
 
     def _now(self) -> str:
         if not self._clock.is_set():
@@ -115,12 +109,3 @@ class PromptBuilder:
         head, _, rest = text.partition("\n")
         newest = rest.encode()[-HISTORY_MAX_BYTES:].decode("utf-8", "ignore").partition("\n")[2]
         return f"{head}\n{newest.strip()}\n(the older part is left out)"
-
-
-def shown(value: Value) -> str:
-    """A value as it stands in a sentence. Text from a device is one line, and short."""
-    if value is None:
-        return "unknown"
-    if isinstance(value, str):
-        return printable(value, TEXT_MAX)
-    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)

@@ -10,12 +10,12 @@ import asyncio
 import structlog
 
 from device_agent.config.delegation import Delegation
+from device_agent.delegation.exchange import Exchange
 from device_agent.delegation.services import DelegationServices
-from device_agent.delegation.state_file import Exchange
-from device_agent.delegation.timestamps import age_s
 from device_agent.errors import NetworkError, Refused
 from device_agent.network.sessions_api import may_exist
 from device_agent.text.printable import printable
+from device_agent.triggers.timestamps import age_s
 
 log = structlog.get_logger("delegation")
 

@@ -20,6 +20,8 @@ AT_START = (
     "safety",
     "delegation",
     "delegations",
+    "rules",
+    "alerts",
     "page",
 )
 

@@ -52,6 +52,8 @@ class SafeStates(ReadingSubscriber):
         self._left: dict[str, Limits] = {}
         """Of devices whose configuration changes now."""
         self.limits: dict[str, Limits] = {}
+        self.unreached: dict[str, str] = {}
+        """Why each of these is not in its safe state, though it was tried."""
 
     # -- devices ----------------------------------------
 
@@ -265,12 +267,14 @@ class SafeStates(ReadingSubscriber):
                 await device.safe()
                 self.applied(name, device.safe_values)
                 self._driven_by.pop(name, None)
+                self.unreached.pop(name, None)
                 self._record(name, "safe", "done", why)
                 log.info("made_safe", device=name, why=why)
                 return True
             except Exception as error:  # noqa: BLE001 - whatever its driver raises, it is tried again
                 if not logged:
                     self._record(name, "safe", f"failed: {_sentence(error)}", why)
+                self.unreached[name] = _sentence(error)
                 if logged != _sentence(error):
                     logged = _sentence(error)
                     log.error("not_made_safe", device=name, why=why, error=logged)

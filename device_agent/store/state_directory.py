@@ -22,7 +22,7 @@ MACHINE_ID = "etc/machine-id"
 FIELD_MAX_BYTES = 256
 # Who the agent is, and which sessions, commands and questions to an AI agent it has under way: two boards
 # that go on with them obey one command twice. The emergency stop's latch stays, and so does the history.
-OF_THE_MACHINE = ("identity.json", "journal.db", "outbox.db", "delegations.json")
+OF_THE_MACHINE = ("identity.json", "journal.db", "outbox.db", "delegations.json", "automation.json")
 
 
 def prepare(*folders: Path) -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agent.config.delegation import AllowedCommand
+from device_agent.config.trigger import AllowedCommand
 from device_agent.delegation.answer import ANSWER_MAX_BYTES, choice, form, presentable
-from device_agent.delegation.prompt_builder import shown
+from device_agent.triggers.present import shown
 
 COMMANDS = {"open_vent": AllowedCommand(device="vent", values={"on": True}, for_s=600)}
 

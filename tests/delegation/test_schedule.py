@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 
 from device_agent.clock import EARLIEST_TRUE_MS
-from device_agent.config.delegation import Delegation, When
+from device_agent.config.delegation import Delegation
+from device_agent.config.trigger import When
 from device_agent.delegation.delegation_rule import DelegationRule
+from device_agent.delegation.exchange import RuleState
 from device_agent.delegation.prompt_builder import PromptBuilder
 from device_agent.delegation.rate_limit import RateLimit
 from device_agent.delegation.services import DelegationServices
-from device_agent.delegation.state_file import RuleState, StateFile
 from device_agent.history.history_service import HistoryService
 from device_agent.network.sessions_api import SessionsApi
 from device_agent.store.store_thread import StoreThread
 from device_agent.testing import SteppedClock
+from device_agent.triggers.state_file import StateFile
 
 Make = Callable[..., DelegationRule]
 
@@ -37,7 +39,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         clock: SteppedClock, when: When, state: RuleState | None = None, **options: Any
     ) -> DelegationRule:
         config = Delegation(agent="claude", message="x", when=when, **options)
-        book = StateFile(tmp_path / "book.json", thread)
+        book = StateFile(tmp_path / "book.json", thread, RuleState)
         book.rules["r"] = state or RuleState()
         writer = PromptBuilder("Farm", {}, HistoryService("Farm", None, {}, clock), clock)
         api = SessionsApi("http://127.0.0.1:1", lambda: "k", nobody)

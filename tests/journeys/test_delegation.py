@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import jsonschema
 import pytest
 
-from device_agent.card import json_schema
 from device_agent.card.agent_card import build
 from device_agent.config import load
 from device_agent.testing.sessions_api import FakeSessionsApi
@@ -55,7 +55,7 @@ def test_a_hot_greenhouse_asks_and_the_answer_opens_the_valve(
     schema = build(load(world.config))["streams"]["telemetry"]["schema"]
     said = telemetry.of("control", about="delegation")
     assert len(said) == 6
-    assert [json_schema.faults(schema, event) for event in said] == [[]] * 6
+    assert all(jsonschema.Draft202012Validator(schema).is_valid(event) for event in said)
     # A caller who comes later hears the newest words first.
     other = stream(pipe(alice, {"streams": ["telemetry"]}), "telemetry")
     assert other.wait("control", about="delegation", turn="ended")["id"] == asked["id"]

@@ -6,17 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from device_agent.delegation.exchange import Exchange, RuleState
 from device_agent.delegation.prompt_builder import PromptBuilder
 from device_agent.delegation.rate_limit import RateLimit
 from device_agent.delegation.services import DelegationServices
-from device_agent.delegation.state_file import Exchange, RuleState, StateFile
-from device_agent.delegation.timestamps import stamp
 from device_agent.errors import NetworkError
 from device_agent.history.history_service import HistoryService
 from device_agent.messages.acks import Ack
 from device_agent.network.sessions_api import Opened
 from device_agent.store.store_thread import StoreThread
 from device_agent.testing import SteppedClock
+from device_agent.triggers.state_file import StateFile
+from device_agent.triggers.timestamps import stamp
 
 
 class ScriptedApi:
@@ -103,7 +104,7 @@ class Service:
         self.executor = RecordingExecutor()
         self.journal = RecordingJournal()
         self.thread = StoreThread()
-        self.state_file = StateFile(folder / "delegations.json", self.thread)
+        self.state_file = StateFile(folder / "delegations.json", self.thread, RuleState)
         self.state = self.state_file.rules["r"] = RuleState(active=True)
         prompts = PromptBuilder("Farm", {}, HistoryService("Farm", None, {}, self.clock), self.clock)
         self.services = DelegationServices(

@@ -3,24 +3,23 @@
 import pytest
 
 from device_agent.clock import EARLIEST_TRUE_MS
-from device_agent.config.delegation import Delegation
-from device_agent.delegation.timestamps import Stamp, age_s, stamp, today, wait_s
 from device_agent.testing import SteppedClock
+from device_agent.triggers.timestamps import Stamp, age_s, stamp, today, wait_s
 
-RULE = Delegation(agent="claude", message="x", min_interval_s=100, max_per_day=3)
+LIMITS = (100, 3)
 
 
 def test_the_owners_limits() -> None:
     clock = SteppedClock()
     asks: list[Stamp] = []
-    assert wait_s(asks, RULE, clock) == 0
+    assert wait_s(asks, *LIMITS, clock) == 0
     for _ in range(3):
         asks.append(stamp(clock))
-        assert wait_s(asks, RULE, clock) in (100, 86_400 - 200)
+        assert wait_s(asks, *LIMITS, clock) in (100, 86_400 - 200)
         clock.step(100)
-    assert wait_s(asks, RULE, clock) == 86_400 - 300
+    assert wait_s(asks, *LIMITS, clock) == 86_400 - 300
     clock.step(86_400 - 300)
-    assert wait_s(asks, RULE, clock) == 0
+    assert wait_s(asks, *LIMITS, clock) == 0
 
 
 def test_ages_across_a_reboot() -> None:
@@ -38,7 +37,7 @@ def test_a_wall_clock_that_jumps_changes_no_wait() -> None:
     clock = SteppedClock()
     asks = [stamp(clock)]
     clock.set_wall(clock.now_ms() + 10**10)
-    assert wait_s(asks, RULE, clock) == 100
+    assert wait_s(asks, *LIMITS, clock) == 100
 
 
 def test_the_time_of_day(monkeypatch: pytest.MonkeyPatch) -> None:

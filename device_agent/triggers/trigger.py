@@ -4,37 +4,40 @@ Times are monotonic seconds. A missing value neither starts nor ends the conditi
 for which it must have held.
 """
 
-from device_agent.config.delegation import When
+from device_agent.config.trigger import When
 from device_agent.records import DeviceState, Value, is_number
 
 
 class TriggerState:
     """`active` begins when it has held for `for_s` without a break, and ends at the other threshold."""
 
-    def __init__(self, when: When, *, active: bool = False) -> None:
+    def __init__(self, when: When | None, *, active: bool = False) -> None:
+        """`when` is None for what is told by `take` alone."""
         self.active = active
         self._when = when
+        self._for_s = 0.0 if when is None else when.for_s
         self._since_s: float | None = None
 
     def value(self, value: Value, now_s: float) -> None:
         """The point was read."""
         holds, over = self._judge(value)
-        self._take(holds, over, now_s)
+        self.take(holds, over, now_s)
 
     def state(self, state: DeviceState, now_s: float) -> None:
         """The device came, went or failed."""
-        if self._when.status:
+        if self._when is not None and self._when.status:
             holds = state in self._when.status
-            self._take(holds, not holds, now_s)
+            self.take(holds, not holds, now_s)
         elif state is not DeviceState.ONLINE:
             self._since_s = None
 
     def tick(self, now_s: float) -> None:
         """Time passed without a reading."""
-        if self._since_s is not None and not self.active and now_s - self._since_s >= self._when.for_s:
+        if self._since_s is not None and not self.active and now_s - self._since_s >= self._for_s:
             self.active = True
 
-    def _take(self, holds: bool, over: bool, now_s: float) -> None:
+    def take(self, holds: bool, over: bool, now_s: float) -> None:
+        """Whether the condition holds now, and whether it has ended; between two thresholds neither."""
         if over:
             self.active = False
         if not holds:
@@ -46,7 +49,7 @@ class TriggerState:
     def _judge(self, value: Value) -> tuple[bool, bool]:
         """(holds, over); between the thresholds neither."""
         when = self._when
-        if value is None:
+        if value is None or when is None:
             return False, False
         if when.equals is not None:
             same = type(value) is type(when.equals) and value == when.equals

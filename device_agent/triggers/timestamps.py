@@ -9,10 +9,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from device_agent.clock import Clock
-from device_agent.config.delegation import Delegation
 
 DAY_S = 86_400.0
-# A board that was off at the time of day still asks when it starts within this.
+# A board that was off at the time of day still acts when it starts within this.
 LATE_S = 3600.0
 
 
@@ -38,13 +37,13 @@ def age_s(then: Stamp, clock: Clock) -> float:
     return now_s
 
 
-def wait_s(asks: Sequence[Stamp], rule: Delegation, clock: Clock) -> float:
-    """How long the owner's limits forbid the next question; 0 if they do not."""
-    if not asks:
+def wait_s(times: Sequence[Stamp], min_interval_s: float, max_per_day: int, clock: Clock) -> float:
+    """How long the owner's limits forbid the next time; 0 if they do not."""
+    if not times:
         return 0.0
-    waits = [rule.min_interval_s - age_s(asks[-1], clock)]
-    if len(asks) >= rule.max_per_day:
-        waits.append(DAY_S - age_s(asks[-rule.max_per_day], clock))
+    waits = [min_interval_s - age_s(times[-1], clock)]
+    if len(times) >= max_per_day:
+        waits.append(DAY_S - age_s(times[-max_per_day], clock))
     return max(0.0, *waits)
 
 

@@ -1,102 +1,57 @@
-"""What delegations must know after a crash or a reboot: one small JSON file, replaced as a whole.
+"""What must be known after a crash or a reboot, by name: one small JSON file, replaced as a whole.
 
 A damaged file is set aside and logged, and a new one begun: the start never fails.
 """
 
 import json
 import time
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import structlog
 
-from device_agent.delegation.timestamps import Stamp
 from device_agent.records import is_number
 from device_agent.store.files import write_atomically
 from device_agent.store.store_thread import StoreThread
+from device_agent.triggers.schedule import TriggerMemory
+from device_agent.triggers.timestamps import Stamp
 
-log = structlog.get_logger("delegation")
+log = structlog.get_logger("triggers")
 
-Turn = Literal["question", "unclear", "acted", "ended"]
-Phase = Literal["waiting", "asked", "answered", "open"]
 FILE_MAX_BYTES = 8_000_000
+T = TypeVar("T", bound=TriggerMemory)
 
 
-@dataclass(slots=True, kw_only=True)
-class Exchange:
-    """One question and what follows in its session. `phase` is of the present `turn`; `open`: only the end
-    of the condition is still to be told.
-    """
-
-    id: str
-    cause: str
-    conditional: bool
-    """Whether a condition asked; it must still hold when a command of the answer is carried out."""
-    do: str = ""
-    """The id of the `do` that asked, if one did."""
-    asked_at_ms: int
-    turn: Turn = "question"
-    phase: Phase = "waiting"
-    began: Stamp
-    """When the turn began."""
-    message: str = ""
-    """The text to send; empty once the service has it."""
-    sends: int = 0
-    """How often it was sent without knowing whether the service received it."""
-    session: str = ""
-    page: str = ""
-    final_message: str = ""
-    answer: str = ""
-    cut: bool = False
-    command: str = ""
-    """The name that the answer chose from the list."""
-    unclear: str = ""
-    """Why it chose none."""
-    ack: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True, kw_only=True)
-class RuleState:
-    """What is stored of one delegation."""
-
-    active: bool = False
-    served: bool = False
-    """Whether it was asked about since the condition began to hold."""
-    asks: list[Stamp] = field(default_factory=list)
-    day: str = ""
-    """The local date of the last question by the time of day."""
-    turn_of: Stamp | None = None
-    """When the present period of `every_s` began."""
-    exchange: Exchange | None = None
-    last: dict[str, Any] = field(default_factory=dict)
-    """The newest event, with `at`."""
-
-
-class StateFile:
+class StateFile(Generic[T]):
     """`rules` is what the file holds, or will hold after `save`. Belongs to the event loop."""
 
-    def __init__(self, path: Path, thread: StoreThread) -> None:
-        self.rules: dict[str, RuleState] = {}
+    def __init__(self, path: Path, thread: StoreThread, kind: type[T]) -> None:
+        """`kind`: the dataclass of what is kept under each name; one without members for a new name."""
+        self.rules: dict[str, T] = {}
         self.failures = 0
         self._path = path
+        self._kind = kind
         self._thread = thread
 
-    async def load(self, names: list[str]) -> None:
+    async def load(self, names: Iterable[str]) -> None:
         """Read what is there; rules that are not configured any more are forgotten."""
         try:
             found = await self._thread.run(self._read)
         except (OSError, TimeoutError, ValueError) as error:
             aside = self._path.with_suffix(f".damaged-{int(time.time())}")
-            log.error("delegations_set_aside", file=str(self._path), aside=str(aside), error=str(error)[:300])
+            log.error(
+                f"{self._path.stem}_set_aside", file=str(self._path), aside=str(aside), error=str(error)[:300]
+            )
             try:
                 self._path.replace(aside)
             except OSError as why:
-                log.error("delegations_not_set_aside", file=str(self._path), error=str(why))
+                log.error(f"{self._path.stem}_not_set_aside", file=str(self._path), error=str(why))
             found = {}
-        self.rules = {name: found.get(name) or RuleState() for name in names}
+        self.rules = {name: found.get(name) or self._kind() for name in names}
 
-    def _read(self) -> dict[str, RuleState]:
+    def _read(self) -> dict[str, T]:
         try:
             with self._path.open("rb") as file:
                 data = file.read(FILE_MAX_BYTES + 1)
@@ -106,7 +61,7 @@ class StateFile:
             raise ValueError(f"the file is larger than {FILE_MAX_BYTES} bytes")
         try:
             rules = json.loads(data).get("rules", {})
-            return {name: _taken(RuleState, members) for name, members in rules.items()}
+            return {name: _taken(self._kind, members) for name, members in rules.items()}
         except (TypeError, AttributeError, RecursionError) as error:
             raise ValueError(str(error)) from error
 
@@ -120,7 +75,10 @@ class StateFile:
             self.failures += 1
             if self.failures == 1 or self.failures % 100 == 0:
                 log.error(
-                    "delegations_not_written", file=str(self._path), error=str(error), failures=self.failures
+                    f"{self._path.stem}_not_written",
+                    file=str(self._path),
+                    error=str(error),
+                    failures=self.failures,
                 )
             return False
         self.failures = 0

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agent.config.delegation import When
-from device_agent.delegation.trigger import TriggerState
+from device_agent.config.trigger import When
 from device_agent.records import DeviceState
+from device_agent.triggers.trigger import TriggerState
 
 
 def hot(for_s: float = 0) -> TriggerState:

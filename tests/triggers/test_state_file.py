@@ -6,23 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.delegation import state_file
-from device_agent.delegation.state_file import Exchange, RuleState, StateFile
-from device_agent.delegation.timestamps import Stamp
+from device_agent.delegation.exchange import Exchange, RuleState
 from device_agent.store.store_thread import StoreThread
+from device_agent.triggers import state_file
+from device_agent.triggers.state_file import StateFile
+from device_agent.triggers.timestamps import Stamp
 
 
 async def test_the_file_remembers_and_forgets_what_is_not_configured(tmp_path: Path) -> None:
     thread = StoreThread()
     path = tmp_path / "delegations.json"
-    book = StateFile(path, thread)
+    book = StateFile(path, thread, RuleState)
     await book.load(["a", "b"])
     began = Stamp("boot", 1.5, 7)
     exchange = Exchange(id="x", cause="hot", conditional=True, asked_at_ms=7, began=began, sends=1)
     book.rules["a"] = RuleState(active=True, asks=[began], exchange=exchange, last={"at": 7})
     assert await book.save()
     assert path.stat().st_mode & 0o777 == 0o600
-    again = StateFile(path, thread)
+    again = StateFile(path, thread, RuleState)
     await again.load(["a", "c"])
     assert again.rules == {"a": book.rules["a"], "c": RuleState()}
     await thread.close()
@@ -30,7 +31,7 @@ async def test_the_file_remembers_and_forgets_what_is_not_configured(tmp_path: P
 
 async def test_a_full_disk_is_counted(tmp_path: Path) -> None:
     thread = StoreThread()
-    book = StateFile(tmp_path / "missing" / "delegations.json", thread)
+    book = StateFile(tmp_path / "missing" / "delegations.json", thread, RuleState)
     await book.load(["a"])
     assert not await book.save()
     assert book.failures == 1
@@ -74,7 +75,7 @@ async def test_the_format_on_disk_stays(tmp_path: Path) -> None:
     }
     path.write_text(json.dumps(stored))
     thread = StoreThread()
-    file = StateFile(path, thread)
+    file = StateFile(path, thread, RuleState)
     await file.load(["a"])
     assert await file.save()
     assert json.loads(path.read_text()) == stored
@@ -86,7 +87,7 @@ async def test_a_damaged_file_is_set_aside(tmp_path: Path, damaged: bytes) -> No
     path = tmp_path / "delegations.json"
     path.write_bytes(damaged)
     thread = StoreThread()
-    file = StateFile(path, thread)
+    file = StateFile(path, thread, RuleState)
     await file.load(["a"])
     assert file.rules == {"a": RuleState()}
     (aside,) = os.listdir(tmp_path)
@@ -101,7 +102,7 @@ async def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch:
     path = tmp_path / "delegations.json"
     path.write_text(json.dumps({"rules": {"a": {"day": "x" * 100}}}))
     thread = StoreThread()
-    file = StateFile(path, thread)
+    file = StateFile(path, thread, RuleState)
     await file.load(["a"])
     assert file.rules == {"a": RuleState()}
     await thread.close()

@@ -1,0 +1,1 @@
+"""Local rules and alerts. Loaded only if the configuration has some."""
