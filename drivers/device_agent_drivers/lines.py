@@ -81,7 +81,7 @@ class LineOptions(ConfiguredPoints):
             known(self.columns, self.points, "`columns`")
             if not any(self.columns):
                 raise ValueError("format csv needs `columns`, the names of the points in order")
-        if self.format != "json" and (named := [n for n, o in self.points.items() if o.where]):
+        if not self._has_members and (named := [n for n, o in self.points.items() if o.where]):
             raise ValueError(f"`where` of point {named[0]} is for format json, not {self.format}")
         writable = {name for name, options in self.points.items() if options.write}
         sent: set[str] = set()
@@ -93,6 +93,10 @@ class LineOptions(ConfiguredPoints):
         if self.confirm is not None:
             known(groups_of(self.confirm, "`confirm`"), writable, "`confirm`", "a writable point")
         return self
+
+    @property
+    def _has_members(self) -> bool:
+        return self.format == "json"
 
     def _check_pattern(self) -> None:
         if self.pattern is None:

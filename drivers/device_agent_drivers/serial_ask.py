@@ -91,6 +91,10 @@ class SerialAskConfig(LineOptions):
             super()._check_pattern()
 
     @property
+    def _has_members(self) -> bool:
+        return self.frame is not None or super()._has_members
+
+    @property
     def reads_lines(self) -> bool:
         return self.format != "regex" or self.pattern is not None
 

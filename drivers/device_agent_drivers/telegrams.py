@@ -21,6 +21,14 @@ class Telegram:
     """What may stand anywhere between, and within, telegrams and belongs to none."""
 
 
+_BLOCK = re.compile(rb"(?s)(?P<text>\r\n(?:[\t -~]{0,80}\r\n){0,40}?Checksum\t.)")
+
+
+def _ve_direct_block(data: bytes, at: int) -> re.Match[bytes] | None:
+    # The pattern alone is slow on lines that end in no checksum.
+    return _BLOCK.search(data, at) if b"\r\nChecksum\t" in data[at:] else None
+
+
 def _hex_sum_is_zero(found: re.Match[bytes]) -> bool:
     return sum8(bytes.fromhex(found["hex"].decode())) == 0
 
@@ -31,9 +39,9 @@ TELEGRAMS = {
         re.compile(rb"(?P<text>[$!](?P<summed>[^$!*\r\n]{0,250}))\*(?P<sum>[0-9A-Fa-f]{2})").search,
         lambda found: xor8(found["summed"]) == int(found["sum"], 16),
     ),
-    # VE.Direct text protocol: the sum of all bytes of a block, its last one included, is 0
+    # VE.Direct text protocol: at most 22 lines; the sum of all bytes of a block, its last one included, is 0
     "ve-direct": Telegram(
-        re.compile(rb"(?s)(?P<text>.*?\r\nChecksum\t.)").match,
+        _ve_direct_block,
         lambda found: sum8(found["text"]) == 0,
         between=re.compile(rb":[0-9A-F]*\n"),
     ),
