@@ -21,6 +21,7 @@ from device_agent.records import (
     SEND_FILE,
     Action,
     Argument,
+    Dated,
     File,
     Flag,
     Flagged,
@@ -40,6 +41,7 @@ __all__ = [
     "Argument",
     "BadReading",
     "ChipReset",
+    "Dated",
     "Driver",
     "DriverConfig",
     "DriverError",
@@ -78,6 +80,9 @@ class DriverConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     bus: str | None = Field(None, description="Name of the bus this device sits on.")
+    formerly: list[str] = Field(
+        [], max_length=8, description="Names that it had: what was recorded under them is in its history."
+    )
     every_s: float | None = Field(
         None,
         ge=0.01,
@@ -201,7 +206,8 @@ class Driver(Generic[C, B]):
     def keep(self, kept: dict[str, float]) -> None:
         """Told once, before `open`: numbers that outlive the process, as it left them, for it to change.
 
-        For counts that go on over restarts. Used on the event loop alone, as `feed` is.
+        For counts that go on over restarts. `unclean` is in it after a crash or a power cut: the last changes
+        may be missing, until the driver removes it. Used on the event loop alone, as `feed` is.
         """
 
     @classmethod
@@ -310,8 +316,8 @@ class Listener(Driver[C, B]):
         """Takes a chunk (bytes, an Edge, an MqttMessage), yields the readings that became complete.
 
         A point that is left out was not in the message: the runtime repeats it as `present` has it when this
-        reading is yielded, and its age goes on. What was said and cannot be used is None with a flag. Nothing
-        that a far end sends may raise.
+        reading is yielded, and its age goes on. What was said and cannot be used is None with a flag. Where
+        the message tells when it was measured, yield `Dated` values. Nothing that a far end sends may raise.
         """
         raise NotImplementedError
 

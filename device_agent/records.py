@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from enum import StrEnum
 from typing import Literal, TypeGuard
 
@@ -89,6 +90,8 @@ class Flag(StrEnum):
     REFUSED = "refused"
     NOT_READY = "not_ready"
     POWER_ON_VALUE = "power_on_value"
+    INCOMPLETE = "incomplete"
+    UNDATED = "undated"
 
 
 class DeviceState(StrEnum):
@@ -173,6 +176,22 @@ class Flagged:
 Values = Mapping[str, Value | Flagged]
 """What a driver returns: point to value; the device adds names, time and units."""
 
+AGE_UNKNOWN = frozenset((Flag.STALE, Flag.UNDATED))
+"""Values with these say nothing of the present."""
+
+
+class Dated(dict[str, Value | Flagged]):
+    """Values, and when the device says that it measured them."""
+
+    def __init__(self, values: Values, at_ms: float | None, max_age_s: float = 86_400.0) -> None:
+        """`at_ms`: epoch milliseconds, None where the device should have said that and did not.
+
+        What is in the future, or older than `max_age_s`, is taken for measured when it came, and `undated`.
+        """
+        super().__init__(values)
+        self.at_ms = at_ms
+        self.max_age_s = max_age_s
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -203,6 +222,8 @@ class Reading:
     clock_set: bool = True
     at_once: bool = False
     """A command caused it: it is sent now, whatever period a subscription has."""
+    past: bool = False
+    """It was too old when it came: news of what was, not of what is."""
     silence: Literal["", "began", "ended"] = ""
     """A point became stale (nothing was measured: the values are repeated with the flag), or is no longer."""
 
@@ -216,6 +237,23 @@ class Status:
     state: DeviceState
     reason: str = ""
     detail: str = ""
+
+
+def time_zone(name: str) -> tzinfo | None:
+    """A zone such as Europe/Berlin; None, as datetime has it, for `local`, the machine's own.
+
+    Raises ValueError where there is none of this name.
+    """
+    if name == "local":
+        return None
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(
+            f"there is no time zone {name!r}: name one such as Europe/Berlin, or local"
+        ) from error
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
@@ -258,6 +296,9 @@ class ReadingSubscriber:
 
     All are plain calls on the event loop: they return at once and do not raise.
     """
+
+    takes_past = False
+    """Whether it is told of readings that were too old when they came."""
 
     def on_reading(self, reading: Reading) -> None:
         """A new reading, or (`silence="began"`) the last one, which has just become stale."""

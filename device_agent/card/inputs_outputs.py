@@ -251,6 +251,11 @@ def _history_properties(config: Config) -> dict[str, Any]:
     return {
         "from": {"type": "string", "description": f"history: the beginning. {instant}"},
         "to": {"type": "string", "description": f"history: the end, now where it is left out. {instant}"},
+        "zone": {
+            "type": "string",
+            "description": "history: of which time zone the steps are, where every_s is of whole days "
+            "(86400): such as Europe/Berlin, or local, the device's; UTC where it is left out.",
+        },
         "format": {
             "type": "string",
             "enum": ["json", "csv", "png"],

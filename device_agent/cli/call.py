@@ -96,6 +96,7 @@ def _history_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="from_ms", metavar="TIME", type=instant_ms, help=f"{when} (24h)")
     parser.add_argument("--to", dest="to_ms", metavar="TIME", type=instant_ms, help="the same (now)")
     parser.add_argument("--every", dest="every_s", metavar="S", type=span_s, help="one mean per step")
+    parser.add_argument("--zone", help="with --every 1d: of whose days, such as Europe/Berlin (UTC)")
     parser.add_argument("--format", choices=("json", "csv", "png"), help="else by --out's ending, else csv")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write there instead of standard output")
 
@@ -256,6 +257,8 @@ def _history(caller: AgentCaller, args: argparse.Namespace) -> int:
     }
     if args.every_s is not None:
         question["every_s"] = args.every_s
+    if args.zone is not None:
+        question["zone"] = args.zone
     answer = _asked(caller, args, question)
     if answer.data is None:
         raise AgentError("the agent has answered without the readings")

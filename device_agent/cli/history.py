@@ -11,7 +11,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from device_agent.history.axis import round_step_s
 from device_agent.history.error_texts import disabled, no_pillow, too_much, unreadable
 from device_agent.text.printable import printable
 
-DAY_MS = 86_400_000
+DAY_S = 86_400
 # A table is for reading: about two screens, unless another step is asked for.
 TABLE_ROWS = 48
 FORMATS = ("table", "json", "csv", "png")
@@ -49,6 +49,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     step = history.add_mutually_exclusive_group()
     step.add_argument(
         "--every", dest="every_s", metavar="S", type=span_s, help="mean, minimum and maximum of each step"
+    )
+    history.add_argument(
+        "--zone", help="of whose days the steps of --every 1d are, such as Europe/Berlin (this machine's)"
     )
     step.add_argument("--all", action="store_true", help="in a table: every row that is recorded")
     history.add_argument("--format", choices=FORMATS, help="else by --out's ending, else a table")
@@ -78,18 +81,20 @@ def run(args: argparse.Namespace) -> int:
 
 def _question(args: argparse.Namespace, form: str) -> dict[str, Any]:
     to_ms = time.time_ns() // 1_000_000 if args.to_ms is None else args.to_ms
-    from_ms = to_ms - DAY_MS if args.from_ms is None else args.from_ms
+    from_ms = to_ms - DAY_S * 1000 if args.from_ms is None else args.from_ms
     if from_ms >= to_ms:
         raise Rejected("invalid_value", "--from is not before --to")
     every_s = args.every_s
     if form == "table" and every_s is None and not args.all:
         every_s = float(round_step_s((to_ms - from_ms) / 1000, TABLE_ROWS))
+    days = every_s and not every_s % DAY_S
     return {
         "op": "history",
         "devices": args.devices,
         "from": from_ms,
         "to": to_ms,
         "every_s": every_s,
+        "zone": args.zone or ("local" if days else None),
         "format": "json" if form == "table" else form,
     }
 
@@ -122,12 +127,10 @@ def _there(path: Path) -> bool:
 
 def _from_file(config: Config, path: Path, question: Mapping[str, Any]) -> bytes:
     from device_agent.history.export import export
-    from device_agent.history.query import Query, TooMuch
+    from device_agent.history.query import Query, TooMuch, checked_zone
 
-    for name in question["devices"]:
-        if name not in config.devices:
-            known = ", ".join(config.devices) or "none"
-            raise Rejected("unknown_device", f"there is no device {name!r}; there are: {known}")
+    _check_names(config, path, question["devices"])
+    here = [name for name in question["devices"] if name in config.devices]
     query = Query(
         str(path),
         tuple(dict.fromkeys(question["devices"])),
@@ -135,8 +138,10 @@ def _from_file(config: Config, path: Path, question: Mapping[str, Any]) -> bytes
         question["to"],
         max(1, round(question["every_s"] * 1000)) if question["every_s"] else 0,
         question["format"],
-        {name: {p.name: str(p.unit) for p in config.points(name)} for name in question["devices"]},
+        {name: {p.name: str(p.unit) for p in config.points(name)} for name in here},
         config.agent.display_name or config.agent.name,
+        zone=checked_zone(question["zone"], question["every_s"]),
+        formerly={name: list(config.devices[name].formerly) for name in here},
     )
     try:
         return export(query).data
@@ -146,6 +151,21 @@ def _from_file(config: Config, path: Path, question: Mapping[str, Any]) -> bytes
         raise Rejected("invalid_value", no_pillow()) from None
     except sqlite3.Error as error:
         raise StoreError(unreadable(str(path), error)) from error
+
+
+def _check_names(config: Config, path: Path, names: Sequence[str]) -> None:
+    """Raises Rejected for a device that is not configured, and of which nothing was recorded either."""
+    from device_agent.store.history.history_file import HistoryReader
+
+    if not (unknown := [name for name in names if name not in config.devices]):
+        return
+    with HistoryReader(path) as reader:
+        recorded = [name for name in reader.devices() if name not in config.devices]
+    for name in unknown:
+        if name not in recorded:
+            known = ", ".join(config.devices) or "none"
+            before = f"; recorded before: {', '.join(recorded)}" if recorded else ""
+            raise Rejected("unknown_device", f"there is no device {name!r}; there are: {known}{before}")
 
 
 # -- showing ------------------------------------------------------------------------------------------------
@@ -170,7 +190,8 @@ def _print_rows(answer: Mapping[str, Any]) -> None:
     body = [[_time(at), *(cells.get(column, "") for column in columns)] for at, cells in rows.items()]
     print_table(["time", *heads], body)
     if answer["every_s"]:
-        print(styled(f"means of {answer['every_s']:g} s, with minimum and maximum", "dim"))
+        step = f"{answer['every_s']:g} s" if "zone" not in answer else f"days ({answer['zone']})"
+        print(styled(f"means of {step}, with minimum and maximum", "dim"))
 
 
 def _time(at_ms: int) -> str:

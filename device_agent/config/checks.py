@@ -58,6 +58,7 @@ def cross_checks(draft: ConfigDraft) -> Iterator[str]:
         yield from actuators_and_calibration(device)
     yield from _recovery(draft)
     yield from _one_owner_per_claim(draft)
+    yield from _former_names(draft)
     yield from _one_bus_per_medium(draft)
     yield from streams(draft)
     yield from access(draft)
@@ -135,6 +136,17 @@ def _device_bus(draft: ConfigDraft, device: DraftDevice) -> Iterator[str]:
             f'{place} = {show(bus)} is of kind "{draft.buses[bus].kind}", but driver "{device.driver_name}" '
             f'needs "{wanted}": name {choice}'
         )
+
+
+def _former_names(draft: ConfigDraft) -> Iterator[str]:
+    owners: dict[str, str] = {}
+    for device in draft.devices.values():
+        for name in device.config.formerly:
+            place = f"devices.{device.name}.formerly names {show(name)}"
+            if name in draft.devices:
+                yield f"{place}, which is a device of its own: remove it"
+            elif owners.setdefault(name, device.name) != device.name:
+                yield f"{place}, as devices.{owners[name]} does: its history can be one device's"
 
 
 def _points(device: DraftDevice) -> Iterator[str]:

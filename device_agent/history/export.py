@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.history.query import Export, Query, TooMuch, rows
-from device_agent.records import Value
+from device_agent.records import Value, time_zone
 from device_agent.store.history.history_block import HistoryRow
 from device_agent.store.history.history_file import HistoryReader
 from device_agent.text.csv_row import csv_row
@@ -55,6 +55,7 @@ def _json(reader: HistoryReader, query: Query) -> Export:
         "from": query.from_ms,
         "to": query.to_ms,
         "every_s": query.every_ms / 1000 or None,
+        **({"zone": query.zone} if query.zone else {}),
         "units": query.units,
     }
     out = _Bounded(query.limit_bytes)
@@ -75,7 +76,7 @@ def _csv(reader: HistoryReader, query: Query) -> Export:
     out.write(csv_row(["time", "at", "device", *extra]) + "\n")
     count = 0
     for row in all_rows(reader, query):
-        cells: list[Any] = [iso(row.at_ms), row.at_ms, row.device]
+        cells: list[Any] = [iso(row.at_ms, query.zone), row.at_ms, row.device]
         if thinned:
             cells.append(row.count)
         for point in points:
@@ -96,7 +97,7 @@ def _columns(reader: HistoryReader, query: Query) -> tuple[list[str], bool, bool
     thinned, flagged = bool(query.every_ms), False
     for device in query.devices:
         points |= dict.fromkeys(query.units.get(device, ()))
-        for block in reader.blocks(device, query.from_ms, query.to_ms):
+        for block in reader.blocks(device, query.from_ms, query.to_ms, query.formerly.get(device, ())):
             points |= dict.fromkeys(block.points)
             thinned = thinned or bool(block.step_ms)
             flagged = flagged or (bool(block.flags) and not query.every_ms)
@@ -107,10 +108,11 @@ def _cell(value: Value) -> Any:
     return int(value) if isinstance(value, bool) else value
 
 
-def iso(at_ms: int) -> str:
-    """UTC as ISO 8601 with milliseconds."""
-    text = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    return f"{text[:-6]}Z"
+def iso(at_ms: int, zone: str = "") -> str:
+    """ISO 8601 with milliseconds, in a time zone or UTC."""
+    at = datetime.fromtimestamp(at_ms / 1000, time_zone(zone) if zone else UTC)
+    text = (at if at.tzinfo else at.astimezone()).isoformat(timespec="milliseconds")
+    return text if zone else f"{text[:-6]}Z"
 
 
 class _Bounded:

@@ -17,7 +17,7 @@ from device_agent.config.secret import child_environment
 from device_agent.devices.device import Device
 from device_agent.errors import AgentError, Fault, Rejected
 from device_agent.history.error_texts import can_draw, disabled, no_pillow
-from device_agent.history.query import LIMIT_BYTES, Export, Query
+from device_agent.history.query import LIMIT_BYTES, Export, Query, checked_zone
 from device_agent.messages.requests import HistoryRequest
 from device_agent.store.history.history_recorder import HistoryRecorder
 
@@ -106,6 +106,8 @@ class HistoryService:
             units=units,
             title=self._title,
             limit_bytes=limit_bytes,
+            zone=checked_zone(request.zone, request.every_s),
+            formerly={name: list(self._devices[name].config.formerly) for name in names},
         )
 
 

@@ -74,7 +74,7 @@ class DoRequest(Form):
 class HistoryRequest(Form):
     """Recorded readings of these devices (of all without a list), from one instant to another.
 
-    An instant is epoch milliseconds or ISO 8601; without any, the last day.
+    An instant is epoch milliseconds or ISO 8601; without any, the last day. `zone` is for steps of days.
     """
 
     op: Annotated[Literal["history"], one_of("history")] = "history"
@@ -82,6 +82,7 @@ class HistoryRequest(Form):
     from_: Instant = None
     to: Instant = None
     every_s: Annotated[float | None, optional(number(0, most=31_622_400))] = None
+    zone: Annotated[str | None, optional(text(1, 64))] = None
     format: Annotated[Literal["json", "csv", "png"], one_of("json", "csv", "png")] = "json"
 
 

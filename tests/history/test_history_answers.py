@@ -12,7 +12,7 @@ from device_agent.errors import Rejected
 from device_agent.history.axis import number_text, round_step_s, time_ticks, value_ticks
 from device_agent.history.chart_text import plain
 from device_agent.history.history_service import instant_ms, run_child
-from device_agent.history.query import Query
+from device_agent.history.query import Query, checked_zone
 from device_agent.store.history.history_block import HistoryBlock, pack
 from device_agent.store.history.history_file import HistoryFile
 
@@ -116,6 +116,75 @@ def test_instants(value: int | str, expected: int) -> None:
 def test_what_is_no_instant(value: int | str) -> None:
     with pytest.raises(Rejected, match=r"from: .* is no instant"):
         instant_ms(value, "from")
+
+
+# -- days and names -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hourly(tmp_path: Path) -> Path:
+    """A reading each hour from 2026-03-27 to 2026-03-31 in UTC; on the 30th the device got another name."""
+    file = HistoryFile(tmp_path / "days.db", keep_ms=10**12, max_bytes=10**8)
+    for hour in range(96):
+        at = instant_ms("2026-03-27", "at") + hour * 3_600_000
+        name = "old" if hour < 72 else "new"
+        file.append([pack(HistoryBlock(name, 0, ("level",), [at], [[float(hour)]]))])
+    file.close()
+    return tmp_path / "days.db"
+
+
+def days(path: Path, **options: Any) -> Query:
+    span = {"from_ms": instant_ms("2026-03-27", "from"), "to_ms": instant_ms("2026-03-31", "to")}
+    options = {"every_ms": 86_400_000, "zone": "Europe/Berlin", "devices": ("old",), **options}
+    return Query(**{"path": str(path), **span, **options})
+
+
+async def test_days_of_a_time_zone(hourly: Path) -> None:
+    """The 29th has 23 hours there."""
+    answer = json.loads((await run_child(days(hourly), 30)).data)
+    assert answer["zone"] == "Europe/Berlin"
+    steps = [reading["thinned"] for reading in answer["readings"]]
+    assert [step["count"] for step in steps] == [23, 24, 23, 2]
+    assert [(step["to_at"] - step["from_at"]) / 3_600_000 for step in steps] == [24, 24, 23, 24]
+    rows = csv.DictReader(io.StringIO((await run_child(days(hourly, format="csv"), 30)).data.decode()))
+    assert [row["time"] for row in rows] == [
+        "2026-03-27T00:00:00.000+01:00",
+        "2026-03-28T00:00:00.000+01:00",
+        "2026-03-29T00:00:00.000+01:00",
+        "2026-03-30T00:00:00.000+02:00",
+    ]
+    in_utc = json.loads((await run_child(days(hourly, zone=""), 30)).data)["readings"]
+    assert [reading["thinned"]["count"] for reading in in_utc] == [24, 24, 24]
+
+
+async def test_a_picture_of_days(hourly: Path) -> None:
+    pytest.importorskip("PIL")
+    assert (await run_child(days(hourly, format="png"), 60)).count == 4
+
+
+async def test_a_device_that_had_another_name(hourly: Path) -> None:
+    """One row for a day in which it changed, under its present name."""
+    both = days(hourly, devices=("new",), formerly={"new": ["old", "never"]})
+    readings = json.loads((await run_child(both, 30)).data)["readings"]
+    assert {reading["device"] for reading in readings} == {"new"}
+    assert [reading["thinned"]["count"] for reading in readings] == [23, 24, 23, 24, 2]
+    alone = json.loads((await run_child(days(hourly, devices=("new",)), 30)).data)["readings"]
+    assert [reading["thinned"]["count"] for reading in alone] == [22, 2]
+
+
+@pytest.mark.parametrize(
+    ("zone", "every_s", "why"),
+    [
+        ("Europe/Berlin", None, "it is for steps of whole days"),
+        ("Europe/Berlin", 3600, "it is for steps of whole days"),
+        ("Europe/Berlin", 86_400.5, "it is for steps of whole days"),
+        ("Mars/Olympus", 86_400, "there is no time zone 'Mars/Olympus'"),
+    ],
+)
+def test_zones_that_are_refused(zone: str, every_s: float | None, why: str) -> None:
+    with pytest.raises(Rejected, match=f"zone: {why}"):
+        checked_zone(zone, every_s)
+    assert checked_zone(None, every_s) == ""
 
 
 # -- axes ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,18 @@ def test_means_of_steps_by_iso_time(world: World, alice: Any) -> None:
     assert first["values"]["temperature"] == pytest.approx(22.95)
 
 
+def test_days_of_the_callers_time_zone(world: World, alice: Any) -> None:
+    span = {"from": END_MS - HOURS * HOUR_MS, "to": END_MS - 1, "every_s": 86_400}
+    zones = {}
+    for zone in ("Europe/Berlin", "Pacific/Kiritimati"):
+        _, _, data = asked(alice, {**span, "zone": zone})
+        zones[zone] = [reading["thinned"] for reading in json.loads(data)["readings"]]
+        assert sum(step["count"] for step in zones[zone]) == HOURS * 360
+    begins = [{step["from_at"] // HOUR_MS % 24 for step in steps} for steps in zones.values()]
+    assert begins[0] <= {22, 23}, "midnight in Berlin"
+    assert begins[1] == {10}, "midnight on Kiritimati"
+
+
 def test_much_comes_as_an_uploaded_csv(world: World, alice: Any) -> None:
     answer, reference, data = asked(alice, {**last(HOURS), "format": "csv"})
     assert reference.kind != "inline"
@@ -191,6 +204,33 @@ def test_who_may_not_read_the_file_asks_the_daemon(world: World) -> None:
     assert answer["data"].startswith(b"time,at,device,temperature")
     refused = world.daemon.ask("history", devices=["climate"], format="bmp")
     assert "format" in refused["error"]["message"]
+
+
+def test_days_are_this_machines_or_those_of_a_zone(world: World) -> None:
+    ends = ("--from", str(END_MS - HOURS * HOUR_MS), "--to", str(END_MS - 1), "--every", "1d", "--json")
+    local = json.loads(cli(world, "history", "climate", *ends).stdout)
+    assert local["zone"] == "local"
+    times = [datetime.fromtimestamp(r["at"] / 1000, UTC).time().isoformat() for r in local["readings"]]
+    assert set(times) == {"00:00:00"}
+    far = json.loads(cli(world, "history", "climate", *ends, "--zone", "Pacific/Kiritimati").stdout)
+    assert {reading["at"] // HOUR_MS % 24 for reading in far["readings"]} == {10}
+    assert "there is no time zone" in cli(world, "history", "climate", *ends, "--zone", "Mars").stderr
+
+
+def test_a_renamed_device_is_found_under_both_names(world: World, tmp_path: Path) -> None:
+    ends = ("--from", str(END_MS - HOURS * HOUR_MS), "--to", str(END_MS - 1), "--every", "1d", "--json")
+
+    def count(config: Path, name: str) -> int:
+        done = cli(world, "--config", str(config), "history", name, *ends)
+        return sum(r["thinned"]["count"] for r in json.loads(done.stdout)["readings"])
+
+    text = world.config.read_text().replace("climate", "air")
+    renamed = tmp_path / "renamed.toml"
+    renamed.write_text(text)
+    assert count(renamed, "climate") == HOURS * 360, "what nobody is called now"
+    assert count(renamed, "air") == 0
+    renamed.write_text(text.replace("[devices.air]", '[devices.air]\nformerly = ["climate"]'))
+    assert count(renamed, "air") == HOURS * 360
 
 
 def test_a_device_that_does_not_exist_is_named(world: World) -> None:

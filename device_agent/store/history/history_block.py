@@ -15,6 +15,7 @@ from typing import Any
 import msgpack
 
 from device_agent.records import DECIMALS, Reading, Value, rounded
+from device_agent.store.history.steps import FixedSteps
 
 Column = list[Any]
 # Numbers beyond are kept as they are: their differences may not fit a 64-bit integer.
@@ -215,16 +216,16 @@ class _Sum:
 
 
 class Aggregator:
-    """Makes one row of all readings in a step. Steps begin at whole multiples of `step_ms` since 1970."""
+    """Makes one row of all readings in a step."""
 
-    def __init__(self, device: str, step_ms: int) -> None:
+    def __init__(self, device: str, steps: FixedSteps) -> None:
         self._device = device
-        self._step_ms = step_ms
+        self._in = steps
         self._steps: dict[int, tuple[list[int], dict[str, _Sum]]] = {}
 
     def add(self, block: HistoryBlock) -> None:
         """Add a block of readings, or of steps that are not longer than this aggregator's."""
-        numbers = [at_ms // self._step_ms for at_ms in block.at]
+        numbers = self._in.numbers(block.at)
         counts = block.counts if block.step_ms else [1] * len(numbers)
         for number, group in groupby(range(len(numbers)), numbers.__getitem__):
             rows = list(group)
@@ -238,13 +239,15 @@ class Aggregator:
 
     def take(self, before_ms: int | None = None) -> HistoryBlock | None:
         """Take out the steps that end before an instant (without one, all) as a block."""
-        limit = None if before_ms is None else before_ms // self._step_ms
+        limit = None if before_ms is None else self._in.numbers([before_ms])[0]
         numbers = sorted(n for n in self._steps if limit is None or n < limit)
         if not numbers:
             return None
         steps = [self._steps.pop(number) for number in numbers]
         points = tuple(dict.fromkeys(point for _, sums in steps for point in sums))
-        block = HistoryBlock(self._device, self._step_ms, points, [n * self._step_ms for n in numbers], [])
+        block = HistoryBlock(
+            self._device, self._in.step_ms, points, list(map(self._in.begin_ms, numbers)), []
+        )
         block.counts = [count[0] for count, _ in steps]
         nothing = _Sum()
         for point in points:
@@ -257,7 +260,7 @@ class Aggregator:
 
 def aggregate(device: str, step_ms: int, blocks: Iterable[HistoryBlock]) -> HistoryBlock | None:
     """These blocks as one with this step; None without any row."""
-    aggregator = Aggregator(device, step_ms)
+    aggregator = Aggregator(device, FixedSteps(step_ms))
     for block in blocks:
         aggregator.add(block)
     return aggregator.take()

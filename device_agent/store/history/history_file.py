@@ -252,18 +252,23 @@ class HistoryReader:
     def __exit__(self, *_: object) -> None:
         self._db.close()
 
-    def blocks(self, device: str, from_ms: int, to_ms: int) -> Iterator[HistoryBlock]:
-        """The blocks of a device that may overlap this span, in time order."""
-        row = self._db.execute("SELECT id FROM device WHERE name = ?", (device,)).fetchone()
-        if row is None:
-            return
+    def devices(self) -> dict[str, int]:
+        """The names under which something was recorded, with their numbers."""
+        return dict(self._db.execute("SELECT name, id FROM device").fetchall())
+
+    def blocks(
+        self, device: str, from_ms: int, to_ms: int, formerly: Iterable[str] = ()
+    ) -> Iterator[HistoryBlock]:
+        """The blocks of a device that may overlap this span, in time order; `formerly`: other names of it."""
+        numbers = self.devices()
         found = [
             pair
             for step_ms, frame_ms in FRAME_MS.items()
+            for name in {device, *formerly} & numbers.keys()
             for pair in self._db.execute(
                 "SELECT from_ms, n FROM block WHERE step_ms = ? AND from_ms > ? AND from_ms <= ?"
                 " AND device = ?",
-                (step_ms, from_ms - frame_ms, to_ms, row[0]),
+                (step_ms, from_ms - frame_ms, to_ms, numbers[name]),
             )
         ]
         for _, n in sorted(found):

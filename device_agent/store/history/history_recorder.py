@@ -38,6 +38,8 @@ STEPS_AT_ONCE = 40
 class HistoryRecorder(ReadingSubscriber):
     """`add`, `flush`, `figures` and `close` belong to the event loop, `_…_here` to the store thread."""
 
+    takes_past = True
+
     def __init__(
         self, path: Path, *, keep_days: float, max_bytes: int, thread: StoreThread, clock: Clock
     ) -> None:
