@@ -104,8 +104,9 @@ class Agent:
         self._delegations = self._make_delegations(config, keys.sessions, rules)
         self._automation = self._make_automation(config)
         self._hardware = self._make_hardware(make_handle)
+        state = config.state
         self._counts = KeptCounts(
-            config.state.directory, config.state.runtime_directory, self._hardware.kept, self._store
+            state.directory, state.runtime_directory, state.counts_every_s, self._hardware.kept, self._store
         )
         self._reloader = Reloader(control, self._hardware, self._tasks)
         handlers = self._handlers()

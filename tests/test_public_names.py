@@ -13,6 +13,7 @@ PROMISED = {
         "Argument",
         "BadReading",
         "ChipReset",
+        "Dated",
         "Driver",
         "DriverConfig",
         "DriverError",

@@ -104,6 +104,8 @@ class StateConfig(Table):
 
     directory: LocalPath = Path(STATE_DIRECTORY)
     runtime_directory: LocalPath
+    counts_every_s: float = Field(30, ge=10, le=3600)
+    """What was counted is written no oftener: a power cut costs as much."""
 
     @model_validator(mode="before")
     @classmethod

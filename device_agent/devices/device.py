@@ -370,7 +370,8 @@ class Device:
 
     def emit(self, reading: Reading) -> None:
         """Pass on the device's newest reading."""
-        self.latest = reading
+        if not reading.past:
+            self.latest = reading
         self.readings += 1
         self._subscriber.on_reading(reading)
 

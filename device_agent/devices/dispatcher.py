@@ -16,7 +16,8 @@ class Dispatcher(ReadingSubscriber):
 
     def on_reading(self, reading: Reading) -> None:
         for subscriber in self.subscribers:
-            subscriber.on_reading(reading)
+            if not reading.past or subscriber.takes_past:
+                subscriber.on_reading(reading)
 
     def on_status(self, status: Status) -> None:
         for subscriber in self.subscribers:

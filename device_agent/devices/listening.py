@@ -124,8 +124,8 @@ class Listening:
                 partial = len(values) < len(self._builder.points)
                 before = present_of(driver, self._clock) if partial else None
                 reading = self._builder.measured(values, at_s, wall, before)
-                if reading.silence:
-                    self._woken.set()  # it speaks again: the next silence begins anew
+                if reading.silence or reading.past:
+                    self._woken.set()  # the next silence begins at another time
                 device.emit(reading)
             if isinstance(chunk, bytes):
                 self._heard.take(chunk, readings)

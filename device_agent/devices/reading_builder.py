@@ -8,7 +8,10 @@ from device_agent.clock import Clock
 from device_agent.config.calibration import calibrated, calibrated_points
 from device_agent.devices.staleness import Staleness
 from device_agent.driver import Driver, DriverConfig
-from device_agent.records import Flag, Flagged, Point, Reading, Value, Values, is_number, rounded
+from device_agent.records import Dated, Flag, Flagged, Point, Reading, Value, Values, is_number, rounded
+
+# What small devices' clocks may be ahead of ours.
+AHEAD_S = 60.0
 
 Wall = tuple[int, bool]
 """Epoch milliseconds, and whether the clock was set by then (else the events say `clock: unset`)."""
@@ -38,13 +41,31 @@ class ReadingBuilder:
     ) -> Reading:
         """Values that the device gave at `at_s` (monotonic); `wall` is the same instant, if it is known.
 
-        `before` has the points that it gave earlier: they are repeated, and each keeps its own age.
+        `before` has the points that it gave earlier: they are repeated, and each keeps its own age. Where the
+        device dated its values, that counts as far as it can be true.
         """
         clean, flags = checked(self.points.values(), {**(before or {}), **values}, self._calibration)
+        age_s = self._age_s(values, at_s) if isinstance(values, Dated) else 0.0
+        if age_s is None:
+            flags |= {name: Flag.UNDATED for name in values if clean.get(name) is not None}
+        elif age_s > 0:
+            at_s -= age_s
+            wall = self.wall(at_s)
+            if self.staleness.late(values, at_s, age_s):
+                flags |= {name: Flag.STALE for name in clean if name not in values}
+                return Reading(self._device, wall[0], clean, flags, at_s, past=True)
         speaks_again = self.staleness.measured(clean, flags, at_s, values.keys())
         at_ms, clock_set = wall or self.wall(at_s)
         silence: Literal["", "ended"] = "ended" if speaks_again else ""
         return Reading(self._device, at_ms, clean, flags, at_s, clock_set, silence=silence)
+
+    def _age_s(self, values: Dated, came_s: float) -> float | None:
+        """How old they were when they came; 0 while nobody knows the time, None for what cannot be true."""
+        offset_ms = self._clock.offset_ms()
+        if offset_ms is None:
+            return 0.0
+        age_s = -math.inf if values.at_ms is None else came_s - (values.at_ms - offset_ms) / 1000
+        return max(0.0, age_s) if -AHEAD_S <= age_s <= values.max_age_s else None
 
     def present(self, values: Values | None) -> Reading:
         """The last values again, dated now; once they are all stale, dated when the device last reported."""

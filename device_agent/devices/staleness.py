@@ -1,5 +1,6 @@
 """Flags that values get by time alone: `stale` for too old, `frozen` for unchanged for too long."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,16 @@ class Staleness:
         if self.stale or self.frozen:
             self.flag(values, flags)
         return len(self.stale) < before
+
+    def late(self, fresh: Collection[str], at_s: float, age_s: float) -> bool:
+        """Whether one of the `fresh` points, given now and measured at `at_s`, is too old already.
+
+        If so each is as old as that, whatever was given before.
+        """
+        late = any(age_s >= self._stale_s.get(name, math.inf) for name in fresh)
+        if late:
+            self._last_s |= dict.fromkeys(self._last_s.keys() & set(fresh), at_s)
+        return late
 
     def _note_value(self, name: str, value: Value, limit_s: float, now_s: float) -> None:
         still = self._still.get(name)

@@ -21,7 +21,6 @@ from device_agent.commands.control_side import build_control
 from device_agent.config import Config
 from device_agent.devices.device import NOT_OPENED, SAYS_NOTHING, Device
 from device_agent.devices.hardware import HandleFactory
-from device_agent.devices.kept import NAME as COUNTS
 from device_agent.devices.kept import newest
 from device_agent.driver import Actuator
 from device_agent.errors import NoAnswer, Rejected
@@ -218,10 +217,8 @@ async def _answer(config: Config, name: str) -> dict[str, Any]:
     limit_s = driver.call_limit_s if options.bus is None else config.buses[options.bus].timeout_s
     bus = Bus(options.bus or name, handle, limit_s)
     subscriber = _DeviceNews()
-    counts = await asyncio.to_thread(
-        newest, *(folder / COUNTS for folder in (config.state.directory, config.state.runtime_directory))
-    )
-    kept = counts[1].get(name)
+    _, _, counts = await asyncio.to_thread(newest, config.state.directory, config.state.runtime_directory)
+    kept = counts.get(name)
     device = Device(name, driver, options, bus, SystemClock(), subscriber, kept=kept)
     await bus.open()
     running = asyncio.ensure_future(device.run())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from device_agent.devices.device import Device
 from device_agent.driver import Within
 from device_agent.errors import Interlocked
-from device_agent.records import Flag, Value, is_number
+from device_agent.records import AGE_UNKNOWN, Value, is_number
 
 
 class Conditions:
@@ -41,7 +41,7 @@ class Conditions:
         if device is None or not device.online or device.latest is None:
             return "cannot be read now"
         value = device.latest.values.get(point)
-        if value is None or device.latest.flags.get(point) is Flag.STALE:
+        if value is None or device.latest.flags.get(point) in AGE_UNKNOWN:
             return "cannot be read now"
         return "" if _holds(value, wanted) else f"is {_in_words(value)}"
 

@@ -6,7 +6,6 @@ device is not there, everything is safe and nothing moves, without a latch.
 
 import asyncio
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from device_agent.config.models import SafetyConfig
 from device_agent.devices.context import Context
 from device_agent.devices.device import Device
 from device_agent.errors import NotReady, Rejected
-from device_agent.records import Flag, Reading, ReadingSubscriber, Status
+from device_agent.records import AGE_UNKNOWN, Reading, ReadingSubscriber, Status
 from device_agent.safety.safe_states import SafeStates
-from device_agent.store.files import read_small, write_atomically
+from device_agent.store.files import overwrite, read_small, write_atomically
 from device_agent.store.mounts import in_memory
 
 log = structlog.get_logger("emergency_stop")
@@ -64,8 +63,8 @@ class StopLine:
         """Why this reading of the line tells nothing; "" if it does."""
         if reading.values.get(self._point) is None:
             return f"the emergency stop's line cannot be read ({reading.device}.{self._point} is null)"
-        if reading.flags.get(self._point) is Flag.STALE:
-            return f"the emergency stop's line cannot be read ({reading.device}.{self._point} is stale)"
+        if (flag := reading.flags.get(self._point)) in AGE_UNKNOWN:
+            return f"the emergency stop's line cannot be read ({reading.device}.{self._point} is {flag})"
         return ""
 
 
@@ -128,12 +127,7 @@ class StopLatch:
 
     def save(self) -> None:
         """Blocks until it is on the disk. Raises OSError."""
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            os.pwrite(file, self._bytes(), 0)
-            os.fsync(file)
-        finally:
-            os.close(file)
+        overwrite(self._path, self._bytes())
 
     def _bytes(self) -> bytes:
         return (

@@ -1,6 +1,7 @@
 """Files that are replaced in one step, and set aside when they are damaged."""
 
 import contextlib
+import errno
 import os
 import stat
 import struct
@@ -32,6 +33,20 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink()
         raise
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Write over the beginning of a file, in its place: one that is there has room on a full disk too.
+
+    Blocks until it is on the disk; a power cut may leave a part of it. Raises OSError.
+    """
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        if os.pwrite(file, data, 0) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fdatasync(file)
+    finally:
+        os.close(file)
 
 
 def read_small(path: Path) -> bytes:

@@ -12,6 +12,8 @@ from device_agent.tasks.subscription import ByteSubscription, Subscription
 class StreamSubscriptions(ReadingSubscriber):
     """Passes on what devices and delegations report. An event is built once for all streams that carry it."""
 
+    takes_past = True
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._events: list[Subscription] = []

@@ -10,12 +10,14 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from string import Formatter
 from typing import Annotated, Any, Literal, TypeVar
 
 from device_agent.driver import (
     Actuator,
     ActuatorConfig,
+    Dated,
     Flag,
     Flagged,
     Listener,
@@ -24,8 +26,8 @@ from device_agent.driver import (
     SerialBus,
     Value,
 )
-from device_agent.records import ValueType, is_number
-from device_agent.schema import BaseModel, ConfigDict, Field, model_validator
+from device_agent.records import ValueType, is_number, time_zone
+from device_agent.schema import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 TRUE_WORDS = frozenset(("1", "true", "on", "yes"))
 FALSE_WORDS = frozenset(("0", "false", "off", "no"))
@@ -35,6 +37,38 @@ NOT_READY = Flagged(None, Flag.NOT_READY)
 OVERFLOW = Flagged(None, Flag.OVERFLOW)
 MISSING = object()
 """Stands for "this line or message does not hold the point"."""
+
+
+class TimeStamp(BaseModel):
+    """How a point tells when the values of its message were measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    format: Literal["unix", "unix_ms", "iso8601"] = Field(description="Seconds or milliseconds since 1970.")
+    zone: str = Field("UTC", description="Of iso8601 without an offset: Europe/Berlin, local.")
+    max_age_s: float = Field(86_400, gt=0, le=315_360_000, description="What is older is not believed.")
+
+    @field_validator("zone")
+    @classmethod
+    def _is_a_zone(cls, zone: str) -> str:
+        time_zone(zone)
+        return zone
+
+    def at_ms(self, value: Value | Flagged) -> float | None:
+        """Epoch milliseconds; None for what tells no time."""
+        try:
+            if self.format != "iso8601":
+                return value * (1000.0 if self.format == "unix" else 1.0) if is_number(value) else None
+            at = datetime.fromisoformat(str(value))
+            return (at if at.tzinfo else at.replace(tzinfo=time_zone(self.zone))).timestamp() * 1000
+        except (ValueError, OverflowError):
+            return None
+
+    def written(self, at_s: float) -> float | str:
+        """The opposite: an instant, epoch seconds, as a far end says it."""
+        if self.format != "iso8601":
+            return round(at_s * (1 if self.format == "unix" else 1000))
+        return datetime.fromtimestamp(at_s, time_zone(self.zone)).isoformat(timespec="milliseconds")
 
 
 class PointOptions(BaseModel):
@@ -75,9 +109,21 @@ class PointOptions(BaseModel):
         description="In JSON: only of documents that hold this, such as `{ channel = 1 }`; keys are paths.",
     )
     description: str = Field("", max_length=200)
+    time: TimeStamp | None = Field(
+        None,
+        description="The point tells when all values of its message were measured: "
+        '`{ format = "unix" }`, `"unix_ms"`, or `"iso8601"` with its `zone`; at most `max_age_s` ago.',
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> "PointOptions":
+        if self.time is not None:
+            texts = self.time.format == "iso8601"
+            if self.write or texts is not (self.type == "string") or self.type == "boolean":
+                raise ValueError(
+                    f'`time.format` {self.time.format!r} needs `type = "{"string" if texts else "number"}"` '
+                    "and a point that is not written"
+                )
         if self.scale == 0:
             raise ValueError("`scale` must not be 0")
         if self.thousands == self.decimal:
@@ -185,6 +231,7 @@ class ConfiguredDevice(Actuator[C, B]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._parsers = {name: parser_of(options) for name, options in self.config.points.items()}
+        self._stamps = {n: options.time for n, options in self.config.points.items() if options.time}
         self._sent: dict[str, Value] = {}
         self.unusable = 0
 
@@ -208,6 +255,9 @@ class ConfiguredDevice(Actuator[C, B]):
         """The values of what a message holds, point to text or member of a document."""
         values = {name: self._parsers[name](text) for name, text in raw.items() if name in self._parsers}
         self.unusable += sum(isinstance(value, Flagged) for value in values.values())
+        for name in self._stamps.keys() & values.keys():
+            stamp = self._stamps[name]
+            return Dated(values, stamp.at_ms(values[name]), stamp.max_age_s)
         return values
 
     def notes(self) -> Mapping[str, int | str]:

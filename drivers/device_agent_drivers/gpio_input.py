@@ -13,7 +13,18 @@ from typing import Annotated, Any, Literal
 
 from device_agent.bus.core import Source
 from device_agent.bus.gpio import Bias, InputLine
-from device_agent.driver import DriverConfig, DriverError, Edge, GpioBus, Listener, Point, Unit, Value
+from device_agent.driver import (
+    DriverConfig,
+    DriverError,
+    Edge,
+    Flag,
+    Flagged,
+    GpioBus,
+    Listener,
+    Point,
+    Unit,
+    Value,
+)
 from device_agent.schema import Field, model_validator
 
 # The rate is the mean over at most this many intervals, so that one late edge does not make it jump.
@@ -52,7 +63,10 @@ class GpioInputConfig(DriverConfig):
 
 
 class GpioInput(Listener[GpioInputConfig, GpioBus]):
-    """Told by the kernel of each edge. The count goes on over a reopened line and over restarts."""
+    """Told by the kernel of each edge. The count goes on over a reopened line and over restarts.
+
+    After a crash or a power cut it is `incomplete` until the next change to active.
+    """
 
     example = """
 line = 17
@@ -110,7 +124,7 @@ debounce_s = 0.02
             raise DriverError(f"line {self.config.line} is not open")
         return self._line
 
-    def feed(self, chunk: Edge) -> Iterator[dict[str, Value]]:
+    def feed(self, chunk: Edge) -> Iterator[dict[str, Value | Flagged]]:
         self._active = chunk.active
         self.lost_edges += chunk.lost
         if self.config.count:
@@ -120,23 +134,25 @@ debounce_s = 0.02
                 self._rises_s.clear()  # an interval with a hole in it would say half the true rate
             if chunk.active:
                 self._rises_s.append(chunk.monotonic_s)
+                self._kept.pop("unclean", None)
         yield self._values(chunk.monotonic_s)
 
-    def present(self, monotonic_s: float) -> dict[str, Value] | None:
+    def present(self, monotonic_s: float) -> dict[str, Value | Flagged] | None:
         return None if self._active is None else self._values(monotonic_s)
 
-    def _values(self, now_s: float) -> dict[str, Value]:
+    def _values(self, now_s: float) -> dict[str, Value | Flagged]:
         if not self.config.count:
             return {"active": self._active}
         config = self.config
-        values: dict[str, Value] = {
-            "active": self._active,
-            "count": self._count,
-            "rate": self._rate_hz(now_s),
-        }
+        counted: dict[str, Value] = {"count": self._count}
         if config.per_unit is not None:
-            values["total"] = config.start + self._count / config.per_unit
-        return values
+            counted["total"] = config.start + self._count / config.per_unit
+        doubted = "unclean" in self._kept
+        return {
+            "active": self._active,
+            "rate": self._rate_hz(now_s),
+            **{name: Flagged(v, Flag.INCOMPLETE) if doubted else v for name, v in counted.items()},
+        }
 
     @property
     def _count(self) -> int:

@@ -10,7 +10,7 @@ from device_agent_drivers.configured import PointOptions, bits_of
 WidthBits = Literal[8, 16, 24, 32]
 ByteOrder = Literal["big", "little"]
 # What a line of text has and a register has not
-TEXT_OPTIONS = frozenset(("decimal", "true", "false", "path", "where"))
+TEXT_OPTIONS = frozenset(("decimal", "true", "false", "path", "where", "time"))
 
 
 class RegisterPoint(PointOptions):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from device_agent.bus.core import Source
 from device_agent.bus.mqtt import matches
-from device_agent.driver import DriverError, Flag, Flagged, MqttBus, MqttMessage, Pattern, Value
+from device_agent.driver import Dated, DriverError, Flag, Flagged, MqttBus, MqttMessage, Pattern, Value
 from device_agent.schema import Field, field_validator, model_validator
 from device_agent_drivers.configured import (
     FALSE_WORDS,
@@ -100,7 +100,9 @@ class MqttTopicConfig(ConfiguredPoints):
     )
     qos: Literal[0, 1, 2] = Field(1, description="Of subscriptions and of what is sent.")
     retained: Literal["stale", "live", "ignore"] = Field(
-        "stale", description="What a value is worth that the broker had kept: nobody knows its age."
+        "stale",
+        description="What a value is worth that the broker had kept: nobody knows its age, "
+        "unless the message tells it (`time` of a point).",
     )
     availability: str | None = Field(
         None,
@@ -173,7 +175,7 @@ class MqttTopic(ConfiguredListener[MqttTopicConfig, MqttBus]):
             self.messages_garbage += chunk.topic != self.config.availability
             return []
         values = self._said(raw)
-        if chunk.retained and self.config.retained == "stale":
+        if chunk.retained and self.config.retained == "stale" and not isinstance(values, Dated):
             values = {name: _stale(value) for name, value in values.items()}
             self._last.update(values)
         return [values]

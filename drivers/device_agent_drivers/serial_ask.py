@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Mapping
 from time import monotonic
 from typing import Any, Literal
 
-from device_agent.driver import Flagged, NoAnswer, Pattern, Sensor, SerialBus, Value, Values
+from device_agent.driver import Dated, Flagged, NoAnswer, Pattern, Sensor, SerialBus, Value, Values
 from device_agent.schema import BaseModel, ConfigDict, Field, model_validator
 from device_agent_drivers.binary_frames import FrameFormat, FramePointOptions, FrameReader
 from device_agent_drivers.configured import NO_ANSWER, ConfiguredDevice, PointName
@@ -233,8 +233,10 @@ points.weight = { unit = "g" }
             while (left_s := until_s - monotonic()) > 0:
                 self.bus.read(CHUNK_BYTES, min(LOOK_S, left_s))
                 yield
-        known = {**self._sent, **self._said(found)}
-        return {name: known.get(name, NO_ANSWER) for name in self._parsers}
+        said = self._said(found)
+        known = {**self._sent, **said}
+        values = {name: known.get(name, NO_ANSWER) for name in self._parsers}
+        return Dated(values, said.at_ms, said.max_age_s) if isinstance(said, Dated) else values
 
     def _asked(self, question: Question, answer: "Answer | None") -> Generator[None, None, dict[str, Any]]:
         """What the answer says. Raises NoAnswer."""

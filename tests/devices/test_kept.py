@@ -1,4 +1,4 @@
-"""What devices counted, in two files of which the newest counts."""
+"""What devices counted: kept in memory and in two files that are written in turn; the newest counts."""
 
 import asyncio
 import json
@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from device_agent.devices import kept as kept_module
-from device_agent.devices.kept import NAME, Kept, KeptCounts, newest
+from device_agent.devices.kept import NAMES, Kept, KeptCounts, newest
 from device_agent.store.store_thread import StoreThread
 from support.waiting import until_async
+
+FIRST, SECOND = NAMES
 
 
 @pytest.fixture
@@ -20,64 +22,106 @@ async def store() -> AsyncIterator[StoreThread]:
     await thread.close()
 
 
-def counts(store: StoreThread, state: Path, runtime: Path, values: Kept) -> KeptCounts:
-    for folder in (state, runtime):
-        folder.mkdir(exist_ok=True)
-    return KeptCounts(state, runtime, values, store)
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    state, runtime = tmp_path / "state", tmp_path / "run"
+    state.mkdir()
+    runtime.mkdir()
+    return state, runtime
 
 
-async def test_a_stop_and_a_start(store: StoreThread, tmp_path: Path) -> None:
-    values: Kept = {"meter": {"count": 12345678901234567, "start": 0.1}}
-    await counts(store, tmp_path / "state", tmp_path / "run", values).close()
+def counts(
+    store: StoreThread, folders: tuple[Path, Path], values: Kept, *, every_s: float = 0.01
+) -> KeptCounts:
+    return KeptCounts(*folders, every_s, values, store)
+
+
+async def test_a_stop_and_a_start(store: StoreThread, folders: tuple[Path, Path]) -> None:
+    values: Kept = {"meter": {"count": 12345678901234567, "start": 0.1}, "climate": {}}
+    await counts(store, folders, values).close()
     again: Kept = {"meter": {}, "other": {"count": 3}}
-    await counts(store, tmp_path / "state", tmp_path / "run", again).load()
-    assert again == {**values, "other": {"count": 3}}
+    await counts(store, folders, again).load()
+    assert again == {"meter": values["meter"], "other": {"count": 3}}
 
 
-async def test_nothing_new_is_not_written(store: StoreThread, tmp_path: Path) -> None:
-    values: Kept = {}
-    it = counts(store, tmp_path / "state", tmp_path / "run", values)
+async def test_nothing_new_is_not_written(store: StoreThread, folders: tuple[Path, Path]) -> None:
+    values: Kept = {"climate": {}}
+    it = counts(store, folders, values)
     await it.close()
-    assert not (tmp_path / "state" / NAME).exists()
+    assert not list(folders[0].iterdir())
     values["meter"] = {"count": 1}
     await it.close()
-    before = (tmp_path / "state" / NAME).stat()
+    before = (folders[0] / FIRST).stat()
     await it.close()
-    assert (tmp_path / "state" / NAME).stat() == before
+    assert (folders[0] / FIRST).stat() == before
+    assert not (folders[0] / SECOND).exists()
+
+
+async def run_until(it: KeptCounts, condition: object) -> None:
+    running = asyncio.ensure_future(it.run())
+    await until_async(condition)  # type: ignore[arg-type]
+    running.cancel()
+    await asyncio.wait([running])
 
 
 async def test_a_crash_costs_seconds_where_memory_outlives_it(
-    store: StoreThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: StoreThread, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept_module, "MEMORY_S", 0.01)
     monkeypatch.setattr(KeptCounts, "_is_memory", lambda _: True)
+    state, runtime = folders
     values: Kept = {"meter": {"count": 1}}
-    it = counts(store, tmp_path / "state", tmp_path / "run", values)
-    await it.close()
-    running = asyncio.ensure_future(it.run())
+    it = counts(store, folders, values, every_s=60)
+    await run_until(it, (runtime / FIRST).exists)
     values["meter"]["count"] = 2
-    await until_async(lambda: (tmp_path / "run" / NAME).exists())
-    running.cancel()
-    await asyncio.wait([running])
-    assert json.loads((tmp_path / "state" / NAME).read_text())["devices"]["meter"] == {"count": 1}
+    await run_until(it, lambda: '"count": 2' in (runtime / FIRST).read_text())
     again: Kept = {}
-    await counts(store, tmp_path / "state", tmp_path / "run", again).load()
-    assert again == {"meter": {"count": 2}}
+    await counts(store, folders, again).load()
+    assert again == {"meter": {"count": 2, "unclean": 1}}, "what was counted since may be missing"
+    await counts(store, folders, again).close()
+    assert newest(state, runtime)[2] == again, "and that is remembered until the driver takes it back"
 
 
-async def test_the_disk_is_spared(
-    store: StoreThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_power_cut_costs_what_came_since_the_last_write(
+    store: StoreThread, folders: tuple[Path, Path]
 ) -> None:
-    """One medium for both directories: nothing is written there before `DISK_S` has gone by."""
-    monkeypatch.setattr(kept_module, "MEMORY_S", 0.001)
-    monkeypatch.setattr(kept_module, "DISK_S", 0.05)
+    state, _ = folders
     values: Kept = {"meter": {"count": 1}}
-    it = counts(store, tmp_path / "state", tmp_path / "run", values)
+    it = counts(store, folders, values)
+    await run_until(it, (state / FIRST).exists)
+    values["meter"]["count"] = 2
+    await run_until(it, (state / SECOND).exists)
+    sizes = {path.name: path.stat().st_size for path in state.iterdir()}
+    assert sizes == {FIRST: 4096, SECOND: 4096}
+    assert newest(*folders)[2] == {"meter": {"count": 2, "unclean": 1}}
+    torn = bytearray((state / SECOND).read_bytes())
+    torn[torn.index(b'"count": 2') + 9] = ord("9")
+    (state / SECOND).write_bytes(torn)
+    assert newest(*folders) == (1, 1, {"meter": {"count": 1, "unclean": 1}}), "the other one is whole"
+    again: Kept = {}
+    it = counts(store, folders, again)
+    await it.load()
+    again["meter"] = {"count": 5}
+    await it.close()
+    assert newest(*folders)[2] == {"meter": {"count": 5}}
+    assert json.loads((state / FIRST).read_text())["devices"] == {"meter": {"count": 1}}, "the torn one went"
+
+
+async def test_the_disk_is_spared(store: StoreThread, folders: tuple[Path, Path]) -> None:
+    """One medium for both: only the two files are written, and only when something was counted."""
+    state, runtime = folders
+    values: Kept = {"meter": {"count": 1}}
+    it = counts(store, folders, values)
     running = asyncio.ensure_future(it.run())
-    await until_async(lambda: (tmp_path / "state" / NAME).exists())
+    await until_async((state / FIRST).exists)
+    for _ in range(20):
+        await store.run(lambda: None)
+    assert not (state / SECOND).exists()
+    values["meter"]["count"] = 2
+    await until_async((state / SECOND).exists)
     running.cancel()
     await asyncio.wait([running])
-    assert not (tmp_path / "run" / NAME).exists()
+    assert not list(runtime.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -89,20 +133,31 @@ async def test_the_disk_is_spared(
         b"{}",
         b'{"version": 1, "devices": 3}',
         b'{"version": 1, "devices": {"a": 3}}',
+        b'{"version": 9, "seal": 1, "devices": {"a": {"count": 7}}}',
         b"[" * 9999,
     ],
 )
-def test_a_damaged_file_is_set_aside_and_the_other_one_counts(tmp_path: Path, data: bytes) -> None:
-    good, bad = tmp_path / "good", tmp_path / "bad"
-    good.write_text('{"version": 7, "devices": {"a": {"count": 5, "odd": 1e999, "text": "x"}}}')
-    bad.write_bytes(data)
-    assert newest(bad, good) == newest(good, bad) == (7, {"a": {"count": 5}})
-    assert [path.name.partition("-")[0] for path in tmp_path.iterdir() if path != good] == ["bad.damaged"]
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_damaged_file_is_passed_over_and_written_next(
+    folders: tuple[Path, Path], data: bytes, place: int
+) -> None:
+    state, _ = folders
+    (state / NAMES[1 - place]).write_text(
+        '{"version": 7, "devices": {"a": {"count": 5, "odd": 1e999, "text": "x"}}}'
+    )
+    (state / NAMES[place]).write_bytes(data)
+    assert newest(*folders) == (place, 7, {"a": {"count": 5}})
 
 
-async def test_a_full_disk_ends_nothing(store: StoreThread, tmp_path: Path) -> None:
-    it = KeptCounts(tmp_path / "absent", tmp_path, {"meter": {"count": 1}}, store)
+async def test_a_disk_that_takes_nothing_ends_nothing_and_is_told_once(
+    store: StoreThread, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, runtime = folders
+    values: Kept = {"meter": {"count": 1}}
+    it = counts(store, (state / "absent", runtime), values)
     await it.close()
-    (tmp_path / "absent").mkdir()
     await it.close()
-    assert newest(tmp_path / "absent" / NAME)[1] == {"meter": {"count": 1}}
+    (state / "absent").mkdir()
+    await it.close()
+    assert newest(state / "absent", runtime)[2] == values
+    assert capsys.readouterr().out.count("counts_not_written") == 1

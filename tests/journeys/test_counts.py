@@ -44,8 +44,11 @@ def test_a_total_goes_on(new_world: Callable[..., World], tmp_path: Path, runtim
     world = new_world(config=CONFIG)
     world.start()
 
+    def read() -> dict[str, Any]:
+        return world.daemon.ask("read", device="meter")  # type: ignore[no-any-return]
+
     def values() -> dict[str, Any]:
-        return world.daemon.ask("read", device="meter")["values"]  # type: ignore[no-any-return]
+        return read()["values"]  # type: ignore[no-any-return]
 
     def pulses(number: int, total: int) -> None:
         for _ in range(number):
@@ -58,6 +61,7 @@ def test_a_total_goes_on(new_world: Callable[..., World], tmp_path: Path, runtim
     world.daemon.end()
     world.start()
     assert values()["count"] == 3, "after an orderly stop"
+    assert "flags" not in read()
     pulses(4, 7)
     kept = runtime / "counts.json"
     until(
@@ -68,15 +72,50 @@ def test_a_total_goes_on(new_world: Callable[..., World], tmp_path: Path, runtim
     world.start()
     assert values()["count"] == 7, "after a crash"
     assert values()["total"] == 1234.507
+    assert read()["flags"] == {"count": "incomplete", "total": "incomplete"}
     text = world.config.read_text()
     world.config.write_text(text.replace("line = 17", "line = 17\nrate_window_s = 30"))
     world.daemon.process.send_signal(signal.SIGHUP)
     world.daemon.wait_logged("reloaded")
     until(lambda: world.daemon.device("meter")["state"] == "online", "it is opened again")
     pulses(1, 8)
+    assert "flags" not in read()
     world.config.write_text(text.replace("1234.5", "2000"))
     world.daemon.process.send_signal(signal.SIGHUP)
     until(
         lambda: world.daemon.ask("read", device="meter").get("values", {}).get("total") == 2000.0,
         "another start begins anew",
     )
+
+
+def test_a_power_cut_is_told(new_world: Callable[..., World], tmp_path: Path, runtime: Path) -> None:
+    """What was in memory is gone; the count goes on from the disk and says that it may be behind."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / "run").symlink_to(runtime)
+    world = new_world(config=CONFIG)
+
+    def read() -> dict[str, Any]:
+        return world.daemon.ask("read", device="meter")  # type: ignore[no-any-return]
+
+    def pulse(total: int) -> None:
+        world.board.do("pin", "pins", "17", "high")
+        world.board.do("pin", "pins", "17", "low")
+        until(lambda: read()["values"]["count"] == total, f"{total} pulses")
+
+    world.start()
+    pulse(1)
+    world.daemon.end()
+    world.start()
+    on_disk = [state / "counts.json", state / "counts-2.json"]
+    until(lambda: any('"ended": false' in p.read_text() for p in on_disk if p.exists()), "it is noted")
+    pulse(2)
+    world.daemon.process.kill()
+    world.daemon.process.wait()
+    (runtime / "counts.json").unlink(missing_ok=True)
+    world.start()
+    assert (read()["values"]["count"], read()["flags"]["count"]) == (1, "incomplete")
+    rows = world.daemon.ask("history", devices=["meter"])["data"]
+    assert b"incomplete" in rows, "the record has it too"
+    pulse(2)
+    assert "flags" not in read()

@@ -1,8 +1,10 @@
 """What a far end that speaks JSON, or maps, makes of its points."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
+from device_agent.testing.chips import Physical
 from device_agent_drivers.configured import PointOptions
 
 
@@ -19,3 +21,10 @@ def documents_of(points: Mapping[str, PointOptions], wire: Mapping[str, Any]) ->
                 place = place.setdefault(step, {})
             place[last] = found
     return list(documents.values())
+
+
+def dated(points: Mapping[str, PointOptions], quantities: Mapping[str, Physical]) -> dict[str, Physical]:
+    """The quantities, with the present time in those points that tell it."""
+    now_s = time.time()
+    stamps = {name: options.time.written(now_s) for name, options in points.items() if options.time}
+    return {**quantities, **stamps}

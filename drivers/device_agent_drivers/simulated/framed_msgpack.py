@@ -1,12 +1,12 @@
 """The far end of `framed-msgpack`: a microcontroller that sends its points each second."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from device_agent.testing.chips import Physical, SerialChip
 from device_agent_drivers.configured import parser_of
 from device_agent_drivers.framed_msgpack import decoded, encoded
 from device_agent_drivers.frames import FRAMINGS
-from device_agent_drivers.simulated.documents import documents_of
+from device_agent_drivers.simulated.documents import dated, documents_of
 
 if TYPE_CHECKING:
     from device_agent_drivers.framed_msgpack import FramedMsgpackConfig
@@ -30,12 +30,12 @@ class SimulatedController(SerialChip):
         return {name: value for name, value in self._quantities.items() if self._points[name].write}
 
     def report(self) -> bytes:
-        wire = {name: self._wire(name) for name in self._points}
-        return b"".join(encoded(document, self._framing) for document in documents_of(self._points, wire))
-
-    def _wire(self, name: str) -> Any:
-        value = self._quantities[name]
-        return value if isinstance(value, bool) else self._points[name].to_wire(value)
+        points = self._points
+        wire = {
+            name: value if isinstance(value, bool) else points[name].to_wire(value)
+            for name, value in dated(points, self._quantities).items()
+        }
+        return b"".join(encoded(document, self._framing) for document in documents_of(points, wire))
 
     def changed(self, quantity: str) -> None:
         self.say(self.report())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from device_agent.testing.chips import MqttChip, Physical, Publication
 from device_agent_drivers.configured import MISSING, parser_of, template_of
 from device_agent_drivers.simulated.commands import reader_of
-from device_agent_drivers.simulated.documents import documents_of
+from device_agent_drivers.simulated.documents import dated, documents_of
 from device_agent_drivers.simulated.serial_lines import written_as
 
 if TYPE_CHECKING:
@@ -37,10 +37,11 @@ class SimulatedTopics(MqttChip):
 
     def _payloads(self, topic: str) -> Iterable[str]:
         members: dict[str, Any] = {}
+        quantities = dated(self._points, self._quantities)
         for name, options in self._points.items():
             if options.topic != topic:
                 continue
-            value = self._quantities[name]
+            value = quantities[name]
             wire = options.to_wire(value)
             if options.pattern is not None:
                 yield written_as(options.pattern, {"value": str(wire)})

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from device_agent_drivers.simulated.documents import dated
 from device_agent_drivers.simulated.serial_lines import SimulatedLines, written_as
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class SimulatedAnswers(SimulatedLines):
         if answer is not None:
             self.say((written_as(answer, self.texts()) + config.line_end).encode(config.encoding))
         elif last and config.frame is not None:
-            wire = {name: float(config.points[name].to_wire(v)) for name, v in self._quantities.items()}
+            points = config.points
+            wire = {n: float(points[n].to_wire(v)) for n, v in dated(points, self._quantities).items()}
             self.say(config.frame.made(config.points, wire))
         elif last:
             super().changed("")

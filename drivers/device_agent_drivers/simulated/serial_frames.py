@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from device_agent.testing.chips import Physical, SerialChip
+from device_agent_drivers.simulated.documents import dated
 
 if TYPE_CHECKING:
     from device_agent_drivers.serial_frames import SerialFramesConfig
@@ -18,7 +19,8 @@ class SimulatedFrames(SerialChip):
 
     def changed(self, quantity: str) -> None:
         points = self._config.points
-        wire = {name: float(points[name].to_wire(value)) for name, value in self._quantities.items()}
+        quantities = dated(points, self._quantities)
+        wire = {name: float(points[name].to_wire(value)) for name, value in quantities.items()}
         layout = self._config.frame
         # Who has just begun to listen believes the second one.
         self.say(layout.made(points, wire) * (1 if layout.proves_itself else 2))

@@ -13,7 +13,7 @@ from device_agent.testing.chips import Physical, SerialChip
 from device_agent_drivers.checksums import crc16_arc, negated_sum8, xor8
 from device_agent_drivers.configured import parser_of
 from device_agent_drivers.simulated.commands import reader_of
-from device_agent_drivers.simulated.documents import documents_of
+from device_agent_drivers.simulated.documents import dated, documents_of
 
 if TYPE_CHECKING:
     from device_agent_drivers.lines import LineOptions
@@ -73,7 +73,8 @@ class SimulatedLines(SerialChip):
 
     def texts(self) -> dict[str, str]:
         """The present quantities as they are written."""
-        return {n: str(self._config.points[n].to_wire(v)) for n, v in self._quantities.items()}
+        points = self._config.points
+        return {n: str(points[n].to_wire(v)) for n, v in dated(points, self._quantities).items()}
 
     def greeting(self) -> bytes:
         return self._line_like("ready_line")
@@ -89,7 +90,8 @@ class SimulatedLines(SerialChip):
         if config.format == "csv":
             return [config.separator.join(texts.get(name, "") for name in config.columns)]
         if config.format == "json":
-            return [json.dumps(document) for document in documents_of(config.points, self._quantities)]
+            members = dated(config.points, self._quantities)
+            return [json.dumps(document) for document in documents_of(config.points, members)]
         return [written_as(config.pattern or "", texts)]
 
     def receive(self, data: bytes) -> None:
