@@ -220,7 +220,8 @@ function card(name) {
     const left = entry.safe_in_s === undefined ? "" : `, safe in ${lasting(entry.safe_in_s)}`;
     driven.textContent = entry.driven_by ? `driven by ${entry.driven_by}${left}` : entry.at_safe === false ? `away from its safe state${left}` : "";
     driven.hidden = !driven.textContent;
-    note.textContent = [entry.detail || entry.reason || "", ...(entry.notes || [])].filter(Boolean).join("; ");
+    const notes = Object.entries(entry.notes || {}).filter(([, said]) => String(said) !== entry.detail);
+    note.textContent = [entry.detail || entry.reason || "", ...notes.map(([about, said]) => `${about.replaceAll("_", " ")}: ${said}`)].filter(Boolean).join("; ");
     note.hidden = !note.textContent;
     for (const point of points) point.show(entry.latest, now);
   } };
