@@ -2,13 +2,12 @@
 not in somebody's greenhouse; `make lowest` runs this with the oldest versions that are declared."""
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import gpiozero.pins
 import paho.mqtt.client
-import pubnub.endpoints.endpoint
-from pubnub.endpoints.pubsub.publish import Publish
-from pubnub.request_handlers.async_aiohttp import AsyncAiohttpRequestHandler
 
 from device_agent.bus.mqtt_client import BoundedClient
 
@@ -22,13 +21,18 @@ def test_paho_receives_through_one_method_with_what_is_missing_of_a_packet() -> 
     assert {"packet", "to_process"} <= set(client._in_packet)
 
 
-def test_pubnub_asks_its_client_for_no_more_than_ours_has() -> None:
-    """`network.blocks.pubnub_library` stands in for the library's client and its handler's session."""
-    source = inspect.getsource(AsyncAiohttpRequestHandler.async_request)
-    for asked in ("self._session.request(", "allow_redirects=options.allow_redirects", "response.text()"):
-        assert asked in source
-    assert "_get_token" in inspect.getsource(pubnub.endpoints.endpoint.Endpoint)
-    assert "_message" in inspect.getsource(Publish)
+def test_what_is_left_out_of_aiohttp_and_of_a_connection_by_tls() -> None:
+    """`network.blocks.http_library` says so in the environment of the import, and to asyncio."""
+    code = (
+        "from asyncio import sslproto\n"
+        "from device_agent.network.blocks.http_library import aiohttp\n"
+        "empty = aiohttp.connector._SSL_CONTEXT_VERIFIED\n"
+        "assert not empty.get_ca_certs(), 'it trusts nobody'\n"
+        "from frozenlist import FrozenList, PyFrozenList\n"
+        "assert FrozenList is PyFrozenList\n"
+        "assert len(sslproto.SSLProtocol(None, None, empty, None)._ssl_buffer) == 32_768\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_gpiozero_numbers_its_pins_keeps_a_handle_and_calls_back() -> None:

@@ -111,6 +111,7 @@ def _dispatch(arguments: list[str]) -> int:
     if args.run is None:
         root.print_help(sys.stderr)
         return 2
+    del root  # the daemon needs no parsers of thirty commands
     return int(args.run(args))
 
 

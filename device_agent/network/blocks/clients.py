@@ -8,6 +8,7 @@ from device_agent.network.blocks.http import Http
 from device_agent.network.blocks.identity import IdentityFile
 from device_agent.network.blocks.joiner import JoinSettings
 from device_agent.network.blocks.pubsub import KeySet, PubSubClient
+from device_agent.network.blocks.token_expiry import expires_ms
 
 log = structlog.get_logger("network")
 
@@ -66,19 +67,18 @@ class Clients:
 
     def outlives_control_token(self, token: str) -> bool:
         """Whether this token ends later than the control token in use; true where one does not say."""
-        expires_ms = self.control.token_expires_ms
         theirs, ours = expires_ms(token), expires_ms(self._file.identity.control_token)
         return theirs is None or ours is None or theirs > ours
 
     def control_token_life_s(self) -> float | None:
         """Seconds until the control token ends; None if it does not say, or the time is not known."""
-        expires_ms = self.control.token_expires_ms(self._file.identity.control_token)
+        ends_ms = expires_ms(self._file.identity.control_token)
         server_ms = self._http.connectivity.server_ms()
         if server_ms is None and self._clock.is_set():
             server_ms = self._clock.now_ms()
-        if expires_ms is None or server_ms is None:
+        if ends_ms is None or server_ms is None:
             return None
-        return (expires_ms - server_ms) / 1000
+        return (ends_ms - server_ms) / 1000
 
 
 class TaskClients:

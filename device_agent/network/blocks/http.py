@@ -1,6 +1,6 @@
 """The HTTP pool of the daemon, and the requests of the backend API (docs/protocol.md).
 
-Exceptions of aiohttp become ours here, those of pubnub in `pubsub`.
+Exceptions of aiohttp become ours here.
 """
 
 import asyncio
@@ -47,22 +47,14 @@ class Http:
 
     def session(self) -> "aiohttp.ClientSession":
         if self._session is None:
-            import aiohttp
-
+            from device_agent.network.blocks.http_library import aiohttp
             from device_agent.network.blocks.proxy import Proxies
             from device_agent.network.blocks.tls import ClockContext
-
-            class Reply(aiohttp.ClientResponse):
-                """Its text, which the messaging library parses as a whole, is bounded and can be parsed."""
-
-                async def text(self, encoding: str | None = None, errors: str = "replace") -> str:
-                    return readable(await read_reply(self, "messaging"))
 
             proxies = Proxies(self._proxy)
             self._tls = ClockContext.make(self.connectivity.clock)
             self._session = aiohttp.ClientSession(
                 request_class=proxies.request_class() if proxies else aiohttp.ClientRequest,
-                response_class=Reply,
                 # Unpacked in `pieces`: one packet may become a thousand times as many bytes.
                 auto_decompress=False,
                 headers={"Accept-Encoding": "gzip"},

@@ -1,19 +1,22 @@
-"""Messaging over PubNub (docs/protocol.md): one request each, over the daemon's own HTTP pool.
+"""Messaging over PubNub's REST interface (docs/protocol.md): one request each, over the daemon's HTTP pool.
 
-Of the library's endpoints only `result()` is used; their `future()` swallows cancellation.
+Its library would bring 30 modules, parse each address again and make a task for each request.
 """
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from device_agent import __version__
 from device_agent.errors import ProtocolFault, Refused, TokenRefused, Unreachable
-from device_agent.network.blocks.http import DEFAULT_ORIGIN, Http
+from device_agent.network.blocks.http import DEFAULT_ORIGIN, Http, read_reply, readable
 
+T = TypeVar("T")
+
+SDK_NAME = f"device-agent/{__version__}"
 # Of a long-poll while others wait for their turn.
 CROWDED_LIMIT_S = 2.0
 PUBLISH_LIMIT_S = 10.0
@@ -55,32 +58,14 @@ class Batch:
 
 
 class PubSubClient:
-    """One sender with one token: no task, no thread, about 3 KiB. All requests raise NetworkError."""
+    """One sender with one token: no task, no thread, about 1 KiB. All requests raise NetworkError."""
 
     def __init__(self, http: Http, keys: KeySet, *, uuid: str, token: str, origin: str, tls: bool) -> None:
-        from device_agent.network.blocks import pubnub_library
-
-        config = pubnub_library.ClientSettings(
-            publish_key=keys.publish,
-            subscribe_key=keys.subscribe,
-            uuid=uuid,
-            origin=origin or DEFAULT_ORIGIN,
-            ssl=tls,
-            presence_timeout=PRESENCE_TIMEOUT_S,
-        )
         self.uuid = uuid
-        self._http = http
-        self._library = pubnub_library
-        self._pn = pubnub_library.PubNubHost(config, http)
         self.token = token
-
-    @property
-    def token(self) -> str:
-        return self._token
-
-    @token.setter
-    def token(self, token: str) -> None:
-        self._token = self._pn.token = token
+        self._http = http
+        self._keys = keys
+        self._base = f"{'https' if tls else 'http'}://{origin or DEFAULT_ORIGIN}"
 
     async def publish(
         self,
@@ -92,21 +77,22 @@ class PubSubClient:
         limit_s: float = PUBLISH_LIMIT_S,
     ) -> int:
         """Publish a JSON text as it is; returns its timetoken."""
-        endpoint = self._library.RawPublish(
-            self._pn, channel=channel, message=body, should_store=store, use_post=True, meta=dict(meta)
-        )
+        where = self._publishing(channel)
+        query = {"store": int(store), "meta": json.dumps(meta)}
         sent_s = time.monotonic()
-        result = await self._result(f"publish to {channel}", endpoint, limit_s)
-        self._http.connectivity.time_sample(result.timetoken / 10_000, sent_s, time.monotonic())
-        return int(result.timetoken)
+        answer = await self._result(f"publish to {channel}", where, query, limit_s, body=body)
+        timetoken = read(f"publish to {channel}", lambda: int(answer[2]))
+        self._http.connectivity.time_sample(timetoken / 10_000, sent_s, time.monotonic())
+        return timetoken
+
+    def _publishing(self, channel: str) -> tuple[str, ...]:
+        return "publish", self._keys.publish, self._keys.subscribe, "0", channel, "0"
 
     async def ask_function(self, channel: str, body: Mapping[str, Any]) -> Any:
         """Publish where a server function answers with HTTP 403; returns that body, parsed."""
-        endpoint = self._library.RawPublish(
-            self._pn, channel=channel, message=json.dumps(body).encode(), should_store=False, use_post=True
-        )
+        where, data = self._publishing(channel), json.dumps(body).encode()
         try:
-            await self._result(f"setup on {channel}", endpoint, PUBLISH_LIMIT_S)
+            await self._result(f"setup on {channel}", where, {"store": 0}, PUBLISH_LIMIT_S, body=data)
         except TokenRefused as refused:
             return refused.body
         raise ProtocolFault(f"setup on {channel}: the network delivered the question instead of answering it")
@@ -115,17 +101,16 @@ class PubSubClient:
         self, channel: str, timetoken: str, region: str | None, *, limit_s: float, filter_expression: str = ""
     ) -> Batch | None:
         """One long-poll of at most `limit_s`; None when it ended without news (which proves nothing)."""
-        endpoint = self._library.Subscribe(
-            self._pn,
-            channels=[channel],
-            timetoken=timetoken,
-            region=region,
-            filter_expression=filter_expression,
-        )
+        query: dict[str, Any] = {"tt": timetoken, "heartbeat": PRESENCE_TIMEOUT_S}
+        if region is not None:
+            query["tr"] = region
+        if filter_expression:
+            query["filter-expr"] = filter_expression
+        where = "v2", "subscribe", self._keys.subscribe, channel, "0"
         sent_s = time.monotonic()
         try:
             held = timetoken != NOW
-            answer = await self._result(f"subscribe to {channel}", endpoint, limit_s, held=held)
+            answer = await self._result(f"subscribe to {channel}", where, query, limit_s, held=held)
         except Unreachable:
             # The limit ran out with the request under way: that is how a quiet channel looks.
             if time.monotonic() - sent_s >= limit_s - 0.05:
@@ -144,73 +129,98 @@ class PubSubClient:
                 channel, timetoken, region, limit_s=limit_s, filter_expression=filter_expression
             )
 
+    def _presence(self, channel: str, *rest: str) -> tuple[str, ...]:
+        return "v2", "presence", "sub-key", self._keys.subscribe, "channel", channel, *rest
+
     async def heartbeat(self, channel: str, state: Mapping[str, Any], limit_s: float) -> None:
-        await self._result(
-            "heartbeat",
-            self._library.Heartbeat(self._pn).channels(channel).state({channel: dict(state)}),
-            limit_s,
-        )
+        query = {"heartbeat": PRESENCE_TIMEOUT_S, "state": json.dumps({channel: dict(state)})}
+        await self._result("heartbeat", self._presence(channel, "heartbeat"), query, limit_s)
 
     async def set_state(self, channel: str, state: Mapping[str, Any], limit_s: float) -> None:
-        endpoint = self._library.SetState(self._pn, channels=[channel], state=dict(state))
-        await self._result("presence state", endpoint, limit_s)
+        where, query = self._presence(channel, "uuid", self.uuid, "data"), {"state": json.dumps(dict(state))}
+        await self._result("presence state", where, query, limit_s)
 
     async def state(self, channel: str, limit_s: float) -> Mapping[str, Any]:
         """The presence state of our user, as whoever set it last has set it."""
-        endpoint = self._library.GetState(self._pn, channels=[channel], uuid=self.uuid)
-        result = await self._result("presence state", endpoint, limit_s)
-        state = result.channels.get(channel)
+        where = self._presence(channel, "uuid", self.uuid)
+        answer = await self._result("presence state", where, {}, limit_s)
+        state = read("presence state", lambda: answer["payload"])
         return state if isinstance(state, Mapping) else {}
 
     async def leave(self, channel: str, limit_s: float) -> None:
-        await self._result("leave", self._library.Leave(self._pn).channels(channel), limit_s)
+        await self._result("leave", self._presence(channel, "leave"), {}, limit_s)
 
     async def ping(self, limit_s: float) -> None:
         """Ask for the network's clock. It needs no token, so it proves the link and nothing else."""
         sent_s = time.monotonic()
-        answer = await self._result("time", self._library.Time(self._pn), limit_s)
-        self._http.connectivity.time_sample(int(answer.value_as_int) / 10_000, sent_s, time.monotonic())
+        answer = await self._result("time", ("time", "0"), {}, limit_s, token=False)
+        at_ms = read("time", lambda: int(answer[0]) / 10_000)
+        self._http.connectivity.time_sample(at_ms, sent_s, time.monotonic())
 
     def file_url(self, channel: str, file_id: str, name: str) -> str:
         """The address of a file of a channel, with this client's token in it."""
-        path = "/".join(quote(part, safe="") for part in (channel, "files", file_id, name))
-        query = urlencode({"pnsdk": f"device-agent/{__version__}", "uuid": self.uuid, "auth": self._token})
-        where = f"{self._pn.config.origin}/v1/files/{self._pn.config.subscribe_key}/channels"
-        return f"{self._pn.config.scheme()}://{where}/{path}?{query}"
+        where = "v1", "files", self._keys.subscribe, "channels", channel, "files", file_id, name
+        return self._address(where, {})
 
-    def token_expires_ms(self, token: str) -> int | None:
-        """When a token ends, epoch milliseconds of the network's clock; None if it does not say."""
-        try:
-            said = self._library.token_fields(token)
-            return (int(said["t"]) + int(said["ttl"]) * 60) * 1000
-        except (KeyError, TypeError, ValueError, EOFError, OverflowError, RecursionError):
-            return None  # used as it is and renewed on the first 403
+    def _address(self, where: Iterable[str], query: Mapping[str, Any], *, token: bool = True) -> str:
+        members = {**query, "pnsdk": SDK_NAME, "uuid": self.uuid} | ({"auth": self.token} if token else {})
+        return f"{self._base}/{'/'.join(map(_quoted, where))}?{urlencode(members, quote_via=quote, safe='~')}"
 
-    async def _result(self, what: str, endpoint: Any, limit_s: float, *, held: bool = False) -> Any:
+    async def _result(
+        self,
+        what: str,
+        where: Iterable[str],
+        query: Mapping[str, Any],
+        limit_s: float,
+        *,
+        body: bytes | None = None,
+        held: bool = False,
+        token: bool = True,
+    ) -> Any:
+        """The answer as JSON, None where it is none. `where`: the path's parts. With a body it is POST."""
+        from yarl import URL  # comes with aiohttp
+
+        address = URL(self._address(where, query, token=token), encoded=True)
+        method, headers = ("GET", {}) if body is None else ("POST", {"Content-Type": "application/json"})
+        async with (
+            self._http.exchange(what, limit_s, held=held),
+            # A token goes nowhere else.
+            self._http.session().request(
+                method, address, data=body, headers=headers, allow_redirects=False
+            ) as response,
+        ):
+            status, text = response.status, await read_reply(response, what)
         try:
-            async with self._http.exchange(what, limit_s, held=held):
-                result = await endpoint.result()
-        except self._library.PubNubException as error:
-            raise refusal_of(what, error) from None
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise Refused(f"{what}: the answer is not what the protocol says ({error})", 502) from None
+            answer = json.loads(readable(text))
+        except (ValueError, RecursionError):
+            answer = None
+        if status not in (200, 204):
+            raise refusal(what, status, answer)
         self._http.connectivity.answered()
-        return result
+        return answer
 
 
-def refusal_of(what: str, error: Any) -> Refused:
-    """The error that stands for a PubNubException: TokenRefused for HTTP 403, with the parsed answer."""
-    status = (
-        getattr(getattr(error, "status", None), "status_code", None) or getattr(error, "_status_code", 0) or 0
-    )
-    body = getattr(getattr(error, "status", None), "original_response", None)
-    text = body.get("message") if isinstance(body, dict) else body
+def _quoted(part: str) -> str:
+    return quote(part, safe="~")
+
+
+def read(what: str, take: Callable[[], T]) -> T:
+    """What is taken of an answer. Raises Refused where it has another form."""
+    try:
+        return take()
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
+        raise Refused(f"{what}: the answer is not what the protocol says ({error})", 502) from None
+
+
+def refusal(what: str, status: int, answer: Any) -> Refused:
+    """The error that stands for this status: TokenRefused for HTTP 403, with the parsed answer."""
+    text = answer.get("message") if isinstance(answer, dict) else answer
     sentence = f"{what}: HTTP {status} {text if isinstance(text, str) else ''}".rstrip()
-    if int(status) == 403:
+    if status == 403:
         refused = TokenRefused(sentence, 403, "forbidden")
-        refused.body = body
+        refused.body = answer
         return refused
-    return Refused(sentence, int(status))
+    return Refused(sentence, status)
 
 
 def parse_batch(channel: str, answer: Any) -> Batch:

@@ -67,7 +67,7 @@ def ends(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """When tokens end, epoch milliseconds; others do not say."""
     clients.use_control_token("ours")
     made: dict[str, int] = {}
-    monkeypatch.setattr(type(clients.control), "token_expires_ms", lambda self, token: made.get(token))
+    monkeypatch.setattr("device_agent.network.blocks.clients.expires_ms", made.get)
     return made
 
 

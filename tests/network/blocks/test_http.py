@@ -91,15 +91,12 @@ def packed(size_bytes: int) -> bytes:
 
 
 async def test_a_small_packed_answer_that_is_huge_is_not_unpacked(
-    http: Http, api: Api, backend: FakeBackend, peak_bytes: Callable[[], int]
+    api: Api, backend: FakeBackend, peak_bytes: Callable[[], int]
 ):
     backend.answers["/a"].append((200, packed(1_000_000_000), {"Content-Encoding": "gzip"}))
     assert len(backend.answers["/a"][0][1]) < 1_100_000
     with pytest.raises(ProtocolFault, match="larger than"):
         await api.request("GET", "/a")
-    async with http.session().get(f"{backend.url}/a") as response:
-        with pytest.raises(ProtocolFault, match="larger than"):
-            await response.text()  # as the messaging library does
     assert peak_bytes() < 30_000_000
 
 
