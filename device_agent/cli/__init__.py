@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from device_agent import schema
@@ -37,7 +38,7 @@ COMMANDS = {
     "set": Verb("control", "set a point of a device"),
     "do": Verb("control", "carry out an action of a device"),
     "status": Verb("status", "link, sessions, devices, outbox, safe states"),
-    "monitor": Verb("status", "status that lives"),
+    "monitor": Verb("monitor", "status that lives"),
     "history": Verb("history", "readings from the local record: table, CSV, or a picture"),
     "safe": Verb("control", "put every actuator in its safe state"),
     "estop": Verb("control", "emergency stop: everything safe until it is released"),
@@ -55,6 +56,9 @@ COMMANDS = {
     "board": Verb("board", "the simulated board"),
     "dev-network": Verb("dev_network", "a local stand-in of the network, for development"),
     "service": Verb("service", "install, remove or look at the service of this machine"),
+    "config": Verb("config", "every table and key of the configuration"),
+    "completion": Verb("completion", "what a shell completes"),
+    "man": Verb("completion", "the manual page"),
     "version": Verb("version", "print the version"),
 }
 
@@ -67,27 +71,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None and _wanted(arguments) == "run":
         schema.hold_only()
-    return run_command(lambda: _dispatch(arguments))
+    return run_command(lambda: _dispatch(arguments), as_json=_as_json(arguments))
 
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for these arguments: complete for the command they name, one line of help for all others."""
-    from device_agent.cli.common import add_config_option
+    wanted = _wanted(arguments)
+    return _parser({COMMANDS[wanted].module} if wanted in COMMANDS else set())
 
-    root = argparse.ArgumentParser(prog="device-agent", description=DESCRIPTION, allow_abbrev=False)
+
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser with every command in full, for completion and manual."""
+    return _parser({command.module for command in COMMANDS.values()})
+
+
+def _parser(loaded: set[str]) -> argparse.ArgumentParser:
+    from device_agent.cli.common import Parser, add_config_option
+
+    root = Parser(prog="device-agent", description=DESCRIPTION, allow_abbrev=False)
     root.set_defaults(run=None, config=None)
     add_config_option(root)
     root.add_argument("--version", action="store_true", help="print the version")
     subparsers = root.add_subparsers(metavar="COMMAND", dest="command")
-    wanted = _wanted(arguments)
-    loaded = COMMANDS[wanted].module if wanted in COMMANDS else None
     for name, command in COMMANDS.items():
-        if command.module != loaded and _installed(command.module):
+        if name in subparsers.choices or not _installed(command.module):
+            continue
+        if command.module not in loaded:
             subparsers.add_parser(name, help=command.help)
-    if loaded is not None and _installed(loaded):
-        importlib.import_module(f"device_agent.cli.{loaded}").register(subparsers)
-        for subparser in {id(one): one for one in subparsers.choices.values()}.values():
-            add_config_option(subparser)
+            continue
+        importlib.import_module(f"device_agent.cli.{command.module}").register(subparsers)
+    for subparser in {id(one): one for one in subparsers.choices.values()}.values():
+        add_config_option(subparser)
     return root
 
 
@@ -126,6 +140,11 @@ def _wanted(arguments: Sequence[str]) -> str:
         elif not word.startswith("-"):
             return word
     return ""
+
+
+def _as_json(arguments: Sequence[str]) -> bool:
+    """Whether what goes wrong is to be read by a program, too: `--json`, `--log json`."""
+    return bool({"--json", "--log=json"} & {*arguments}) or ("--log", "json") in pairwise(arguments)
 
 
 def _installed(module: str) -> bool:

@@ -11,10 +11,10 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from device_agent.errors import AgentError, BusDenied, ConfigError, NotReady, Rejected
 from device_agent.guard.log_output import open_standard_streams
@@ -56,6 +56,22 @@ class Unavailable(AgentError):
     """The daemon is not reachable; exit code 69."""
 
 
+class UsageError(AgentError):
+    """The command line is wrong; exit code 2. `usage` says how it should be."""
+
+    def __init__(self, *problems: str, usage: str = "") -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+        self.usage = usage
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, usage=self.format_usage())
+
+
 def add_config_option(parser: argparse.ArgumentParser) -> None:
     """`--config FILE`, before or after the command; the later one wins."""
     if "--config" not in parser._option_string_actions:
@@ -83,8 +99,11 @@ def open_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
-def run_command(command: Callable[[], int]) -> int:
-    """Run a command to its exit code: errors become one sentence on standard error, never a traceback."""
+def run_command(command: Callable[[], int], *, as_json: bool = False) -> int:
+    """Run a command to its exit code: errors become one sentence on standard error, never a traceback.
+
+    `as_json`: each is an object on a line, as in the daemon's log, with `error` (`code`, `message`).
+    """
     try:
         code = command()
         sys.stdout.flush()
@@ -96,18 +115,21 @@ def run_command(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except AgentError as error:
-        print_error(error)
+        print_error(error, as_json=as_json)
         return exit_code(error)
     except Exception as error:  # the process ends with it; the log has the traceback
         logging.getLogger("device_agent").debug("unexpected error", exc_info=True)
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
-        _complain(f"unexpected {type(error).__name__} at {place}: {error}; please report it")
+        bug = AgentError(f"unexpected {type(error).__name__} at {place}: {error}; please report it")
+        print_error(bug, as_json=as_json)
         return Exit.FAILED
 
 
 def exit_code(error: AgentError) -> Exit:
     """The exit code for a script: whether to retry, to edit the configuration, to change rights."""
+    if isinstance(error, UsageError):
+        return Exit.USAGE
     if isinstance(error, NotReady):
         return Exit.RESTART
     if isinstance(error, ConfigError):
@@ -119,17 +141,21 @@ def exit_code(error: AgentError) -> Exit:
     return Exit.FAILED
 
 
-def print_error(error: AgentError) -> None:
+def print_error(error: AgentError, *, as_json: bool = False) -> None:
     """One sentence on standard error; for a configuration one line for each of its problems."""
-    problems = error.problems if isinstance(error, ConfigError) else (str(error),)
-    for problem in problems:
-        _complain(problem)
-
-
-def _complain(sentence: str) -> None:
+    code = getattr(error, "code", "") or getattr(error, "reason", "") or exit_code(error).name.lower()
+    problems: Sequence[str] = getattr(error, "problems", (str(error),))
     with suppress(OSError):  # the exit code says it too
-        said = printable(sentence, LINE_MAX)
-        print(f"{styled('error', 'red', 'bold', stream=sys.stderr)}: {said}", file=sys.stderr)
+        if isinstance(error, UsageError) and not as_json:
+            sys.stderr.write(error.usage)
+        for problem in problems:
+            said = printable(problem, LINE_MAX)
+            if as_json:
+                line = {"event": "error", "level": "error", "time": datetime.now(UTC).isoformat()}
+                line_error = {"error": {"code": code, "message": said}}
+                print(json.dumps(line | line_error), file=sys.stderr)
+            else:
+                print(f"{styled('error', 'red', 'bold', stream=sys.stderr)}: {said}", file=sys.stderr)
 
 
 def colour(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
@@ -170,21 +196,15 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print(styled(line, "bold") if number == 0 else line)
 
 
-def refused(question: str, *, yes: bool) -> Exit | None:
-    """None to go on; else the exit code: the person refused, or there is no terminal to ask on."""
+def confirm(question: str, *, yes: bool) -> None:
+    """Returns where the answer is yes. Raises UsageError where nobody is there to ask, AgentError for no."""
     if yes:
-        return None
+        return
     if not sys.stdin.isatty():
-        print(
-            f"{styled('error', 'red', 'bold', stream=sys.stderr)}: nobody is there to ask: add --yes",
-            file=sys.stderr,
-        )
-        return Exit.USAGE
+        raise UsageError("nobody is there to ask: add --yes")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() in ("y", "yes"):
-        return None
-    print("nothing was done", file=sys.stderr)
-    return Exit.FAILED
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise AgentError("nothing was done")
 
 
 def network_of(args: argparse.Namespace) -> "tuple[Config | None, NetworkConfig]":

@@ -1,4 +1,4 @@
-"""`device-agent demo`: a simulated board, a local network, the daemon, and a caller that watches and drives.
+"""A simulated board, a local network, the daemon, and a caller that watches and drives.
 
 Needs no configuration, no hardware and no network. Without a terminal it plays for ten seconds and ends.
 """
@@ -15,8 +15,8 @@ from device_agent.cli.call_client import leave
 from device_agent.cli.common import Exit, run_command, styled
 from device_agent.cli.demo_play import Note, Play, Starting, View, load_sdk_early, number_text
 from device_agent.cli.demo_screen import picture
-from device_agent.cli.demo_world import CLIMATE, ROWS, World, ended_by_signals
-from device_agent.cli.live import Screen
+from device_agent.cli.demo_world import CLIMATE, ROWS, World
+from device_agent.cli.live import Screen, ended_by_signals
 from device_agent.errors import AgentError
 
 FRAME_S = 0.1

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from device_agent.cli.call_client import AgentCaller, AgentSession, SessionEnd, hush, sdk, use_local_network
@@ -23,22 +23,11 @@ from device_agent.cli.demo_world import (
     TableRow,
     World,
 )
+from device_agent.cli.point_table import Trace
 from device_agent.cli.show import mapping, value_text
 from device_agent.errors import AgentError
-from device_agent.records import is_number
 
-HISTORY_LENGTH = 120
 LOG_LENGTH = 100
-BARS = "▁▂▃▄▅▆▇█"
-
-
-@dataclass(slots=True)
-class Trace:
-    """A point as the caller knows it. `at_s` is when its newest live value came, by `time.monotonic()`."""
-
-    value: Any = None
-    at_s: float = 0.0
-    numbers: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY_LENGTH))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +104,8 @@ class View:
             trace = self.traces.get((str(event.get("device")), point))
             if trace is None or (late and at_s - trace.at_s < 5):
                 continue  # an old value does not go over a new one
-            before, trace.value, trace.at_s = trace.value, value, at_s
-            if is_number(value):
-                trace.numbers.append(float(value))
+            before = trace.value
+            trace.take(value, at_s)
             if event.get("device") == DOOR and isinstance(before, bool) and before is not value:
                 self._door(bool(value), time.time() - event.get("at", 0) / 1000)
 
@@ -168,17 +156,6 @@ def number_text(row: TableRow, value: Any) -> str:
     if isinstance(value, int | float):
         return f"{value:.{row.digits}f}"
     return value_text(value)
-
-
-def sparkline(numbers: deque[float], width: int, least: float) -> str:
-    """The newest numbers as bars. `least`: the smallest range that fills the height, so noise stays low."""
-    shown = list(numbers)[-width:]
-    if not shown:
-        return ""
-    low, high = min(shown), max(shown)
-    span = max(high - low, least)
-    low = (low + high - span) / 2
-    return "".join(BARS[min(7, int((number - low) / span * 8))] for number in shown)
 
 
 OPEN_LIMIT_S = 60.0

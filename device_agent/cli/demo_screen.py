@@ -3,14 +3,13 @@
 import textwrap
 import time
 
-from device_agent.cli.demo_play import Play, Trace, View, number_text, sparkline
+from device_agent.cli.demo_play import Play, View, number_text
 from device_agent.cli.demo_world import DOOR, DOOR_LINE, LINK_GRACE_S, ROWS, VALVE
 from device_agent.cli.live import Line, Span
+from device_agent.cli.point_table import PointLine, point_table
 
 ARROW = 5
 NARROW = 80
-# The smallest change that fills a sparkline, by point.
-LEAST = {"temperature": 1.0, "humidity": 4.0, "pressure": 1.0, "weight": 1.0}
 UNPLUGGED = (
     "The climate sensor is out. The daemon says so instead of repeating old values, and keeps trying. "
     "Plug it in again (u)."
@@ -168,33 +167,15 @@ def explanation(play: Play, now_s: float) -> str:
 
 
 def _table(view: View, now_s: float, columns: int) -> list[Line]:
-    width = max(0, min(60, columns - 48))
-    head = f" {'WHAT THE CALLER SEES':<22}{'NOW':>10}      {'':<{width}}  {'AGE':>6}"
-    lines: list[Line] = [[(head[: columns - 1], "dim")]]
+    points = []
     for row in ROWS:
         trace = view.trace(row.device, row.point)
         away = view.states.get(row.device, "online") != "online"
         value = "offline" if away else number_text(row, trace.value)
         style = "yellow" if away else "bold cyan" if value in ("open", "OPEN") else "bold"
-        bars = sparkline(trace.numbers, width, LEAST[row.point]) if row.point in LEAST else ""
-        lines.append(
-            [
-                (f" {row.device:<9}", "dim"),
-                (f"{row.label:<13}", ""),
-                (f"{value:>10}", style),
-                (f" {'' if away else row.unit:<5}", ""),
-                (f"{bars:<{width}}", "dim" if away else "green"),
-                (f"  {_age(trace, now_s):>6}", "dim"),
-            ]
-        )
-    return lines
-
-
-def _age(trace: Trace, now_s: float) -> str:
-    if not trace.at_s:
-        return ""
-    age_s = now_s - trace.at_s
-    return f"{age_s:.1f} s" if age_s < 10 else f"{age_s:.0f} s" if age_s < 100 else f"{age_s / 60:.0f} min"
+        unit = "" if away else row.unit
+        points.append(PointLine(row.device, row.label, value, trace, unit, style, faded=away))
+    return point_table("WHAT THE CALLER SEES", points, now_s, columns)
 
 
 def _log(view: View, began_s: float, rows: int) -> list[Line]:

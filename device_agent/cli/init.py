@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from device_agent.cli.common import CONFIG_VARIABLE, Exit, config_path, print_json, styled
+from device_agent.cli.common import CONFIG_VARIABLE, Exit, UsageError, config_path, print_json, styled
 from device_agent.cli.scan import find, host_name, lines, state_directory, write
 from device_agent.config import load
 from device_agent.config.models import AgentConfig
@@ -64,8 +64,7 @@ def run(args: argparse.Namespace) -> int:
         raise AgentError(f"{path} is there already: name another with --out, or add --force to overwrite it")
     asks = not args.yes and not args.json
     if asks and not sys.stdin.isatty():
-        print("error: nobody is there to ask: add --yes", file=sys.stderr)
-        return Exit.USAGE
+        raise UsageError("nobody is there to ask: add --yes")
     found, drivers = find(args)
     devices = proposals(found, drivers)
     answers = _given(args, path, devices)

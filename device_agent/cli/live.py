@@ -1,13 +1,16 @@
 """A screen that is drawn again and again, with plain ANSI and the terminal's own modes; no dependency."""
 
+import contextlib
 import os
 import re
 import select
 import shutil
+import signal
 import sys
 import termios
+import threading
 import tty
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 from device_agent.cli.common import STYLES, colour
@@ -75,3 +78,19 @@ class Screen:
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal end the command as Ctrl-C does, in order."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    assert threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

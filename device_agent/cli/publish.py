@@ -2,14 +2,13 @@
 
 import argparse
 import asyncio
-import sys
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from device_agent.account import publication
 from device_agent.account.credentials import key_and_source
 from device_agent.account.publication import Terms
-from device_agent.cli.common import Exit, config_path, refused, said, styled, with_account
+from device_agent.cli.common import UsageError, config_path, confirm, said, styled, with_account
 from device_agent.config import Config, load
 from device_agent.errors import AgentError
 
@@ -97,9 +96,7 @@ async def _publish(
 
     async with account(config.network, key) as service:
         if wrong := publication.faults(terms, config.agent.task_kinds, await service.limits()):
-            for sentence in wrong:
-                print(f"{styled('error', 'red', 'bold', stream=sys.stderr)}: {sentence}", file=sys.stderr)
-            return Exit.USAGE
+            raise UsageError(*wrong)
         there = await service.agent(config.agent.name)
         changes = _changes(there, made, terms)
         if not args.json:
@@ -108,8 +105,7 @@ async def _publish(
         # The network does not tell the present price, so one that is configured is always sent.
         if args.dry_run or (not changes and terms.billing_mode == "free"):
             return said(args, {**done, "published": False}, "" if args.dry_run else "nothing to publish")
-        if (code := refused(f"Publish {config.agent.name}?", yes=args.yes)) is not None:
-            return code
+        confirm(f"Publish {config.agent.name}?", yes=args.yes)
         url = await service.publish(publication.body(made, terms))
         return said(args, {**done, "published": True, "url": url}, f"published: {url}")
 
@@ -172,8 +168,7 @@ def run_unpublish(args: argparse.Namespace) -> int:
     name = args.agent or config.agent.name
     key, _, _ = key_and_source(config.network)
     question = f"Delete {name} from the registry, with its invitations and its place in what it is called by?"
-    if (code := refused(question, yes=args.yes)) is not None:
-        return code
+    confirm(question, yes=args.yes)
 
     with_account(config.network, key, lambda service: service.unpublish(name))
     return said(args, {"agent": name, "deleted": True}, f"{name} is deleted from the registry")

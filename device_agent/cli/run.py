@@ -1,4 +1,4 @@
-"""`device-agent run`: the daemon."""
+"""The daemon."""
 
 import argparse
 import logging

@@ -35,6 +35,16 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
+def span_text(span_s: float, *, tenths: bool = False) -> str:
+    """`3 s`, `90 s`, `10 min`, `2 h`, `3 d`; with `tenths` below ten seconds `3.2 s`."""
+    if tenths and span_s < 10:
+        return f"{max(0.0, span_s):.1f} s"
+    for unit, seconds in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if span_s >= 2 * seconds:
+            return f"{int(span_s // seconds)} {unit}"
+    return f"{span_s:.0f} s"
+
+
 def with_unit(value: object, unit: object) -> str:
     """`21.5 °C`, `45 %`, `on`."""
     text, suffix = value_text(value), unit_text(unit)

@@ -1,21 +1,18 @@
-"""`status` and `monitor`: link, sessions, devices, outbox and safe states on one screen."""
+"""`status`: link, sessions, devices, outbox and safe states on one screen."""
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from device_agent.cli.common import Exit, Unavailable, config_path, print_json, styled
+from device_agent.cli.common import Exit, config_path, print_json, styled
 from device_agent.cli.control import ask_daemon
-from device_agent.cli.live import Line, Screen, Span
-from device_agent.cli.show import Units, counted, with_unit
+from device_agent.cli.live import Span
+from device_agent.cli.show import Units, counted, span_text, with_unit
 from device_agent.clock import undated
 from device_agent.config import Config, load
 from device_agent.text.printable import printable
 
-EVERY_S = 1.0
 # What a process writes as it begins tells nothing of a day.
 RATE_AFTER_S = 600
 
@@ -24,18 +21,6 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     status = subparsers.add_parser("status", help="link, sessions, devices, outbox, safe states")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=run_status)
-    monitor = subparsers.add_parser(
-        "monitor", help="status that lives", description="The status, every second, until q or Ctrl-C."
-    )
-    monitor.add_argument("--json", action="store_true", help="print one line of JSON each second")
-    monitor.add_argument("--times", metavar="N", type=_times, help="end after so many")
-    monitor.set_defaults(run=run_monitor)
-
-
-def _times(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) < 10**9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
 
 
 def run_status(args: argparse.Namespace) -> int:
@@ -44,72 +29,14 @@ def run_status(args: argparse.Namespace) -> int:
     if args.json:
         print_json(status)
         return Exit.DONE
-    for line in status_lines(status, _units(config)):
+    for line in status_lines(status, units_of(config)):
         spans = ((printable(text, 400), styles) for text, styles in line)
         print("".join(styled(text, *styles.split()) if styles else text for text, styles in spans).rstrip())
     return Exit.DONE
 
 
-def run_monitor(args: argparse.Namespace) -> int:
-    config = load(config_path(args))
-    status = ask_daemon(config, {"op": "status"})
-    try:
-        if args.json or not (sys.stdout.isatty() and sys.stdin.isatty()):
-            return _lines(config, status, args)
-        return _screen(config, status, args.times)
-    except KeyboardInterrupt:
-        return Exit.DONE
-
-
-def _lines(config: Config, status: dict[str, Any] | None, args: argparse.Namespace) -> int:
-    """A line each second, for a file or a pipe."""
-    left, units = args.times, _units(config)
-    while True:
-        if args.json:
-            print(json.dumps(status, ensure_ascii=False), flush=True)
-        else:
-            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {_line(status, units)}", flush=True)
-        left = None if left is None else left - 1
-        if left == 0:
-            return Exit.DONE
-        time.sleep(EVERY_S)
-        status = _present(config)
-
-
-def _units(config: Config) -> Units:
+def units_of(config: Config) -> Units:
     return {name: {p.name: str(p.unit) for p in config.points(name)} for name in config.devices}
-
-
-def _line(status: Mapping[str, Any] | None, units: Units) -> str:
-    if status is None:
-        return "no daemon answers"
-    link = status["link"]["state"] if status["link"]["up"] else "link down"
-    parts = [f"{link}, {status['outbox']['events']} waiting, {counted(len(status['sessions']), 'session')}"]
-    for device in status["devices"]:
-        values = _values(device, units) if device["state"] == "online" else device["state"]
-        parts.append(f"{device['device']}: {values or device['state']}")
-    return " | ".join(parts)
-
-
-def _screen(config: Config, status: dict[str, Any] | None, times: int | None) -> int:
-    units = _units(config)
-    with Screen() as screen:
-        while True:
-            foot: Line = [(f"{time.strftime('%H:%M:%S')}  q quits", "dim")]
-            body = [[("no daemon answers: waiting for it", "yellow")]] if status is None else None
-            screen.draw([*(body or status_lines(status or {}, units)), [("", "")], foot])
-            times = None if times is None else times - 1
-            if times == 0 or screen.key(EVERY_S) in ("q", "\x03", "\x04"):
-                return Exit.DONE
-            status = _present(config)
-
-
-def _present(config: Config) -> dict[str, Any] | None:
-    """The status now; None while the daemon is away, for instance because it is started again."""
-    try:
-        return dict(ask_daemon(config, {"op": "status"}))
-    except Unavailable:
-        return None
 
 
 # -- lines --------------------------------------------------------------------------------------------------
@@ -122,6 +49,12 @@ def status_lines(
 
     `now_s` (epoch seconds, default: now) is what ages are counted from.
     """
+    devices = _devices(status["devices"], units or {}, time.time() if now_s is None else now_s)
+    return [*head_lines(status), *devices]
+
+
+def head_lines(status: Mapping[str, Any]) -> list[list[Span]]:
+    """Everything but the devices."""
     lines = [[(f"{status['agent']}  ", "bold"), *_link(status["link"])], *_stores(status)]
     if history := status.get("history"):
         day = _size(history["written_bytes_per_day"])
@@ -138,15 +71,14 @@ def status_lines(
     tasks = (counted(len(status["sessions"]), "session"), counted(status["requests"], "request"))
     lines.append([(f"tasks    {', '.join(tasks)}", "")])
     for session in status["sessions"]:
-        streams = ", ".join(session["streams"])
-        lines.append([(f"  {printable(session['task'])}  {streams}, {session['remaining_s']} s left", "")])
+        streams, left = ", ".join(session["streams"]), span_text(session["remaining_s"])
+        lines.append([(f"  {printable(session['task'])}  {streams}, {left} left", "")])
     return [
         *lines,
         *map(_delegation, status.get("delegations", ())),
         *map(_rule, status.get("rules", ())),
         *map(_alert, status.get("alerts", ())),
         *_buses(status.get("buses", ())),
-        *_devices(status["devices"], units or {}, time.time() if now_s is None else now_s),
     ]
 
 
@@ -259,7 +191,7 @@ def _devices(devices: Sequence[Mapping[str, Any]], units: Units, now_s: float) -
     for device in devices:
         at_safe = device.get("at_safe")
         safe = "" if at_safe is None else "at safe" if at_safe else "driven"
-        present = device.get("detail") or _values(device, units)
+        present = device.get("detail") or values_text(device, units)
         rows.append((device["device"], device["state"], safe, _age(device, now_s), present))
     widths = [max(len(row[n]) for row in rows) + 2 for n in range(4)]
     colours = {"online": "green", "offline": "yellow", "fault": "red", "driven": "cyan"}
@@ -268,25 +200,33 @@ def _devices(devices: Sequence[Mapping[str, Any]], units: Units, now_s: float) -
         cells = [(text.ljust(width), colours.get(text, "")) for text, width in zip(row, widths, strict=False)]
         line: list[Span] = [*cells, (printable(row[4]), "")]
         lines.append(line if device else [(text, "bold") for text, _ in line])
+        if by := driven(device):
+            lines.append([(f"  {by}", "cyan")])
         for about, note in device.get("notes", {}).items():
             if str(note) != device.get("detail"):
                 lines.append([(f"  {about.replace('_', ' ')}: {printable(str(note))}", "yellow")])
     return lines
 
 
+def driven(device: Mapping[str, Any]) -> str:
+    """`valve is driven by the owner, for 35 s, safe in 9 min`; empty where it is at its safe value."""
+    if device.get("at_safe") is not False:
+        return ""
+    parts = [f"by {printable(device['driven_by'], 100)}"] if "driven_by" in device else []
+    parts += [f"for {span_text(device['away_s'])}"] if "away_s" in device else []
+    parts += [f"safe in {span_text(device['safe_in_s'])}"] if "safe_in_s" in device else []
+    return f"{device['device']} is driven {', '.join(parts)}".rstrip()
+
+
 def _age(device: Mapping[str, Any], now_s: float) -> str:
     """Of the newest reading; empty where it has none, or nobody knows the time."""
     at_ms = device.get("latest", {}).get("at", 0)
-    age_s = round(now_s - at_ms / 1000)
-    if undated(at_ms) or age_s < 0:
-        return ""
-    for unit, seconds in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if age_s >= 2 * seconds:
-            return f"{age_s // seconds} {unit}"
-    return f"{age_s} s"
+    age_s = now_s - at_ms / 1000
+    return "" if undated(at_ms) or age_s < -0.5 else span_text(age_s)
 
 
-def _values(device: Mapping[str, Any], units: Units) -> str:
+def values_text(device: Mapping[str, Any], units: Units) -> str:
+    """`temperature = 21.5 °C, humidity = 45 %`"""
     latest, known = device.get("latest", {}).get("values", {}), units.get(device["device"], {})
     return ", ".join(f"{name} = {with_unit(value, known.get(name))}" for name, value in latest.items())
 

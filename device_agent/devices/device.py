@@ -152,6 +152,11 @@ class Device:
         return self.state is DeviceState.ONLINE
 
     @property
+    def awaited(self) -> bool:
+        """Whether it was opened and may yet say something: its first `status` follows either way."""
+        return self.detail == SAYS_NOTHING and not self._state_reported
+
+    @property
     def effective_period_s(self) -> float | None:
         """Seconds between readings: as configured or, if that is sooner, as a session asked for."""
         return min([*filter(None, [self.period_s]), *self._demands.values()], default=None)

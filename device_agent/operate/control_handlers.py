@@ -9,12 +9,13 @@ from device_agent import __version__
 from device_agent.commands.control_side import ControlSide
 from device_agent.commands.delegation_action import describe_delegation
 from device_agent.devices.description import describe
+from device_agent.devices.device import Device
 from device_agent.history.history_service import HistoryService
 from device_agent.messages.events import reading_members
 from device_agent.messages.requests import HistoryRequest
 from device_agent.network.blocks.network import BlocksNetwork
 from device_agent.operate.control_socket import Handler
-from device_agent.operate.local_handlers import LocalHandlers
+from device_agent.operate.local_handlers import OWNER, LocalHandlers
 from device_agent.store.mounts import in_memory
 from device_agent.store.store_thread import written_bytes
 from device_agent.tasks.manager import TaskManager
@@ -71,7 +72,7 @@ class ControlHandlers(LocalHandlers):
     async def status(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Link, sessions, devices, outbox, safe states."""
         network, identity = self._network, self._network.file.identity
-        devices, now_s = [], network.clock.monotonic_s()
+        devices = []
         for name, device in self.readable(question).items():
             entry: dict[str, Any] = {"device": name, "state": device.state, "readings": device.readings}
             if not device.online:
@@ -80,14 +81,7 @@ class ControlHandlers(LocalHandlers):
                 entry["notes"] = notes
             if device.latest is not None:
                 entry["latest"] = reading_members(device.latest)
-            if (limits := self._safe_states.limits.get(name)) is not None:
-                # Nobody knows it of one that was never opened, or is gone.
-                entry["at_safe"] = not limits.away if device.online or limits.away else None
-                if (lease := self._executor.leases.holder(name, now_s)) is not None:
-                    entry["driven_by"] = lease.label
-                if (deadline_s := limits.deadline_s()) is not None:
-                    entry["safe_in_s"] = max(0, round(deadline_s - now_s))
-            devices.append(entry)
+            devices.append({**entry, **self._driven(device, question)})
         return {
             "agent": self._agent_name,
             "version": __version__,
@@ -117,6 +111,30 @@ class ControlHandlers(LocalHandlers):
             **{name: figures() for name, figures in self._figures.items()},
             "devices": devices,
         }
+
+    def _driven(self, device: Device, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Of an actuator: whether it is at its safe value, else who drives it, since when, until when."""
+        limits, now_s = self._safe_states.limits.get(device.name), self._network.clock.monotonic_s()
+        if limits is None:
+            return {}
+        # Nobody knows it of one that was never opened, or is gone.
+        entry: dict[str, Any] = {"at_safe": not limits.away if device.online or limits.away else None}
+        if who := self._driver(device.name, now_s, owner="as" not in question):
+            entry["driven_by"] = who
+        if (left_s := limits.left_safe_s()) is not None:
+            entry["away_s"] = round(now_s - left_s)
+        if (deadline_s := limits.deadline_s()) is not None:
+            entry["safe_in_s"] = max(0, round(deadline_s - now_s))
+        return entry
+
+    def _driver(self, device: str, now_s: float, *, owner: bool) -> str:
+        """Who has the lease, or drove it last and still may. Which caller it is, the owner alone is told."""
+        lease = self._executor.leases.holder(device, now_s)
+        holder = lease.holder if lease is not None else self._safe_states.driver(device) or ""
+        session = self._tasks.sessions.get(holder.removeprefix("task:"))
+        if session is not None and owner:
+            return session.actor.recorded
+        return lease.label if lease is not None else OWNER.label if holder == OWNER.holder else ""
 
     async def describe(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         devices = [describe(device) for device in self.readable(question).values()]

@@ -89,7 +89,7 @@ class Limits:
     @property
     def away(self) -> bool:
         """Whether any point is not at its safe value, or not known to be."""
-        return any(state.left_safe_s is not None for state in self._states.values())
+        return self.left_safe_s() is not None
 
     # -- before ----------------------------------------
 
@@ -209,9 +209,12 @@ class Limits:
             self._states[name].departures = before.departures
         self.settle()
 
+    def left_safe_s(self) -> float | None:
+        """Since when a point is away from its safe value; None while all are there."""
+        left = [state.left_safe_s for state in self._states.values() if state.left_safe_s is not None]
+        return min(left, default=None)
+
     def deadline_s(self) -> float | None:
         """When the first point must be back at its safe value (`max_on_s`); None where nothing is limited."""
-        if self._max_on_s is None:
-            return None
-        left = [state.left_safe_s for state in self._states.values() if state.left_safe_s is not None]
-        return min(left) + self._max_on_s if left else None
+        left_s = self.left_safe_s()
+        return None if self._max_on_s is None or left_s is None else left_s + self._max_on_s

@@ -71,7 +71,8 @@ class Subscription:
             if name not in self._selected:
                 continue
             if not device.online:
-                self.send(events.status(device.present))
+                if not device.awaited:
+                    self.send(events.status(device.present))
             elif device.latest is not None:
                 self.send(events.reading(device.latest, self._clock.boot))
                 self._filters[name].remember(device.latest)

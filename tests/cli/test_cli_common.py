@@ -11,13 +11,14 @@ from device_agent.cli.common import (
     DEFAULT_CONFIG,
     Exit,
     Unavailable,
+    UsageError,
     config_path,
+    confirm,
     exit_code,
     instant_ms,
     named_values,
     parse_value,
     print_table,
-    refused,
     run_command,
     span_s,
     styled,
@@ -120,12 +121,12 @@ def test_no_colour_where_there_is_no_terminal() -> None:
 
 
 def test_without_a_terminal_a_question_needs_its_answer_beforehand(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    assert refused("Sure?", yes=True) is None
-    assert refused("Sure?", yes=False) == Exit.USAGE
-    assert "add --yes" in capsys.readouterr().err
+    confirm("Sure?", yes=True)
+    with pytest.raises(UsageError, match="add --yes"):
+        confirm("Sure?", yes=False)
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:

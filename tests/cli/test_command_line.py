@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support.waiting import until
+
 ROOT = Path(__file__).parents[2]
 GREENHOUSE = ROOT / "cards" / "greenhouse.toml"
 
@@ -320,3 +322,47 @@ def test_read_without_names_reads_all_and_says_what_it_cannot(mixed: Path):
     told = run("--config", mixed, "read")
     assert "valve  device valve: opening it sets it" in told.stdout
     assert run("--config", mixed, "read", "board").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "error"),
+    [
+        (("status", "--json"), 69, "unreachable"),
+        (("read", "nothing", "--json"), 1, "unknown_device"),
+        (("card", "--json", "--config", "/nowhere"), 78, "config"),
+        (("read", "--json", "--jsn"), 2, "usage"),
+        (("raed", "--json"), 2, "usage"),
+        (("run", "--log", "json", "--config", "/nowhere"), 78, "config"),
+        (("run", "--log=json", "--config", "/nowhere"), 78, "config"),
+    ],
+)
+def test_what_a_program_reads_has_its_errors_as_objects(mixed: Path, words, code, error):
+    done = run("--config", mixed, *words)
+    told = json.loads(done.stderr)
+    assert (done.returncode, told["error"]["code"], done.stdout) == (code, error, "")
+    assert (told["event"], told["level"]) == ("error", "error")
+    assert told["error"]["message"]
+    assert told["time"]
+
+
+def test_every_line_of_a_json_log_is_an_object(mixed: Path):
+    """From the first to the last, of the daemon and of those that it starts, with a warning in between."""
+    state = mixed.parent / "state"
+    text = mixed.read_text().replace('[agent]\nname = "a"', '[agent]\nname = "a"\nskills = ["x"]')
+    mixed.write_text(f'{text}[network]\nkind = "none"\n')
+    command = [sys.executable, "-m", "device_agent", "--config", str(mixed), "run", "--log", "json"]
+    log = mixed.parent / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen([*command, "--simulate"], stderr=file, stdout=file)
+    try:
+        until(lambda: '"ready"' in log.read_text(), 60)
+    finally:
+        process.terminate()
+        process.wait(60)
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert all({"event", "level", "time"} <= line.keys() for line in told)
+    assert any("agent.skills is the old name" in line["event"] for line in told)
+    state.chmod(0o777)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 78
+    assert [json.loads(line)["event"] for line in refused.stderr.splitlines()][-1] == "error"

@@ -1,12 +1,8 @@
 """The demo as a newcomer starts it: with and without a terminal, ended in every way, nothing left behind."""
 
-import fcntl
 import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
 import termios
@@ -15,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from support.terminal import Terminal
 
 LIMIT_S = 90.0
 COMMAND = [sys.executable, "-m", "device_agent", "demo"]
@@ -38,58 +36,9 @@ def gone(pid: int) -> bool:
         return True
 
 
-class Terminal:
-    """A process on a pseudo-terminal; `text` is all that it wrote."""
-
-    def __init__(self, folder: Path, columns: int = 100, rows: int = 32, **more: str) -> None:
-        self.master, slave = pty.openpty()
-        self.resize(columns, rows)
-        self.before = termios.tcgetattr(slave)
-        self.process = subprocess.Popen(
-            COMMAND, stdin=slave, stdout=slave, stderr=slave, env=environment(folder, **more)
-        )
-        self.slave = slave
-        self.text = ""
-
-    def resize(self, columns: int, rows: int) -> None:
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def wait(self, pattern: str) -> re.Match[str]:
-        """Until the newest output matches; the match. What was before is not looked at again."""
-        deadline_s = time.monotonic() + LIMIT_S
-        while not (found := re.search(pattern, self.text)):
-            assert time.monotonic() < deadline_s, f"{pattern} not in {self.text[-2000:]}"
-            if select.select([self.master], [], [], 0.1)[0]:
-                self.text += os.read(self.master, 65536).decode("utf-8", "replace")
-            assert self.process.poll() is None or select.select([self.master], [], [], 0)[0], self.text[
-                -2000:
-            ]
-        self.text = self.text[found.end() :]
-        return found
-
-    def press(self, key: str) -> None:
-        self.text = ""
-        os.write(self.master, key.encode())
-
-    def end(self) -> int:
-        """Reads what comes until the process has ended."""
-        deadline_s = time.monotonic() + LIMIT_S
-        while self.process.poll() is None and time.monotonic() < deadline_s:
-            if select.select([self.master], [], [], 0.1)[0]:
-                self.text += os.read(self.master, 65536).decode("utf-8", "replace")
-        return self.process.wait(1)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self.master)
-        os.close(self.slave)
-
-
 @pytest.fixture
 def terminal(short_folder: Path) -> Iterator[Terminal]:
-    made = Terminal(short_folder)
+    made = Terminal(COMMAND, environment(short_folder))
     yield made
     made.close()
 
@@ -148,7 +97,7 @@ def test_in_a_terminal_the_keys_work_and_q_ends_it(terminal: Terminal, short_fol
     ],
 )
 def test_however_it_ends_no_process_is_left(short_folder: Path, number: int, moment: str) -> None:
-    terminal = Terminal(short_folder, 80, 24, NO_COLOR="1")
+    terminal = Terminal(COMMAND, environment(short_folder, NO_COLOR="1"), 80, 24)
     try:
         terminal.wait(moment)
         started = children(terminal.process.pid)

@@ -1,11 +1,10 @@
 """What the demo's caller has seen, from the events of its session alone."""
 
-from collections import deque
 from typing import Any
 
 import pytest
 
-from device_agent.cli.demo_play import BARS, View, number_text, sparkline
+from device_agent.cli.demo_play import View, number_text
 from device_agent.cli.demo_world import CLIMATE, DOOR, ROWS, TANK, VALVE
 
 
@@ -87,10 +86,3 @@ def test_lost_readings_are_counted() -> None:
 def test_values_of_the_table(device: str, point: str, value: Any, text: str) -> None:
     row = next(row for row in ROWS if (row.device, row.point) == (device, point))
     assert number_text(row, value) == text
-
-
-def test_a_sparkline_fills_its_height_only_beyond_the_least_range() -> None:
-    assert sparkline(deque(), 10, 1.0) == ""
-    assert sparkline(deque([0.0, 10.0]), 10, 1.0) == BARS[0] + BARS[-1]
-    assert sparkline(deque([5.0, 5.01]), 10, 1.0) == BARS[3] + BARS[4]
-    assert len(sparkline(deque(float(n) for n in range(50)), 10, 1.0)) == 10
