@@ -8,7 +8,7 @@ JOBS   ?= 2
 RUN    := $(VENV)/bin/python -m
 GUARDS := $(addprefix tests/test_,layers.py sizes.py public_names.py lazy_imports.py no_paths.py references.py)
 
-.PHONY: help demo test lowest check guards lint bench soak hil hil-vm hil-power wheel cards driver-docs clean
+.PHONY: help demo test lowest check guards lint bench soak hil hil-vm hil-power service-box wheel deb cards driver-docs clean
 
 help:
 	@echo 'make demo     see it work: simulated board, local network, a caller'
@@ -19,7 +19,9 @@ help:
 	@echo 'make hil      scenarios with faults on a simulated board; with RIG=rig.toml on a wired rig'
 	@echo 'make hil-vm RIG=DIR               hardware tests in a virtual machine: DIR/run.sh --project . -- CMD'
 	@echo 'make hil-power RIG=DIR            power cuts there, on a disk that loses what is not flushed'
+	@echo 'make service-box RIG=DIR          the service under systemd, in a machine that DIR/build.sh and DIR/run.py make'
 	@echo 'make wheel    build dist/         make cards   remake the cards of cards/*.toml'
+	@echo 'make deb      Debian packages in dist/, for amd64, arm64 and armhf or ARCH=…'
 	@echo 'make driver-docs                  remake the pages of drivers/docs'
 	@echo 'make clean    remove what was made, .venv too'
 
@@ -86,6 +88,10 @@ hil-power:
 
 wheel: $(VENV)/installed
 	$(RUN) build
+
+ARCH ?= amd64 arm64 armhf
+deb: $(VENV)/installed
+	@for arch in $(ARCH); do $(VENV)/bin/python packaging/build_deb.py --arch $$arch || exit 1; done
 
 cards: $(VENV)/installed
 	@for file in cards/*.toml; do \

@@ -59,6 +59,7 @@ COMMANDS = {
     "config": Verb("config", "every table and key of the configuration"),
     "completion": Verb("completion", "what a shell completes"),
     "man": Verb("completion", "the manual page"),
+    "may-update": Verb("may_update", "whether the daemon may be restarted now, for an updater"),
     "version": Verb("version", "print the version"),
 }
 

@@ -4,23 +4,22 @@ Everything that is done is yielded as a sentence. Doing it again changes nothing
 """
 
 import shutil
-import subprocess
 import sys
-import sysconfig
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import device_agent
 from device_agent.config import Config
 from device_agent.config.models import STATE_DIRECTORY
 from device_agent.config.secret import KEY_FILE
 from device_agent.errors import AgentError
+from device_agent.operate import service_program
+from device_agent.operate.service_program import PROGRAM, Run, run_command, unit_files
 from device_agent.store.files import write_atomically
 
 SERVICE, GUARD = "device-agent.service", "device-agent-guard.service"
 USER = "device-agent"
-PROGRAM = "/opt/device-agent"
 CONFIG = "/etc/device-agent/agent.toml"
 KEY = f"/etc/device-agent/{KEY_FILE}"
 COMMAND = "/usr/local/bin/device-agent"
@@ -33,10 +32,11 @@ FILES = {
     "tmpfiles.conf": "/etc/tmpfiles.d/device-agent.conf",
     "99-device-agent.rules": "/etc/udev/rules.d/99-device-agent.rules",
 }
-# What the units hide from the service.
-HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
-# A copy of ours has this file; nothing else is ever removed.
-MARK = "device-agent-service"
+# A distribution package brings this one.
+PACKAGED_COMMAND = "/usr/bin/device-agent"
+# How long an actuator that is driven is waited for.
+SAFE_MOMENT = "5m"
+NOT_NOW = 75
 # Serial ports that the units allow by their majors.
 ALLOWED = ("ttyUSB", "ttyACM", "ttyAMA", "ttyS")
 CAMERA = (
@@ -44,33 +44,6 @@ CAMERA = (
     *(f"DeviceAllow=char-{kind} rw" for kind in ("video4linux", "media", "dma_heap")),
     "MemoryMax=448M",
 )
-
-Run = Callable[[Sequence[str]], int]
-
-
-def run_command(words: Sequence[str]) -> int:
-    """Its exit code; 127 where there is no such command."""
-    try:
-        return subprocess.run(words, check=False).returncode
-    except FileNotFoundError:
-        return 127
-
-
-def unit_files() -> Path:
-    """The folder `systemd`: in the package, or beside it in a checkout."""
-    package = Path(device_agent.__file__).parent
-    inside = package / "systemd"
-    return inside if inside.is_dir() else package.parent / "systemd"
-
-
-def program_files() -> list[Path]:
-    """What a copy of this program's site-packages consists of, its own two packages first."""
-    site = Path(sysconfig.get_path("purelib"))
-    own = [Path(device_agent.__file__).parent]
-    if own[0].parent != site:  # a checkout; what leads there is left out below
-        own.append(own[0].parent / "drivers" / "device_agent_drivers")
-    names = {path.name for path in own}
-    return own + [path for path in site.iterdir() if path.name not in names and path.suffix != ".pth"]
 
 
 def device_lines(config: Config) -> list[str]:
@@ -90,6 +63,17 @@ def device_lines(config: Config) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Before:
+    """What there was before an installation."""
+
+    place: str
+    """Of the program, where it was a copy of ours."""
+    texts: dict[str, str | None]
+    """By the names of FILES."""
+    ran: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """`root` and `run` are others in tests."""
 
@@ -106,72 +90,98 @@ class Service:
 
         Raises AgentError, OSError.
         """
-        program = yield from self._program()
-        yield from self._units(program)
+        before = self._before()
+        copied = service_program.copy_program(self.root, self.run) if service_program.needs_copy() else ""
+        if before.ran:
+            self._wait_for_a_safe_moment()
+        if copied:
+            service_program.use(self.root, copied)
+            yield f"the program is copied to {PROGRAM}: the service cannot use it where it lies"
+        yield from self._put_in_place(config, key, caller)
+        if before.texts[SERVICE] is None:
+            self._must("systemctl", "enable", GUARD, SERVICE)
+        if self._not_startable(config) or not self._is_booted():
+            return
+        if not before.ran and self.run(["systemctl", "is-enabled", "--quiet", SERVICE]) != 0:
+            yield f"the service stays disabled: sudo systemctl enable --now {SERVICE}"
+            return
+        yield from self._start(before)
+
+    def _put_in_place(self, config: Config | None, key: str, caller: str) -> Iterator[str]:
+        prefix = sys.prefix
+        program = PROGRAM if service_program.needs_copy() or prefix in service_program.PLACES else prefix
+        yield from self._link(Path(program))
+        for name, place in FILES.items():
+            text = (unit_files() / name).read_text().replace(f"{PROGRAM}/bin/", f"{program}/bin/")
+            if self._write(place, text):
+                yield f"{place} is written"
         self._must("systemd-sysusers", "device-agent.conf")
         yield from self._configuration(config)
         if key:
             self._write_key(key)
             yield f"the key is in {KEY}, for the service alone"
         self._must("systemd-tmpfiles", "--create", "device-agent.conf")
-        for words in (("udevadm", "control", "--reload"), ("udevadm", "trigger")):
-            self._must(*words)
         if caller:
             self._must("usermod", "-aG", USER, caller)
             yield f"{caller} is in group {USER}: log in again, then device-agent status works without sudo"
-        self._must("systemctl", "daemon-reload")
-        self._must("systemctl", "enable", GUARD, SERVICE)
-        if not self._not_startable(config):
-            self._must("systemctl", "restart", SERVICE)
-            yield "the service runs, and starts with the machine"
+        self._reload()
 
-    def _program(self) -> Generator[str, None, str]:
-        """Where the program lies. One in somebody's home is copied: the service cannot look in there."""
-        prefix = Path(sys.prefix)
-        if not str(prefix).startswith(HIDDEN) and program_files()[0].is_relative_to(prefix):
-            yield from self._link(prefix)
-            return str(prefix)
-        target, fresh = self.path(PROGRAM), self.path(f"{PROGRAM}.new")
-        if target.exists() and not (target / MARK).exists():
-            raise AgentError(
-                f"{PROGRAM} is not a copy of ours: run {PROGRAM}/bin/device-agent service install"
-            )
-        shutil.rmtree(fresh, ignore_errors=True)
-        base = getattr(sys, "_base_executable", sys.executable)
-        if self.run([base, "-m", "venv", "--without-pip", str(fresh)]) != 0:
-            raise AgentError(f"{fresh} could not be made: install python3-venv")
-        site = next(fresh.glob("lib/python3*/site-packages"))
-        for path in program_files():
-            if path.is_dir():
-                shutil.copytree(path, site / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+    def _reload(self) -> None:
+        """What runs takes up what was written. In a root that is not booted nothing runs."""
+        if self._is_booted():
+            for words in ("udevadm control --reload", "udevadm trigger", "systemctl daemon-reload"):
+                self._must(*words.split())
+
+    def _is_booted(self) -> bool:
+        return self.path("/run/systemd/system").is_dir()
+
+    # -- from one version to the next ----------------------------------------
+
+    def _before(self) -> Before:
+        paths = {name: self.path(place) for name, place in FILES.items()}
+        texts = {name: path.read_text() if path.exists() else None for name, path in paths.items()}
+        ran = self._is_booted() and self.run(["systemctl", "is-active", "--quiet", SERVICE]) == 0
+        return Before(service_program.in_use(self.root), texts, ran)
+
+    def _wait_for_a_safe_moment(self) -> None:
+        """A restart makes everything safe: not while somebody needs it otherwise. Raises AgentError."""
+        ask = [sys.executable, "-P", "-m", "device_agent", "--config", CONFIG, "may-update"]
+        if self.run([*ask, "--wait", SAFE_MOMENT]) == NOT_NOW:
+            raise AgentError("nothing was changed: try again, or `device-agent safe` first")
+
+    def _start(self, before: Before) -> Iterator[str]:
+        """Both units anew; with what was there before if this does not become ready. Raises AgentError."""
+        if self._restart():
+            yield "the service runs, and starts with the machine"
+            return
+        why = f"it does not become ready: journalctl -u {SERVICE} says why"
+        place = service_program.in_use(self.root)
+        if not (before.ran and before.place not in ("", place)):
+            raise AgentError(why)
+        service_program.use(self.root, before.place)
+        for name, text in before.texts.items():
+            if text is None:
+                self.path(FILES[name]).unlink()
             else:
-                shutil.copy2(path, site / path.name)
-        if not (site / "device_agent" / "systemd").exists():
-            shutil.copytree(unit_files(), site / "device_agent" / "systemd")
-        start = f"#!{PROGRAM}/bin/python\nimport sys\nfrom device_agent.cli import main\nsys.exit(main())\n"
-        (fresh / "bin" / "device-agent").write_text(start)
-        (fresh / "bin" / "device-agent").chmod(0o755)
-        (fresh / MARK).touch()
-        shutil.rmtree(target, ignore_errors=True)
-        fresh.rename(target)
-        yield f"the program is copied to {PROGRAM}: the service cannot look into anybody's home"
-        yield from self._link(Path(PROGRAM))
-        return PROGRAM
+                self._write(FILES[name], text)
+        self._reload()
+        back = "the version before runs again" if self._restart() else "nor does the version before"
+        raise AgentError(f"{why}; {back}")
+
+    def _restart(self) -> bool:
+        """Whether it became ready. The guard first: meanwhile the daemon holds the lines, then the guard."""
+        return self.run(["systemctl", "restart", GUARD]) == self.run(["systemctl", "restart", SERVICE]) == 0
 
     def _link(self, prefix: Path) -> Iterator[str]:
         link, to = self.path(COMMAND), prefix / "bin" / "device-agent"
         link.parent.mkdir(parents=True, exist_ok=True)
+        if self.path(PACKAGED_COMMAND).is_symlink():
+            return
         if (link.is_symlink() and link.readlink() == to) or (link.exists() and not link.is_symlink()):
             return
         link.unlink(missing_ok=True)
         link.symlink_to(to)
         yield f"{COMMAND} is {to}"
-
-    def _units(self, program: str) -> Iterator[str]:
-        for name, place in FILES.items():
-            text = (unit_files() / name).read_text().replace(f"{PROGRAM}/bin/", f"{program}/bin/")
-            if self._write(place, text):
-                yield f"{place} is written"
 
     def _write(self, place: str, text: str) -> bool:
         path = self.path(place)
@@ -235,11 +245,10 @@ class Service:
             if path.is_symlink() or path.exists():
                 path.unlink()
                 yield f"{place} is removed"
-        if self.path(EXTRA).parent.exists():
-            shutil.rmtree(self.path(EXTRA).parent)
+        with suppress(OSError):  # drop-ins of somebody else stay
+            self.path(EXTRA).parent.rmdir()
         self.run(["systemctl", "daemon-reload"])
-        if (self.path(PROGRAM) / MARK).exists():
-            shutil.rmtree(self.path(PROGRAM))
+        if service_program.remove_programs(self.root):
             yield f"{PROGRAM} is removed"
         for place in (str(Path(CONFIG).parent), STATE_DIRECTORY):
             if self.path(place).exists():

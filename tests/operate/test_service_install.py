@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from device_agent.cli import main, parser
 from device_agent.cli import service as command
 from device_agent.config import Config, load
-from device_agent.operate import service_install
+from device_agent.operate import service_install, service_program
 from device_agent.operate.service_install import FILES, Service
 
 CONFIG = """
@@ -29,19 +30,28 @@ bus = "gsm"
 
 
 class Machine:
-    """What would have been run; making a virtual environment is all that is."""
+    """What would have been run; making and compiling a virtual environment is all that is."""
 
     def __init__(self, root: Path) -> None:
         self.ran: list[str] = []
-        self.codes: dict[str, int] = {}
+        self.codes: dict[str, list[int]] = {}
+        """By how a command begins, or its option `-m`: its next exit codes."""
         self.service = Service(root, self._run)
         self.root = root
+        (root / "run" / "systemd" / "system").mkdir(parents=True)
 
     def _run(self, words: Sequence[str]) -> int:
-        if "venv" in words:
+        if "venv" in words or "compileall" in words:
             return subprocess.run(words, check=False).returncode
-        self.ran.append(" ".join(words))
-        return self.codes.get(words[0], 0)
+        command = " ".join(words).removeprefix(f"{sys.executable} -P -m ")
+        self.ran.append(command)
+        return next(
+            (codes.pop(0) for told, codes in self.codes.items() if command.startswith(told) and codes), 0
+        )
+
+    def program(self) -> str:
+        """Where the service's program lies."""
+        return service_program.in_use(self.root)
 
     def install(self, config: Config | None = None, key: str = "", caller: str = "") -> list[str]:
         self.ran.clear()
@@ -69,7 +79,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     package = tmp_path / "home" / "device_agent"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr(service_install, "program_files", lambda: [package])
+    monkeypatch.setattr(service_program, "program_files", lambda: [package])
 
 
 @pytest.mark.usefixtures("small")
@@ -125,7 +135,7 @@ def test_what_is_left_to_do_has_its_command(machine: Machine, config: Config, tm
 
 @pytest.mark.usefixtures("small")
 def test_a_step_that_fails_is_named(machine: Machine, config: Config) -> None:
-    machine.codes["systemd-sysusers"] = 1
+    machine.codes["systemd-sysusers"] = [1]
     with pytest.raises(service_install.AgentError, match=r"`systemd-sysusers .*` ended with 1"):
         machine.install(config)
 
@@ -145,6 +155,114 @@ def test_it_is_taken_away_and_state_stays_unless_purged(machine: Machine, config
     list(machine.service.uninstall(purge=True))
     assert not state.exists()
     assert set(machine.service.state().values()) == {"not installed"}
+
+
+@pytest.mark.usefixtures("small")
+def test_drop_ins_of_somebody_else_stay(machine: Machine, config: Config) -> None:
+    machine.install(config)
+    other = machine.service.path("/etc/systemd/system/device-agent.service.d/override.conf")
+    other.write_text("[Service]\n")
+    list(machine.service.uninstall(purge=False))
+    assert list(other.parent.iterdir()) == [other]
+
+
+@pytest.mark.usefixtures("small")
+def test_what_a_person_disabled_stays_so(machine: Machine, config: Config) -> None:
+    machine.install(config)
+    machine.codes |= {"systemctl is-active": [3], "systemctl is-enabled": [1]}
+    said = machine.install(config)
+    assert not [line for line in machine.ran if " enable " in line or " restart " in line]
+    assert any("stays disabled" in line for line in said)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_root_that_is_not_booted_is_prepared(machine: Machine, config: Config) -> None:
+    machine.service.path("/run/systemd/system").rmdir()
+    machine.install(config)
+    assert [line for line in machine.ran if line.startswith(("systemctl", "udevadm"))] == [
+        "systemctl enable device-agent-guard.service device-agent.service"
+    ]
+
+
+@pytest.mark.usefixtures("small")
+def test_while_something_is_driven_nothing_changes(machine: Machine, config: Config) -> None:
+    machine.install(config)
+    unit = machine.service.path(FILES["device-agent.service"])
+    unit.write_text("# of the version before\n")
+    machine.codes["device_agent --config /etc/device-agent/agent.toml may-update --wait"] = [75]
+    with pytest.raises(service_install.AgentError, match="nothing was changed"):
+        machine.install(config)
+    assert (unit.read_text(), machine.program()) == ("# of the version before\n", "/opt/device-agent.a")
+    machine.install(config)
+    assert machine.program() == "/opt/device-agent.b"
+    assert machine.ran[-2:] == [
+        "systemctl restart device-agent-guard.service",
+        "systemctl restart device-agent.service",
+    ]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("also_before", [False, True])
+def test_a_version_that_does_not_become_ready_is_put_back(
+    machine: Machine, config: Config, *, also_before: bool
+) -> None:
+    machine.install(config)
+    unit = machine.service.path(FILES["device-agent.service"])
+    unit.write_text("# of the version before\n")
+    machine.codes["systemctl restart device-agent.service"] = [1, int(also_before)]
+    said = "nor does the version before" if also_before else "the version before runs again"
+    with pytest.raises(service_install.AgentError, match=f"does not become ready.*; {said}"):
+        machine.install(config)
+    assert (unit.read_text(), machine.program()) == ("# of the version before\n", "/opt/device-agent.a")
+    assert machine.ran[-3:] == [
+        "systemctl daemon-reload",
+        "systemctl restart device-agent-guard.service",
+        "systemctl restart device-agent.service",
+    ]
+    machine.install(config)
+    assert machine.program() == "/opt/device-agent.b", "the next try is a whole one"
+
+
+@pytest.mark.usefixtures("small")
+def test_a_service_that_did_not_run_goes_on_with_the_new_version(machine: Machine, config: Config) -> None:
+    machine.install(config)
+    machine.codes |= {"systemctl is-active": [3], "systemctl restart device-agent.service": [1]}
+    with pytest.raises(service_install.AgentError, match="does not become ready: journalctl"):
+        machine.install(config)
+    assert machine.program() == "/opt/device-agent.b"
+
+
+@pytest.mark.usefixtures("small")
+def test_a_package_is_copied_without_taking_room(
+    machine: Machine, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = tmp_path / "usr" / "lib" / "device-agent"
+    site = prefix / "lib" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "library.py").touch()
+    (prefix / "lib" / "python3.11").mkdir()
+    (prefix / "lib" / "python3.11" / "site-packages").symlink_to("../site-packages")
+    (prefix / "bin").mkdir()
+    (prefix / "bin" / "python").symlink_to(sys.executable)
+    (prefix / service_program.PACKAGED).touch()
+    monkeypatch.setattr(sys, "prefix", str(prefix))
+    machine.service.path("/usr/bin").mkdir(parents=True)
+    machine.service.path("/usr/bin/device-agent").symlink_to("/opt/device-agent/bin/device-agent")
+    machine.install(config)
+    copy = machine.service.path("/opt/device-agent.a")
+    assert (copy / "lib" / "python3.11" / "site-packages" / "library.py").samefile(site / "library.py")
+    assert not (copy / service_program.PACKAGED).exists(), "the copy is used where it lies"
+    assert not machine.service.path("/usr/local/bin/device-agent").exists(), "the package has a command"
+    assert (prefix / service_program.PACKAGED).exists()
+    monkeypatch.setattr(sys, "prefix", "/opt/device-agent.a")
+    monkeypatch.setattr(
+        service_program, "program_files", lambda: [Path("/opt/device-agent.a/lib/device_agent")]
+    )
+    machine.install(config)
+    assert machine.program() == "/opt/device-agent.a", (
+        "what is installed already installs itself without a copy"
+    )
+    assert "/opt/device-agent/bin/python -m" in machine.text(FILES["device-agent-guard.service"])
 
 
 @pytest.mark.usefixtures("small")
@@ -171,7 +289,8 @@ def test_the_copy_runs_by_itself(machine: Machine) -> None:
     ).stdout  # fmt: skip
     assert where.startswith(str(machine.root))
     start = machine.text("/opt/device-agent/bin/device-agent")
-    assert start.startswith("#!/opt/device-agent/bin/python\n")
+    assert start.startswith("#!/opt/device-agent.a/bin/python\n"), "it finds its own while the link changes"
+    assert list(machine.service.path("/opt/device-agent.a").rglob("__pycache__"))
 
 
 def test_status_says_what_runs(machine: Machine, config: Config, capsys: pytest.CaptureFixture[str]) -> None:
