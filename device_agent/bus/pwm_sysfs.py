@@ -17,6 +17,8 @@ EXPORT_LIMIT_S = 1.0
 POLL_S = 0.01
 NS = 1_000_000_000
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ENXIO}
+# What the kernel's drivers say of a polarity that their hardware does not have; 524: its ENOTSUPP.
+_CANNOT = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, 524}
 
 
 def find_pwm_chip(name: str, root: Path = ROOT) -> Path:
@@ -61,20 +63,39 @@ class SysfsPwm:
         self._files = self._chip / f"pwm{number}"
         self._active_low = active_low
         self._open = False
+        self._complement = False
+        """Whether the kernel's duty is the time off: the channel does not invert."""
         with self._mapped():
             self._export()
             self._open = True
-            # A running channel's polarity cannot be changed, and an earlier program may have inverted it.
-            if self._text("polarity") == "inversed":
-                self._write("enable", 0)
-                (self._files / "polarity").write_text("normal")
+            running = self._text("enable") == "1"
+            if running and self._text("polarity") == "inversed" and not active_low:
+                self._write("enable", 0)  # what is not driven is low, so off
+                running = False
+            self._complement = running and active_low and self._text("polarity") == "normal"
+            if self._complement:  # its polarity could be changed only while it is off, which is low, so on
+                present_ns = int(self._text("period"))
+                self._write("duty_cycle", round(present_ns * (1 - duty)))
         try:
+            if not running:
+                self._prepare(duty, frequency_hz, "inversed" if active_low else "normal")
             self.write(duty, frequency_hz)
             with self._mapped():
                 self._write("enable", 1)
         except BusError:
-            self.close()
+            if not running:  # else it stays at this duty
+                self.close()
             raise
+
+    def _prepare(self, duty: float, frequency_hz: float, polarity: str) -> None:
+        """Set the polarity of a channel that does not run. The kernel takes it only with a period."""
+        self.write(duty, frequency_hz)
+        try:
+            self._write("polarity", polarity)
+        except OSError as error:
+            if error.errno not in _CANNOT:
+                raise
+        self._complement = self._text("polarity") != polarity
 
     def _export(self) -> None:
         if not self._chip.is_dir():
@@ -90,10 +111,19 @@ class SysfsPwm:
             time.sleep(POLL_S)
 
     def write(self, duty: float, frequency_hz: float) -> None:
+        """In between it is never on for a larger share than before and after."""
         period_ns, on_ns = self._ns(duty, frequency_hz)
         with self._mapped(f"{frequency_hz:g} Hz"):
+            present_ns = int(self._text("period"))
+            if self._complement and period_ns != present_ns and self._text("enable") == "1":
+                raise PlaceRefused(
+                    f"{self._where}: the channel runs without inversion, so another frequency than its "
+                    f"{NS / present_ns:g} Hz would switch an active-low output on for a moment: keep that "
+                    f"one, or free the channel (echo {self._number} > {self._chip}/unexport) where its "
+                    "hardware can invert"
+                )
             # The kernel refuses a period below the present duty, and a duty above the present period.
-            if period_ns < int(self._text("period")):
+            if period_ns < present_ns:
                 self._write("duty_cycle", on_ns)
                 self._write("period", period_ns)
             else:
@@ -104,26 +134,26 @@ class SysfsPwm:
         with self._mapped():
             period_ns, on_ns = int(self._text("period")), int(self._text("duty_cycle"))
             share = on_ns / period_ns if period_ns else 0.0
-            return 1 - share if self._active_low else share, NS / period_ns if period_ns else 0.0
+            return 1 - share if self._complement else share, NS / period_ns if period_ns else 0.0
 
     def _ns(self, duty: float, frequency_hz: float) -> tuple[int, int]:
-        """Period, and how much of it the line is high."""
+        """Period, and how much of it the kernel is told."""
         period_ns = round(NS / frequency_hz)
-        return period_ns, round(period_ns * (1 - duty if self._active_low else duty))
+        return period_ns, round(period_ns * (1 - duty if self._complement else duty))
 
     def recipes(self, duty: float, frequency_hz: float) -> list[Recipe]:
-        """The safe duty, and once more after the period: the kernel refuses one above the present period.
-
-        Nothing else is written in between, which an inverted actuator would take for on. The channel then
-        goes on without a holder.
+        """Off, so that the kernel takes any period, then period and duty: it never passes on. A channel that
+        does not invert has kept its period. It then goes on without a holder.
         """
         period_ns, on_ns = self._ns(duty, frequency_hz)
-        writes = [("duty_cycle", on_ns), ("period", period_ns), ("duty_cycle", on_ns)]
+        writes = [("duty_cycle", on_ns)]
+        if not self._complement:
+            writes = [("duty_cycle", 0), ("period", period_ns), *writes]
         with self._mapped():
             return [
                 Recipe(
                     "bytes",
-                    {"steps": [b"%d" % value], "answer": b""},
+                    {"steps": [b"%d" % value], "answer": b"", "path": str(self._files / name)},
                     os.open(self._files / name, os.O_WRONLY | os.O_CLOEXEC),
                 )
                 for name, value in writes
@@ -140,7 +170,7 @@ class SysfsPwm:
             raise PlaceRefused(f"{self._where} was released")
         return (self._files / name).read_text(encoding="ascii").strip()
 
-    def _write(self, name: str, value: int) -> None:
+    def _write(self, name: str, value: int | str) -> None:
         if not self._open:
             raise PlaceRefused(f"{self._where} was released")
         (self._files / name).write_text(str(value))
