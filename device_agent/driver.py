@@ -289,7 +289,11 @@ class Sensor(Driver[C, B]):
         """Start a conversion that takes longer than 50 ms; `settle_s` later `read` fetches it."""
 
     def read(self) -> Values:
-        """All configured points, now. Raises NoAnswer, BadReading, ChipReset or any BusError."""
+        """All configured points, now. Raises NoAnswer, BadReading, ChipReset or any BusError.
+
+        Where the device can also be commanded, a call of I2C, SPI or 1-Wire may end it (by what is no
+        `Exception`) for a command or a safe state, and it begins anew afterwards. `finally` runs as usual.
+        """
         raise NotImplementedError
 
     def read_steps(self) -> Generator[None, None, Values]:

@@ -32,6 +32,8 @@ JOBS_MAX = 64
 FAILURES_MAX = 3
 # All steps of one call together while others wait, what came in between left out: less than these wait.
 STEPS_LIMIT_S = 20.0
+# So often a command begins a reading of its own device anew; after it, only what makes safe does.
+RESTARTS_MAX = 3
 
 _here = threading.local()
 
@@ -44,6 +46,10 @@ def give_way() -> None:
     bus: Bus | None = getattr(_here, "bus", None)
     if bus is not None:
         bus.carry_out_more_urgent(at_step=False)
+
+
+class _BeginAnew(BaseException):
+    """Ends a reading between two of its transactions. No Exception, which a driver may catch and go on."""
 
 
 class Source(Protocol):
@@ -124,17 +130,29 @@ class _Job:
         "interrupted",
         "loop",
         "over",
+        "restarting",
+        "restarts",
         "urgency",
         "user",
     )
 
     def __init__(
-        self, fn: Callable[[], Any], urgency: Urgency, user: str, loop: asyncio.AbstractEventLoop
+        self,
+        fn: Callable[[], Any],
+        urgency: Urgency,
+        user: str,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        restarts: bool,
     ) -> None:
         self.fn = fn
         self.urgency = urgency
         self.user = user
         self.loop = loop
+        self.restarts = 0 if restarts else -1
+        """How often it has begun anew; -1 where it may not."""
+        self.restarting = False
+        """What its driver still does then, to leave the chip in order, is not interrupted."""
         self.interrupted = False
         """While more urgent jobs are carried out: its own limit stands still."""
         self.future: asyncio.Future[Any] = loop.create_future()
@@ -366,12 +384,14 @@ class Bus:
         queue_s: float | None = None,
         urgency: Urgency = Urgency.ROUTINE,
         user: str = "",
+        restarts: bool = False,
     ) -> T:
         """Run `fn` on the bus's thread for `timeout_s` at most, after `queue_s` at most (or `timeout_s`).
 
         Between two transactions, what is more urgent and of another user is carried out. Where `fn` is a
         generator function, each of its steps has `timeout_s`, all together have `STEPS_LIMIT_S`, and between
-        two steps what is more urgent and of the same user is carried out, too.
+        two steps what is more urgent and of the same user is carried out, too. One that `restarts` ends
+        between two transactions for such, and begins anew after it.
 
         Raises at once BusGone while the medium is away, BusFaulted while the bus is otherwise not open or its
         thread is stuck; BusBusy if the job did not begin (and never will), BusTimeout if it began and did
@@ -381,7 +401,7 @@ class Bus:
             if self._trouble is not None:
                 raise self.loss()
             raise BusFaulted(f"bus {self.name} is {self.state}: {self.last_error or 'not opened yet'}")
-        return await self._submit(fn, timeout_s, queue_s, urgency, user)
+        return await self._submit(fn, timeout_s, queue_s, urgency, user, restarts=restarts)
 
     async def run_anyway(self, fn: Callable[[], T], timeout_s: float) -> T:
         """As `run`, whatever the state: to close what was opened on a medium that is gone."""
@@ -394,13 +414,15 @@ class Bus:
         queue_s: float | None = None,
         urgency: Urgency = Urgency.ROUTINE,
         user: str = "",
+        *,
+        restarts: bool = False,
     ) -> T:
         queue_s = timeout_s if queue_s is None else queue_s
         if self._stuck is not None:
             raise BusFaulted(f"bus {self.name} is stuck in a call that did not return in time")
         if self._waiting >= (JOBS_MAX if urgency is Urgency.ROUTINE else 2 * JOBS_MAX):
             raise BusBusy(f"bus {self.name}: {self._waiting} jobs wait already")
-        job = _Job(fn, urgency, user, asyncio.get_running_loop())
+        job = _Job(fn, urgency, user, asyncio.get_running_loop(), restarts=restarts)
         self._jobs.put((urgency, next(self._numbers), job))
         self._waiting += 1
         try:
@@ -477,14 +499,22 @@ class Bus:
         error: BaseException | None = None
         self._under_way.append(job)
         try:
-            result = job.fn()
-            if isinstance(result, GeneratorType):
-                result = self._in_steps(job, result)
+            result = self._result(job)
         except Exception as caught:  # noqa: BLE001 - the thread's loop; the error goes to the caller
             error = caught
         finally:
             self._under_way.pop()
         job.loop.call_soon_threadsafe(self._finish, job, result, error)
+
+    def _result(self, job: _Job) -> Any:
+        while not job.abandoned:
+            try:
+                result = job.fn()
+                return self._in_steps(job, result) if isinstance(result, GeneratorType) else result
+            except _BeginAnew:
+                job.restarting = False
+                self.carry_out_more_urgent(at_step=True)
+        return None
 
     def _in_steps(self, job: _Job, steps: Generator[None, None, Any]) -> Any:
         spent_s = 0.0
@@ -527,6 +557,21 @@ class Bus:
             assert job.begun_s is not None
             job.begun_s += time.monotonic() - since_s
             job.interrupted = False
+        if not at_step and self._makes_way(job):
+            job.restarts += 1
+            job.restarting = True
+            raise _BeginAnew
+
+    def _makes_way(self, job: _Job) -> bool:
+        """Whether a reading is to begin anew, after what is more urgent and of its own user."""
+        if job.restarts < 0 or job.restarting:
+            return False
+        limit = job.urgency if job.restarts < RESTARTS_MAX else Urgency.COMMAND
+        with self._jobs.mutex:
+            return any(
+                urgency < limit and one is not None and one.user == job.user
+                for urgency, _, one in self._jobs.queue
+            )
 
     def _next_before(self, urgency: Urgency) -> _Job | None:
         """What waits, is more urgent and may begin, taken out of the queue."""

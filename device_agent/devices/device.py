@@ -351,7 +351,9 @@ class Device:
             if driver.settle_s > 0:
                 await self._run(driver.trigger, queue_s=QUEUE_LIMIT_S)
                 await asyncio.sleep(driver.settle_s)
-            values: Values = await self._run(lambda: self._read_in_steps(driver), queue_s=QUEUE_LIMIT_S)
+            values: Values = await self._run(
+                lambda: self._read_in_steps(driver), queue_s=QUEUE_LIMIT_S, restarts=True
+            )
         self.bus.note_success()
         self.mark_online()
         self._log_notes()
@@ -387,10 +389,13 @@ class Device:
         *,
         queue_s: float | None = None,
         urgency: Urgency = Urgency.ROUTINE,
+        restarts: bool = False,
     ) -> T:
         """On the bus's thread, as one of its users."""
         limit_s = limit_s or self._call_limit_s
-        return await self.bus.run(call, limit_s, queue_s=queue_s, urgency=urgency, user=self.name)
+        return await self.bus.run(
+            call, limit_s, queue_s=queue_s, urgency=urgency, user=self.name, restarts=restarts
+        )
 
     # -- what callers ask for ----------------------------------------
 

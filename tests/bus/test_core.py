@@ -9,7 +9,16 @@ from functools import partial
 import pytest
 
 from device_agent.bus import core
-from device_agent.bus.core import FAILURES_MAX, JOBS_MAX, Bus, BusState, Handle, Urgency, give_way
+from device_agent.bus.core import (
+    FAILURES_MAX,
+    JOBS_MAX,
+    RESTARTS_MAX,
+    Bus,
+    BusState,
+    Handle,
+    Urgency,
+    give_way,
+)
 from device_agent.errors import (
     BusBusy,
     BusError,
@@ -207,7 +216,7 @@ async def test_what_is_more_urgent_goes_between_two_steps() -> None:
     ids=["another user", "the same user"],
 )
 async def test_between_two_transactions_only_others_are_carried_out(user: str, order: list[str]) -> None:
-    """A driver's call need not know of it; its own device waits for its end, since it may be half done."""
+    """A driver's call need not know of it; its own device waits for its end, unless it is a reading."""
     bus = await opened()
     done: list[str] = []
     going_on = threading.Event()
@@ -227,6 +236,76 @@ async def test_between_two_transactions_only_others_are_carried_out(user: str, o
     going_on.set()
     await asyncio.gather(*jobs)
     assert done == order
+    await ended(bus)
+
+
+class Gauge:
+    """A reading of many transactions, with something to leave in order; it waits in the third."""
+
+    TRANSACTIONS = 40
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+        self.at_third = threading.Event()
+        self.queued = threading.Event()
+
+    def read(self) -> str:
+        try:
+            for number in range(self.TRANSACTIONS):
+                self._transact("read")
+                if number == 2 and not self.at_third.is_set():
+                    self.at_third.set()
+                    assert self.queued.wait(LIMIT_S)
+        finally:
+            self._transact("off")
+        return "read"
+
+    def _transact(self, what: str) -> None:
+        give_way()
+        self.did.append(what)
+
+
+@pytest.mark.parametrize("urgency", [Urgency.SAFE, Urgency.COMMAND])
+async def test_a_reading_begins_anew_for_what_is_more_urgent_and_its_own(urgency: Urgency) -> None:
+    """At once, but for what its driver does to leave the chip in order."""
+    bus, gauge = await opened(), Gauge()
+    read = asyncio.ensure_future(bus.run(gauge.read, LIMIT_S, user="gauge", restarts=True))
+    await until_async(gauge.at_third.is_set)
+    act = partial(gauge.did.append, urgency.name)
+    acting = asyncio.ensure_future(bus.run(act, LIMIT_S, urgency=urgency, user="gauge"))
+    await until_async(lambda: bus.waiting == 2)
+    gauge.queued.set()
+    assert (await read, await acting) == ("read", None)
+    assert gauge.did == [*["read"] * 3, "off", urgency.name, *["read"] * Gauge.TRANSACTIONS, "off"]
+    await ended(bus)
+
+
+async def test_commands_keep_no_reading_from_its_end_and_safe_states_do() -> None:
+    bus = await opened()
+    begun: list[str] = []
+    jobs: list[asyncio.Future[None]] = []
+    loop = asyncio.get_running_loop()
+
+    def reading(urgency: Urgency) -> None:
+        begun.append(urgency.name)
+        waiting = threading.Event()
+
+        async def add() -> None:
+            act = bus.run(lambda: None, LIMIT_S, urgency=urgency, user="gauge")
+            jobs.append(asyncio.ensure_future(act))
+            await asyncio.sleep(0)
+            waiting.set()
+
+        if len(begun) <= 2 * RESTARTS_MAX:
+            asyncio.run_coroutine_threadsafe(add(), loop)
+            assert waiting.wait(LIMIT_S)
+        give_way()
+
+    for urgency, count in ((Urgency.COMMAND, RESTARTS_MAX + 1), (Urgency.SAFE, 2 * RESTARTS_MAX + 1)):
+        begun.clear()
+        await bus.run(partial(reading, urgency), LIMIT_S, user="gauge", restarts=True)
+        await asyncio.gather(*jobs)
+        assert len(begun) == count
     await ended(bus)
 
 
