@@ -127,6 +127,7 @@ class GpiozeroGpio(GpioBus):
         edges: bool = True,
     ) -> InputLine:
         with self._mapped(f"line {line}"):
+            before = line_fds()
             pin, debouncer = self._pin(line)
             pin.function = "input"
             if bias != "as-is":
@@ -134,6 +135,8 @@ class GpiozeroGpio(GpioBus):
             claimed = GpiozeroInput(self, pin, line, active_low)
             if edges:
                 claimed.start(debouncer, debounce_s)
+            if self._test_factory is None and self.config.pin_factory == "lgpio":
+                claimed.watch = fd_of_line(pin._number, before), debounce_s
         return claimed
 
     def output(
@@ -285,6 +288,8 @@ class GpiozeroInput(_GpiozeroLine):
         self._inbox: Inbox[Edge] = Inbox(EDGES_MAX)
         self._take: Callable[[Edge], None] = self._inbox.put
         self._reported_lost = 0
+        self.watch = -1, 0.0
+        """The line's descriptor, -1 where the library has none or hides it, and `debounce_s`."""
 
     def start(self, debouncer: Debouncer, debounce_s: float) -> None:
         self._take = debouncer.add(self._inbox, debounce_s, self.read())
@@ -307,9 +312,10 @@ class GpiozeroInput(_GpiozeroLine):
         return self._inbox.fileno()
 
     def watched(self, active: bool) -> Recipe:
-        raise BusError(
-            f"bus {self._bus.name}, line {self._line}: the guard sees inputs of backend gpiod only"
-        )
+        fd, settles_s = self.watch
+        if fd < 0:
+            raise BusError(f"bus {self._bus.name}, line {self._line}: the descriptor could not be found")
+        return Recipe("level", {"active": active is not self._active_low, "settles_s": settles_s}, os.dup(fd))
 
     def drain(self) -> Sequence[Edge]:
         edges = self._inbox.drain()

@@ -29,6 +29,8 @@ DRAIN_BYTES = 65_536
 
 TTYS = Path("/sys/class/tty")
 TIOCSRS485 = 0x542F
+# asm-generic/ioctls.h: how the port is set, a struct termios2.
+TCGETS2, TERMIOS2_BYTES = 0x802C542A, 44
 _PARITY = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
 
 
@@ -225,8 +227,13 @@ class SerialPort(SerialBus):
         return self._fd()
 
     def recipe(self, steps: Steps) -> Recipe:
-        """A duplicate of the descriptor: a port that is closed and opened again resets many far ends."""
-        members = {"steps": list(self._in_direction(steps)), "answer": b""}
+        """A duplicate of the descriptor, since a port that is closed and opened again resets many far ends;
+        and how the port is set, for when that has gone."""
+        import fcntl
+
+        members = {"steps": list(self._in_direction(steps)), "answer": b"", "path": self.path}
+        with self._mapped():
+            members["termios"] = fcntl.ioctl(self._fd(), TCGETS2, bytes(TERMIOS2_BYTES))
         return Recipe("bytes", members, os.dup(self._fd()), exclusive=True)
 
     def _in_direction(self, steps: Steps) -> Iterator[Any]:

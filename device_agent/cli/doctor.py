@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     findings = [*first, *examine(target, ask)]
     if config is not None and target.daemon_runs:
         with suppress(AgentError):  # it may end meanwhile
-            findings += devices.check(ask_daemon(config, {"op": "status"})["devices"])
+            findings += devices.check(ask_daemon(config, {"op": "status"}))
     if args.json:
         print_json([asdict(finding) for finding in findings])
     else:

@@ -241,6 +241,13 @@ def stop_line(draft: ConfigDraft) -> Iterator[str]:
             )
         elif point.write:
             yield f"{place} is driven by the agent itself: name a device that is only read"
+        bus = draft.buses.get(draft.devices[wanted].config.bus or "")
+        if isinstance(bus, GpioBusConfig) and bus.backend == "gpiozero" and bus.pin_factory != "lgpio":
+            yield (
+                f'{place} is on pin factory "{bus.pin_factory}", which shows the line to nobody else, so the '
+                f"stop would not work while the agent hangs: use buses.{draft.devices[wanted].config.bus}."
+                'backend = "gpiod", or pin_factory = "lgpio"'
+            )
 
 
 def software_pulses(draft: ConfigDraft) -> Iterator[str]:
@@ -271,6 +278,12 @@ def unguarded(draft: ConfigDraft) -> Iterator[str]:
                 f"devices.{device.name} stays as it is when the agent is killed: the guard cannot use a bus "
                 f'of kind "{kind}"; use hardware that goes safe by itself'
             )
+    stop = draft.devices.get(draft.safety.stop_device or "") if draft.safety is not None else None
+    if stop is not None and stop.driver.Bus.kind != "gpio":
+        yield (
+            f"devices.{stop.name} stops nothing while the agent hangs: the guard cannot watch a bus of kind "
+            f'"{stop.driver.Bus.kind}"; wire the stop to a line of a GPIO chip'
+        )
     for device, bus in _in_software(draft):
         if bus.backend == "gpiozero" and device.driver.pulses == "position":
             yield (

@@ -1,14 +1,19 @@
-"""What the running daemon has to say of its devices."""
+"""What the running daemon has to say of its devices and its guard."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from device_agent.doctor.finding import Finding
+from device_agent.doctor.service import INSTALL
 
 
-def check(devices: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
-    """`devices` are those of the daemon's `status`."""
-    for device in devices:
+def check(status: Mapping[str, Any]) -> Iterator[Finding]:
+    """Of the daemon's `status`."""
+    if slow := (status.get("guard") or {}).get("slow"):
+        why = "while all processors are busy, or memory is short, it may make safe later than 50 ms"
+        remedy = f"{INSTALL}, which gives it both; elsewhere LimitRTPRIO=10 and LimitMEMLOCK=64M"
+        yield Finding("note", f"the guard has to wait its turn: {slow}", "guard", why, remedy)
+    for device in status["devices"]:
         where = f"devices.{device['device']}"
         detail = device.get("detail", "")
         if device["state"] != "online":

@@ -19,10 +19,13 @@ first; each bus has a thread of its own, so that a stuck one delays no other; wh
 it works or a daemon is back. Each act is a line of the log, and `who = "guard"` in the Journal of the daemon
 that goes on or comes next.
 
-The stop input. Where `safety.stop_device` is a `gpio-input` (not with `backend = "gpiozero"`), the guard
-looks at its line 60 times a second. When it is pressed, lines go to safe at once, and again and again until
-the daemon has answered; other buses after 15 ms without an answer. The daemon then latches the emergency
-stop, the one that comes next if this one is dead.
+The stop input. Where `safety.stop_device` is a `gpio-input` (with `backend = "gpiozero"` on lgpio), each edge
+of its line wakes the guard, and it looks 60 times a second besides. When it is pressed, lines go to safe at
+once, and again and again until the daemon has answered; other buses after 15 ms without an answer. The daemon
+then latches the emergency stop, the one that comes next if this one is dead.
+
+When all processors are busy. The guard gives itself a real-time priority and keeps its memory from being
+swapped, as root and where its unit allows it; where it may not, `doctor` says so.
 
 What follows. Lines stay driven at safe. A new daemon takes them over one by one: the guard releases a line
 when nothing but its hold keeps the daemon from claiming it, at safe again, and takes it back if the daemon
@@ -39,7 +42,7 @@ What software cannot do, and the remedy:
   watchdog (`RuntimeWatchdogSec=` of systemd).
 - All buses: daemon and guard may be killed in one instant, as a child guard is with all of its service. Run
   the guard as a service: it is started again at once and does what the one before has noted in its runtime
-  directory; only what needs a descriptor of the dead (serial ports, PWM) waits for the next daemon.
+  directory. It opens serial ports for that, which resets a far end that watches DTR.
 - All buses: a daemon that was stopped in the microseconds between a command's last check and its write goes
   on with that write when it continues. It is undone at once, when everything is made safe again.
 - gpio: when the last holder of a line has gone, the kernel's driver of the chip decides: an input, or the

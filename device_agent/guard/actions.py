@@ -35,6 +35,9 @@ SMBUS_BLOCK_MAX = 32
 # asm-generic/termios.h: wait until all is sent, set and clear lines of the modem; RTS among them.
 TCSBRK, TIOCMBIS, TIOCMBIC, TIOCM_RTS = 0x5409, 0x5416, 0x5417, 0x004
 
+# asm-generic/ioctls.h: set the port at once, by a struct termios2.
+TCSETS2 = 0x402C542B
+
 # A simulated board answers what a line's level is within this, or it hangs.
 LEVEL_LIMIT_S = 0.5
 # A far end that takes no bytes, or gives no answer, is tried again after this.
@@ -54,7 +57,7 @@ def carry_out(action: ActionData, fd: int) -> int:
         set_line(fd, action["active"])
     elif kind == "bytes":
         if fd < 0:
-            return claim_on_board(action)
+            return write_anew(action)
         write_bytes(fd, action["steps"], action["answer"])
     elif kind == "i2c":
         write_i2c(action["path"], action["steps"])
@@ -108,16 +111,35 @@ def set_line(fd: int, active: bool) -> None:
     fcntl.ioctl(fd, LINE_SET_VALUES, struct.pack("=QQ", int(active), 1))
 
 
-def claim_on_board(action: ActionData) -> int:
-    """The same on a simulated board, whose `hold` sets a line as well; its descriptor."""
+def write_anew(action: ActionData) -> int:
+    """Open the place and write; the descriptor to keep, -1 for none.
+
+    A serial port is set as the daemon had it, once nobody else has it; a simulated board is greeted, and its
+    line is claimed, which sets it as well.
+    """
+    if "greeting" in action:
+        return _on_board(action)
+    fd = os.open(action["path"], os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        if "termios" in action:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as the daemon's library does, and others
+            fcntl.ioctl(fd, TCSETS2, action["termios"])
+        write_bytes(fd, action["steps"], action["answer"])
+    finally:
+        os.close(fd)
+    return -1
+
+
+def _on_board(action: ActionData) -> int:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    action["steps"] = action.get("claim") or action["steps"]
     try:
         sock.connect(action["path"])
-        write_bytes(sock.fileno(), action["claim"], action["answer"])
+        write_bytes(sock.fileno(), *action["greeting"])
+        write_bytes(sock.fileno(), action["steps"], action["answer"])
     except OSError:
         sock.close()
         raise
-    action["steps"] = action["claim"][1:]
     return sock.detach()
 
 

@@ -36,7 +36,7 @@ class GuardAction:
         self.hold: bool = data["hold"]
         self.exclusive: bool = data["exclusive"]
         self._lock = _thread.allocate_lock()
-        self._closing = False
+        self._closing = self._leaving = False
         prepare(data)
 
     @property
@@ -49,17 +49,22 @@ class GuardAction:
         with self._lock:
             if not self._closing:
                 self.fd = carry_out(self.data, self.fd)
-        if self._closing:
-            self.close()
+        if self._leaving:
+            self.let_go()
 
     def close(self) -> None:
-        """Close the descriptor; if the action is under way, as soon as it has ended."""
+        """Close the descriptor for good."""
         self._closing = True
         self.let_go()
 
     def let_go(self) -> None:
-        """Close the descriptor; `carry_out` makes one of its own, where that is possible."""
+        """Close the descriptor; if the action is under way, as soon as it has ended.
+
+        `carry_out` makes one of its own, where that is possible.
+        """
+        self._leaving = True
         if self._lock.acquire(False):
+            self._leaving = False
             fd, self.fd = self.fd, -1
             try:
                 if fd >= 0:
@@ -89,6 +94,13 @@ class GuardedActuator:
         """To be done by `BusWorkers`, after their `start`. `again`: reported already."""
         self.failed = self.told = again
         self.pending = why
+
+    def let_go(self, actions: list[GuardAction]) -> None:
+        """Leave their places to the daemon; what cannot be done without its descriptor is forgotten."""
+        for action in actions:
+            if action.is_repeatable:
+                action.let_go()
+        self.give_up([action for action in actions if not action.is_repeatable])
 
     def give_up(self, actions: list[GuardAction]) -> None:
         """Close these actions and forget them."""

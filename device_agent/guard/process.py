@@ -12,6 +12,7 @@ from device_agent.guard.bus_workers import BusWorkers, GuardAction, GuardedActua
 from device_agent.guard.daemon_socket import DaemonSocket
 from device_agent.guard.log import Log
 from device_agent.guard.notes import Notes, process_of
+from device_agent.guard.precedence import take_precedence
 from device_agent.guard.stop_watch import LOOK_S as STOP_LOOK_S
 from device_agent.guard.stop_watch import StopWatch
 
@@ -66,6 +67,8 @@ class GuardProcess:
         """The stop input that was pressed, until a daemon has latched it."""
         self._new_reports: list[Report] = []
         self._reports: list[Report] = []
+        self._slow = ""
+        """Why it may act late on a busy machine."""
         self._ending = False
         self._asked_to_end = False
         self._notify = _notifier()
@@ -87,12 +90,13 @@ class GuardProcess:
         for number in (self._listener.fileno(), self._wake):
             self._poll.register(number, select.POLLIN)
         self._go_on()
+        self._slow = take_precedence()
         self._notify("READY=1")
         while not self._is_over():
             for fd, event in self._poll.poll(self._wait_ms()):
                 self._ready(fd, event)
-            self._take_reports()
             self._check_stop()
+            self._take_reports()
             self._check_silence()
             self._check_death()
             if self._alive_every_s:
@@ -154,6 +158,7 @@ class GuardProcess:
         elif event & _HUNG_UP:
             self._poll.unregister(fd)
             self._vanished(fd)
+        # Else it is an edge of the stop input, which is looked at after each wait.
 
     def _vanished(self, fd: int) -> None:
         """A chip, port or board is gone; its descriptor would make it come back under another name."""
@@ -236,10 +241,12 @@ class GuardProcess:
                 actuator.inherited = True
                 if not actuator.holds:
                     actuator.pending = ""  # the new daemon opens it at its safe value, undisturbed
-                unknown = actuator.device not in message["devices"]
-                self._give_up(actuator, [one for one in actuator.actions if unknown or one.exclusive])
+                if actuator.device in message["devices"]:
+                    actuator.let_go([action for action in actuator.actions if action.exclusive])
+                else:
+                    self._give_up(actuator, actuator.actions)
         held = list(self._actuators)
-        welcome = {"held": held, "report": self._reports, "stopped": self._stopped}
+        welcome = {"held": held, "report": self._reports, "stopped": self._stopped, "slow": self._slow}
         client.send({"op": "welcome", "protocol": PROTOCOL, **welcome})
 
     def _beat(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
@@ -265,7 +272,7 @@ class GuardProcess:
             self._watch(None)
         actuator = self._actuators.get(message["device"])
         if actuator is not None:
-            actuator.give_up([action for action in actuator.actions if action.exclusive])
+            actuator.let_go([action for action in actuator.actions if action.exclusive])
             for action in [action for action in actuator.actions if action.hold]:
                 try:
                     action.carry_out()
@@ -280,11 +287,7 @@ class GuardProcess:
         actuator = self._actuators.get(message["device"])
         if actuator is not None:
             actuator.pending = ""
-            for action in [action for action in actuator.actions if action.hold or action.exclusive]:
-                if action.is_repeatable:
-                    action.let_go()
-                else:
-                    actuator.give_up([action])
+            actuator.let_go([action for action in actuator.actions if action.hold or action.exclusive])
         client.send({"op": "released"})
 
     def _noted(self, client: DaemonSocket, message: Message, fds: list[int]) -> None:
@@ -338,7 +341,10 @@ class GuardProcess:
     def _watch(self, stop: StopWatch | None) -> None:
         before, self._stop = self._stop, stop
         if before is not None:
+            self._poll.unregister(before.fileno())
             before.close()
+        if stop is not None:
+            self._poll.register(stop.fileno(), select.POLLIN)
 
     def _check_stop(self) -> None:
         if self._stop is None:

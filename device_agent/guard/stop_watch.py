@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import select
+import time
+
 from device_agent.guard.actions import is_at
 from device_agent.guard.bus_workers import GuardAction
 
@@ -11,7 +14,8 @@ if TYPE_CHECKING:
 
     from device_agent.guard.bus_workers import GuardedActuator
 
-# From contact to safe 50 ms are promised: one look, one more for the daemon's answer, and the writes.
+# An edge wakes the guard at once, unless the daemon has taken it out of the queue that both share; what that
+# took and did not act upon is seen by looking. As long the daemon has to answer, on buses other than lines.
 LOOK_S = 0.015
 
 
@@ -22,12 +26,23 @@ class StopWatch:
         self.device = device
         self.why = f"the emergency stop was pressed ({device})"
         self._action = action
+        # Told once of each edge: one that nobody takes out of the queue must not keep the guard busy.
+        self._edges = select.epoll()
+        self._edges.register(action.fd, select.EPOLLIN | select.EPOLLET)
+        self._settles_s: float = action.data.get("settles_s", 0.0)
+        """How long the level must hold, where nobody below sees to that."""
+        self._away_s = time.monotonic()
+        """When it was last seen elsewhere."""
         self._pressed = False
         self._unanswered = self._rest_due = False
 
     def look(self, actuators: Iterable[GuardedActuator]) -> bool:
         """Have made safe what must be; whether it was pressed just now. Raises OSError: it cannot be seen."""
-        before, self._pressed = self._pressed, is_at(self._action.data, self._action.fd)
+        self._edges.poll(0)
+        now_s = time.monotonic()
+        if not is_at(self._action.data, self._action.fd):
+            self._away_s = now_s
+        before, self._pressed = self._pressed, self._away_s + self._settles_s < now_s
         first = self._pressed and not before
         if first:
             self._unanswered = True
@@ -44,5 +59,10 @@ class StopWatch:
         """The daemon goes on with it."""
         self._unanswered = self._rest_due = False
 
+    def fileno(self) -> int:
+        """Polls readable when the line has changed."""
+        return self._edges.fileno()
+
     def close(self) -> None:
+        self._edges.close()
         self._action.close()

@@ -98,6 +98,7 @@ class GuardClient(ActuatorHooks):
         self._moved_s = -inf
         permit.standstill.before_motions(self._say_that_it_moves)
         self._started = self._stopped = False
+        self._slow = ""
         self.restarts = 0
         self.takeovers = 0
 
@@ -158,6 +159,7 @@ class GuardClient(ActuatorHooks):
             "takeovers": self.takeovers,
             "devices": sorted(name for name in self._guarded if self._recipes.get(name)),
             "stop_input": bool(self._recipes.get(self._settings.stop_device or "")),
+            "slow": "" if link is None else self._slow,
         }
 
     async def _keep_link(self) -> None:
@@ -235,6 +237,13 @@ class GuardClient(ActuatorHooks):
         match message["op"]:
             case "welcome":
                 self._held |= set(message["held"])
+                self._slow = message.get("slow", "")
+                if self._slow:
+                    log.info(
+                        "guard_without_precedence",
+                        why=self._slow,
+                        meaning="it may act late when all processors are busy",
+                    )
                 self._note(message["report"])
                 self._latch(message.get("stopped", ""))
             case "beat":

@@ -1,12 +1,16 @@
-"""How soon every actuator is safe after the daemon was killed or stopped, and what the guard costs.
+"""How soon every actuator is safe after the daemon was killed or stopped, or the emergency stop's contact
+closed while it hangs; and what the guard costs.
 
     python tests/benchmarks/bench_guard.py [--json FILE] [--rounds N] [--smoke]
 
 The real daemon and its guard on a simulated board: two lines, a port expander on I2C, a serial instrument, an
-MQTT plug, all away from safe. The clock starts before the signal and stops when the board saw the change.
+MQTT plug, all away from safe. The clock starts before the signal and stops when the board saw the change. The
+contact is measured by the board's record alone, on an idle machine and with two processes that burn the CPU.
+What the guard is not allowed is said: take it as root and as an ordinary user.
 """
 
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,10 +23,12 @@ from bench_measure import cpu_s, machine, median, memory_mb, note, parser, save,
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from support.guarded_daemon import LAMP, VALVE, Scene  # noqa: E402
+from support.guarded_daemon import AWAY, BUTTON, LAMP, VALVE, VALVE_SAFE, Scene  # noqa: E402
 from support.waiting import until  # noqa: E402
 
 TIMEOUT_S = 1.0
+PATIENT_S = 60.0
+BURN = "while True: pass"
 IDLE_S = 5.0
 SIGNALS = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}
 WHERE: dict[str, dict[str, Any]] = {
@@ -69,6 +75,53 @@ def takeover(scene: Scene, how: str) -> dict[str, float]:
     return {name: (at_s - began_s) * 1000 for name, at_s in times.items()}
 
 
+def contact(scene: Scene) -> float:
+    """Milliseconds from the contact of the emergency stop to the valve at safe, while the daemon hangs."""
+    seen = len(scene.board.record())
+    scene.freeze()
+    scene.press()
+
+    def at_s(**members: Any) -> float:
+        found = [e["t"] for e in scene.board.record()[seen:] if members.items() <= e.items()]
+        return float(found[0]) if found else 0.0
+
+    valve = {"line": VALVE, "level": VALVE_SAFE, "by": "guard"}
+    safe_s = until(lambda: at_s(**valve), "the valve at safe")
+    closed_s = at_s(line=BUTTON, by="stimulus")
+    scene.press(pressed=False)
+    scene.thaw()
+    until(lambda: scene.daemon.ask("status")["emergency_stop"]["latched"], "the latch")
+    scene.daemon.ask("release")
+    return (safe_s - closed_s) * 1000
+
+
+def contacts(rounds: int) -> list[dict[str, Any]]:
+    """By how busy the machine is."""
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder, Scene(Path(folder), PATIENT_S) as scene:
+        scene.start()
+        slow = scene.daemon.ask("status")["guard"]["slow"]
+        for burners in (0, 2):
+            burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(burners)]
+            try:
+                taken = []
+                for turn in range(rounds):
+                    until(
+                        lambda: (
+                            scene.daemon.ask("set", device="valve", values=AWAY["valve"])["state"] == "done"
+                        ),
+                        "the valve on",
+                    )
+                    taken.append(contact(scene))
+                    note(f"contact, {burners} burners, round {turn + 1}: {taken[-1]:.1f} ms")
+            finally:
+                for process in burning:
+                    process.kill()
+                    process.wait()
+            found.append({"burners": burners, "slow": slow, "ms": taken})
+    return found
+
+
 def cost(scene: Scene, idle_s: float) -> dict[str, Any]:
     """The guard's memory and its share of a core, with a daemon that beats."""
     pid = scene.guard()
@@ -98,9 +151,12 @@ def main(words: list[str] | None = None) -> int:
             results.append({"how": how, "actuator": name, "ms": times})
     rows = [(r["how"], r["actuator"], median(r["ms"]), max(r["ms"])) for r in results]
     table(f"signal to safe, ms (guard_timeout_s = {TIMEOUT_S:g})", ("how", "actuator", "p50", "worst"), rows)
+    stops = contacts(2 if given.smoke else 3 * size.rounds)
+    rows = [(r["burners"], median(r["ms"]), max(r["ms"]), r["slow"] or "nothing") for r in stops]
+    table("contact of the stop to safe, ms, daemon stopped", ("burners", "p50", "worst", "not allowed"), rows)
     row = [costs[0][name] for name in ("rss_mb", "own_mb", "cpu_percent")]
     table("the guard", ("resident MB", "of its own MB", "CPU %"), [row])
-    save(given.json, began, {"takeover": results, "cost": costs})
+    save(given.json, began, {"takeover": results, "contact": stops, "cost": costs})
     return 0
 
 

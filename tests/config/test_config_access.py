@@ -1,10 +1,12 @@
 """[access] by point, range and kind of task, and the emergency stop's line: what may be written, what not."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from device_agent.config import Config
+from device_agent.config import Config, load
+from device_agent.errors import ConfigError
 
 DEVICES = """
 [agent]
@@ -73,3 +75,37 @@ def test_a_boolean_point_stops(load_text: Callable[..., Config]) -> None:
     line = '[safety]\nstop_device = "thermo"\nstop_point = "alert"\nstop_active = false\n'
     safety = load_text(DEVICES + line).safety
     assert (safety.stop_device, safety.stop_point, safety.stop_active) == ("thermo", "alert", False)
+
+
+STOP = """
+[agent]
+name = "a"
+[buses.pins]
+kind = "gpio"
+chip = "gpiochip0"
+{bus}
+[devices.button]
+driver = "gpio-input"
+bus = "pins"
+line = 4
+[safety]
+stop_device = "button"
+"""
+
+
+def test_a_stop_that_the_guard_cannot_see_is_refused_or_told(
+    tmp_path: Path, load_text: Callable[..., Config]
+) -> None:
+    path = tmp_path / "stop.toml"
+    for bus in ("", 'backend = "gpiozero"'):
+        path.write_text(STOP.format(bus=bus))
+        assert not any("stops nothing" in w for w in load(path).warnings)
+    path.write_text(STOP.format(bus='backend = "gpiozero"\npin_factory = "pigpio"'))
+    with pytest.raises(ConfigError, match=r'while the agent hangs: .*or pin_factory = "lgpio"'):
+        load(path)
+    on_a_chip = DEVICES + '[safety]\nstop_device = "thermo"\nstop_point = "alert"\n'
+    (told,) = [w for w in load_text(on_a_chip).warnings if "stops nothing" in w]
+    assert (
+        'devices.thermo stops nothing while the agent hangs: the guard cannot watch a bus of kind "i2c"'
+        in told
+    )

@@ -13,7 +13,7 @@ from device_agent.cli import doctor as command
 from device_agent.cli import main
 from device_agent.config import Config, load
 from device_agent.discovery.system import SystemUser
-from device_agent.doctor import actuators, service
+from device_agent.doctor import actuators, devices, service
 from device_agent.doctor.checks import examine
 from device_agent.doctor.finding import Finding, Target
 from device_agent.doctor.service import user_of_the_service
@@ -364,3 +364,11 @@ def test_what_is_wrong_comes_last(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("fine")
     assert lines[1:4] == ["  !!  bad (x)", "      why: because", "      do:  mend"]
+
+
+def test_a_guard_that_has_to_wait_its_turn_is_told() -> None:
+    slow = "no real-time priority (Operation not permitted)"
+    (found,) = devices.check({"guard": {"up": True, "slow": slow}, "devices": []})
+    assert (found.level, found.what) == ("note", f"the guard has to wait its turn: {slow}")
+    assert "LimitRTPRIO=10" in found.remedy
+    assert not list(devices.check({"guard": {"up": True, "slow": ""}, "devices": []}))

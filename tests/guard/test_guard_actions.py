@@ -5,6 +5,7 @@ import pty
 import select
 import shutil
 import subprocess
+import termios
 import tty
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -207,6 +208,23 @@ def test_a_serial_port_goes_on_after_its_owner(port: tuple[SerialPort, int]) -> 
         handle.open()
     recipe.close()
     handle.open()
+
+
+def test_a_serial_port_that_everybody_left_is_opened_as_it_was(port: tuple[SerialPort, int]) -> None:
+    handle, far = port
+    handle.set_baud(19_200)
+    recipe = handle.recipe([b"STOP\n"])
+    recipe.close()
+    with pytest.raises(BlockingIOError):  # its owner lives
+        carry_out(action_of(recipe), -1)
+    handle.close()
+    attributes = termios.tcgetattr(far)
+    attributes[4] = attributes[5] = termios.B9600
+    termios.tcsetattr(far, termios.TCSANOW, attributes)
+    assert carry_out(action_of(recipe), -1) == -1
+    assert os.read(far, 100) == b"STOP\n"
+    assert termios.tcgetattr(far)[4:6] == [termios.B19200, termios.B19200]
+    handle.open()  # nobody holds it
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import compileall
 import marshal
+import os
 import signal
 import socket
 import subprocess
@@ -22,8 +23,8 @@ from support.waiting import LIMIT_S, until
 ROOT = Path(__file__).parents[2]
 # What the guard may have loaded besides what the bare interpreter has; each name costs memory on every board.
 LIGHT = {
-    "__future__", "_collections_abc", "_socket", "_stat", "_struct", "errno", "fcntl", "genericpath", "os",
-    "os.path", "posixpath", "select", "stat", "struct",
+    "__future__", "_collections_abc", "_socket", "_stat", "_struct", "errno", "fcntl", "gc", "genericpath",
+    "os", "os.path", "posixpath", "select", "stat", "struct",
 }  # fmt: skip
 OWN_MEMORY_MAX_KB = 5000
 
@@ -56,10 +57,23 @@ def test_it_takes_little_memory(compiled: None, service: Service, client) -> Non
     assert sizes["Anonymous"] < OWN_MEMORY_MAX_KB
 
 
+def test_it_runs_before_others_and_says_where_it_may_not(tmp_path: Path, client: Any) -> None:
+    try_it = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
+    may = (
+        subprocess.run([sys.executable, "-c", try_it], check=False, stderr=subprocess.DEVNULL).returncode == 0
+    )
+    one = client()
+    slow = one.ask(**HELLO)["slow"]
+    assert ("no real-time priority" not in slow) is may
+    policy = os.sched_getscheduler(one.service.process.pid)
+    assert policy == (os.SCHED_FIFO if may else os.SCHED_OTHER)
+
+
 class Client:
     """Speaks to a guard as a daemon does."""
 
     def __init__(self, service: Service) -> None:
+        self.service = service
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(LIMIT_S)
         # The socket is there a moment before the guard listens.

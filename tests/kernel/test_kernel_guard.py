@@ -1,11 +1,12 @@
 """The guard on a real kernel: a daemon dies with its lines, chips and a serial far end away from safe."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from support.processes import json_lines
 from support.virtual_hardware import LIMIT_S, Rig, until
 
 LABEL = "pinctrl-bcm2711"
-VALVE, LAMP = 27, 22
+VALVE, LAMP, BUTTON = 27, 22, 17
+TRACING = Path("/sys/kernel/tracing")
 # PCA9685: the four registers of channel 0, on or off for the whole of the time
 CHIP, CHANNEL_0 = 0x48, 0x06
 ON, OFF = bytes((0, 0x10, 0, 0)), bytes((0, 0, 0, 0x10))
 START_LIMIT_S = 3 * LIMIT_S
+ROUNDS = 4
 CGROUP = Path("/sys/fs/cgroup")
 
 CONFIG = """
@@ -84,6 +87,15 @@ weight = {{ unit = "g" }}
 setpoint = {{ unit = "g", write = true, safe = 0 }}
 """
 
+STOP = """
+[devices.button]
+driver = "gpio-input"
+bus = "pins"
+line = 17
+bias = "pull-up"
+active_low = true
+"""
+
 AWAY = {
     "valve": {"on": True},
     "lamp": {"on": False},
@@ -96,7 +108,7 @@ AWAY = {
 class Bench:
     """The daemon on this machine's buses."""
 
-    def __init__(self, rig: Rig, folder: Path, timeout_s: float = 30.0) -> None:
+    def __init__(self, rig: Rig, folder: Path, timeout_s: float = 30.0, *, stop: bool = False) -> None:
         self.rig = rig
         self.folder = folder
         self.far_end = rig.far_end("usb")
@@ -109,6 +121,9 @@ class Bench:
             smbus=rig.smbus.bus,
             port=rig.port("usb"),
         )
+        if stop:
+            text = text.replace("[safety]\n", '[safety]\nstop_device = "button"\n') + STOP
+            rig.gpio.set(BUTTON, 1)
         self.config.write_text(text)
         rig.i2c.present(CHIP)
         for kind in (rig.i2c, rig.smbus):
@@ -299,6 +314,100 @@ def test_a_chip_that_is_pulled_out_comes_back_under_its_name(bench):
     until(bench._online, "daemon with its lines", START_LIMIT_S)
     bench.drive()
     bench.wait_all_safe(bench.signal(signal.SIGKILL), "killed after a replug")
+
+
+@pytest.fixture
+def writes() -> Iterator[Callable[[], list[tuple[float, int]]]]:
+    """The kernel's record of what is written to lines: CLOCK_MONOTONIC, and the level."""
+    if not (TRACING / "events").exists():
+        subprocess.run(["mount", "-t", "tracefs", "none", str(TRACING)], check=False, capture_output=True)
+    if not (TRACING / "events/gpio/gpio_value").exists():
+        pytest.skip("this kernel does not trace GPIO lines")
+    (TRACING / "trace_clock").write_text("mono")
+    (TRACING / "events/gpio/gpio_value/enable").write_text("1")
+
+    def read() -> list[tuple[float, int]]:
+        text = (TRACING / "trace").read_text()
+        return [
+            (float(t), int(level)) for t, level in re.findall(r"([0-9.]+): gpio_value: \d+ set (\d)", text)
+        ]
+
+    yield read
+    (TRACING / "events/gpio/gpio_value/enable").write_text("0")
+    (TRACING / "trace").write_text("")
+
+
+@pytest.mark.parametrize("backend", ["gpiod", "gpiozero"])
+def test_the_stops_contact_while_the_daemon_hangs(rig, tmp_path, writes, backend):
+    if backend == "gpiozero":
+        pytest.importorskip("lgpio")
+    bench = Bench(rig, tmp_path, stop=True)
+    bench.config.write_text(bench.config.read_text().replace(LABEL, f'{LABEL}"\nbackend = "{backend}'))
+    try:
+        bench.start()
+        status = bench.ask("status")["guard"]
+        assert status["stop_input"], bench.log_path.read_text()
+        for burners in (0, 2):
+            burning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(burners)]
+            took_ms = []
+            for _ in range(ROUNDS):
+                until(
+                    lambda: bench.ask("set", device="valve", values={"on": True})["state"] == "done",
+                    "the valve on",
+                )
+                until(lambda: rig.gpio.get(VALVE) == 0, "the valve on")
+                bench.signal(signal.SIGSTOP)
+                contact_s = time.monotonic()
+                rig.gpio.set(BUTTON, 0)
+                safe_s = until(
+                    lambda contact_s=contact_s: [t for t, level in writes() if level and t > contact_s],
+                    "safe",
+                )[0]
+                took_ms.append((safe_s - contact_s) * 1000)
+                assert rig.gpio.get(VALVE) == 1
+                rig.gpio.set(BUTTON, 1)
+                bench.signal(signal.SIGCONT)
+                until(lambda: bench.ask("status")["emergency_stop"]["latched"], "the latch", START_LIMIT_S)
+                until(lambda: bench.ask("release") is not None, "its release")
+            for process in burning:
+                process.kill()
+                process.wait()
+            shown = ", ".join(f"{ms:.1f}" for ms in sorted(took_ms))
+            print(f"{backend}, {burners} burners, lacking {status['slow'] or 'nothing'}: {shown} ms")
+    finally:
+        guard = bench.guard()
+        bench.end()
+    os.kill(guard, signal.SIGTERM)
+    until(lambda: not os.path.exists(f"/proc/{guard}"), "the guard's end")
+
+
+def test_daemon_and_guard_die_together(rig, tmp_path):
+    """The next guard opens chips and the port, and claims the lines, before there is a daemon."""
+    path = tmp_path / "service.sock"
+
+    def service() -> "subprocess.Popen[bytes]":
+        path.unlink(missing_ok=True)
+        words = [sys.executable, "-I", "-m", "device_agent.guard", "--socket", str(path)]
+        started = subprocess.Popen(words)
+        until(path.exists, "the guard's socket")
+        return started
+
+    guard = service()
+    bench = Bench(rig, tmp_path)
+    try:
+        bench.start("sh", "-c", f'export DEVICE_AGENT_GUARD={path}; exec "$0" "$@"')
+        bench.drive()
+        guard.kill()
+        bench.signal(signal.SIGKILL)
+        bench.process.wait(LIMIT_S)
+        guard.wait(LIMIT_S)
+        began_s = time.monotonic()
+        guard = service()
+        bench.wait_all_safe(began_s, "both killed, and the guard started again")
+    finally:
+        bench.end()
+        guard.terminate()
+        guard.wait(LIMIT_S)
 
 
 def test_out_of_memory(rig, tmp_path):

@@ -56,8 +56,9 @@ def guard_recipe(
         "answer": framed((True, answer)),
         "farewell": True,
     }
-    if hold is not None:
-        members |= {"path": str(board), "claim": [framed(("hello", GUARD)), framed(hold)]}
+    if hold is not None or attach is None:
+        members |= {"path": str(board), "greeting": ([framed(("hello", GUARD))], framed((True, None)))}
+        members |= {} if hold is None else {"claim": [framed(hold)]}
     return Recipe("bytes", members, link.detach(), hold=attach is not None)
 
 
