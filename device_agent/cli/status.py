@@ -55,7 +55,10 @@ def status_lines(
 
 def head_lines(status: Mapping[str, Any]) -> list[list[Span]]:
     """Everything but the devices."""
-    lines = [[(f"{status['agent']}  ", "bold"), *_link(status["link"])], *_stores(status)]
+    lines: list[list[Span]] = [[(f"{status['agent']}  ", "bold"), *_link(status["link"])]]
+    if blind := status["link"].get("blind"):
+        lines.append([("link     ", ""), (printable(blind, 500), "yellow")])
+    lines += _stores(status)
     if history := status.get("history"):
         day = _size(history["written_bytes_per_day"])
         lost = f", {history['lost']} lost" if history["lost"] else ""

@@ -92,6 +92,7 @@ class ControlHandlers(LocalHandlers):
                 "up": network.connectivity.serves,
                 "losses": network.connectivity.losses,
                 "trouble": network.trouble,
+                "blind": network.blind,
             },
             "clock": {"set": network.clock.is_set(), "source": network.clock.source},
             "sessions": [

@@ -51,6 +51,11 @@ def test_the_age_of_a_reading_is_there_where_it_is_known(age_s: float, said: str
     assert valve.removeprefix("valve    online  at safe").strip() == "on = off"
 
 
+def test_what_cannot_be_noticed_is_told_below_the_link() -> None:
+    assert lines(blind="two boards: 403")[1] == "link     two boards: 403"
+    assert not any(line.startswith("link ") for line in lines(blind=""))
+
+
 def test_without_a_network_there_is_no_link_to_speak_of() -> None:
     reason = "no API key (looked for …): write it to /x/api_key"
     keyless = lines(state="no API key", trouble=reason, joined=False, up=False)

@@ -1,6 +1,8 @@
 """Two daemons with one state: at the same time on one machine, or on two boards from one card image."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +70,25 @@ def test_two_at_once_under_one_instance_say_so_both(net: NetworkThread, tmp_path
             until(lambda world=world: world.daemon.ask("status")["link"]["trouble"], "the other", 180)
             assert "another process" in world.daemon.ask("status")["link"]["trouble"]
             assert any(event["event"] == "instance_runs_twice" for event in world.daemon.events())
+
+
+def test_that_two_could_not_be_noticed_is_told(new_world: Callable[..., World]) -> None:
+    """A token need not allow to read the presence, and then nobody sees the other one."""
+    world = new_world()
+    daemon = world.start()
+    instance = daemon.ask("status")["instance"]
+    body = {"status": 403, "message": "Forbidden", "error": True, "service": "Access Manager", "payload": {}}
+    refusal = {"path": f"*/uuid/{instance}", "status": 403, "body": body}
+    rule = world.net.call(lambda: world.net.net.add_fault("status", **refusal))
+    until(lambda: daemon.ask("status")["link"]["blind"], "it is told", 60)
+    assert rule.hits
+    assert daemon.logged("presence_not_read")
+    assert daemon.ask("status")["link"]["up"], "and nothing else is the matter"
+    for words in (("status",), ("doctor", "--offline")):
+        command = [sys.executable, "-m", "device_agent", "--config", str(world.config), *words]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=3 * LIMIT_S, check=False)
+        assert "two boards under one instance id cannot be noticed" in said.stdout, said
+    world.net.call(world.net.net.heal)
 
 
 @pytest.mark.skipif(not machine(), reason="this machine has neither a serial number nor a lasting machine-id")

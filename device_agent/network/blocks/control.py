@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import structlog
 
 from device_agent.background import first_of
-from device_agent.errors import NetworkError, TokenRefused, Unreachable
+from device_agent.errors import NetworkError, Refused, TokenRefused, Unreachable
 from device_agent.network.blocks.clients import Clients
 from device_agent.network.blocks.identity import IdentityFile
 from device_agent.network.blocks.pubsub import NOW, Batch, Delivery, PubSubClient
@@ -65,6 +65,8 @@ class ControlChannel:
         self._state_changed = asyncio.Event()
         self._listening = asyncio.Event()
         self._twin_beats = 0
+        self.blind = ""
+        """Why another process under our instance id cannot be noticed; "" while it can."""
         self._way = connectivity.way("reception on the control channel")
         self._way.due.set()
         self._seen: dict[int, None] = {}
@@ -216,9 +218,15 @@ class ControlChannel:
         own = self._owner.presence().get("startedAt")
         try:
             state = await client.state(self._file.identity.control_channel, PRESENCE_LIMIT_S)
-        except NetworkError as error:
-            log.debug("presence_not_read", error=str(error))  # a token need not allow it
+        except Refused as error:  # a token need not allow it
+            if not self.blind:
+                log.warning("presence_not_read", error=str(error), why="a second board with our instance id")
+            self.blind = f"two boards under one instance id cannot be noticed: {error}"
             return
+        except NetworkError as error:
+            log.debug("presence_not_read", error=str(error))
+            return
+        self.blind = ""
         began = state.get("startedAt")
         self._twin_beats = self._twin_beats + 1 if began not in (None, own) else 0
         if self._twin_beats == TWIN_BEATS:

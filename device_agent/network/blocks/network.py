@@ -123,6 +123,11 @@ class BlocksNetwork:
         """What is wrong with membership, link or instance, as a sentence; "" if nothing is."""
         return self.membership.reason or self.connectivity.trouble or self._control.twin
 
+    @property
+    def blind(self) -> str:
+        """What cannot be noticed now, as a sentence; "" if nothing is."""
+        return self._control.blind
+
     async def _leave(self) -> None:
         self.membership.leave()
         await self.background.close()

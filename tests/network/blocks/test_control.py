@@ -279,6 +279,13 @@ async def test_a_token_that_may_not_read_the_presence_costs_no_heartbeat(
     client.state_now = TOKEN_REFUSED
     async with running(channel.receive, channel.send_heartbeats):
         await client.until(lambda: client.heartbeats > 2 * module.TWIN_EVERY)
+        assert channel.blind.startswith("two boards under one instance id cannot be noticed: ")
+        client.state_now = UNREACHABLE
+        seen = client.heartbeats
+        await client.until(lambda: client.heartbeats > seen + 2 * module.TWIN_EVERY)
+        assert channel.blind, "that the network is away says nothing of it"
+        client.state_now = {}
+        await client.until(lambda: not channel.blind)
     assert owner.tokens_refused == 0
 
 
