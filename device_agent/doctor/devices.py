@@ -13,7 +13,7 @@ def check(status: Mapping[str, Any]) -> Iterator[Finding]:
         why = "while all processors are busy, or memory is short, it may make safe later than 50 ms"
         remedy = f"{INSTALL}, which gives it both; elsewhere LimitRTPRIO=10 and LimitMEMLOCK=64M"
         yield Finding("note", f"the guard has to wait its turn: {slow}", "guard", why, remedy)
-    if blind := status["link"].get("blind"):
+    if blind := (status.get("link") or {}).get("blind"):
         why = "a copied card's commands then move both, unless each has an identity of its own"
         remedy = "start one at a time, and compare `instance` of `status`"
         yield Finding("note", blind, "network", why, remedy)
