@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from device_agent.errors import Refused, TokenRefused, Unreachable
-from device_agent.network.blocks.pubsub import Batch, Delivery
+from device_agent.network.blocks.long_poll import Batch, Delivery
 
 TOKEN_REFUSED = TokenRefused("forbidden", 403)
 REFUSED = Refused("overloaded", 503)

@@ -15,7 +15,8 @@ from device_agent.background import first_of
 from device_agent.errors import NetworkError, Refused, TokenRefused, Unreachable
 from device_agent.network.blocks.clients import Clients
 from device_agent.network.blocks.identity import IdentityFile
-from device_agent.network.blocks.pubsub import NOW, Batch, Delivery, PubSubClient
+from device_agent.network.blocks.long_poll import Batch, Delivery
+from device_agent.network.blocks.pubsub import NOW, PubSubClient
 from device_agent.network.connectivity import Connectivity, NetworkBackoff
 
 log = structlog.get_logger("control")
@@ -122,6 +123,7 @@ class ControlChannel:
                 region = batch.region
                 for delivery in batch.deliveries:
                     self._handle(delivery)
+                    await asyncio.sleep(0)  # others have their turn
                 self._reached = (self._file.identity.control_channel, batch.timetoken)
                 self._moved.set()
             else:

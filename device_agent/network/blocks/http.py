@@ -6,7 +6,6 @@ Exceptions of aiohttp become ours here.
 import asyncio
 import json
 import math
-import re
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -186,42 +185,6 @@ class Api:
             return
         if math.isfinite(until):
             self._affinity = max(self._affinity, until)
-
-
-_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},]')
-_COLON = re.compile(r"\s*:")
-PAYLOAD_DEPTH = 3
-
-
-def readable(answer: bytes) -> str:
-    """The JSON text of a long-poll's answer, with null for each message's payload that cannot be parsed.
-
-    A caller decides what a payload is: the others' messages must not be lost with it.
-    """
-    text = answer.decode(errors="replace")
-    if _parses(text):
-        return text
-    kept: list[str] = []
-    depth = begin = end = 0
-    for token in _TOKENS.finditer(text):
-        sign = token[0]
-        if begin and depth == PAYLOAD_DEPTH and sign in ",}":
-            if not _parses(text[begin : token.start()]):
-                kept += text[end:begin], "null"
-                end = token.start()
-            begin = 0
-        depth += (sign in "[{") - (sign in "]}")
-        if sign == '"d"' and depth == PAYLOAD_DEPTH and (colon := _COLON.match(text, token.end())):
-            begin = colon.end()
-    return "".join((*kept, text[end:]))
-
-
-def _parses(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 async def pieces(response: "aiohttp.ClientResponse", what: str) -> AsyncIterator[bytes]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from device_agent.errors import ProtocolFault
 from device_agent.network import FIRST_NUMBER, Format, Inbound, OutgoingMessage
+from device_agent.network.blocks.long_poll import MEMBERS_MAX, members
 from device_agent.network.blocks.wire import PROTOCOL_VERSION
 from device_agent.records import is_whole
 
@@ -161,8 +162,11 @@ class StreamReader:
         if len(group.parts) < total:
             return None
         del self._groups[key]
+        text = b"".join(group.parts[i] for i in range(1, int(total) + 1))
+        if members(text) > MEMBERS_MAX:
+            raise ProtocolFault(f"multipart group {identity!a} has more than {MEMBERS_MAX} members")
         try:
-            whole = json.loads(b"".join(group.parts[i] for i in range(1, int(total) + 1)))
+            whole = json.loads(text)
         except (ValueError, RecursionError):
             raise ProtocolFault(f"multipart group {identity!a} is not JSON that can be read") from None
         if not isinstance(whole, dict):

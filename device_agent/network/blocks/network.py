@@ -18,9 +18,9 @@ from device_agent.network.blocks.files import Uploads
 from device_agent.network.blocks.http import Http
 from device_agent.network.blocks.identity import IdentityFile
 from device_agent.network.blocks.joiner import Joiner, JoinSettings
+from device_agent.network.blocks.long_poll import Delivery
 from device_agent.network.blocks.membership import Membership
 from device_agent.network.blocks.probe import probe
-from device_agent.network.blocks.pubsub import Delivery
 from device_agent.network.blocks.shared_streams import SharedStreams
 from device_agent.network.blocks.task import BlocksTask, TaskServices
 from device_agent.network.blocks.task_events import TaskEvents

@@ -10,8 +10,8 @@ from device_agent.background import BackgroundTasks, first_of
 from device_agent.clock import Clock
 from device_agent.errors import NetworkError, ProtocolFault, TokenRefused
 from device_agent.network import Inbound, MessageSource, Unreadable
+from device_agent.network.blocks.long_poll import Batch, Delivery
 from device_agent.network.blocks.messages import StreamReader
-from device_agent.network.blocks.pubsub import Batch, Delivery
 from device_agent.network.blocks.stream_channel import StreamChannel
 from device_agent.network.blocks.writer import PublishPace, StreamWriter
 from device_agent.network.connectivity import Connectivity, NetworkBackoff
@@ -100,6 +100,7 @@ class OpenStream:
                 for delivery in batch.deliveries:
                     for item in self._items(reader, delivery):
                         await self._queue.put(item)
+                    await asyncio.sleep(0)  # others have their turn
 
     async def _poll(self, region: str | None) -> Batch | None:
         """One long-poll; None when it brought nothing, or was given up because the way in is to be proven."""

@@ -12,7 +12,8 @@ from urllib.parse import quote, urlencode
 
 from device_agent import __version__
 from device_agent.errors import ProtocolFault, Refused, TokenRefused, Unreachable
-from device_agent.network.blocks.http import DEFAULT_ORIGIN, Http, read_reply, readable
+from device_agent.network.blocks.http import DEFAULT_ORIGIN, Http, read_reply
+from device_agent.network.blocks.long_poll import Batch, read_batch
 
 T = TypeVar("T")
 
@@ -31,30 +32,6 @@ class KeySet:
 
     publish: str
     subscribe: str
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One message as a subscriber got it. `timetoken` is the publish time in units of 100 ns."""
-
-    channel: str
-    payload: Any
-    timetoken: int
-    meta: Mapping[str, Any]
-    publisher: str
-
-    @property
-    def sent_ms(self) -> float:
-        return self.timetoken / 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The answer of one long-poll: where the next one goes on, and what came."""
-
-    timetoken: str
-    region: str | None
-    deliveries: tuple[Delivery, ...]
 
 
 class PubSubClient:
@@ -110,13 +87,13 @@ class PubSubClient:
         sent_s = time.monotonic()
         try:
             held = timetoken != NOW
-            answer = await self._result(f"subscribe to {channel}", where, query, limit_s, held=held)
+            answer = await self._answer(f"subscribe to {channel}", where, query, limit_s, held=held)
         except Unreachable:
             # The limit ran out with the request under way: that is how a quiet channel looks.
             if time.monotonic() - sent_s >= limit_s - 0.05:
                 return None
             raise
-        return parse_batch(channel, answer)
+        return await read_batch(channel, answer.decode(errors="replace"))
 
     async def listen(
         self, channel: str, timetoken: str, region: str | None, *, limit_s: float, filter_expression: str = ""
@@ -167,6 +144,12 @@ class PubSubClient:
         return f"{self._base}/{'/'.join(map(_quoted, where))}?{urlencode(members, quote_via=quote, safe='~')}"
 
     async def _result(
+        self, what: str, where: Iterable[str], query: Mapping[str, Any], limit_s: float, **options: Any
+    ) -> Any:
+        """As `_answer`, as JSON; None where it is none."""
+        return parsed(await self._answer(what, where, query, limit_s, **options))
+
+    async def _answer(
         self,
         what: str,
         where: Iterable[str],
@@ -176,8 +159,8 @@ class PubSubClient:
         body: bytes | None = None,
         held: bool = False,
         token: bool = True,
-    ) -> Any:
-        """The answer as JSON, None where it is none. `where`: the path's parts. With a body it is POST."""
+    ) -> bytes:
+        """The answer's text. `where`: the path's parts. With a body it is POST."""
         from yarl import URL  # comes with aiohttp
 
         address = URL(self._address(where, query, token=token), encoded=True)
@@ -190,14 +173,18 @@ class PubSubClient:
             ) as response,
         ):
             status, text = response.status, await read_reply(response, what)
-        try:
-            answer = json.loads(readable(text))
-        except (ValueError, RecursionError):
-            answer = None
         if status not in (200, 204):
-            raise refusal(what, status, answer)
+            raise refusal(what, status, parsed(text))
         self._http.connectivity.answered()
-        return answer
+        return text
+
+
+def parsed(answer: bytes) -> Any:
+    """None where it is no JSON."""
+    try:
+        return json.loads(answer.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _quoted(part: str) -> str:
@@ -221,29 +208,3 @@ def refusal(what: str, status: int, answer: Any) -> Refused:
         refused.body = answer
         return refused
     return Refused(sentence, status)
-
-
-def parse_batch(channel: str, answer: Any) -> Batch:
-    """The parsed answer of a long-poll. Raises ProtocolFault; single malformed messages are left out."""
-    if not isinstance(answer, dict) or not isinstance(answer.get("t"), dict):
-        raise ProtocolFault(f"subscribe to {channel}: the answer has no timetoken")
-    position = answer["t"]
-    deliveries = []
-    for message in answer.get("m") or ():
-        if not isinstance(message, dict) or message.get("e") not in (None, 0):
-            continue  # signals and files are not ours
-        try:
-            meta = message.get("u")
-            deliveries.append(
-                Delivery(
-                    channel=str(message["c"]),
-                    payload=message.get("d"),
-                    timetoken=int(message["p"]["t"]),
-                    meta=meta if isinstance(meta, Mapping) else {},
-                    publisher=str(message.get("i", "")),
-                )
-            )
-        except (KeyError, TypeError, ValueError):
-            continue  # one message of a bad form does not cost the others
-    region = position.get("r")
-    return Batch(str(position.get("t", "0")), None if region is None else str(region), tuple(deliveries))

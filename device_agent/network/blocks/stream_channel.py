@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 from device_agent.errors import NetworkError, Unreachable
 from device_agent.network import StreamSpec
+from device_agent.network.blocks.long_poll import Batch
 from device_agent.network.blocks.messages import stream_meta, without_items
-from device_agent.network.blocks.pubsub import NOW, Batch, PubSubClient
+from device_agent.network.blocks.pubsub import NOW, PubSubClient
 from device_agent.network.blocks.stream_tokens import StreamTokens
 from device_agent.network.blocks.wire import stream_channel
 from device_agent.network.connectivity import Connectivity, Way

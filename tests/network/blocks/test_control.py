@@ -12,7 +12,7 @@ import pytest
 from device_agent.network.blocks import control as module
 from device_agent.network.blocks.control import SEEN_MAX, ControlChannel
 from device_agent.network.blocks.identity import IdentityFile
-from device_agent.network.blocks.pubsub import Delivery
+from device_agent.network.blocks.long_poll import Delivery
 from device_agent.network.connectivity import Connectivity
 from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub, batch, delivery
 

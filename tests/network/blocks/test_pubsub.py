@@ -13,56 +13,12 @@ from device_agent.network.blocks.pubsub import (
     CROWDED_LIMIT_S,
     KeySet,
     PubSubClient,
-    parse_batch,
     refusal,
 )
 from device_agent.network.connectivity import Connectivity
 from device_agent.testing.clock import SteppedClock
 from support.fake_backend import FakeBackend
 from support.waiting import until_async
-
-MESSAGE = {"c": "x.control", "d": {"type": "StartTask"}, "p": {"t": "17000000000000000"}, "i": "backend"}
-
-
-def test_a_batch_has_the_next_place_and_the_messages():
-    answer = {"t": {"t": "17000000000000005", "r": 4}, "m": [{**MESSAGE, "u": {"instance": "AG-1"}}]}
-    found = parse_batch("x.control", answer)
-    assert (found.timetoken, found.region) == ("17000000000000005", "4")
-    (delivery,) = found.deliveries
-    assert (delivery.channel, delivery.payload) == ("x.control", {"type": "StartTask"})
-    assert (delivery.meta, delivery.publisher) == ({"instance": "AG-1"}, "backend")
-    assert delivery.sent_ms == 1_700_000_000_000.0
-
-
-@pytest.mark.parametrize("answer", [{"t": {}}, {"t": {}, "m": None}, {"t": {}, "m": []}])
-def test_an_empty_batch(answer: Any):
-    assert parse_batch("c", answer).deliveries == ()
-    assert (parse_batch("c", answer).timetoken, parse_batch("c", answer).region) == ("0", None)
-
-
-@pytest.mark.parametrize("answer", [None, [], {}, {"t": 5}, "no"])
-def test_an_answer_without_a_place_is_a_fault(answer: Any):
-    with pytest.raises(ProtocolFault):
-        parse_batch("c", answer)
-
-
-def test_malformed_messages_and_other_kinds_are_left_out():
-    bad: list[Any] = [
-        None,
-        "text",
-        {},
-        {**MESSAGE, "p": None},
-        {**MESSAGE, "p": {"t": "soon"}},
-        {**MESSAGE, "e": 1},  # a signal
-        {**MESSAGE, "e": 4},  # a file
-    ]
-    found = parse_batch("c", {"t": {"t": "1"}, "m": [*bad, {**MESSAGE, "e": 0}, MESSAGE]})
-    assert len(found.deliveries) == 2
-
-
-def test_metadata_of_a_bad_form_is_empty():
-    found = parse_batch("c", {"t": {"t": "1"}, "m": [{**MESSAGE, "u": "text"}]})
-    assert found.deliveries[0].meta == {}
 
 
 def test_a_403_is_a_refused_token_with_the_answer_in_it():
