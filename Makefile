@@ -22,7 +22,7 @@ help:
 	@echo 'make service-box RIG=DIR          the service under systemd, in a machine that DIR/build.sh and DIR/run.py make'
 	@echo 'make wheel    build dist/         make cards   remake the cards of cards/*.toml'
 	@echo 'make deb      Debian packages in dist/, for amd64, arm64 and armhf or ARCH=…'
-	@echo 'make driver-docs                  remake the pages of drivers/docs'
+	@echo 'make driver-docs                  remake drivers/docs and docs/configuration.md'
 	@echo 'make clean    remove what was made, .venv too'
 
 $(VENV)/bin/python:
@@ -101,6 +101,7 @@ cards: $(VENV)/installed
 driver-docs: $(VENV)/installed
 	rm -f drivers/docs/*.md
 	$(RUN) device_agent drivers --markdown --out drivers/docs
+	$(RUN) device_agent config describe --markdown --out docs/configuration.md
 
 clean:
 	rm -rf $(VENV) .venv-lowest build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -123,8 +123,8 @@ class Within(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: float | None = Field(None, description="The lowest that it may read.")
+    maximum: float | None = Field(None, description="The highest that it may read.")
 
 
 class ActuatorConfig(DriverConfig):

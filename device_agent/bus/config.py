@@ -18,7 +18,7 @@ class PowerConfig(_BusTable):
 
     bus: str = Field(description='A bus of kind "gpio".')
     line: int | str = Field(description="Its offset or name.")
-    active_low: bool = False
+    active_low: bool = Field(False, description="Whether a low level takes the supply away.")
     off_s: float = Field(1.0, ge=0.05, le=60, description="How long the supply is taken away.")
 
 
@@ -26,8 +26,8 @@ class ClearConfig(_BusTable):
     """The GPIO lines behind an I2C bus, by which a chip that holds SDA is clocked free."""
 
     bus: str = Field(description='A bus of kind "gpio".')
-    scl: int | str
-    sda: int | str
+    scl: int | str = Field(description="Offset or name of the line of SCL.")
+    sda: int | str = Field(description="Offset or name of the line of SDA.")
 
 
 class _RecoverableConfig(_BusConfig):
@@ -48,7 +48,7 @@ class GpioBusConfig(_BusConfig):
     chip: str = Field(
         min_length=1, description='A chip\'s label ("pinctrl-bcm2835") or path ("/dev/gpiochip0").'
     )
-    backend: Literal["gpiod", "gpiozero"] = "gpiod"
+    backend: Literal["gpiod", "gpiozero"] = Field("gpiod", description="The library that drives it.")
     pin_factory: Literal["lgpio", "rpigpio", "pigpio", "native"] = Field(
         "lgpio", description='Explicit pin factory, for `backend = "gpiozero"` alone.'
     )
@@ -62,8 +62,8 @@ class GpioBusConfig(_BusConfig):
 class UsbIdentity(_BusTable):
     """A USB adapter, by its identity instead of the number of its node."""
 
-    vid: int = Field(ge=0, le=0xFFFF)
-    pid: int = Field(ge=0, le=0xFFFF)
+    vid: int = Field(ge=0, le=0xFFFF, description="The maker's number.")
+    pid: int = Field(ge=0, le=0xFFFF, description="The product's number.")
     serial: str | None = Field(None, description="Needed when two adapters share vid and pid.")
     location: str | None = Field(None, description='Topology such as "1-1.3", for adapters without a serial.')
 
@@ -79,11 +79,13 @@ class Rs485Config(_BusTable):
 class SerialBusConfig(_RecoverableConfig):
     kind: Literal["serial"]
     port: str | UsbIdentity = Field(description='"/dev/serial/by-id/…", or a table with vid, pid and serial.')
-    baud: int = Field(9600, ge=50, le=4_000_000)
-    data_bits: Literal[5, 6, 7, 8] = 8
-    parity: Literal["none", "even", "odd", "mark", "space"] = "none"
-    stop_bits: float = Field(1, ge=1, le=2, multiple_of=0.5)
-    flow_control: Literal["none", "rts-cts", "xon-xoff", "dsr-dtr"] = "none"
+    baud: int = Field(9600, ge=50, le=4_000_000, description="Bits a second.")
+    data_bits: Literal[5, 6, 7, 8] = Field(8, description="Of a character.")
+    parity: Literal["none", "even", "odd", "mark", "space"] = Field("none", description="Of a character.")
+    stop_bits: float = Field(1, ge=1, le=2, multiple_of=0.5, description="Of a character.")
+    flow_control: Literal["none", "rts-cts", "xon-xoff", "dsr-dtr"] = Field(
+        "none", description="What holds the sender back."
+    )
     dtr: bool = Field(True, description="Level of DTR while open. Linux raises it for a moment all the same.")
     rts: bool = Field(True, description="Level of RTS while open.")
     rs485: bool | Rs485Config = Field(
@@ -108,16 +110,20 @@ def _host(value: str) -> str:
 
 class MqttBusConfig(_BusConfig):
     kind: Literal["mqtt"]
-    host: Annotated[str, Field(min_length=1, pattern=r"^\S+$"), AfterValidator(_host)]
-    port: int = Field(1883, ge=1, le=65_535)
-    username: str | None = None
+    host: Annotated[str, Field(min_length=1, pattern=r"^\S+$"), AfterValidator(_host)] = Field(
+        description="Name or address of the broker."
+    )
+    port: int = Field(1883, ge=1, le=65_535, description="Its port; with TLS usually 8883.")
+    username: str | None = Field(None, description="Where the broker asks for one.")
     password_file: str | None = Field(None, description="A file that only its owner may read.")
-    tls: bool = False
-    ca_file: str | None = None
+    tls: bool = Field(False, description="Whether it speaks TLS.")
+    ca_file: str | None = Field(
+        None, description="Who signed its certificate, where that is no public authority."
+    )
     certificate_file: str | None = Field(None, description="Of this client, for a broker that asks for one.")
     key_file: str | None = Field(None, description="Its private key; a file that only its owner may read.")
-    client_id: str | None = Field(None, max_length=65)
-    keepalive_s: int = Field(15, ge=5, le=3600)
+    client_id: str | None = Field(None, max_length=65, description="How the broker knows this client.")
+    keepalive_s: int = Field(15, ge=5, le=3600, description="A broker that says nothing for so long is lost.")
 
     @model_validator(mode="after")
     def _certificate_has_a_key(self) -> "MqttBusConfig":
@@ -133,8 +139,10 @@ class SpiBusConfig(_RecoverableConfig):
 
     kind: Literal["spi"]
     device: str = Field(pattern=r"^(/dev/.+|[^/]+)$", description='"/dev/spidev0.0".')
-    max_speed_hz: int = Field(1_000_000, ge=10_000, le=125_000_000)
-    mode: Literal[0, 1, 2, 3] = 0
+    max_speed_hz: int = Field(
+        1_000_000, ge=10_000, le=125_000_000, description="Clock; a chip's own limit holds besides."
+    )
+    mode: Literal[0, 1, 2, 3] = Field(0, description="Polarity and phase of the clock.")
 
 
 class OneWireBusConfig(_RecoverableConfig):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_agent import registry
 from device_agent.cli.common import Exit, print_json, print_table, styled
+from device_agent.cli.show import unit_text
 from device_agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.markdown and args.out:
-        from device_agent.cli.drivers import write_all
-
         write_all(Path(args.out))
         return Exit.DONE
     if args.what is None:
@@ -44,8 +43,6 @@ def run(args: argparse.Namespace) -> int:
     if args.name is None:
         args.parser.error("describe needs the NAME of a driver: see device-agent drivers")
     if args.markdown:
-        from device_agent.cli.drivers import page
-
         print(page(description(args.name)), end="")
         return Exit.DONE
     return _describe(args.name, as_json=args.json)
@@ -71,7 +68,7 @@ def _dialects(driver: type) -> str:
 def description(name: str) -> dict[str, Any]:
     """Everything a person needs to configure one driver. Raises ConfigError."""
     driver = registry.load(name)
-    options = _options(driver.Config.model_json_schema(), needs_bus=driver.Bus.kind != "none")
+    options = options_of(driver.Config.model_json_schema(), needs_bus=driver.Bus.kind != "none")
     for option in options:
         if option["name"] == "every_s" and driver.default_every_s is not None:
             option.setdefault("default", driver.default_every_s)
@@ -124,7 +121,7 @@ def _tables(schema: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         if isinstance(inner, Mapping) and "$ref" in inner:
             part = schema["$defs"][inner["$ref"].rpartition("/")[2]]
             if "properties" in part:
-                tables[key] = _options({**part, "$defs": schema["$defs"]}, needs_bus=False)
+                tables[key] = options_of({**part, "$defs": schema["$defs"]}, needs_bus=False)
     return tables
 
 
@@ -135,11 +132,12 @@ def _own_names(driver: type) -> set[str]:
     return {name for base in driver.__mro__ if base not in bases for name in vars(base)}
 
 
-def _options(schema: Mapping[str, Any], *, needs_bus: bool) -> list[dict[str, Any]]:
+def options_of(schema: Mapping[str, Any], *, needs_bus: bool | None = None) -> list[dict[str, Any]]:
+    """Each property of a JSON Schema: `name`, `type` in words, `required`, `default`, `description`."""
     required = [*schema.get("required", []), *(["bus"] if needs_bus else [])]
     options = []
     for key, field in schema.get("properties", {}).items():
-        if key == "driver" or (key == "bus" and not needs_bus):
+        if key == "driver" or (key == "bus" and needs_bus is False):
             continue
         words = _type(field, schema)
         if key == "address":
@@ -287,7 +285,7 @@ def point_row(point: dict[str, Any]) -> list[str]:
     low, high = (point.get(key, point.get(other)) for key, other in (("minimum", "low"), ("maximum", "high")))
     bounds = "" if low is None and high is None else f"{_plain(low)}..{_plain(high)}"
     words = [point.get("description", ""), "(can be set)" if point.get("write") else ""]
-    return [point["name"], point["type"], point["unit"], bounds, " ".join(filter(None, words))]
+    return [point["name"], point["type"], unit_text(point["unit"]), bounds, " ".join(filter(None, words))]
 
 
 NOTE = "<!-- Made from the driver's model by `make driver-docs`: change the driver, not this page. -->"
@@ -304,7 +302,9 @@ def pages() -> dict[str, str]:
     """The text of each file by its name. Raises ConfigError for a driver that cannot be loaded."""
     drivers = [description(name) for name in registry.names()]
     rows = [(f"[{one['name']}]({one['name']}.md)", one["bus"], one["description"]) for one in drivers]
-    index = "\n".join([_row(("driver", "bus", "what it is")), _row(["---"] * 3), *map(_row, rows)])
+    index = "\n".join(
+        [markdown_row(("driver", "bus", "what it is")), markdown_row(["---"] * 3), *map(markdown_row, rows)]
+    )
     return {
         "README.md": f"{NOTE}\n\n# Drivers\n\n{index}\n",
         **{f"{one['name']}.md": page(one) for one in drivers},
@@ -312,22 +312,22 @@ def pages() -> dict[str, str]:
 
 
 def page(driver: Mapping[str, Any]) -> str:
-    """Markdown from `description` of `cli.drivers`."""
+    """Markdown from `description`."""
     bus = "It needs no bus." if driver["bus"] == "none" else f"It sits on a bus of kind `{driver['bus']}`."
     parts = [NOTE, f"# {driver['name']}", driver["description"], bus, f"```toml\n{driver['example']}\n```"]
     if driver["dialects"]:
         parts.append(driver["dialects"])
     parts += [
         "## Options",
-        _table(("option", "type", "default", "what it does"), map(option_row, driver["options"])),
+        markdown_table(("option", "type", "default", "what it does"), map(option_row, driver["options"])),
     ]
     for key, options in driver["tables"].items():
         parts += [f"Each of `{key}` has:"]
-        parts += [_table(("option", "type", "default", "what it does"), map(option_row, options))]
+        parts += [markdown_table(("option", "type", "default", "what it does"), map(option_row, options))]
     parts.append("## Points")
     if driver["points"]:
         rows = map(point_row, driver["points"])
-        parts.append(_table(("point", "type", "unit", "range", "what it is"), rows))
+        parts.append(markdown_table(("point", "type", "unit", "range", "what it is"), rows))
     if driver["points_as_configured"]:
         parts.append("Which points a device has depends on its options.")
     if driver["actions"]:
@@ -336,19 +336,19 @@ def page(driver: Mapping[str, Any]) -> str:
         parts.append(f"`{action['name']}`: {action['description']}")
         if action["arguments"]:
             rows = map(point_row, action["arguments"])
-            parts.append(_table(("argument", "type", "unit", "range", "what it is"), rows))
+            parts.append(markdown_table(("argument", "type", "unit", "range", "what it is"), rows))
     if driver["simulator"]:
         parts.append("With `--simulate` a simulated chip takes its place.")
     return "\n\n".join(parts) + "\n"
 
 
-def _table(heads: Sequence[str], rows: Any) -> str:
+def markdown_table(heads: Sequence[str], rows: Any) -> str:
     """A table; bars inside a cell are escaped, names stand as code."""
-    lines = [_row(heads), _row(["---"] * len(heads))]
+    lines = [markdown_row(heads), markdown_row(["---"] * len(heads))]
     for first, *rest in rows:
-        lines.append(_row([f"`{first}`", *(cell.replace("|", "\\|") for cell in rest)]))
+        lines.append(markdown_row([f"`{first}`", *(cell.replace("|", "\\|") for cell in rest)]))
     return "\n".join(lines)
 
 
-def _row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -12,24 +12,28 @@ Right = Literal["read", "drive"]
 class PointAccess(Table):
     """[access.devices.NAME.points.POINT]: who may drive the point, and how far. None is as for the device."""
 
-    drive: Callers | None = None
-    minimum: float | None = None
-    maximum: float | None = None
+    drive: Callers | None = Field(None, description="Who may drive this point; else as for the device.")
+    minimum: float | None = Field(None, description="The lowest value callers may set.")
+    maximum: float | None = Field(None, description="The highest value callers may set.")
 
 
 class DeviceAccess(Table):
     """[access.devices.NAME]: what differs for one device; None is as in [access]."""
 
-    read: Callers | None = None
-    drive: Callers | None = None
-    points: dict[str, PointAccess] = Field(default_factory=dict)
+    read: Callers | None = Field(None, description="Who may read this device; else as in [access].")
+    drive: Callers | None = Field(None, description="Who may drive this device; else as in [access].")
+    points: dict[str, PointAccess] = Field(default_factory=dict, description="What differs for one point.")
 
 
 class KindAccess(Table):
-    """[access.request], [access.pipe]: in tasks of that kind a caller needs this as well; None: no more."""
+    """[access.request], [access.pipe]: in tasks of that kind a caller needs this as well."""
 
-    read: Callers | None = None
-    drive: Callers | None = None
+    read: Callers | None = Field(
+        None, description="Who may read in tasks of this kind, of those who may at all."
+    )
+    drive: Callers | None = Field(
+        None, description="Who may drive in tasks of this kind, of those who may at all."
+    )
 
 
 class AccessConfig(Table):
@@ -39,12 +43,16 @@ class AccessConfig(Table):
     rank, and the owner at the device from everybody; without it, the first one keeps it.
     """
 
-    read: Callers = ("anyone",)
-    drive: Callers = ()
-    preempt: bool = False
-    request: KindAccess = KindAccess()
-    pipe: KindAccess = KindAccess()
-    devices: dict[str, DeviceAccess] = Field(default_factory=dict)
+    read: Callers = Field(
+        ("anyone",), description='Who may read: "anyone", or a list of "org:ID", "user:ID", "local:page" …'
+    )
+    drive: Callers = Field((), description="Who may drive; nobody unless it is written. The order is a rank.")
+    preempt: bool = Field(
+        False, description="A caller of higher rank takes a device over from one of lower rank."
+    )
+    request: KindAccess = Field(KindAccess(), description="What differs in request tasks.")
+    pipe: KindAccess = Field(KindAccess(), description="What differs in pipe tasks.")
+    devices: dict[str, DeviceAccess] = Field(default_factory=dict, description="What differs for one device.")
 
     def callers(self, right: Right, device: str) -> tuple[str, ...]:
         """Who has this right on a device."""

@@ -15,10 +15,10 @@ class Rule(Table):
     """[rules.NAME]: one command, at a time or when a condition begins to hold; refused, it is tried again
     after `min_interval_s` while the condition holds."""
 
-    when: When
-    then: AllowedCommand
-    min_interval_s: float = Field(10, ge=1, le=31_622_400)
-    max_per_day: int = Field(1000, ge=1, le=A_DAY_MAX)
+    when: When = Field(description="When it acts.")
+    then: AllowedCommand = Field(description="What it does.")
+    min_interval_s: float = Field(10, ge=1, le=31_622_400, description="Shortest time between two commands.")
+    max_per_day: int = Field(1000, ge=1, le=A_DAY_MAX, description="Commands a day, at most.")
 
 
 def _words(value: Any) -> Any:
@@ -30,19 +30,25 @@ def _words(value: Any) -> Any:
 class Alert(Table):
     """[alerts.NAME]: word to the owner, and again when it is over. Exactly one of the first three."""
 
-    when: When | None = None
-    not_safe: bool = False
-    """An actuator could not be brought to its safe state."""
-    outbox_above: float | None = Field(None, gt=0, lt=1)
-    """Share of outbox.max_bytes that waits for the network."""
-    webhook: str | None = Field(None, pattern=r"^https?://[^\s/]\S*$", max_length=2000)
-    """Gets a POST with the message as JSON."""
-    command: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
-        (), max_length=COMMAND_MAX, strict=False
+    when: When | None = Field(None, description="What is told: a value or a state that lasts.")
+    not_safe: bool = Field(False, description="Or: an actuator could not be brought to its safe state.")
+    outbox_above: float | None = Field(
+        None, gt=0, lt=1, description="Or: share of `outbox.max_bytes` that waits for the network."
     )
-    """Is run with the message as JSON on standard input."""
-    min_interval_s: float = Field(600, ge=1, le=31_622_400)
-    max_per_day: int = Field(100, ge=1, le=A_DAY_MAX)
+    webhook: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/]\S*$",
+        max_length=2000,
+        description="Gets a POST with the message as JSON.",
+    )
+    command: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+        (),
+        max_length=COMMAND_MAX,
+        strict=False,
+        description="Or: program and arguments, run with the message as JSON on standard input.",
+    )
+    min_interval_s: float = Field(600, ge=1, le=31_622_400, description="Shortest time between two messages.")
+    max_per_day: int = Field(100, ge=1, le=A_DAY_MAX, description="Messages a day, at most.")
 
     @model_validator(mode="after")
     def _one_of_each(self) -> "Alert":

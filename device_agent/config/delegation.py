@@ -22,10 +22,15 @@ PLACEHOLDER = re.compile(r"\{([a-z0-9_.]*)\}")
 class DelegationConfig(Table):
     """[delegation]: the Sessions API, for all delegations. Its key has places of its own (`secret`)."""
 
-    base_url: str = Field(BASE_URL, pattern=r"^https?://[^\s?#]+$", max_length=2000)
-    api_key_file: LocalPath | None = None
-    poll_s: float = Field(15, ge=2, le=3600)
-    """How often an answer is looked for at first; later less often."""
+    base_url: str = Field(
+        BASE_URL, pattern=r"^https?://[^\s?#]+$", max_length=2000, description="Where the Sessions API is."
+    )
+    api_key_file: LocalPath | None = Field(
+        None, description="File with its key; else `sessions_api_key` beside this file."
+    )
+    poll_s: float = Field(
+        15, ge=2, le=3600, description="How often an answer is looked for at first; later less often."
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -42,40 +47,74 @@ class DelegationConfig(Table):
 class Attached(Table):
     """Readings that are sent with the question: the present ones, and the history of the last `last_s`."""
 
-    devices: tuple[str, ...] = Field(min_length=1, max_length=32, strict=False)
-    last_s: float | None = Field(None, ge=1, le=2_678_400)
+    devices: tuple[str, ...] = Field(
+        min_length=1, max_length=32, strict=False, description="Whose present readings go along."
+    )
+    last_s: float | None = Field(None, ge=1, le=2_678_400, description="Their record of so long, too.")
 
 
 class FollowUp(Table):
     """Messages that follow in the same session; each at most once for a question."""
 
-    ended: str | None = Field(None, min_length=1, max_length=MESSAGE_MAX)
-    """When the condition of `when` has ended."""
-    acted: str | None = Field(None, min_length=1, max_length=MESSAGE_MAX)
-    """When a command was carried out or refused; the outcome is added."""
-    unclear: str | None = Field(None, min_length=1, max_length=MESSAGE_MAX)
-    """When the answer names no command in the requested form; the form is added."""
+    ended: str | None = Field(
+        None, min_length=1, max_length=MESSAGE_MAX, description="When the condition of `when` has ended."
+    )
+    acted: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MESSAGE_MAX,
+        description="When a command was carried out or refused; the outcome is added.",
+    )
+    unclear: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MESSAGE_MAX,
+        description="When the answer names no command in the requested form; the form is added.",
+    )
 
 
 class Delegation(Table):
     """[delegations.NAME]: one rule."""
 
-    agent: str | None = Field(None, min_length=1, max_length=200, pattern=r"^\S+$")
-    agent_id: str | None = Field(None, pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
-    profile: dict[str, Any] | None = Field(None, max_length=64)
-    private: bool = False
-    when: When | None = None
-    """None: only a `do` of a caller or of the owner triggers it."""
-    message: str = Field(min_length=1, max_length=MESSAGE_MAX)
-    readings: Attached | None = None
-    min_interval_s: float = Field(1800, ge=10, le=31_622_400)
-    max_per_day: int = Field(10, ge=1, le=1000)
-    answer_within_s: float = Field(3600, ge=10, le=604_800)
-    stream: str | None = None
-    follow_up: FollowUp = FollowUp()
-    commands: dict[str, AllowedCommand] = Field(default_factory=dict, max_length=COMMANDS_MAX)
-    act_within_s: float = Field(600, ge=10, le=43_200)
-    """A command of an answer that comes later than this after its question is refused."""
+    agent: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^\S+$",
+        description='Name of the AI agent, such as "claude"; or `agent_id`, or `profile`.',
+    )
+    agent_id: str | None = Field(
+        None, pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", description="Its id."
+    )
+    profile: dict[str, Any] | None = Field(
+        None, max_length=64, description="Or a profile of the Sessions API."
+    )
+    private: bool = Field(False, description="Whether the session is kept out of the workspace.")
+    when: When | None = Field(
+        None, description="What triggers the question; without it only a `do` of a caller or of the owner."
+    )
+    message: str = Field(
+        min_length=1,
+        max_length=MESSAGE_MAX,
+        description="The question, with `{device.point}`, `{agent}`, `{time}`, `{question}`.",
+    )
+    readings: Attached | None = Field(None, description="What goes along.")
+    min_interval_s: float = Field(
+        1800, ge=10, le=31_622_400, description="Shortest time between two questions."
+    )
+    max_per_day: int = Field(10, ge=1, le=1000, description="Questions a day, at most.")
+    answer_within_s: float = Field(3600, ge=10, le=604_800, description="How long the answer is waited for.")
+    stream: str | None = Field(None, description="Where the answer goes out, and whose `do` it takes.")
+    follow_up: FollowUp = Field(FollowUp(), description="Messages that follow in the same session.")
+    commands: dict[str, AllowedCommand] = Field(
+        default_factory=dict, max_length=COMMANDS_MAX, description="All that an answer may cause, by name."
+    )
+    act_within_s: float = Field(
+        600,
+        ge=10,
+        le=43_200,
+        description="A command of an answer that comes later than this after its question is refused.",
+    )
 
     @model_validator(mode="after")
     def _one_agent(self) -> "Delegation":

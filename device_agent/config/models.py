@@ -26,10 +26,16 @@ AGENT_NAME_MAX = 52
 class TagConfig(Table):
     """One discoverable capability; in the short form only its id is written."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)
-    name: str = Field("", max_length=80)
-    description: str = Field("", max_length=500)
-    examples: tuple[str, ...] = Field((), max_length=16, strict=False)
+    id: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]*$",
+        max_length=64,
+        description="What callers search by: lower-case letters, digits, . _ -",
+    )
+    name: str = Field("", max_length=80, description="For people; made from the id where it is not written.")
+    description: str = Field("", max_length=500, description="What it can be asked for.")
+    examples: tuple[str, ...] = Field(
+        (), max_length=16, strict=False, description="Questions or tasks that fit."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -45,17 +51,35 @@ class TagConfig(Table):
 class AgentConfig(Table):
     """[agent]: who the agent is."""
 
-    name: str = Field(pattern=r"^[a-zA-Z0-9_]+$", max_length=AGENT_NAME_MAX)
-    display_name: str = Field("", max_length=120)
-    description: str = Field("", max_length=2000)
-    version: str = Field("1.0.0", pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$", max_length=64)
-    organization: str = Field("", max_length=120)
-    tags: tuple[TagConfig, ...] = Field((), max_length=32, strict=False)
+    name: str = Field(
+        pattern=r"^[a-zA-Z0-9_]+$",
+        max_length=AGENT_NAME_MAX,
+        description="The agent's name on the network; letters, digits, _",
+    )
+    display_name: str = Field("", max_length=120, description="For people.")
+    description: str = Field("", max_length=2000, description="What it senses and does, for who searches.")
+    version: str = Field(
+        "1.0.0",
+        pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$",
+        max_length=64,
+        description="Of your agent, shown on its card.",
+    )
+    organization: str = Field("", max_length=120, description="Who runs it.")
+    tags: tuple[TagConfig, ...] = Field(
+        (),
+        max_length=32,
+        strict=False,
+        description='What it is found by: "climate", or { id, name, description, examples }.',
+    )
     concurrency: int = Field(8, ge=0, le=1000, description="Tasks at once; 0 = no limit of ours.")
     instances: int = Field(1, ge=0, le=1000, description="Devices that join under this name; 0 = broadcast.")
-    max_pending_backlog: int | None = Field(None, ge=0, le=100_000)
-    max_running_s: int = Field(900, ge=1, le=86_400)
-    task_kinds: tuple[TaskKind, ...] = Field(("request", "pipe"), min_length=1, strict=False)
+    max_pending_backlog: int | None = Field(
+        None, ge=0, le=100_000, description="Tasks that may wait for a free place, told to the network."
+    )
+    max_running_s: int = Field(900, ge=1, le=86_400, description="Longest time of a request task.")
+    task_kinds: tuple[TaskKind, ...] = Field(
+        ("request", "pipe"), min_length=1, strict=False, description="Which kinds of task it takes."
+    )
 
     @field_validator("tags")
     @classmethod
@@ -80,32 +104,67 @@ def _network_kind(value: Any) -> Any:
 
 
 class NetworkConfig(Table):
-    """[network]: where the agent joins. The last five keys are for development and for the key's place."""
+    """[network]: where the agent joins."""
 
-    kind: Annotated[Literal["blocks", "none"], BeforeValidator(_network_kind)] = "blocks"
-    listing: Literal["private", "public"] = "private"
-    billing_mode: Literal["free", "paid"] = "free"
-    publish_rate_hz: float = Field(12, ge=0, le=100_000)
-    cdm_url: str | None = Field(None, pattern=r"^https?://\S+$", max_length=2000)
-    api_base_url: str | None = Field(None, pattern=r"^https?://\S+$", max_length=2000)
-    pubnub_origin: str | None = Field(None, pattern=r"^[A-Za-z0-9.\[\]:-]+$", max_length=300)
-    pubnub_tls: bool = True
+    kind: Annotated[Literal["blocks", "none"], BeforeValidator(_network_kind)] = Field(
+        "blocks", description='"none": no network, the device works for its owner alone.'
+    )
+    listing: Literal["private", "public"] = Field(
+        "private", description="Who may find it; used by `publish`."
+    )
+    billing_mode: Literal["free", "paid"] = Field(
+        "free", description="Whether callers pay; used by `publish`."
+    )
+    publish_rate_hz: float = Field(
+        12, ge=0, le=100_000, description="Messages a second on one channel; 0 = no pacing."
+    )
+    cdm_url: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        max_length=2000,
+        description="Another network, for development: `dev-network` prints it.",
+    )
+    api_base_url: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        max_length=2000,
+        description="The same, of the API; made from `cdm_url` where it is not written.",
+    )
+    pubnub_origin: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9.\[\]:-]+$",
+        max_length=300,
+        description="The same, of the message service: host and port.",
+    )
+    pubnub_tls: bool = Field(True, description="Whether that speaks TLS.")
     proxy: str | None = Field(
         None,
         pattern=r"^http://[^\s@/]+/?$",
         max_length=300,
         description="The way out where there is no other; one with a password goes into $HTTPS_PROXY.",
     )
-    api_key_file: LocalPath | None = None
+    api_key_file: LocalPath | None = Field(
+        None,
+        description="File of the device's API key, its owner's alone; else `api_key` beside this.",
+    )
 
 
 class StateConfig(Table):
-    """[state]: where things are kept. `runtime_directory` is filled in when it is not written."""
+    """[state]: where things are kept."""
 
-    directory: LocalPath = Path(STATE_DIRECTORY)
-    runtime_directory: LocalPath
-    counts_every_s: float = Field(30, ge=10, le=3600)
-    """What was counted is written no oftener: a power cut costs as much."""
+    directory: LocalPath = Field(
+        Path(STATE_DIRECTORY), description="Outbox, Journal, history, identity; nobody else may write there."
+    )
+    runtime_directory: LocalPath = Field(
+        Path(STATE_DIRECTORY, "run"),
+        description="Socket and crash log, in memory; else $RUNTIME_DIRECTORY, else `run` in `directory`.",
+    )
+    counts_every_s: float = Field(
+        30,
+        ge=10,
+        le=3600,
+        description="What was counted is written no oftener: a power cut costs as much.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -121,43 +180,80 @@ class StateConfig(Table):
 class OutboxConfig(Table):
     """[outbox]: the durable queue towards callers."""
 
-    max_bytes: SizeBytes = Field(32_000_000, ge=256_000, le=64_000_000_000)
-    commit_interval_s: float = Field(0.5, ge=0.01, le=60)
+    max_bytes: SizeBytes = Field(
+        32_000_000,
+        ge=256_000,
+        le=64_000_000_000,
+        description="What waits for callers, at most; then each stream's `overflow` applies.",
+    )
+    commit_interval_s: float = Field(0.5, ge=0.01, le=60, description="How much of it a power cut may cost.")
 
 
 class HistoryConfig(Table):
     """[history]: the local record of readings."""
 
-    enabled: bool = True
-    keep_days: float = Field(7, gt=0, le=3660)
-    max_bytes: SizeBytes = Field(64_000_000, ge=256_000, le=1_000_000_000_000)
+    enabled: bool = Field(True, description="Whether readings are recorded here.")
+    keep_days: float = Field(
+        366,
+        gt=0,
+        le=3660,
+        description="How long: each reading for a day, a row a minute for a week, then one each 15 minutes.",
+    )
+    max_bytes: SizeBytes = Field(
+        64_000_000,
+        ge=256_000,
+        le=1_000_000_000_000,
+        description="Of the record, at most; at it older rows get coarser, then the oldest go.",
+    )
 
 
 class SafetyConfig(Table):
     """[safety]: the guard, the lease, and the line of the emergency stop."""
 
-    guard_timeout_s: float = Field(1, ge=0.1, le=60)
-    lease_idle_s: float = Field(60, ge=0.1, le=86_400)
-    stop_device: str | None = None
-    stop_point: str = "active"
-    stop_active: bool = True
-    """The value of the point that presses the stop."""
-    stop_persists: bool = False
-    """Where nobody knows any more whether the stop was pressed, as after a reboot with the state directory in
-    memory, it counts as pressed."""
+    guard_timeout_s: float = Field(
+        1, ge=0.1, le=60, description="How long the daemon may be silent before the guard makes safe."
+    )
+    lease_idle_s: float = Field(
+        60,
+        ge=0.1,
+        le=86_400,
+        description="A caller who drives nothing for so long no longer keeps others out.",
+    )
+    stop_device: str | None = Field(None, description="The device of an emergency stop button.")
+    stop_point: str = Field("active", description="Its point.")
+    stop_active: bool = Field(True, description="The value of the point that presses the stop.")
+    stop_persists: bool = Field(
+        False,
+        description="Where nobody knows whether it was pressed (a reboot, state in memory), it was.",
+    )
 
 
 class StreamConfig(Table):
     """[streams.NAME]: one declared stream."""
 
-    direction: Literal["outbound", "inbound", "bidirectional"]
-    affinity: Literal["dedicated", "shared"] = "dedicated"
-    format: Literal["events", "bytes"] = "events"
-    devices: tuple[str, ...] = Field(min_length=1, strict=False)
-    overflow: Literal["drop-oldest", "thin", "refuse"] = "drop-oldest"
-    link_loss_grace_s: float = Field(10, ge=0, le=86_400)
-    caller_silence_s: float | None = Field(None, ge=1, le=86_400)
-    """A caller that sends nothing for so long counts as gone: what it drove goes to safe."""
+    direction: Literal["outbound", "inbound", "bidirectional"] = Field(
+        description='"bidirectional": what is in it can be driven.'
+    )
+    affinity: Literal["dedicated", "shared"] = Field(
+        "dedicated", description='"shared": one channel for all callers, who cannot be told apart.'
+    )
+    format: Literal["events", "bytes"] = Field(
+        "events", description='"bytes": what one device says, as it is.'
+    )
+    devices: tuple[str, ...] = Field(min_length=1, strict=False, description="The devices it carries.")
+    overflow: Literal["drop-oldest", "thin", "refuse"] = Field(
+        "drop-oldest",
+        description="At the outbox's limit: the oldest go, means take their place, or new ones are refused.",
+    )
+    link_loss_grace_s: float = Field(
+        10, ge=0, le=86_400, description="After so long without network what its callers drove goes to safe."
+    )
+    caller_silence_s: float | None = Field(
+        None,
+        ge=1,
+        le=86_400,
+        description="A caller that says nothing for so long is gone: what it drove goes to safe.",
+    )
 
     @property
     def outward(self) -> bool:

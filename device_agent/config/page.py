@@ -12,13 +12,21 @@ _LISTEN = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:]+)\]|(?P<host>[^\s:\[\]]+)):(?P<
 class PageConfig(Table):
     """[page]: off unless `listen` is given. What may be driven on it, `local:page` in [access] says."""
 
-    listen: str | None = None
-    """Address and port, such as "127.0.0.1:8686"; others than this machine reach it only by a password."""
-    hosts: tuple[str, ...] = Field((), max_length=16, strict=False)
-    """Further names by which browsers reach it, such as that of a proxy."""
-    password_file: LocalPath | None = None
-    certificate_file: LocalPath | None = None
-    key_file: LocalPath | None = None
+    listen: str | None = Field(
+        None,
+        description='Address and port, such as "127.0.0.1:8686"; what others reach needs a password.',
+    )
+    hosts: tuple[str, ...] = Field(
+        (),
+        max_length=16,
+        strict=False,
+        description="Further names by which browsers reach it, such as that of a proxy.",
+    )
+    password_file: LocalPath | None = Field(
+        None, description="File with the password; needed where others reach it."
+    )
+    certificate_file: LocalPath | None = Field(None, description="For TLS.")
+    key_file: LocalPath | None = Field(None, description="The certificate's private key.")
 
     @property
     def address(self) -> tuple[str, int]:

@@ -44,7 +44,7 @@ RULES_MAX = 64
 LoadDriver = Callable[[str], type[Driver[Any, Any]]]
 M = TypeVar("M", bound=BaseModel)
 
-_SINGLE: dict[str, type[BaseModel]] = {
+SINGLE: dict[str, type[BaseModel]] = {
     "agent": AgentConfig,
     "network": NetworkConfig,
     "state": StateConfig,
@@ -64,7 +64,7 @@ _MANY = {
     "alerts": RULES_MAX,
 }
 
-_BUS_KINDS: dict[str, type[BaseModel]] = {
+BUS_KINDS: dict[str, type[BaseModel]] = {
     get_args(model.model_fields["kind"].annotation)[0]: model
     for model in get_args(get_args(bus_config.BusConfig)[0])
 }
@@ -181,10 +181,10 @@ class _Reader:
     def config(self, document: dict[str, Any]) -> Config | None:
         """The whole, or None where `problems` is not empty."""
         self.problems += _unusable_values(document)
-        for key in document.keys() - _SINGLE.keys() - _MANY.keys():
-            self.problems.append(unknown_key("", key, (*_SINGLE, *_MANY)))
+        for key in document.keys() - SINGLE.keys() - _MANY.keys():
+            self.problems.append(unknown_key("", key, (*SINGLE, *_MANY)))
         notes = self._rename_skills(document)
-        single = {name: self._table(name, model, document.get(name, {})) for name, model in _SINGLE.items()}
+        single = {name: self._table(name, model, document.get(name, {})) for name, model in SINGLE.items()}
         draft = ConfigDraft(**{name: single[name] for name in ("agent", "state", "access", "safety")})  # type: ignore[arg-type]
         self._buses(draft, self._named("buses", document))
         self._devices(draft, self._named("devices", document))
@@ -263,11 +263,11 @@ class _Reader:
             place = f"buses.{name}"
             kind = table.get("kind") if isinstance(table, dict) else ""
             if kind is None:
-                self.problems.append(f"{place}.kind is missing: add one of {', '.join(_BUS_KINDS)}")
-            elif isinstance(table, dict) and (not isinstance(kind, str) or kind not in _BUS_KINDS):
-                words = ", ".join(f'"{word}"' for word in _BUS_KINDS)
+                self.problems.append(f"{place}.kind is missing: add one of {', '.join(BUS_KINDS)}")
+            elif isinstance(table, dict) and (not isinstance(kind, str) or kind not in BUS_KINDS):
+                words = ", ".join(f'"{word}"' for word in BUS_KINDS)
                 self.problems.append(f"{place}.kind = {show(kind)} must be one of {words}")
-            elif bus := self._table(place, _BUS_KINDS.get(kind, BaseModel), table):
+            elif bus := self._table(place, BUS_KINDS.get(kind, BaseModel), table):
                 draft.buses[name] = cast(bus_config.BusConfig, bus)
 
     def _devices(self, draft: ConfigDraft, tables: dict[str, Any]) -> None:

@@ -23,18 +23,21 @@ class When(Table):
     `above` holds until the value is at most `below_again` (`below`: at least `above_again`).
     """
 
-    device: str = ""
-    point: str = ""
-    above: float | None = None
-    below_again: float | None = None
-    below: float | None = None
-    above_again: float | None = None
-    equals: bool | str | None = None
-    status: Annotated[tuple[State, ...], BeforeValidator(_states)] = Field((), strict=False)
-    for_s: float = Field(0, ge=0, le=604_800)
-    at: str | None = Field(None, pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
-    """Local time of each day."""
-    every_s: float | None = Field(None, ge=60, le=31_622_400)
+    device: str = Field("", description="The device that is watched.")
+    point: str = Field("", description="Its point; not for `status`.")
+    above: float | None = Field(None, description="Holds while the value is above this.")
+    below_again: float | None = Field(None, description="Over when the value is at most this.")
+    below: float | None = Field(None, description="Holds while the value is below this.")
+    above_again: float | None = Field(None, description="Over when the value is at least this.")
+    equals: bool | str | None = Field(None, description="Holds while the value is this.")
+    status: Annotated[tuple[State, ...], BeforeValidator(_states)] = Field(
+        (), strict=False, description="Holds while the device is in one of these states."
+    )
+    for_s: float = Field(0, ge=0, le=604_800, description="How long it must last.")
+    at: str | None = Field(
+        None, pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="Local time of each day."
+    )
+    every_s: float | None = Field(None, ge=60, le=31_622_400, description="Period.")
 
     @property
     def timed(self) -> bool:
@@ -68,13 +71,14 @@ class When(Table):
 class AllowedCommand(Table):
     """[delegations.NAME.commands.COMMAND], [rules.NAME].then: one thing that may be caused."""
 
-    description: str = Field("", max_length=500)
-    """For who chooses it, and for people."""
-    device: str
-    values: dict[str, Value] = Field(default_factory=dict)
-    for_s: float | None = Field(None, gt=0, le=86_400)
-    action: str = ""
-    args: dict[str, Value] = Field(default_factory=dict)
+    description: str = Field(
+        "", max_length=500, description="For people, and told to an AI agent that may choose it."
+    )
+    device: str = Field(description="The device it moves.")
+    values: dict[str, Value] = Field(default_factory=dict, description="What is set.")
+    for_s: float | None = Field(None, gt=0, le=86_400, description="Then back to safe.")
+    action: str = Field("", description="Or: the action that is carried out.")
+    args: dict[str, Value] = Field(default_factory=dict, description="Its arguments.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> "AllowedCommand":

@@ -98,7 +98,7 @@ def test_the_least_that_loads_has_safe_defaults(load_text, tmp_path):
     assert config.state.directory == Path("/var/lib/device-agent")
     assert config.state.runtime_directory == Path("/var/lib/device-agent/run")
     assert (config.outbox.max_bytes, config.outbox.commit_interval_s) == (32_000_000, 0.5)
-    assert (config.history.enabled, config.history.keep_days) == (True, 7)
+    assert (config.history.enabled, config.history.keep_days) == (True, 366)
     assert (config.safety.guard_timeout_s, config.safety.lease_idle_s) == (1, 60)
     assert config.access.read == ("anyone",)
     assert config.access.drive == ()
