@@ -30,7 +30,7 @@ def register(subparsers: Any) -> None:
     run.add_argument("--until-last-user", action="store_true", help="end after the last user has gone")
     run.add_argument("--private", action="store_true", help=argparse.SUPPRESS)
     command("show", _show, "levels, physical values, ports, faults").add_argument(
-        "--json", action="store_true"
+        "--json", action="store_true", help="print JSON"
     )
     pin = command("pin", _pin, "drive an input")
     pin.add_argument("bus")
@@ -48,7 +48,7 @@ def register(subparsers: Any) -> None:
     )
     sent = command("sent", _sent, "what the host has sent to a serial port")
     sent.add_argument("bus")
-    sent.add_argument("--json", action="store_true")
+    sent.add_argument("--json", action="store_true", help="print JSON")
     fault = command("fault", _fault, "break something")
     fault.add_argument("bus")
     fault.add_argument("kind", help="unplug, replug, nack, stuck, slow, noise, frozen or corrupt")
