@@ -5,24 +5,21 @@ The key comes from --key-file or $BLOCKS_API_KEY, the network's address from $BL
 
 import argparse
 import re
-import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from device_agent.cli import history
 from device_agent.cli.call_client import AgentCaller, Answer, hush, leave, read_key, sdk, use_local_network
 from device_agent.cli.call_sessions import drive, watch
 from device_agent.cli.common import (
     Exit,
-    instant_ms,
     named_values,
     parse_value,
     print_table,
     run_command,
     span_s,
     styled,
-    write_out,
 )
 from device_agent.cli.show import (
     ack_text,
@@ -73,7 +70,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     do.add_argument("args", metavar="NAME=VALUE", nargs="*")
     for parser in (set_, do):
         parser.add_argument("--dry-run", action="store_true", help="only say what would happen")
-    _history_arguments(command("history", _history, "readings from the agent's own record"))
+    history.add_arguments(command("history", _history, "readings from the agent's own record"))
     _session_arguments(command)
 
 
@@ -90,17 +87,6 @@ def _common(parser: argparse.ArgumentParser) -> None:
     option("--timeout", metavar="S", type=span_s, help=f"longest wait for an answer ({ANSWER_LIMIT_S:g} s)")
 
 
-def _history_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("devices", metavar="DEVICE", nargs="+")
-    when = "ISO 8601, epoch milliseconds, or an age such as 90m, 24h, 7d"
-    parser.add_argument("--from", dest="from_ms", metavar="TIME", type=instant_ms, help=f"{when} (24h)")
-    parser.add_argument("--to", dest="to_ms", metavar="TIME", type=instant_ms, help="the same (now)")
-    parser.add_argument("--every", dest="every_s", metavar="S", type=span_s, help="one mean per step")
-    parser.add_argument("--zone", help="with --every 1d: of whose days, such as Europe/Berlin (UTC)")
-    parser.add_argument("--format", choices=("json", "csv", "png"), help="else by --out's ending, else csv")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="write there instead of standard output")
-
-
 def _session_arguments(command: Callable[[str, Act, str], argparse.ArgumentParser]) -> None:
     watching = command("watch", watch, "readings as they come, until Ctrl-C")
     watching.add_argument("devices", metavar="DEVICE", nargs="*")
@@ -109,7 +95,12 @@ def _session_arguments(command: Callable[[str, Act, str], argparse.ArgumentParse
     )
     watching.add_argument("--every", dest="every_s", metavar="S", type=span_s, help="the pace that is wanted")
     watching.add_argument("--for", dest="for_s", metavar="S", type=span_s, help="end after this time")
-    watching.add_argument("--format", choices=("table", "ndjson", "csv"), default="table")
+    watching.add_argument(
+        "--format",
+        type=_watch_format,
+        choices=("table", "json", "csv"),
+        help="json: an event a line",
+    )
     watching.add_argument("--out", metavar="FILE", type=Path, help="write there instead of standard output")
     driving = command("drive", drive, "send commands over a session, print what became of them")
     driving.add_argument("--command", metavar="JSON", action="append", help="a command; may be repeated")
@@ -123,6 +114,10 @@ def _session_arguments(command: Callable[[str, Act, str], argparse.ArgumentParse
         )
 
 
+def _watch_format(word: str) -> str:
+    return "json" if word == "ndjson" else word
+
+
 def _minutes(text: str) -> int:
     if not re.fullmatch(r"\d{1,5}", text) or not 1 <= int(text) <= DURATION_MAX_MIN:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes from 1 to {DURATION_MAX_MIN}")
@@ -133,7 +128,7 @@ def _minutes(text: str) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    return leave(run_command(lambda: _called(args)))
+    return leave(run_command(lambda: _called(args), as_json=getattr(args, "json", False)))
 
 
 def _called(args: argparse.Namespace) -> int:
@@ -243,38 +238,15 @@ def _acknowledged(caller: AgentCaller, args: argparse.Namespace, question: Mappi
 
 
 def _history(caller: AgentCaller, args: argparse.Namespace) -> int:
-    now_ms = int(time.time() * 1000)
-    endings = {".json": "json", ".csv": "csv", ".png": "png"}
-    form = args.format or (endings.get(args.out.suffix.lower()) if args.out else None) or "csv"
-    if form == "png" and args.out is None and sys.stdout.isatty():
-        raise AgentError("a picture does not go to a terminal: name a file with --out")
-    question: dict[str, Any] = {
-        "op": "history",
-        "devices": args.devices,
-        "from": now_ms - 86_400_000 if args.from_ms is None else args.from_ms,
-        "to": now_ms if args.to_ms is None else args.to_ms,
-        "format": form,
-    }
-    if args.every_s is not None:
-        question["every_s"] = args.every_s
-    if args.zone is not None:
-        question["zone"] = args.zone
-    answer = _asked(caller, args, question)
-    if answer.data is None:
-        raise AgentError("the agent has answered without the readings")
-    _deliver(answer.data, args.out)
-    if args.json:
-        print(dumps(answer.result, indent=2), file=sys.stdout if args.out else sys.stderr)
-    return Exit.DONE
+    args.format = "json" if args.json and args.format is None else args.format
 
+    def ask(question: Mapping[str, Any]) -> bytes:
+        answer = _asked(caller, args, question)
+        if answer.data is None:
+            raise AgentError("the agent has answered without the readings")
+        return answer.data
 
-def _deliver(data: bytes, out: Path | None) -> None:
-    """To the file; else to standard output, where a terminal gets no control characters."""
-    if out is not None:
-        write_out(out, data)
-        return
-    if sys.stdout.isatty():
-        for line in data.decode("utf-8", "replace").splitlines():
-            print(printable(line, 100_000))
-        return
-    sys.stdout.buffer.write(data)
+    try:
+        return history.show(args, ask)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise AgentError(f"the agent's answer has a bad form ({error})") from error

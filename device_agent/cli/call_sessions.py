@@ -32,8 +32,8 @@ COLUMNS = ("at", "device", "point", "value", "unit", "flag", "late", "seq")
 def watch(caller: AgentCaller, args: argparse.Namespace) -> int:
     """Until --for has passed, the session ends, or Ctrl-C."""
 
-    form = "ndjson" if args.json and args.format == "table" else args.format
-    known: Units = {} if form == "ndjson" else caller.units(args.timeout)
+    form = args.format or ("json" if args.json else "table")
+    known: Units = {} if form == "json" else caller.units(args.timeout)
     minutes = args.duration or (math.ceil(args.for_s / 60) + 1 if args.for_s else WATCH_MINUTES)
     with _output(args) as output, _ends_on_sigterm(), caller.open(_request(args), minutes) as session:
         session.wait_open(args.timeout)
@@ -91,9 +91,7 @@ class EventPrinter:
         self._units = units
         self._devices = devices
         self._stream = stream
-        self._write: Callable[[Any], None] = {"table": self._line, "ndjson": self._json, "csv": self._csv}[
-            form
-        ]
+        self._write: Callable[[Any], None] = {"table": self._line, "csv": self._csv, "json": self._json}[form]
         self._csv_head = form == "csv"
         self._home: dict[str, str] = {}
 

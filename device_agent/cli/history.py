@@ -11,7 +11,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,70 +33,99 @@ from device_agent.history.axis import round_step_s
 from device_agent.history.error_texts import disabled, no_pillow, too_much, unreadable
 from device_agent.text.printable import printable
 
-DAY_S = 86_400
+DAY_S, SHORTEST_MS = 86_400, 10_000
 # A table is for reading: about two screens, unless another step is asked for.
 TABLE_ROWS = 48
+Ask = Callable[[Mapping[str, Any]], bytes]
 FORMATS = ("table", "json", "csv", "png")
 ENDINGS = {".json": "json", ".csv": "csv", ".png": "png"}
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     history = subparsers.add_parser("history", help="readings from the local record", description=__doc__)
-    history.add_argument("devices", metavar="DEVICE", nargs="+")
+    add_arguments(history)
+    history.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
+    history.set_defaults(run=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `show` takes."""
+    parser.add_argument("devices", metavar="DEVICE", nargs="+")
     when = "ISO 8601 (local time), epoch milliseconds, or an age such as 90m, 24h, 7d"
-    history.add_argument("--from", dest="from_ms", metavar="TIME", type=instant_ms, help=f"{when} (24h)")
-    history.add_argument("--to", dest="to_ms", metavar="TIME", type=instant_ms, help="the same (now)")
-    step = history.add_mutually_exclusive_group()
+    usual = "else a day, or since the record begins"
+    parser.add_argument("--from", dest="from_ms", metavar="TIME", type=instant_ms, help=f"{when}; {usual}")
+    parser.add_argument("--to", dest="to_ms", metavar="TIME", type=instant_ms, help="the same (now)")
+    step = parser.add_mutually_exclusive_group()
     step.add_argument(
         "--every", dest="every_s", metavar="S", type=span_s, help="mean, minimum and maximum of each step"
     )
-    history.add_argument(
-        "--zone", help="of whose days the steps of --every 1d are, such as Europe/Berlin (this machine's)"
+    parser.add_argument(
+        "--zone",
+        help="of whose days the steps of --every 1d are, such as Europe/Berlin (the device's, or UTC)",
     )
     step.add_argument("--all", action="store_true", help="in a table: every row that is recorded")
-    history.add_argument("--format", choices=FORMATS, help="else by --out's ending, else a table")
-    history.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
-    history.add_argument("--out", metavar="FILE", type=Path, help="write there instead of standard output")
-    history.set_defaults(run=run)
+    parser.add_argument("--format", choices=FORMATS, help="else by --out's ending, else a table")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write there instead of standard output")
 
 
 def run(args: argparse.Namespace) -> int:
     config = load(config_path(args))
+    return show(args, lambda question: _answer(config, question), "local")
+
+
+def show(args: argparse.Namespace, ask: Ask, days_of: str | None = None) -> int:
+    """Ask, then print or write; `ask` returns the readings that answer a question of op `history`.
+
+    `days_of` is the zone of steps of whole days where --zone does not say it; None: UTC.
+    """
     form = args.format or (ENDINGS.get(args.out.suffix.lower(), "csv") if args.out else "table")
     if form == "table" and args.out is not None:
         raise AgentError("a table goes to the terminal: leave --out away, or choose --format csv")
     if form == "png" and args.out is None and sys.stdout.isatty():
         raise AgentError("a picture does not go to a terminal: name a file with --out")
-    question = _question(args, form)
-    data = _answer(config, question)
-    if form == "table":
-        _print_rows(json.loads(data))
-    elif args.out is None:
-        sys.stdout.buffer.write(data)
-    else:
+    data = ask(_question(args, form, ask, days_of))
+    if args.out is not None:
         write_out(args.out, data)
         print(f"{len(data)} bytes written to {args.out}")
+    elif form == "table":
+        _print_rows(json.loads(data))
+    elif sys.stdout.isatty():  # which gets no control characters
+        for line in data.decode("utf-8", "replace").splitlines():
+            print(printable(line, 100_000))
+    else:
+        sys.stdout.buffer.write(data)
     return Exit.DONE
 
 
-def _question(args: argparse.Namespace, form: str) -> dict[str, Any]:
+def _question(args: argparse.Namespace, form: str, ask: Ask, days_of: str | None) -> dict[str, Any]:
     to_ms = time.time_ns() // 1_000_000 if args.to_ms is None else args.to_ms
-    from_ms = to_ms - DAY_S * 1000 if args.from_ms is None else args.from_ms
+    question = {"op": "history", "devices": args.devices, "to": to_ms}
+    from_ms = _begin_ms(question, ask) if args.from_ms is None else args.from_ms
     if from_ms >= to_ms:
         raise Rejected("invalid_value", "--from is not before --to")
     every_s = args.every_s
     if form == "table" and every_s is None and not args.all:
-        every_s = float(round_step_s((to_ms - from_ms) / 1000, TABLE_ROWS))
-    days = every_s and not every_s % DAY_S
-    return {
-        "op": "history",
-        "devices": args.devices,
-        "from": from_ms,
-        "to": to_ms,
-        "every_s": every_s,
-        "zone": args.zone or ("local" if days else None),
-        "format": "json" if form == "table" else form,
-    }
+        every_s = _step_s(from_ms, to_ms)
+    zone = args.zone or (days_of if every_s and not every_s % DAY_S else None)
+    more = {name: one for name, one in (("every_s", every_s), ("zone", zone)) if one is not None}
+    return {**question, "from": from_ms, **more, "format": "json" if form == "table" else form}
+
+
+def _step_s(from_ms: int, to_ms: int) -> float:
+    return float(round_step_s((to_ms - from_ms) / 1000, TABLE_ROWS))
+
+
+def _begin_ms(question: Mapping[str, Any], ask: Ask) -> int:
+    """A day before the end, or where the record begins: nearer in each step, since rows begin early."""
+    to_ms = int(question["to"])
+    from_ms = to_ms - DAY_S * 1000
+    while True:
+        every_s = _step_s(from_ms, to_ms)
+        found = json.loads(ask({**question, "from": from_ms, "every_s": every_s, "format": "json"}))
+        first_ms = min((reading["at"] for reading in found["readings"]), default=from_ms)
+        if first_ms <= (from_ms + to_ms) / 2 or to_ms - first_ms < SHORTEST_MS:
+            return max(from_ms, min(first_ms, to_ms - SHORTEST_MS)) if found["readings"] else from_ms
+        from_ms = first_ms
 
 
 # -- asking -------------------------------------------------------------------------------------------------
@@ -136,11 +165,11 @@ def _from_file(config: Config, path: Path, question: Mapping[str, Any]) -> bytes
         tuple(dict.fromkeys(question["devices"])),
         question["from"],
         question["to"],
-        max(1, round(question["every_s"] * 1000)) if question["every_s"] else 0,
+        max(1, round(question["every_s"] * 1000)) if "every_s" in question else 0,
         question["format"],
         {name: {p.name: str(p.unit) for p in config.points(name)} for name in here},
         config.agent.display_name or config.agent.name,
-        zone=checked_zone(question["zone"], question["every_s"]),
+        zone=checked_zone(question.get("zone"), question.get("every_s")),
         formerly={name: list(config.devices[name].formerly) for name in here},
     )
     try:

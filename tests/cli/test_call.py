@@ -84,7 +84,7 @@ def test_a_key_file_that_others_may_read_is_refused(calls: Any, tmp_path: Path) 
 def test_watch_as_lines_table_and_csv(calls: Any, tmp_path: Path) -> None:
     out = tmp_path / "readings.csv"
     # Alone: another caller's arrival on the shared stream would say the present once more, to all.
-    (lines,) = calls.together(("watch", "climate", "--for", "2", "--format", "ndjson"))
+    (lines,) = calls.together(("watch", "climate", "--for", "2", "--format", "json"))
     table, csv = calls.together(
         ("watch", "--for", "2"),
         ("watch", "--stream", "live", "--for", "2", "--format", "csv", "--out", str(out)),
@@ -150,15 +150,18 @@ def test_drive_with_commands_as_arguments(calls: Any) -> None:
 
 
 def test_history_is_written_to_a_file(calls: Any, tmp_path: Path) -> None:
-    until(
-        lambda: len(calls("history", "climate", "--from", "1h").stdout.splitlines()) > 1, "a recorded reading"
-    )
+    until(lambda: len(calls("history", "climate", "--format", "csv").stdout.splitlines()) > 1, "a reading")
     table, picture = tmp_path / "day.csv", tmp_path / "day.png"
-    whole, seen = calls.together(
-        ("history", "climate", "--from", "1h", "--out", str(table), "--json"),
+    whole, told, shown, seen = calls.together(
+        ("history", "climate", "--from", "1h", "--out", str(table)),
+        ("history", "climate", "--from", "1h", "--json"),
+        ("history", "climate"),
         ("history", "climate", "--from", "1h", "--every", "1", "--out", str(picture)),
     )
     assert (whole.returncode, seen.returncode) == (0, 0), whole.stderr + seen.stderr
-    assert json.loads(whole.stdout)["count"] >= 1
+    assert whole.stdout.endswith(f" bytes written to {table}\n")
+    assert len(json.loads(told.stdout)["readings"]) >= 1
+    assert "temperature [°C]" in shown.stdout
+    assert len(shown.stdout.splitlines()) > 10, "a recording of seconds is shown in seconds"
     assert "temperature" in table.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")

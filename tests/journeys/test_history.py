@@ -198,6 +198,13 @@ def test_the_owner_sees_a_table_and_writes_files(world: World, tmp_path: Path) -
     assert len(json.loads(told.stdout)["readings"]) == 4 * 360
 
 
+def test_without_a_time_the_table_fits_what_is_recorded(world: World) -> None:
+    """The record has old rows and, after a pause, those of now: a day's table shows these in fine steps."""
+    done = cli(world, "history", "climate")
+    assert done.returncode == 0, done.stderr
+    assert "means of 1800 s" in done.stdout
+
+
 def test_who_may_not_read_the_file_asks_the_daemon(world: World) -> None:
     answer = world.daemon.ask("history", devices=["climate"], format="csv", **last(1))
     assert answer["count"] == 360
