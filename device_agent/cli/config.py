@@ -8,6 +8,7 @@ from typing import Any
 from device_agent.cli.common import Exit, print_json, print_table, styled, write_out
 from device_agent.cli.drivers import markdown_table, option_row, options_of
 from device_agent.config.types import format_size
+from device_agent.schema import BaseModel
 
 HEADS = ("key", "type", "default", "what it does")
 NOTE = "<!-- Made from the models by `make driver-docs`: change the models, not this page. -->"
@@ -66,8 +67,6 @@ def sections() -> list[dict[str, Any]]:
 
 def _sections() -> Iterator[dict[str, Any]]:
     from device_agent.config import reader
-    from device_agent.config.delegation import Delegation
-    from device_agent.config.models import StreamConfig
     from device_agent.driver import ActuatorConfig, DriverConfig
 
     for name, model in reader.SINGLE.items():
@@ -89,8 +88,17 @@ def _sections() -> Iterator[dict[str, Any]]:
     keys = [one for one in actuator["keys"] if one["name"] not in DriverConfig.model_fields]
     yield {"table": "[devices.NAME] of what moves", "description": "More of these.", "keys": keys}
     yield from inner
-    yield from _tables("streams.NAME", StreamConfig.model_json_schema())
-    yield from _tables("delegations.NAME", Delegation.model_json_schema())
+    for name, model in _named().items():
+        yield from _tables(f"{name}.NAME", model.model_json_schema())
+
+
+def _named() -> dict[str, type[BaseModel]]:
+    """The sections of tables by name, but for buses and devices."""
+    from device_agent.config.automation import Alert, Rule
+    from device_agent.config.delegation import Delegation
+    from device_agent.config.models import StreamConfig
+
+    return {"streams": StreamConfig, "delegations": Delegation, "rules": Rule, "alerts": Alert}
 
 
 def _tables(
@@ -99,7 +107,7 @@ def _tables(
     """A table and the tables in it."""
     defs = schema.get("$defs", {}) if defs is None else defs
     about = " ".join(str(schema.get("description", "")).split("\n\n")[0].split())
-    about = about.rpartition("]: ")[2] if about.startswith("[") else about
+    about = about.partition(": ")[2] if about.startswith("[") else about
     keys = options_of({**schema, "$defs": defs})
     for one in keys:
         if one["type"].startswith("table"):
@@ -147,16 +155,13 @@ def file_schema() -> dict[str, Any]:
 
     from device_agent import registry
     from device_agent.config import reader
-    from device_agent.config.delegation import Delegation
-    from device_agent.config.models import StreamConfig
 
     drivers = {name: registry.load(name).Config for name in registry.names()}
     models: list[Any] = [
         *reader.SINGLE.values(),
         *reader.BUS_KINDS.values(),
         *drivers.values(),
-        StreamConfig,
-        Delegation,
+        *_named().values(),
     ]
     refs, document = models_json_schema([(model, "validation") for model in models])
 
@@ -180,8 +185,7 @@ def file_schema() -> dict[str, Any]:
             **{name: of(model) for name, model in reader.SINGLE.items()},
             "buses": several(*map(of, reader.BUS_KINDS.values())),
             "devices": several(*map(of, drivers.values())),
-            "streams": several(of(StreamConfig)),
-            "delegations": several(of(Delegation)),
+            **{name: several(of(model)) for name, model in _named().items()},
         },
         "$defs": defs,
     }

@@ -55,6 +55,7 @@ def test_without_a_terminal_it_tells_its_story_and_ends(short_folder: Path) -> N
     assert re.search(r"ack: open valve: done, read back from the pin, \d+ ms", done.stdout)
     assert "climate is offline (absent)" in done.stdout
     assert "climate is online again" in done.stdout
+    assert "tank is offline" not in done.stdout, "it had only not yet spoken"
     assert re.search(r"\d+ readings came, 0 are missing; 2 commands", done.stdout)
     assert re.search(r"^Next: `\S*device-agent scan` shows", done.stdout.splitlines()[-2])
     assert list(short_folder.iterdir()) == []

@@ -258,6 +258,9 @@ async def test_a_scale_that_fell_silent(every_s: float | None) -> None:
         assert (nothing.values, nothing.flags) == ({"weight": None}, {"weight": "stale"}), "from the start"
         with pytest.raises(NoAnswer, match="has said nothing yet"):
             await device.read_now()
+        assert device.awaited, "nobody knows yet whether it is there"
+        device.mark_unheard()
+        assert not device.awaited, "now that is known, and told"
         board.feed("bus", b"\nW 12.5\n")
         fresh = await sink.wait(lambda reading: reading.values["weight"] == 12.5)
         assert (fresh.flags, fresh.silence) == ({}, "ended")

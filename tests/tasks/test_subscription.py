@@ -82,6 +82,16 @@ async def test_it_begins_with_the_session_and_the_present(
     assert (present["kind"], present["device"]) == ("reading", "fan")
 
 
+async def test_it_begins_without_a_device_that_may_yet_speak(
+    subscription: Subscription, services: Services, queue: ChannelQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fan = services.devices["fan"]
+    monkeypatch.setattr(type(fan), "online", False)
+    monkeypatch.setattr(type(fan), "awaited", property(lambda device: device is fan))
+    subscription.begin(["control"], 9000)
+    assert [event["kind"] for event in sent(queue) if event.get("device") == "fan"] == []
+
+
 async def test_it_begins_with_why_a_device_is_away(
     subscription: Subscription, services: Services, queue: ChannelQueue
 ) -> None:
