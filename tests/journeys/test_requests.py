@@ -37,6 +37,10 @@ def test_set_stays_and_for_s_goes_back(world: World, alice: Any) -> None:
     answer = result(question(alice, {"op": "set", "device": "valve", "values": {"on": True}, "for_s": 0.2}))
     assert answer["state"] == "done"
     until(lambda: world.board.levels(27)[-1] == 1, "the relay back at safe")
+    row = next(row for row in reversed(world.daemon.ask("journal")) if row["what"] == "on=True for 0.2 s")
+    assert (row["device"], row["result"]) == ("valve", "done")
+    assert row["who"].startswith("request ")
+    assert "user user_alice, organisation " in row["who"]
 
 
 def test_do_pulses_the_relay(world: World, alice: Any) -> None:

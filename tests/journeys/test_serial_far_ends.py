@@ -14,7 +14,7 @@ import pytest
 
 from device_agent.testing.network import NetworkThread
 from support.browser import PROGRAM, browser
-from support.callers import pipe, stream
+from support.callers import pipe, question, result, stream
 from support.deployment import HEAD, World, is_at_work
 from support.mosquitto import free_port
 from support.serial_peer import SerialPeer
@@ -129,6 +129,9 @@ def test_a_far_end_tells_when_it_measured(place: Place, alice: Any) -> None:
     assert (reading["at"], reading.get("flags", {})) == ((now_s - 60) * 1000, {}), "a minute ago, as it says"
     assert obeyed() == "done"
     until(lambda: place.pump.heard.endswith(b"P 1\n"), "the pump is told")
+    reading = place.measure(now_s - 59, level=1.5)  # says nothing of `dry`
+    assert (reading["values"]["dry"], reading.get("flags", {})) == (True, {})
+    assert place.pump.heard.endswith(b"P 1\n"), "and what it does not say is not taken for false"
     # An hour ago: too old to say anything of now. It goes to the record and to callers, with its time.
     late = round(time.time()) - 3600
     place.probe.say(json.dumps({"ts": late, "level": 2, "dry": True}).encode() + b"\n")
@@ -136,7 +139,7 @@ def test_a_far_end_tells_when_it_measured(place: Place, alice: Any) -> None:
     until(lambda: place.pump.heard.endswith(b"P 0\n"), "the pump is safe: nobody knows whether it is dry now")
     assert "cannot be read now" in obeyed()
     assert place.daemon.device("probe")["latest"]["flags"]["dry"] == "stale"
-    assert place.measure(now_s - 59, level=3, dry=True).get("flags", {}) == {}
+    assert place.measure(now_s - 58, level=3, dry=True).get("flags", {}) == {}
     assert obeyed() == "done"
     # What cannot be true: then it came now, with a flag, and is no condition's proof.
     for at_s, level in ((946_684_800, 4), (now_s + 90_000, 5), (now_s - 8000, 6)):
@@ -168,6 +171,11 @@ def test_what_nobody_understands_is_told_everywhere(place: Place, alice: Any) ->
     assert stream(session, "live").wait("status", device="meter")["reason"] == "not_understood"
     session.cancel()
     session.wait_for_terminal(LIMIT_S)
+    everything = result(question(alice, {"op": "read"}))
+    assert {reading["device"] for reading in everything["readings"]} == {"probe", "pump"}
+    (missing,) = everything["unavailable"]
+    assert missing["device"] == "meter"
+    assert WANTED in missing["reason"]
 
 
 @pytest.mark.skipif(not PROGRAM, reason="chromium is not installed (apt-get install chromium)")

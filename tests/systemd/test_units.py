@@ -49,6 +49,15 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
 
 
 @UNITS
+def test_it_waits_neither_for_the_time_nor_for_the_network(unit: Path) -> None:
+    """With a service that waits for the time, and no network, it would never start."""
+    waited = {word for name in ("After", "Requires", "Wants", "BindsTo") for word in settings(name, unit)}
+    assert not {"time-sync.target", "network-online.target"} & {
+        one for line in waited for one in line.split()
+    }
+
+
+@UNITS
 def test_the_service_may_do_little(unit: Path) -> None:
     words = ["security", "--offline=true", "--no-pager"]
     done = run(tool("systemd-analyze"), *words, "--json=short", unit)
