@@ -15,10 +15,11 @@ from device_agent.config.calibration import interpolated
 from device_agent.config.models import SafetyConfig
 from device_agent.devices.bus_supervisor import BusSupervisor
 from device_agent.devices.device import SAYS_NOTHING, Device
+from device_agent.devices.dispatcher import Dispatcher
 from device_agent.devices.reading_builder import ReadingBuilder
 from device_agent.driver import ActuatorConfig, DriverConfig, Listener, Point, Sensor, SerialBus
 from device_agent.errors import NoAnswer
-from device_agent.records import Flag, Flagged, Reading
+from device_agent.records import Dated, Flag, Flagged, Reading, ReadingSubscriber
 from device_agent.safety.conditions import Conditions
 from device_agent.safety.emergency_stop import StopLine
 from device_agent.testing.board import Board, SteppedClock, open_handle
@@ -48,6 +49,76 @@ def builder(driver: type[Any], clock: SteppedClock | None = None, **options: Any
     made = ReadingBuilder("probe", driver, DriverConfig(**options), clock or SteppedClock())
     made.staleness.begin(0.0)
     return made
+
+
+# -- dated by the device -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("age_s", "at_ago_s", "flag"),
+    [
+        (0, 0, None),
+        (5, 5, None),
+        (3600, 3600, None),
+        (-59, 0, None),  # its clock is a little ahead
+        (-61, 0, "undated"),
+        (3601, 0, "undated"),
+        (None, 0, "undated"),
+    ],
+)
+def test_a_time_that_the_device_tells_counts_as_far_as_it_can_be_true(
+    age_s: float | None, at_ago_s: float, flag: str | None
+) -> None:
+    clock = SteppedClock(5000.0)
+    made, now_ms = builder(Talker, clock, stale_after_s=0), clock.now_ms()
+    said_ms = None if age_s is None else now_ms - age_s * 1000
+    reading = made.measured(Dated({"a": 1, "b": None}, said_ms, max_age_s=3600), clock.monotonic_s())
+    assert reading.at_ms == now_ms - at_ago_s * 1000
+    assert reading.monotonic_s == 5000.0 - at_ago_s
+    assert reading.flags.get("a") == flag
+    assert "b" not in reading.flags, "what is no value has no time"
+    assert not reading.past
+
+
+def test_while_nobody_knows_the_time_the_device_cannot_be_judged() -> None:
+    clock = SteppedClock(5000.0)
+    clock.knows = False
+    reading = builder(Talker, clock).measured(Dated({"a": 1, "b": 2}, 5.0), clock.monotonic_s())
+    assert (reading.clock_set, reading.flags, reading.monotonic_s) == (False, {}, 5000.0)
+
+
+def test_what_is_too_old_when_it_comes_is_of_the_past_and_makes_its_points_stale() -> None:
+    clock = SteppedClock(5000.0)
+    made, now_ms = builder(Talker, clock), clock.now_ms()
+    made.staleness.begin(5000.0)
+    assert not made.measured({"a": 1, "b": 2}, 5000.0).past
+    late = made.measured(Dated({"a": 3}, now_ms - 10_000), 5000.0, None, {"a": 1, "b": 2})
+    assert (late.past, late.at_ms, dict(late.values)) == (True, now_ms - 10_000, {"a": 3, "b": 2})
+    assert late.flags == {"b": "stale"}, "the other point was not measured then"
+    assert made.staleness.age(5000.0)
+    assert made.staleness.stale == {"a"}
+    again = made.measured(Dated({"a": 4}, now_ms - 9_000), 5000.0, None, {"a": 3, "b": 2})
+    assert (again.past, again.flags, again.silence) == (False, {}, "ended")
+
+
+async def test_what_is_past_is_told_to_who_takes_it_and_is_not_the_present() -> None:
+    seen: list[tuple[str, Reading]] = []
+
+    class Guarding(ReadingSubscriber):
+        def on_reading(self, reading: Reading) -> None:
+            seen.append(("guarding", reading))
+
+    class Recording(ReadingSubscriber):
+        takes_past = True
+
+        def on_reading(self, reading: Reading) -> None:
+            seen.append(("recording", reading))
+
+    dispatcher = Dispatcher([Guarding(), Recording()])
+    now, past = Reading("probe", 2, {"a": 1}), Reading("probe", 1, {"a": 0}, past=True)
+    for reading in (now, past):
+        dispatcher.on_reading(reading)
+    assert seen == [("guarding", now), ("recording", now), ("recording", past)]
 
 
 # -- calibration -------------------------------------------------------------------------------------------
