@@ -193,7 +193,7 @@ class LineReader:
         for text in self._telegrams.feed(chunk):
             whole: dict[str, Any] = {}
             for line in text.split(self._end):
-                whole |= self._said(line, counted=False) or {}
+                whole |= self._said(line.rstrip(self._strip), counted=False) or {}
             if whole:
                 yield whole
             else:
@@ -205,6 +205,7 @@ class LineReader:
             self._fragment = False
         *lines, self._rest = (self._rest + chunk).split(self._end)
         for line in lines:
+            line = line.rstrip(self._strip)
             if self._watch is not None:
                 self._watch(line.decode(self._encoding, "replace"))
             if self._skipping or self._fragment:
@@ -220,8 +221,6 @@ class LineReader:
             self._rest = self._rest[len(self._rest) - len(self._end) + 1 :]
 
     def _said(self, line: bytes, *, counted: bool = True) -> Raw | None:
-        if self._strip:
-            line = line.rstrip(self._strip)
         if not line:
             return None
         try:
