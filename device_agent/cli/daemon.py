@@ -1,6 +1,7 @@
 """What `device-agent run` does with a checked configuration: keys, directories, clock, the agent."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -36,6 +37,9 @@ def run_configured(config: Config, *, simulate: bool, log_style: str) -> int:
     # Before anything else is begun: none of its children needs to know the keys.
     for variable in (VARIABLE, SESSIONS_VARIABLE):
         os.environ.pop(variable, None)
+    # What stays is never searched for garbage again: on a small board that stops the loop for half a second.
+    gc.collect()
+    gc.freeze()
     with in_use(config.state.directory):
         handles, clock = _handles(simulate, config.path), _clock(simulate, config)
         return asyncio.run(_run(config, keys, handles, clock, log_style))

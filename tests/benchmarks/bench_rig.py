@@ -3,6 +3,7 @@
 Each rival sits behind a link of its own, which can be slow or dead alone; callers come by the link `main`.
 """
 
+import compileall
 import json
 import os
 import pty
@@ -215,7 +216,8 @@ class Ours(Rival):
 
     def start(self) -> None:
         """Start the process, again if need be, without waiting for it."""
-        environment, words = {"BLOCKS_API_KEY": "bk_device"}, []
+        # As the unit has it.
+        environment, words = {"BLOCKS_API_KEY": "bk_device", "MALLOC_ARENA_MAX": "1"}, []
         if self.board is not None:
             environment["DEVICE_AGENT_BOARD"] = str(self.board.socket)
             words.append("--simulate")
@@ -319,6 +321,9 @@ class Rig:
     def __enter__(self) -> Self:
         # Ended by a signal, it still ends what it has started.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        # As an installed package is: otherwise each start would compile ours, and not the rival's.
+        for package in ("device_agent", "drivers"):
+            compileall.compile_dir(HERE.parents[1] / package, quiet=1)
         self.folder = self._directory(None)
         self.memory = self._directory(MEMORY if MEMORY.is_dir() else None)
         self._stack.enter_context(self.net)

@@ -167,9 +167,14 @@ class Journal:
         db = sqlite3.connect(path, check_same_thread=False)
         db.create_function("digest", 1, digest)
         try:
-            db.execute("PRAGMA page_size = 1024")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
+            # `quick_check` would leave 2 MB of an old Journal in memory.
+            for pragma in (
+                "page_size = 1024",
+                "cache_size = -256",
+                "journal_mode = WAL",
+                "synchronous = FULL",
+            ):
+                db.execute(f"PRAGMA {pragma}")
             db.executescript(SCHEMA + safe_transitions.SCHEMA)
             if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
                 raise Damaged("quick_check found damage")

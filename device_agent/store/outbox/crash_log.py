@@ -33,6 +33,7 @@ class CrashLog:
         self._descriptor = -1
         self._size_bytes = 0
         self._begun_bytes = 0
+        self._pack = msgpack.Packer().pack  # `packb` would make a packer for each record
         self.failures = 0
 
     def read(self) -> list[list[Any]] | None:
@@ -52,7 +53,7 @@ class CrashLog:
     def begin(self, snapshot: Iterable[list[Any]]) -> bool:
         """Replace the log, in one step, by these records; False if the file system refused."""
         temporary = self._path.with_suffix(".new")
-        data = b"".join(map(_packed, (["boot", self._boot], *snapshot)))
+        data = b"".join(map(self._packed, (["boot", self._boot], *snapshot)))
         descriptor = -1
         try:
             descriptor = os.open(temporary, _FLAGS, 0o600)
@@ -75,7 +76,7 @@ class CrashLog:
         """Append these with one system call; False if there is no log or the file system refused."""
         if self._descriptor < 0:
             return False
-        data = b"".join(map(_packed, records))
+        data = b"".join(map(self._packed, records))
         try:
             _write(self._descriptor, data)
             self._size_bytes += len(data)
@@ -86,6 +87,10 @@ class CrashLog:
                 os.ftruncate(self._descriptor, self._size_bytes)
             self._failed(error)
             return False
+
+    def _packed(self, record: list[Any]) -> bytes:
+        data: bytes = self._pack(record)
+        return _HEADER.pack(len(data), zlib.crc32(data)) + data
 
     @property
     def grown(self) -> bool:
@@ -104,11 +109,6 @@ class CrashLog:
             self._descriptor = -1
         with contextlib.suppress(OSError):
             self._path.unlink()
-
-
-def _packed(record: list[Any]) -> bytes:
-    data: bytes = msgpack.packb(record)
-    return _HEADER.pack(len(data), zlib.crc32(data)) + data
 
 
 def _write(descriptor: int, data: bytes) -> None:
