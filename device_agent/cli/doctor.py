@@ -3,14 +3,17 @@
 import argparse
 import getpass
 import os
+import shlex
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from device_agent.cli.common import Exit, config_path, print_json, styled
 from device_agent.cli.control import ask_daemon, daemon_answers
+from device_agent.cli.show import note
 from device_agent.clock import SystemClock
 from device_agent.config import Config, load
 from device_agent.discovery.system import System, SystemUser
@@ -19,7 +22,9 @@ from device_agent.doctor.checks import examine
 from device_agent.doctor.finding import Finding, Target
 from device_agent.doctor.service import reach, user_of_the_service
 from device_agent.errors import AgentError, ConfigError
+from device_agent.text.printable import printable
 
+FIX_LIMIT_S = 60.0
 MARKS = {
     "ok": ("ok", "green"),
     "note": ("note", "cyan"),
@@ -33,15 +38,16 @@ def register(subparsers: Any) -> None:
         "doctor",
         help="what is missing on this machine, and the remedy",
         description="Examine buses, rights, clock, storage, supply, watchdog, service, key and network; ask "
-        "about each actuator what software cannot see. Changes nothing but the answers, kept in the "
-        "state directory. Exit code 0: nothing is wrong (notes and open questions may remain); 1: something "
-        "is.",
+        "about each actuator what software cannot see. Changes nothing but the answers, kept in the state "
+        "directory, and with --fix what needs no judgement. Exit code 0: nothing is wrong (notes and open "
+        "questions may remain); 1: something is.",
     )
     parser.add_argument("--json", action="store_true", help="as JSON; asks nothing")
     parser.add_argument("--all", action="store_true", help="also show what is right")
     parser.add_argument(
         "--user", metavar="NAME", help="who runs the daemon (else the service's user, else you)"
     )
+    parser.add_argument("--fix", action="store_true", help="do what needs no judgement, as root also groups")
     parser.add_argument("--offline", action="store_true", help="do not try the network")
     parser.set_defaults(run=run)
 
@@ -58,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         SystemClock().now_ms,
         config is not None and daemon_answers(config),
     )
+    if args.fix:
+        _fix(examine(target))
     ask = _ask if sys.stdin.isatty() and sys.stdout.isatty() and not args.json else None
     findings = [*first, *examine(target, ask)]
     if config is not None and target.daemon_runs:
@@ -68,6 +76,24 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(findings, everything=args.all)
     return Exit.FAILED if any(finding.level == "problem" for finding in findings) else Exit.DONE
+
+
+def _fix(findings: Iterable[Finding]) -> None:
+    """Run what mends them; what it says goes to standard error, and what is left is found anew."""
+    for finding in findings:
+        if not finding.fix:
+            continue
+        try:
+            done = subprocess.run(
+                finding.fix, capture_output=True, text=True, timeout=FIX_LIMIT_S, check=False
+            )
+            said = printable(done.stderr.strip() or f"exit code {done.returncode}", 200)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            done, said = None, str(error)
+        mended = done is not None and done.returncode == 0
+        note(f"{'mended' if mended else 'not mended'}: {finding.what}: {shlex.join(finding.fix)}")
+        if not mended:
+            note(f"  {said}{'' if os.geteuid() == 0 else '; try it with sudo'}")
 
 
 def _config(args: argparse.Namespace) -> tuple[Config | None, list[Finding]]:

@@ -9,10 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from device_agent.cli.common import CONFIG_VARIABLE, Exit, UsageError, config_path, print_json, styled
+from device_agent.account.credentials import key_and_source
+from device_agent.cli.common import (
+    CONFIG_VARIABLE,
+    Exit,
+    UsageError,
+    config_path,
+    print_json,
+    styled,
+    with_account,
+)
 from device_agent.cli.scan import find, host_name, lines, state_directory, write
 from device_agent.config import load
-from device_agent.config.models import AgentConfig
+from device_agent.config.models import AgentConfig, NetworkConfig
 from device_agent.discovery.compose import Answers, Proposal, compose, proposals
 from device_agent.discovery.results import ScanResult
 from device_agent.errors import AgentError
@@ -20,6 +29,8 @@ from device_agent.errors import AgentError
 CALLER = re.compile(r"(anyone|(org|user):[^\s:]\S*)")
 TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 NAME = re.compile(r"[A-Za-z0-9_]{1,52}")
+LINE = re.compile(r"\d{1,3}")
+CALLERS = "me, anyone, org:ID, user:ID"
 
 
 def register(subparsers: Any) -> None:
@@ -39,14 +50,42 @@ def register(subparsers: Any) -> None:
     add("--organization", metavar="TEXT", type=_short("organization"), help="who runs it")
     add("--tag", action="append", metavar="TAG", type=_one(TAG, "a tag"), help="may be repeated")
     add("--listing", choices=("private", "public"), help="who may find it (private)")
-    add("--read", action="append", metavar="WHO", type=_one(CALLER, "anyone, org:ID or user:ID"),
-        help="who may read: anyone, org:ID, user:ID; may be repeated (anyone)")  # fmt: skip
-    add("--drive", action="append", metavar="WHO", type=_one(CALLER, "anyone, org:ID or user:ID"),
-        help="who may drive; may be repeated (nobody)")  # fmt: skip
+    add(
+        "--read",
+        action="append",
+        metavar="WHO",
+        type=_who,
+        help=f"who may read: {CALLERS}; may be repeated (anyone)",
+    )
+    add("--drive", action="append", metavar="WHO", type=_who, help="who may drive; may be repeated (nobody)")
+    add(
+        "--relay",
+        action="append",
+        metavar="LINE",
+        type=_line,
+        help="a relay on this GPIO line; may be repeated",
+    )
+    add("--relays-high", action="store_true", help="the relays switch on at a high level")
+    add("--button", action="append", metavar="LINE", type=_line, help="a contact to ground; may be repeated")
     add("--device", action="append", metavar="NAME", help="take only these of the found devices")
     add("--state", metavar="DIR", help="where the daemon keeps its state")
     add("--json", action="store_true", help="say what was written as JSON; asks nothing")
     parser.set_defaults(run=run)
+
+
+def _who(text: str) -> str:
+    """A caller; `me` stands for the organisation of whoever is logged in here."""
+    if text != "me":
+        return _one(CALLER, CALLERS)(text)
+    try:
+        key, _, _ = key_and_source(NetworkConfig())
+        return f"org:{with_account(NetworkConfig(), key, lambda service: service.context())['orgId']}"
+    except (AgentError, KeyError) as error:
+        raise argparse.ArgumentTypeError(f"nobody is known as me: {error}; or write org:ID") from None
+
+
+def _line(text: str) -> str:
+    return str(int(_one(LINE, "the number of a GPIO line")(text)))
 
 
 def _one(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
@@ -69,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     devices = proposals(found, drivers)
     answers = _given(args, path, devices)
     if asks:
-        answers = _led(answers, found, devices)
+        answers = led(answers, found, devices)
     write(path, compose(found, drivers, answers), args.force)
     config = load(path)  # what it wrote passes its own checks, whatever was answered
     if args.json:
@@ -94,6 +133,9 @@ def _given(args: argparse.Namespace, path: Path, devices: list[Proposal]) -> Ans
         raise AgentError(
             f"--device {unknown[0]} was not found here: there are {', '.join(sorted(known)) or 'none'}"
         )
+    lines = [*(args.relay or ()), *(args.button or ())]
+    if twice := sorted({line for line in lines if lines.count(line) > 1}):
+        raise UsageError(f"line {twice[0]} is named twice: each has one use")
     name = args.name or host_name()
     return Answers(
         name=name,
@@ -106,6 +148,9 @@ def _given(args: argparse.Namespace, path: Path, devices: list[Proposal]) -> Ans
         drive=tuple(args.drive or ()),
         state_directory=str(Path(args.state).absolute()) if args.state else state_directory(path),
         only=tuple(args.device) if args.device else None,
+        relays=tuple(args.relay or ()),
+        relays_low=not args.relays_high,
+        buttons=tuple(args.button or ()),
     )
 
 
@@ -117,13 +162,12 @@ def _described(devices: list[Proposal]) -> str:
 # -- questions --------------------------------------------------------------------------------------------
 
 
-def _led(answers: Answers, found: ScanResult, devices: list[Proposal]) -> Answers:
+def led(answers: Answers, found: ScanResult, devices: list[Proposal]) -> Answers:
     """Every question with its default; Enter takes it."""
     for line in lines(found):
         print(line)
     print(f"\n{styled('Enter takes what stands in brackets.', 'dim')}")
     a_tag = _one(TAG, "lower-case letters, digits, . _ -")
-    who = _one(CALLER, "anyone, org:ID or user:ID")
     listed = _one(re.compile("private|public"), "private or public")
     answers = replace(
         answers,
@@ -133,14 +177,32 @@ def _led(answers: Answers, found: ScanResult, devices: list[Proposal]) -> Answer
         organization=_asked("Organisation", answers.organization, _short("organization")),
         tags=_several("Tags, separated by commas", answers.tags, a_tag),
         listing=_asked("Who may find it: private or public", answers.listing, listed),
-        read=_several("Who may read: anyone, org:ID, user:ID", answers.read, who),
-        drive=_several("Who may drive; empty is nobody", answers.drive, who),
+        read=_several(f"Who may read: {CALLERS}", answers.read, _who),
+        drive=_several("Who may drive; empty is nobody", answers.drive, _who),
         state_directory=_asked("Where its state is kept", answers.state_directory, _folder),
     )
+    if found.gpio:
+        answers = _wired(answers)
     if answers.only is not None:
         return answers
     taken = [one.name for one in devices if _asked(f"Take {one.name} ({one.what})?", "yes", _yes_no) == "yes"]
     return replace(answers, only=tuple(taken))
+
+
+def _wired(answers: Answers) -> Answers:
+    """What hangs on the header, which nobody can find by asking it."""
+    relays = _several("Relays: numbers of their GPIO lines; empty is none", answers.relays, _line)
+    low = "yes" if answers.relays_low else "no"
+    if relays:
+        low = _asked("Do they switch on at a low level, as most boards do?", low, _yes_no)
+
+    def free(text: str) -> str:
+        if (line := _line(text)) in relays:
+            raise argparse.ArgumentTypeError(f"line {line} is a relay's")
+        return line
+
+    buttons = _several("Buttons and contacts to ground: their GPIO lines", answers.buttons, free)
+    return replace(answers, relays=relays, relays_low=low == "yes", buttons=buttons)
 
 
 def _asked(question: str, default: str, check: Callable[[str], str]) -> str:
@@ -157,13 +219,14 @@ def _asked(question: str, default: str, check: Callable[[str], str]) -> str:
 
 
 def _several(question: str, default: tuple[str, ...], check: Callable[[str], str]) -> tuple[str, ...]:
+    found: list[str] = []
+
     def each(text: str) -> str:
-        for word in filter(None, re.split(r"[,\s]+", text)):
-            check(word)
+        found[:] = [check(word) for word in filter(None, re.split(r"[,\s]+", text))]
         return text
 
-    text = _asked(question, ", ".join(default), each)
-    return tuple(dict.fromkeys(filter(None, re.split(r"[,\s]+", text))))
+    _asked(question, ", ".join(default), each)
+    return tuple(dict.fromkeys(found))
 
 
 def _short(key: str) -> Callable[[str], str]:

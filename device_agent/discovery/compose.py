@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -12,6 +12,7 @@ from device_agent.discovery.results import DetectedChip, DetectedPort, ScanResul
 
 # The chip of a Raspberry Pi's header, by the labels it has had.
 HEADER = re.compile(r"pinctrl-(bcm2|rp1)")
+USUAL_CHIP = "pinctrl-bcm2711"
 GENERATIONS = "pinctrl-bcm2835 up to Pi 3, pinctrl-bcm2711 Pi 4, pinctrl-rp1 Pi 5"
 LINES = "up to Pi 4 lines 12 and 18 are channel 0, 13 and 19 channel 1; Pi 5: 12, 13, 18, 19 are 0 to 3"
 
@@ -31,6 +32,12 @@ class Answers:
     state_directory: str = "/var/lib/device-agent"
     only: tuple[str, ...] | None = None
     """Names of the found devices to take; None: all."""
+    relays: tuple[str, ...] = ()
+    """GPIO lines that switch something, by number."""
+    relays_low: bool = True
+    """Whether they switch on at a low level."""
+    buttons: tuple[str, ...] = ()
+    """GPIO lines with a contact to ground."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,9 @@ def compose(found: ScanResult, drivers: Drivers, answers: Answers) -> str:
     blocks += [_device(one) for one in devices]
     taken = {one.name for one in devices}
     blocks += _undecided(found, drivers, used, taken)
-    blocks.append(_stream([one.name for one in devices]))
+    blocks += _pins(found, answers)
+    wired = [f"button_{line}" for line in answers.buttons] + [f"relay_{line}" for line in answers.relays]
+    blocks.append(_stream([*(one.name for one in devices), *wired], drives=bool(answers.relays)))
     blocks.append(_access(answers))
     return "\n\n".join(blocks) + "\n"
 
@@ -121,11 +130,12 @@ def _device(one: Proposal) -> str:
     return "\n".join([*lines, *one.lines])
 
 
-def _stream(devices: Sequence[str]) -> str:
+def _stream(devices: Sequence[str], *, drives: bool) -> str:
     if not devices:
         return '# [streams.live]\n# direction = "outbound"\n# devices = []'
     names = ", ".join(f'"{name}"' for name in devices)
     direction = 'direction = "outbound"     # "bidirectional": callers can drive what is in it'
+    direction = 'direction = "bidirectional"' if drives else direction
     return f"[streams.live]\n{direction}\ndevices = [{names}]"
 
 
@@ -151,7 +161,6 @@ def _undecided(found: ScanResult, drivers: Drivers, used: set[str], taken: set[s
             blocks.append(_commented([f"[buses.{name}]", 'kind = "i2c"', f'device = "{bus.device}"']))
         blocks += chips
     blocks += [block for number, port in enumerate(found.serial, 1) for block in _port(port, number)]
-    blocks += _pins(found)
     for thing in found.spi:
         name = re.sub(r"\W", "_", thing.device.removeprefix("/dev/spidev"))
         text = [f"[buses.spi{name}]", 'kind = "spi"', f'device = "{thing.device}"', ""]
@@ -195,20 +204,45 @@ def _port(port: DetectedPort, number: int) -> Iterable[str]:
     yield _commented([*lines, f'bus = "{name}"'])
 
 
-def _pins(found: ScanResult) -> list[str]:
-    if not found.gpio:
+def _pins(found: ScanResult, answers: Answers) -> list[str]:
+    """The lines that were answered; where none were, an example of each behind a #."""
+    wired = answers.relays or answers.buttons
+    if not found.gpio and not wired:
         return []
     named = [chip for chip in found.gpio if chip.label]
-    chip = next((one for one in named if HEADER.match(one.label)), (named or list(found.gpio))[0])
-    place = chip.label if chip.label and sum(one.label == chip.label for one in named) == 1 else chip.device
+    chip = next((one for one in named if HEADER.match(one.label)), next(iter(named or found.gpio), None))
+    place = USUAL_CHIP
+    if chip is not None:
+        alone = chip.label and sum(one.label == chip.label for one in named) == 1
+        place = chip.label if alone else chip.device
     bus = ["[buses.pins]", 'kind = "gpio"', f"chip = {toml(place)}     # {GENERATIONS}"]
     for thing in found.pwm:
-        bus.append(f"pwm = {{ 18 = {toml(f'{thing.device}/0')} }}     # {LINES}")
-    into = ["[devices.door]", 'driver = "gpio-input"', 'bus = "pins"', "line = 17", 'bias = "pull-up"']
-    out = ["[devices.relay]", 'driver = "gpio-output"', 'bus = "pins"', "line = 27"]
-    out += ["active_low = true          # most relay boards switch on at a low level"]
-    out += ["safe = false               # where it goes when in doubt", "max_on_s = 600"]
-    return [_commented([*bus, "", *into, "", *out])]
+        pwm = f"pwm = {{ 18 = {toml(f'{thing.device}/0')} }}     # {LINES}"
+        bus.append(f"# {pwm}" if wired else pwm)
+    if not wired:
+        example = replace(answers, relays_low=True)
+        return [_commented([*bus, "", *_button("door", "17"), "", *_relay("relay", "27", example)])]
+    blocks = [bus, *(_button(f"button_{line}", line) for line in answers.buttons)]
+    blocks += [_relay(f"relay_{line}", line, answers) for line in answers.relays]
+    return ["\n".join(block) for block in blocks]
+
+
+def _button(name: str, line: str) -> list[str]:
+    head = [f"[devices.{name}]", 'driver = "gpio-input"', 'bus = "pins"', f"line = {line}"]
+    return [
+        *head,
+        'bias = "pull-up"',
+        "active_low = true          # a contact to ground",
+        "debounce_s = 0.02",
+    ]
+
+
+def _relay(name: str, line: str, answers: Answers) -> list[str]:
+    low = str(answers.relays_low).lower()
+    head = [f"[devices.{name}]", 'driver = "gpio-output"', 'bus = "pins"', f"line = {line}"]
+    head.append(f"active_low = {low:<5}         # most relay boards switch on at a low level")
+    limit = "max_on_s = 600             # and after ten minutes in any case"
+    return [*head, "safe = false               # where it goes when in doubt", limit]
 
 
 def _commented(lines: Sequence[str]) -> str:

@@ -119,7 +119,9 @@ def _access(target: Target, kind: str, node: str, where: str) -> Finding:
             f"sudo udevadm control --reload; sudo udevadm trigger; sudo usermod -aG {group} {user.name}"
         )
     else:
-        remedy = f"sudo usermod -aG {present} {user.name}, then log in again (or restart the service)"
+        fix = ("usermod", "-aG", present, user.name)
+        remedy = f"sudo {' '.join(fix)}, then log in again (or restart the service)"
+        return Finding("problem", what, where, why, remedy, fix)
     return Finding("problem", what, where, why, remedy)
 
 

@@ -20,6 +20,8 @@ class Finding:
     why: str = ""
     remedy: str = ""
     """The command to type, or the part to solder."""
+    fix: tuple[str, ...] = ()
+    """The command that mends it, where that needs no judgement: `doctor --fix` runs it."""
 
 
 @dataclass(frozen=True, slots=True)

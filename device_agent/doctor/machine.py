@@ -17,6 +17,7 @@ EVER = 16  # the same bits, shifted: since the start
 FREE_MIN_BYTES = 200_000_000
 FREE_MIN_SHARE = 0.05
 ENTROPY_MIN_BITS = 128
+CHMOD = re.compile(r"^run chmod (\d+ \S+)$")
 CARD = re.compile(r"/dev/mmcblk\d")
 
 
@@ -46,7 +47,8 @@ def _clock(target: Target) -> Iterator[Finding]:
         yield ok("the clock is kept by NTP")
     else:
         why = "without it the clock drifts by seconds a day, and is wrong after a power cut"
-        yield Finding("problem", "nobody keeps the clock", "", why, "sudo timedatectl set-ntp true")
+        fix = ("timedatectl", "set-ntp", "true")
+        yield Finding("problem", "nobody keeps the clock", "", why, f"sudo {' '.join(fix)}", fix)
     if not system.find("/dev/rtc*") and is_pi(target):
         why = "after a power cut without network the clock stands still until NTP answers"
         remedy = f"a DS3231 on I2C, and dtoverlay=i2c-rtc,ds3231 in {config_txt(target)}"
@@ -67,7 +69,8 @@ def _state(target: Target) -> Iterator[Finding]:
     yield from _writable(target, state.directory)
     for complaint in complaints(target.system.path(str(state.directory))):
         what, _, remedy = complaint.partition(": ")
-        yield Finding("problem", what, "state.directory", "the daemon refuses to start", remedy)
+        fix = ("chmod", *chmod[1].split()) if (chmod := CHMOD.search(remedy)) else ()
+        yield Finding("problem", what, "state.directory", "the daemon refuses to start", remedy, fix)
     root = target.system.root
     source, point, _, options = mount_of(state.directory, root)
     where = f"{state.directory} on {point or '?'}"
@@ -124,10 +127,14 @@ def _writable(target: Target, path: Path) -> Iterator[Finding]:
     if status.st_mode >> shift & 0o3 != 0o3:
         remedy = f"sudo install -d -m 700 -o {user.name} {path}; or set state.directory to a folder of yours"
         why = "the daemon cannot start without it"
-        yield Finding("problem", f"user {user.name} cannot write {path}", "state.directory", why, remedy)
+        fix: tuple[str, ...] = (
+            () if at == place else ("install", "-d", "-m", "700", "-o", user.name, str(path))
+        )
+        yield Finding("problem", f"user {user.name} cannot write {path}", "state.directory", why, remedy, fix)
     elif at == place and status.st_mode & 0o077:
         why = "others can read the identity and the journal"
-        yield Finding("problem", f"others may look into {path}", "state.directory", why, f"chmod 700 {path}")
+        fix = ("chmod", "700", str(path))
+        yield Finding("problem", f"others may look into {path}", "state.directory", why, " ".join(fix), fix)
 
 
 def _room(target: Target, path: Path) -> Iterator[Finding]:

@@ -52,9 +52,8 @@ def _units(target: Target, text: str) -> Iterator[Finding]:
         yield ok("the service starts with the machine", UNIT)
     else:
         why = "after a power cut the device stays away"
-        yield Finding(
-            "problem", "the service is not enabled", UNIT, why, f"sudo systemctl enable --now {UNIT}"
-        )
+        remedy, fix = f"sudo systemctl enable --now {UNIT}", ("systemctl", "enable", UNIT)
+        yield Finding("problem", "the service is not enabled", UNIT, why, remedy, fix)
     if not value_of(text, "WatchdogSec"):
         why = "a daemon that hangs stays so"
         remedy = f"sudo systemctl edit {UNIT}: [Service] WatchdogSec=30"
@@ -86,7 +85,8 @@ def _key(target: Target, text: str) -> Iterator[Finding]:
     for path in there:
         if open_to_others(target.system.path(path)):
             why = "who has the key can be this agent; the daemon refuses such a file"
-            yield Finding("problem", "others may read the API key", path, why, f"sudo chmod 600 {path}")
+            fix = ("chmod", "600", path)
+            yield Finding("problem", "others may read the API key", path, why, f"sudo chmod 600 {path}", fix)
         else:
             yield ok("the API key is there, and its owner's alone", path)
     if not there and not target.environ.get(VARIABLE):

@@ -380,3 +380,15 @@ def test_dashboard_prints_the_page(shell: Shell) -> None:
     named = shell("dashboard", "other", "--json", BLOCKS_DASHBOARD_URL="https://dash.example/")
     assert json.loads(named.stdout)["url"] == "https://dash.example/agents/other"
     assert shell("dashboard", "a/b").returncode == 1
+
+
+def test_init_knows_who_is_me(owner: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "made.toml"
+    words = ("init", "--yes", "--out", str(path), "--drive", "me")
+    done = owner(*words, BLOCKS_CDM_URL=owner.net.net.cdm_url)
+    assert done.returncode == 0, done.stderr
+    whose = json.loads(owner("whoami", "--json").stdout)["orgId"]
+    assert f'drive = ["org:{whose}"]' in path.read_text()
+    owner.credentials.unlink()
+    unknown = owner(*words, "--force", BLOCKS_CDM_URL=owner.net.net.cdm_url)
+    assert (unknown.returncode, "nobody is known as me: nobody is logged in" in unknown.stderr) == (2, True)

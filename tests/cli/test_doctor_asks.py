@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,25 @@ def test_an_answer_is_remembered(tmp_path: Path) -> None:
     again = doctor(tmp_path, b"")
     assert asked not in again
     assert "0 open questions" in again
+
+
+def test_fix_mends_what_needs_no_judgement(tmp_path: Path) -> None:
+    state, key, tools = tmp_path / "state", tmp_path / "api_key", tmp_path / "tools"
+    (tmp_path / "agent.toml").write_text(CONFIG)
+    state.mkdir()
+    state.chmod(0o777)
+    key.write_text("bk_device")
+    key.chmod(0o644)
+    # Of all commands this one alone is found: the test changes nothing on the machine that runs it.
+    tools.mkdir()
+    (tools / "chmod").symlink_to(shutil.which("chmod") or "/bin/chmod")
+    words = ("--config", "agent.toml", "doctor", "--offline", "--fix", "--json")
+    done = subprocess.run(
+        [sys.executable, "-m", "device_agent", *words], cwd=tmp_path, env={**os.environ, "PATH": str(tools)},
+        capture_output=True, text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+    assert f"mended: others may read the API key: chmod 600 {key}\n" in done.stderr
+    assert (key.stat().st_mode & 0o777, state.stat().st_mode & 0o777) == (0o600, 0o700)
+    left = [finding["what"] for finding in json.loads(done.stdout) if finding["level"] == "problem"]
+    assert not [what for what in left if what.startswith("others may")]
+    assert [what for what in left if "no such chip" in what], "that is for a person"

@@ -1,5 +1,6 @@
 """`init` as a process: with answers on a terminal, and without one."""
 
+import io
 import json
 import os
 import pty
@@ -11,6 +12,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from device_agent.cli.init import led
+from device_agent.discovery.compose import Answers
+from device_agent.discovery.results import DetectedGpio, ScanResult
 
 LIMIT_S = 60
 WORDS = [sys.executable, "-m", "device_agent", "init"]
@@ -112,7 +117,7 @@ def test_a_person_is_led_through_it(tmp_path: Path) -> None:
             ("Organisation [", "Farm"),
             ("Tags, separated by commas [", "hens, climate"),
             ("private or public [private]", ""),
-            ("Who may read: anyone, org:ID, user:ID [anyone]", ""),
+            ("Who may read: me, anyone, org:ID, user:ID [anyone]", ""),
             ("Who may drive; empty is nobody []", "user:me"),
             ("Where its state is kept [", str(tmp_path / "state")),
         ):
@@ -131,3 +136,43 @@ def test_a_person_is_led_through_it(tmp_path: Path) -> None:
     assert written["agent"]["tags"] == ["hens", "climate"]
     assert written["access"] == {"read": "anyone", "drive": ["user:me"]}
     assert check(tmp_path / "agent.toml")["valid"]
+
+
+def test_relays_and_buttons_are_options(tmp_path: Path) -> None:
+    words = (
+        "--yes",
+        "--relay",
+        "27",
+        "--relay",
+        "022",
+        "--relays-high",
+        "--button",
+        "17",
+        "--drive",
+        "org:org_1",
+    )
+    done = run(*words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = tomllib.loads((tmp_path / "agent.toml").read_text())
+    assert check(tmp_path / "agent.toml")["valid"]
+    relay, button = written["devices"]["relay_27"], written["devices"]["button_17"]
+    assert (relay["line"], relay["active_low"], relay["safe"], relay["max_on_s"]) == (27, False, False, 600)
+    assert (button["line"], button["active_low"], button["bias"]) == (17, True, "pull-up")
+    live = written["streams"]["live"]
+    assert (live["direction"], live["devices"]) == (
+        "bidirectional",
+        ["host", "button_17", "relay_27", "relay_22"],
+    )
+    twice = run("--yes", "--force", "--relay", "17", "--button", "17", folder=tmp_path)
+    assert (twice.returncode, "line 17 is named twice" in twice.stderr) == (2, True)
+
+
+def test_where_there_is_a_header_relays_and_buttons_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = ScanResult(gpio=(DetectedGpio("/dev/gpiochip0", "pinctrl-bcm2711"),))
+    said = ["", "", "", "", "", "", "", "org:org_1", "/tmp/x", "27, 22", "no", "22", "17", "yes"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(said) + "\n"))
+    answers = led(Answers("house"), found, [])
+    assert (answers.relays, answers.relays_low, answers.buttons) == (("27", "22"), False, ("17",))
+    assert "line 22 is a relay's" in capsys.readouterr().out

@@ -122,6 +122,7 @@ def test_a_group_that_is_missing_is_named(pi: Tree, findings: Callable[..., list
     denied = problem([one for one in found if one.where == "buses.i2c1"], "user agent may not use /dev/i2c-1")
     group = pi.system.group_of("/dev/i2c-1")
     assert f"usermod -aG {group if group != 'root' else 'i2c'} agent" in denied.remedy
+    assert denied.fix == (() if "udev" in denied.remedy else ("usermod", "-aG", group, "agent"))
 
 
 def test_a_rule_that_is_missing_is_written_out(pi: Tree, findings: Callable[..., list[Finding]]) -> None:
@@ -353,7 +354,7 @@ def test_the_command_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     code = main(["--config", str(path), "doctor", "--json", "--offline"])
     told = json.loads(capsys.readouterr().out)
     assert code == any(one["level"] == "problem" for one in told)
-    assert {"level", "what", "where", "why", "remedy"} == set(told[0])
+    assert {"level", "what", "where", "why", "remedy", "fix"} == set(told[0])
     path.write_text("[agent]\n")
     assert main(["--config", str(path), "doctor", "--offline"]) == 1
     assert "agent.name" in capsys.readouterr().out
