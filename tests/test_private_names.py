@@ -8,6 +8,9 @@ from pathlib import Path
 
 import gpiozero.pins
 import paho.mqtt.client
+import pubnub.endpoints.endpoint
+from pubnub.endpoints.pubsub.publish import Publish
+from pubnub.endpoints.pubsub.subscribe import Subscribe
 
 from device_agent.bus.mqtt_client import BoundedClient
 
@@ -33,6 +36,13 @@ def test_what_is_left_out_of_aiohttp_and_of_a_connection_by_tls() -> None:
         "assert len(sslproto.SSLProtocol(None, None, empty, None)._ssl_buffer) == 32_768\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_pubnub_asks_its_client_for_no_more_than_ours_has() -> None:
+    """`network.blocks.pubnub_library` stands in for the library's client."""
+    assert "_get_token" in inspect.getsource(pubnub.endpoints.endpoint.Endpoint)
+    assert "_subscription_manager" in inspect.getsource(Subscribe)
+    assert "_message" in inspect.getsource(Publish)
 
 
 def test_gpiozero_numbers_its_pins_keeps_a_handle_and_calls_back() -> None:

@@ -15,7 +15,10 @@ from device_agent.config import Config
 from device_agent.config.secret import SESSIONS_VARIABLE, VARIABLE, ApiKeys, api_key, sessions_key
 from device_agent.devices.hardware import HandleFactory
 from device_agent.errors import ConfigError, NotReady
-from device_agent.network.blocks import http_library  # noqa: F401 - nobody waits for it here, on the loop all do
+from device_agent.network.blocks import (  # noqa: F401 - nobody waits for them here, on the loop all do
+    http_library,
+    pubnub_library,
+)
 from device_agent.operate.systemd import Notifier
 from device_agent.store.state_directory import in_use, prepare
 
