@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from device_agent.errors import AgentError, BusDenied, ConfigError, NotReady, Rejected
-from device_agent.guard.log_output import open_standard_streams
+from device_agent.guard.log_output import marked, open_standard_streams, to_journal
 from device_agent.text.printable import printable
 
 if TYPE_CHECKING:
@@ -150,12 +150,11 @@ def print_error(error: AgentError, *, as_json: bool = False) -> None:
             sys.stderr.write(error.usage)
         for problem in problems:
             said = printable(problem, LINE_MAX)
+            line = f"{styled('error', 'red', 'bold', stream=sys.stderr)}: {said}"
             if as_json:
-                line = {"event": "error", "level": "error", "time": datetime.now(UTC).isoformat()}
-                line_error = {"error": {"code": code, "message": said}}
-                print(json.dumps(line | line_error), file=sys.stderr)
-            else:
-                print(f"{styled('error', 'red', 'bold', stream=sys.stderr)}: {said}", file=sys.stderr)
+                event = {"event": "error", "level": "error", "time": datetime.now(UTC).isoformat()}
+                line = json.dumps({**event, "error": {"code": code, "message": said}})
+            print(marked(line, "error", for_journal=to_journal()), file=sys.stderr)
 
 
 def colour(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
