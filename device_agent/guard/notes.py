@@ -5,6 +5,7 @@ The folder is in memory (/run): a note costs no card and ends with the boot, as 
 
 from __future__ import annotations
 
+import binascii
 import fcntl
 import marshal
 import os
@@ -12,7 +13,6 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
     from device_agent.guard.actions import ActionData
     from device_agent.guard.bus_workers import GuardedActuator
@@ -34,7 +34,8 @@ class Notes:
             (one.device, one.place, [action.data for action in one.actions if action.is_repeatable])
             for one in actuators
         ]
-        data = marshal.dumps((daemon, acts), 2)
+        noted = marshal.dumps((daemon, acts), 2)
+        data = binascii.crc32(noted).to_bytes(4, "little") + noted
         if data == self._written:
             return
         try:
@@ -55,12 +56,13 @@ class Notes:
         except OSError:
             return None
         try:
-            noted: Any = marshal.loads(os.read(fd, 10_000_000))
-        except (ValueError, EOFError, TypeError):
-            return None
+            data = os.read(fd, 10_000_000)
         finally:
             os.close(fd)
-        return noted  # type: ignore[no-any-return]
+        # Of anything else `marshal` would make lists of terabytes.
+        if len(data) <= 4 or binascii.crc32(data[4:]).to_bytes(4, "little") != data[:4]:
+            return None
+        return marshal.loads(data[4:])  # type: ignore[no-any-return]
 
     def clear(self) -> None:
         """Nobody has to go on with it."""

@@ -106,7 +106,7 @@ class StopLatch:
             return
         try:
             found = json.loads(read_small(self._path))
-            self._set = found["set"]
+            self._set = _pressed(found["set"])
             if self._persists and found.get("boot") != self._boot and in_memory(self._path.resolve()):
                 # What an overlay shows after a reboot is what was there before it.
                 self._set = self._set or {"who": "nobody knows: its record is in memory", "at_ms": None}
@@ -144,6 +144,16 @@ class StopLatch:
             )
         if self._line is not None and (reason := self._line.why_unreadable()):
             raise Rejected("not_allowed", reason)
+
+
+def _pressed(said: Any) -> dict[str, Any] | None:
+    """Raises TypeError, KeyError for what `StopLatch` did not write."""
+    if said is None:
+        return None
+    who, at_ms = said["who"], said["at_ms"]
+    if not isinstance(who, str) or not isinstance(at_ms, int | None):
+        raise TypeError("who pressed, and when, are a text and a number")
+    return {"who": who, "at_ms": at_ms}
 
 
 class EmergencyStop(ReadingSubscriber):

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import os
 import stat
 import struct
@@ -11,6 +12,8 @@ from pathlib import Path
 # A file of ours that is no database; what is larger is none of ours.
 SMALL_MAX_BYTES = 1_000_000
 SQLITE_PARTS = ("-wal", "-shm", "")
+# Damaged files of one name; a disk that goes on damaging them must not be filled with them.
+ASIDE_MAX = 5
 # Tags of an access list (acl(5)): the file's group and named groups, the mask that bounds them, all others.
 _ACL_GROUPS, _ACL_MASK = (0x04, 0x08), 0x10
 _ACL_OTHERS = (*_ACL_GROUPS, 0x20)
@@ -90,11 +93,16 @@ def sync_folder(folder: Path) -> None:
 def set_aside(path: Path, why: str = "damaged") -> Path:
     """Rename a damaged file, and the logs that SQLite keeps beside it.
 
-    Returns the new path, `<path>.<why>-<epoch ms>`. Raises OSError.
+    Returns the new path, `<path>.<why>-<epoch ms>`. Of more than `ASIDE_MAX` the oldest are deleted. Raises
+    OSError.
     """
     aside = Path(f"{path}.{why}-{time.time_ns() // 1_000_000}")
     for suffix in SQLITE_PARTS:
         part = Path(f"{path}{suffix}")
         if part.exists():
             part.replace(f"{aside}{suffix}")
+    known = sorted(path.parent.glob(f"{glob.escape(path.name)}.{why}-*[0-9]"))
+    for old in known[:-ASIDE_MAX]:
+        for suffix in SQLITE_PARTS:
+            Path(f"{old}{suffix}").unlink(missing_ok=True)
     return aside

@@ -26,6 +26,7 @@ log = structlog.get_logger("delivery")
 
 # Files that fit into an event are not worth a write to the card.
 WORTH_KEEPING_BYTES = 16_384
+READ_BYTES = 65_536
 # What the Journal calls a result.
 JOURNAL_KEY = "parcel"
 
@@ -38,8 +39,8 @@ class ResultFile:
     file_name: str
     mime_type: str
     data: bytes | Path
-    expected_bytes: int | None = None
-    """The size of a file that the Journal knows of; another one is damaged."""
+    expected: tuple[int, ...] = ()
+    """Size and CRC-32 of a file that the Journal knows of; another one is damaged."""
 
     @property
     def size_bytes(self) -> int:
@@ -68,7 +69,9 @@ class TaskResult:
         return members if self.error is None else {**members, "error": self.error.members()}
 
     def to_journal(self) -> dict[str, Any]:
-        files = [[f.file_name, f.mime_type, str(f.data), f.output_id, f.expected_bytes] for f in self.files]
+        files = [
+            [f.file_name, f.mime_type, str(f.data), f.output_id, *(f.expected or [None])] for f in self.files
+        ]
         result = json.dumps(self.members())
         saved = {"result": result, "files": files, "said": self.delivered, "sent": self.files_delivered}
         return {JOURNAL_KEY: saved}
@@ -82,8 +85,8 @@ class TaskResult:
         content = json.loads(saved["result"])
         op, state, error = content.pop("op", ""), content.pop("state"), content.pop("error", None)
         files = [
-            ResultFile(output_id, name, mime, Path(path), *size)
-            for name, mime, path, output_id, *size in saved["files"]
+            ResultFile(output_id, name, mime, Path(path), tuple(expected) if expected != [None] else ())
+            for name, mime, path, output_id, *expected in saved["files"]
         ]
         fault = None if error is None else Fault.from_members(error)
         return cls(op, state, content, fault, files, saved["said"], saved["sent"])
@@ -135,7 +138,7 @@ class ResultDelivery:
 
         for file in result.files[result.files_delivered :]:
             try:
-                _check_size(file)
+                await asyncio.to_thread(_check_whole, file)
                 await link.artifact(
                     file.data,
                     file.mime_type,
@@ -170,8 +173,9 @@ class ResultDelivery:
                 else:
                     path = file.data
                     await asyncio.to_thread(_sync, path)
-                if file.expected_bytes is None:
-                    result.files[number] = replace(file, data=path, expected_bytes=path.stat().st_size)
+                if not file.expected:
+                    expected = await asyncio.to_thread(_sums, path)
+                    result.files[number] = replace(file, data=path, expected=expected)
             # On the disk before the Journal says that they are.
             for folder in (self.folder(task_id), self._folder):
                 await asyncio.to_thread(sync_folder, folder)
@@ -183,14 +187,28 @@ class ResultDelivery:
         return True
 
 
-def _check_size(file: ResultFile) -> None:
-    """Raises Refused for a file that a power cut or a person has damaged since it was made."""
+def _check_whole(file: ResultFile) -> None:
+    """Blocks. Raises Refused for a file that a power cut or a person has damaged since it was made."""
+    if isinstance(file.data, bytes) or not file.expected:
+        return
+    expected_bytes, *checksum = file.expected
     try:
-        size_bytes = file.size_bytes
+        left_bytes = file.size_bytes
+        whole = left_bytes == expected_bytes and (not checksum or _sums(file.data) == file.expected)
     except OSError as error:
         raise Refused(f"the file is lost ({error.strerror}); ask again") from None
-    if file.expected_bytes not in (None, size_bytes):
-        raise Refused(f"{size_bytes} of its {file.expected_bytes} bytes are left; ask again")
+    if not whole:
+        raise Refused(f"the file is damaged: {left_bytes} of {expected_bytes} bytes are left; ask again")
+
+
+def _sums(path: Path) -> tuple[int, int]:
+    """Size and CRC-32 of a file. Raises OSError."""
+    size_bytes = checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(READ_BYTES):
+            size_bytes += len(chunk)
+            checksum = zlib.crc32(chunk, checksum)
+    return size_bytes, checksum
 
 
 def _sync(path: Path) -> None:

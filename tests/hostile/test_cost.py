@@ -10,18 +10,13 @@ import pytest
 
 from support.callers import pipe, stream
 from support.deployment import World
+from support.processes import high_water_kb
 from support.waiting import until
 
 REFUSED = 3000
 SESSION_COMMANDS = 200
 # Of the process at its highest, over what it was before; the flood alone has 1.5 MB.
 MEMORY_MAX_KB = 40_000
-
-
-def high_water_kb(pid: int) -> int:
-    """The most memory that a process had resident so far."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 def count(folder: Path, sql: str, *words: str) -> int:

@@ -10,6 +10,7 @@ import pytest
 from device_agent.testing.network import NetworkThread
 from support.deployment import World
 from support.mosquitto import Broker
+from support.processes import high_water_kb
 from support.waiting import until
 
 CONFIG = """
@@ -70,7 +71,5 @@ def test_a_flood_of_messages(net: NetworkThread, flooded: Broker, tmp_path: Path
             assert answer["state"] == "done", answer
         assert daemon.device("plug")["state"] == "online"
         assert not daemon.logged("actuators_unknown"), "the guard never took over"
-        status = Path(f"/proc/{daemon.process.pid}/status").read_text()
-        high_kb = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-        assert high_kb < 120_000
+        assert high_water_kb(daemon.process.pid) < 120_000
         assert daemon.stop() == 0

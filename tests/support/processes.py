@@ -23,6 +23,12 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.split("\n") if line.startswith("{")]
 
 
+def high_water_kb(pid: int) -> int:
+    """The most memory that a process had resident so far."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
 class Daemon:
     """`device-agent run` as a process; `words` are on its command line, `python` is how it is begun."""
 

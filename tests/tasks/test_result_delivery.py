@@ -83,7 +83,7 @@ def test_the_journals_form_is_what_earlier_versions_wrote(tmp_path: Path) -> Non
     assert result is not None
     assert (result.op, result.state, result.content) == ("history", "done", {"count": 3})
     assert (result.delivered, result.files_delivered) == (True, 0)
-    assert result.files == [ResultFile("history", "history.csv", "text/csv", tmp_path / "0", 20_000)]
+    assert result.files == [ResultFile("history", "history.csv", "text/csv", tmp_path / "0", (20_000,))]
     assert result.to_journal() == {"parcel": saved}
 
 
@@ -200,9 +200,9 @@ class TakingLink(RefusingLink):
         self.files.append(data.stat().st_size if isinstance(data, Path) else len(data))
 
 
-@pytest.mark.parametrize("left_bytes", [0, 19_999, None])
+@pytest.mark.parametrize("left", [b"", b"x" * 19_999, b"x" * 19_999 + b"\0", b"x" * 20_001, None])
 async def test_a_file_that_a_power_cut_damaged_is_not_delivered_as_whole(
-    left_bytes: int | None, tmp_path: Path
+    left: bytes | None, tmp_path: Path
 ) -> None:
     """The Journal knows of the file, and the card has half of it, or nothing."""
     thread = StoreThread()
@@ -219,10 +219,10 @@ async def test_a_file_that_a_power_cut_damaged_is_not_delivered_as_whole(
     assert isinstance(path, Path)
     kept = TaskResult.from_journal(result.to_journal())
     assert kept is not None
-    if left_bytes is None:
+    if left is None:
         path.unlink()
     else:
-        path.write_bytes(b"x" * left_bytes)
+        path.write_bytes(left)
     link = TakingLink()
     await deliveries.send(link, kept, lambda message, share: None)  # type: ignore[arg-type]
     assert [result["state"] for result in link.results] == ["failed"]

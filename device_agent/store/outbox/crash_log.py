@@ -18,6 +18,8 @@ import structlog
 log = structlog.get_logger("outbox")
 
 ROTATE_BYTES = 1_000_000
+# Of the whole file, which has grown so far when the file system takes no snapshot any more.
+TOTAL_MAX_BYTES = 64_000_000
 # One event, or one message on its way, with room to spare.
 RECORD_MAX_BYTES = 4_000_000
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
@@ -78,6 +80,8 @@ class CrashLog:
             return False
         data = b"".join(map(self._packed, records))
         try:
+            if self._size_bytes + len(data) > TOTAL_MAX_BYTES:
+                raise OSError(f"the log has {TOTAL_MAX_BYTES} bytes, and no other takes its place")
             _write(self._descriptor, data)
             self._size_bytes += len(data)
             return True
@@ -120,7 +124,8 @@ def _records(file: IO[bytes]) -> Iterator[list[Any]]:
     """Record by record: what a damaged one says of its size is not taken into memory."""
     while len(header := file.read(_HEADER.size)) == _HEADER.size:
         size, checksum = _HEADER.unpack(header)
-        body = file.read(size) if size <= RECORD_MAX_BYTES else b""
+        fits = size <= RECORD_MAX_BYTES and file.tell() + size <= TOTAL_MAX_BYTES
+        body = file.read(size) if fits else b""
         record = _unpacked(body) if len(body) == size and zlib.crc32(body) == checksum else None
         if record is None:
             log.warning("crash_log_cut", before_byte=file.tell())

@@ -136,3 +136,14 @@ def test_it_has_grown_when_much_more_than_its_snapshot_was_appended(
     assert log.grown
     log.begin([["a", "s", 3, b"x" * 2000, None]])
     assert not log.grown
+
+
+def test_as_a_whole_it_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no snapshot takes its place; and one that somebody made larger is read so far."""
+    log = written(path)
+    size_bytes = path.stat().st_size
+    assert log.write(["more"])
+    monkeypatch.setattr(crash_log, "TOTAL_MAX_BYTES", size_bytes)
+    assert not log.write(["even more"])
+    assert log.failures == 1
+    assert CrashLog(path, "boot").read() == RECORDS
