@@ -45,7 +45,7 @@ class Question(BaseModel):
         "last question is answered as the device's options say, and the others are not.",
     )
     baud: int | None = Field(
-        None, ge=50, le=4_000_000, description="What follows its answer goes at this speed."
+        None, ge=50, le=4_000_000, description="Its answer, and what follows, goes at this speed."
     )
     wait_s: float = Field(0.0, ge=0, le=10, description="Wait so long after it.")
 
@@ -222,13 +222,10 @@ points.weight = { unit = "g" }
                 return values
 
     def read_steps(self) -> Generator[None, None, Values]:
-        if self.bus.baud != self._speed:
-            self.bus.set_baud(self._speed)
+        self._go_at(self._speed)
         found: dict[str, Any] = {}
         for question, answer in self._questions:
             found |= yield from self._asked(question, answer)
-            if question.baud is not None:
-                self.bus.set_baud(question.baud)
             until_s = monotonic() + question.wait_s
             while (left_s := until_s - monotonic()) > 0:
                 self.bus.read(CHUNK_BYTES, min(LOOK_S, left_s))
@@ -245,6 +242,7 @@ points.weight = { unit = "g" }
             yield from self._until_silent()
         self.bus.discard_input()
         self.bus.write(sent)
+        self._go_at(question.baud or self.bus.baud)
         if answer is None:
             return {}
         answer.begin()
@@ -267,10 +265,13 @@ points.weight = { unit = "g" }
             late = f"; {self._late.count} answers came late: raise `answer_s`" if self._late.count else ""
             raise NoAnswer(f"{sent!r} was not answered as it should be: {what} came{late}")
         if self._late.left_s > 0:
-            self._late.expect(
-                sent
-            )  # this may be the answer to an earlier try; that to this one takes as long
+            # This may be the answer to an earlier try; that to this one takes as long.
+            self._late.expect(sent)
         return found
+
+    def _go_at(self, baud: int) -> None:
+        if self.bus.baud != baud:
+            self.bus.set_baud(baud)
 
     def _until_silent(self) -> Generator[None, None, None]:
         """Drop what is said to what was asked before."""
@@ -292,6 +293,7 @@ points.weight = { unit = "g" }
         """
         sent = {**type(self).safe_of(self.config), **self._sent, **values}
         said: dict[str, Value] = {}
+        self._go_at(self._speed)
         for template in self._templates:
             if not template.fields & set(values):
                 continue

@@ -1,6 +1,7 @@
 """`drivers describe`: complete for every driver, its example passes `check`, and the kept pages are true."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,20 @@ def test_the_pages_are_true_to_the_models() -> None:
     kept = {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
     stale = sorted(name for name in wanted.keys() | kept.keys() if wanted.get(name) != kept.get(name))
     assert not stale, f"run `make driver-docs`: {', '.join(stale)}"
+
+
+def test_the_examples_of_the_page_on_drivers(tmp_path: Path) -> None:
+    text = (DOCS.parents[1] / "docs" / "drivers.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[devices." in block]
+    assert len(blocks) == 3
+    names = iter(range(9))
+    devices = re.sub(r'bus = "line"', lambda _: f'bus = "line{next(names)}"', "".join(blocks))
+    buses = "".join(
+        f'[buses.line{n}]\nkind = "serial"\nport = "/dev/ttyUSB{n}"\n' for n in range(next(names))
+    )
+    path = tmp_path / "agent.toml"
+    path.write_text(f'[agent]\nname = "x"\n[state]\ndirectory = "/x"\n{buses}{devices}')
+    assert set(load(path).devices) == {"climate", "battery", "meter", "counter"}
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """Instruments that speak only when they are asked, on a pseudo-terminal."""
 
 import contextlib
+import functools
+import operator
 import random
 from collections.abc import Callable, Iterator
 
@@ -204,6 +206,45 @@ def test_a_meter_that_wants_another_speed(asking):
     next(steps, None)
     assert driver.bus.baud == 300, "the next reading begins at the first speed"
     steps.close()
+
+
+class Meter(SlowFarEnd):
+    """It hears at 300 baud, and answers an acknowledgement at 9600; at another speed other bytes are read."""
+
+    def __init__(self) -> None:
+        bcc = functools.reduce(operator.xor, METER)
+        said = {b"/?!\r\n": b"/ISk5MT174-0001\r\n", b"\x06050\r\n": b"\x02" + METER + bytes((bcc,))}
+        super().__init__(0.1, lambda asked: said.get(asked, b""))
+        self.baud = self.its_baud = 300
+
+    def write(self, data: bytes) -> None:
+        super().write(data if self.baud == 300 else b"\0")
+        self.its_baud = 9600 if data.startswith(b"\x06") else 300
+
+    def read(self, size: int, timeout_s: float) -> bytes:
+        data = super().read(size, timeout_s)
+        return data if self.baud == self.its_baud else b"\xf8" * len(data)
+
+    def set_baud(self, baud: int) -> None:
+        self.baud = baud
+
+
+def test_an_answer_comes_at_the_speed_of_its_question(monkeypatch):
+    line = Meter()
+    driver = multimeter(
+        line,
+        monkeypatch,
+        ask=[{"send": "/?!\r\n", "answer": "^/...5"}, {"send": "\x06050\r\n", "baud": 9600}],
+        checksum="iec-62056-21",
+        pattern=r"^1\.8\.0\((?P<voltage>[0-9.]+)\*kWh\)",
+        command="SET {current}\r\n",
+        points={"voltage": {"unit": "kW.h"}, "current": {"write": True, "safe": 0}},
+    )
+    for _ in range(2):
+        assert driver.read()["voltage"] == 123.456
+    assert line.baud == 9600
+    driver.write({"current": 1})
+    assert line.baud == 300, "nobody hears a command at the speed of an answer"
 
 
 MHZ19 = {
