@@ -232,6 +232,8 @@ class GpiozeroGpio(GpioBus):
                 f"{where}: pin factory {self.config.pin_factory!r} is not installed: {error}"
             ) from error
         except _foreign() as error:
+            from gpiozero import PinError
+
             text = str(error) or type(error).__name__
             if "GPIO busy" in text:
                 raise BusHeld(f"{where}: held by {self._holder(what)}") from error
@@ -239,7 +241,8 @@ class GpiozeroGpio(GpioBus):
                 raise BusGone(f"{where}: the GPIO chip is gone ({text})") from error
             if type(error).__name__ == "PinUnknownPi":
                 raise BusError(f'{where}: this board is no Raspberry Pi; use `backend = "gpiod"`') from error
-            raise BusError(f"{where}: {text}") from error
+            place = isinstance(error, PinError)
+            raise (PlaceRefused if place else BusError)(f"{where}: {text}") from error
 
 
 def _foreign() -> tuple[type[Exception], ...]:

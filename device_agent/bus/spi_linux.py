@@ -17,7 +17,7 @@ from device_agent.bus.core import give_way
 from device_agent.bus.rebind import Rebinder
 from device_agent.bus.spi import SpiBus
 from device_agent.bus.system import denied
-from device_agent.errors import BusError, BusGone
+from device_agent.errors import BusError, BusGone, PlaceRefused
 
 SYSFS = Path("/sys/bus/spi/devices")
 SPI_IOC_WR_MODE = 0x4001_6B01
@@ -96,7 +96,9 @@ class LinuxSpi(SpiBus):
             if error.errno in _GONE:
                 raise BusGone(f"{where}: the controller is gone") from error
             if error.errno == errno.EMSGSIZE:
-                raise BusError(
+                raise PlaceRefused(
                     f"{where}: a transfer is longer than the kernel's buffer; raise spidev's `bufsiz`"
                 ) from error
+            if error.errno == errno.EINVAL:
+                raise PlaceRefused(f"{where}: the controller cannot do this device's transfer") from error
             raise BusError(f"{where}: transfer failed: {error.strerror or error}") from error

@@ -13,7 +13,7 @@ from device_agent.bus.gpio import Edge
 from device_agent.bus.gpio_debounce import Debouncer
 from device_agent.bus.gpio_gpiozero import EDGES_MAX, GpiozeroGpio
 from device_agent.bus.inbox import Inbox
-from device_agent.errors import BusError, BusGone, BusHeld
+from device_agent.errors import BusError, BusGone, BusHeld, PlaceRefused
 from support.mosquitto import LIMIT_S, collected
 
 CONFIG = GpioBusConfig(kind="gpio", chip="pinctrl-bcm2711", backend="gpiozero")
@@ -108,7 +108,7 @@ def test_conflicts_and_bad_lines(gpio):
     line.close()
     line.close()
     gpio.output("GPIO17", active=False)
-    with pytest.raises(BusError, match="99 is not a valid pin"):
+    with pytest.raises(PlaceRefused, match="99 is not a valid pin"):
         gpio.input(99)
     with pytest.raises(BusError, match="has no drive"):
         gpio.output(22, active=False, drive="open-drain")

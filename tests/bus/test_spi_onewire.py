@@ -1,5 +1,6 @@
 """SPI and 1-Wire on the kernel's files: errors by their words, folders that vanish, structures by size."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from device_agent.bus.config import OneWireBusConfig, SpiBusConfig
 from device_agent.bus.factory import make_handle
 from device_agent.bus.onewire_sysfs import SysfsOneWire
 from device_agent.bus.spi_linux import _TRANSFER, LinuxSpi
-from device_agent.errors import BusDenied, BusError, BusGone, NoAnswer
+from device_agent.errors import BusDenied, BusError, BusGone, NoAnswer, PlaceRefused
 
 ID = "28-0316a2794caf"
 
@@ -97,6 +98,24 @@ def test_a_node_that_is_no_spi_device():
     with pytest.raises(BusError, match="no SPI device"):
         handle.open()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EMSGSIZE, PlaceRefused),
+        (errno.EINVAL, PlaceRefused),
+        (errno.EIO, BusError),
+        (errno.ENODEV, BusGone),
+    ],
+)
+def test_what_one_device_wants_is_told_from_what_the_bus_cannot(number: int, kind: type[BusError]) -> None:
+    handle = LinuxSpi("spi", SpiBusConfig(kind="spi", device="/dev/null"))
+    handle._fd = os.open("/dev/null", os.O_RDWR)
+    with pytest.raises(BusError) as caught, handle._mapped():
+        raise OSError(number, os.strerror(number))
+    assert type(caught.value) is kind
+    handle.close()
 
 
 @pytest.mark.parametrize("options", [{"max_speed_hz": 9_999}, {"mode": 4}, {"max_speed_hz": 200_000_000}])
