@@ -161,8 +161,10 @@ class KernelRig(Rig):
         assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
 
     def door(self, active: bool) -> None:
+        began_s = time.monotonic()
         self._drive(active)
-        self._door.append(LevelChange(time.monotonic(), active))
+        now_s = time.monotonic()
+        self._door.append(LevelChange(now_s, active, now_s - began_s))
 
     def feed(self, data: bytes) -> None:
         self._say(data)

@@ -29,10 +29,11 @@ ABILITIES = {
 
 @dataclass(frozen=True, slots=True)
 class LevelChange:
-    """A line took this physical level at `t_s` (CLOCK_MONOTONIC)."""
+    """A line took this physical level at `t_s` (CLOCK_MONOTONIC), or up to `before_s` earlier."""
 
     t_s: float
     level: bool
+    before_s: float = 0.0
 
 
 class Rig(ABC):

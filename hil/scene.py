@@ -200,14 +200,15 @@ def stage(rig: Rig, net: NetworkThread, folder: Path, link: str) -> Iterator[Wor
 
 
 def held(record: Sequence[LevelChange], debounce_s: float, present: bool) -> list[bool] | None:
-    """The changes from `present` that held for `debounce_s`; None where one held for about as long as that.
+    """The changes from `present` that held for `debounce_s`; None where one may have held for about as long.
 
     The last one is taken to hold.
     """
     changes: list[bool] = []
     for change, later in zip(record, [*record[1:], None], strict=True):
         held_s = float("inf") if later is None else later.t_s - change.t_s
-        if 0.7 * debounce_s < held_s < 1.5 * debounce_s:
+        at_least_s = held_s - (0.0 if later is None else later.before_s)
+        if at_least_s < 1.5 * debounce_s and held_s + change.before_s > 0.7 * debounce_s:
             return None
         if held_s > debounce_s and change.level is not present:
             present = change.level

@@ -51,17 +51,24 @@ def test_one_edge_for_one_movement(begin: Callable[..., Scene]) -> None:
 def test_what_does_not_hold_is_nothing(begin: Callable[..., Scene]) -> None:
     scene = begin("door")
     scene.wait("reading", device="door", values={"active": False})
-    for _ in range(BOUNCES):
+    for _ in range(TRIES):
+        moved, known = len(scene.rig.door_record()), len(seen(scene))
+        for _ in range(BOUNCES):
+            scene.rig.door(True)
+            scene.rig.door(False)
+            time.sleep(DEBOUNCE_S / 10)
+        # A movement that counts is the proof that nothing is still on its way.
+        time.sleep(2 * DEBOUNCE_S)
         scene.rig.door(True)
+        scene.until(lambda known=known: seen(scene)[known:][-1:] == [True], "the movement")
+        wanted = held(scene.rig.door_record()[moved:], DEBOUNCE_S, False)
+        if wanted is not None:
+            assert seen(scene)[known:] == wanted
+        time.sleep(2 * DEBOUNCE_S)
         scene.rig.door(False)
-        time.sleep(DEBOUNCE_S / 10)
-    wanted = held(scene.rig.door_record(), DEBOUNCE_S, False)
-    # A movement that counts is the proof that nothing is still on its way.
-    time.sleep(2 * DEBOUNCE_S)
-    scene.rig.door(True)
-    scene.until(lambda: seen(scene)[-1] is True, "the movement")
-    if wanted is not None:
-        assert seen(scene) == [False, *wanted, True]
-    scene.rig.door(False)
-    scene.until(lambda: seen(scene)[-1] is False, "the movement back")
+        scene.until(lambda: seen(scene)[-1] is False, "the movement back")
+        if wanted == [True]:
+            break
+    else:
+        raise AssertionError(f"this machine is too busy: {TRIES} tries, and each was held for too long")
     scene.end()
