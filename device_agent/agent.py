@@ -15,6 +15,7 @@ from device_agent.card.compare import CardWatch
 from device_agent.clock import Clock
 from device_agent.commands.control_side import build_control
 from device_agent.config import Config
+from device_agent.config.mqtt import MqttConfig
 from device_agent.config.page import PageConfig
 from device_agent.config.secret import ApiKeys
 from device_agent.devices.clock_chip import ClockChip
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from device_agent.automation.automation import Automation
     from device_agent.delegation.delegation_rule import DelegationRule
     from device_agent.delegation.delegations import Delegations
+    from device_agent.mqtt.door import MqttDoor
     from device_agent.page.server import Page
+    from device_agent.tasks.local_events import LocalEvents
 
 log = structlog.get_logger("agent")
 
@@ -54,6 +57,7 @@ SAFE_LIMIT_S = 1.0
 PAUSE_LIMIT_S = 3.0
 STORE_LIMIT_S = 3.0
 DELEGATIONS_LIMIT_S = 1.0
+MQTT_LIMIT_S = 1.0
 LEAVE_LIMIT_S = 3.0
 EXIT_DONE = 0
 EXIT_RESTART = 75
@@ -85,21 +89,12 @@ class Agent:
         self._control = control = build_control(
             config, self._journal, clock, log_style=log_style, delegation_actions=rules
         )
+        self._local_events = self._make_local_events(config.mqtt) if config.mqtt.host else None
         self._clock_chip = ClockChip(control.context)
         title = config.agent.display_name or config.agent.name
         self._history_service = HistoryService(title, self._history, control.devices, clock)
         self._streams = StreamSubscriptions(clock)
-        services = Services(
-            devices=control.devices,
-            subscriptions=self._streams,
-            executor=control.executor,
-            safe_states=control.safe_states,
-            outbox=self._outbox,
-            journal=self._journal,
-            history_service=self._history_service,
-            clock=clock,
-        )
-        self._tasks = TaskManager(services)
+        self._tasks = TaskManager(self._services())
         self._network = self._make_network(config, keys.network)
         self._delegations = self._make_delegations(config, keys.sessions, rules)
         self._automation = self._make_automation(config)
@@ -112,6 +107,21 @@ class Agent:
         handlers = self._handlers()
         self._socket = ControlSocket(config.state.runtime_directory / "control.sock", handlers)
         self._page = None if config.page.listen is None else self._make_page(config.page, handlers)
+        self._mqtt = None
+        if self._local_events is not None:
+            self._mqtt = self._make_mqtt(config, handlers, self._local_events)
+
+    def _services(self) -> Services:
+        return Services(
+            devices=self._control.devices,
+            subscriptions=self._streams,
+            executor=self._control.executor,
+            safe_states=self._control.safe_states,
+            outbox=self._outbox,
+            journal=self._journal,
+            history_service=self._history_service,
+            clock=self._clock,
+        )
 
     def _make_network(self, config: Config, api_key: Callable[[], str]) -> BlocksNetwork:
         executor = self._control.executor
@@ -126,7 +136,12 @@ class Agent:
     def _make_hardware(self, make_handle: HandleFactory) -> Hardware:
         # In this order, after the emergency stop and the conditions: record, react, report.
         dispatcher = self._control.dispatcher(
-            self._history, self._delegations, self._automation, self._streams, clock_chip=self._clock_chip
+            self._history,
+            self._delegations,
+            self._automation,
+            self._streams,
+            self._local_events,
+            clock_chip=self._clock_chip,
         )
         return self._control.make_hardware(make_handle, dispatcher)
 
@@ -201,6 +216,19 @@ class Agent:
 
         return Page(config, handlers)
 
+    def _make_local_events(self, config: MqttConfig) -> "LocalEvents":
+        # Loaded only if the configuration has a broker.
+        from device_agent.tasks.local_events import LocalEvents
+
+        return LocalEvents("local:mqtt", self._control, self._outbox, config.overflow)
+
+    def _make_mqtt(
+        self, config: Config, handlers: Mapping[str, Handler], local_events: "LocalEvents"
+    ) -> "MqttDoor":
+        from device_agent.mqtt.door import MqttDoor
+
+        return MqttDoor(config.mqtt, config.agent.name, handlers, local_events)
+
     def _handlers(self) -> Mapping[str, Handler]:
         history, delegations, automation = self._history, self._delegations, self._automation
         handlers = ControlHandlers(
@@ -268,6 +296,8 @@ class Agent:
         await self._settle_unfinished()
         await self._outbox.load()
         await self._tasks.load()
+        if self._local_events is not None:
+            await self._local_events.open()
         await self._control.guard.start()
         if self._delegations is not None:
             await self._delegations.start()
@@ -286,6 +316,7 @@ class Agent:
         self._background.run_forever("counts", self._counts.run)
         if self._page is not None:
             self._background.run_forever("page", self._page.run)
+        mqtt = None if self._mqtt is None else self._background.run_forever("mqtt", self._mqtt.run)
         self._background.run_forever("watch", self._watch)
         if (watchdog_s := self._notifier.watchdog_s) is not None:
             self._background.run_forever("watchdog", lambda: self._feed(watchdog_s))
@@ -294,7 +325,7 @@ class Agent:
         try:
             await self._stopping.wait()
         finally:
-            await self._stop_in_order(network)
+            await self._stop_in_order(network, mqtt)
         return self._exit_code
 
     async def _settle_unfinished(self) -> None:
@@ -344,7 +375,7 @@ class Agent:
             self._notifier.tell("WATCHDOG=1")
             await asyncio.sleep(watchdog_s / 3)
 
-    async def _stop_in_order(self, network: "asyncio.Task[Any]") -> None:
+    async def _stop_in_order(self, network: "asyncio.Task[Any]", mqtt: "asyncio.Task[Any] | None") -> None:
         """Actuators first, the network's farewell and the files after that."""
         self._notifier.tell("STOPPING=1")
         log.info("stopping", exit_code=self._exit_code)
@@ -359,6 +390,10 @@ class Agent:
         if self._automation is not None:
             await self._bounded("automation", self._automation.close(), DELEGATIONS_LIMIT_S)
         await self._bounded("sessions", self._tasks.pause(), PAUSE_LIMIT_S)
+        if mqtt is not None and self._local_events is not None:
+            mqtt.cancel()
+            await self._bounded("mqtt", asyncio.wait([mqtt]), MQTT_LIMIT_S)
+            self._local_events.close()
         await self._bounded("outbox", self._outbox.close(), STORE_LIMIT_S)
         network.cancel()
         await self._bounded("network", asyncio.wait([network]), LEAVE_LIMIT_S)

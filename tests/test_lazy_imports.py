@@ -73,9 +73,10 @@ def test_who_delegates_nothing_does_not_load_it():
     assert "device_agent.network.sessions_api" not in loaded
 
 
-def test_who_has_no_page_does_not_load_it():
+def test_who_has_no_page_and_no_broker_does_not_load_them():
     loaded = loaded_by("import device_agent.agent")
     assert not [name for name in loaded if name.startswith(("device_agent.page", "aiohttp"))]
+    assert not [name for name in loaded if name.startswith(("device_agent.mqtt", "device_agent.tasks.local"))]
     # Metrics that nobody scrapes cost nothing either.
     loaded = loaded_by("import device_agent.page.server")
     assert not [name for name in loaded if name.startswith("prometheus")]

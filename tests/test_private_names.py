@@ -51,3 +51,11 @@ def test_gpiozero_numbers_its_pins_keeps_a_handle_and_calls_back() -> None:
     text = (Path(str(inspect.getsourcefile(gpiozero.pins))).parent / "lgpio.py").read_text()
     for name in ("self._handle", "self._number", "self._call_when_changed"):
         assert name in text
+
+
+def test_paho_asks_for_a_sign_of_life_and_says_when_it_came() -> None:
+    """`bus.mqtt_client` knows by it how old a command may be."""
+    client = paho.mqtt.client.Client
+    assert "self._ping_t = time_func()" in inspect.getsource(client._send_pingreq)
+    assert "self._ping_t = 0" in inspect.getsource(client._handle_pingresp)
+    assert "return self._handle_pingresp()" in inspect.getsource(client._packet_handle)

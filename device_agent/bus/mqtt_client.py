@@ -1,5 +1,6 @@
 """The MQTT client of paho, which would take a message of any size into memory. Imported late, as paho is."""
 
+import time
 from typing import Any
 
 from paho.mqtt.client import Client
@@ -18,6 +19,23 @@ class BoundedClient(Client):
         super().__init__(*args, **options)
         self._message_max_bytes = message_max_bytes
         self._left_out_bytes = 0
+        self._asked_s = time.monotonic()
+        self.proven_s = self._asked_s
+        """All that comes from here on left the far end after this instant (monotonic)."""
+
+    def prove(self, every_s: float) -> None:
+        """Ask the far end for a sign of life, unless the last one is recent or still awaited.
+
+        What it sends is in order: what comes after its answer it sent after the question.
+        """
+        now_s = time.monotonic()
+        if self._ping_t == 0 and now_s - self._asked_s >= every_s:
+            self._asked_s = now_s
+            self._send_pingreq()
+
+    def _handle_pingresp(self) -> Any:
+        self.proven_s = self._asked_s
+        return super()._handle_pingresp()
 
     def take_left_out(self) -> int:
         """How many bytes of the message that comes now were left out."""

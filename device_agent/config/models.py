@@ -10,6 +10,7 @@ from device_agent.config.access import AccessConfig
 from device_agent.config.automation import Alert, Rule
 from device_agent.config.calibration import calibrated_points
 from device_agent.config.delegation import Delegation, DelegationConfig
+from device_agent.config.mqtt import MqttConfig
 from device_agent.config.page import PageConfig
 from device_agent.config.types import LocalPath, SizeBytes, Table
 from device_agent.driver import Driver, DriverConfig, Point, Value
@@ -280,6 +281,7 @@ class Config:
     access: AccessConfig
     delegation: DelegationConfig
     page: PageConfig
+    mqtt: MqttConfig
     buses: Mapping[str, BusConfig]
     devices: Mapping[str, DriverConfig]
     drivers: Mapping[str, type[Driver[Any, Any]]]

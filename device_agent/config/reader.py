@@ -28,6 +28,7 @@ from device_agent.config.models import (
     StateConfig,
     StreamConfig,
 )
+from device_agent.config.mqtt import MqttConfig
 from device_agent.config.page import PageConfig
 from device_agent.config.types import NAME_MAX, WORD
 from device_agent.driver import Driver
@@ -54,6 +55,7 @@ SINGLE: dict[str, type[BaseModel]] = {
     "access": AccessConfig,
     "delegation": DelegationConfig,
     "page": PageConfig,
+    "mqtt": MqttConfig,
 }
 _MANY = {
     "buses": BUSES_MAX,

@@ -13,10 +13,12 @@ from device_agent.messages.commands import parse
 from device_agent.messages.events import reading_members
 from device_agent.network import Caller
 from device_agent.operate.control_socket import Handler, asking_user
-from device_agent.records import File
+from device_agent.records import File, is_number
 
 SAFE_LIMIT_S = 5.0
 OWNER = Actor("local", "the owner, on the device", Caller(), role=Role.OWNER)
+# Members of a question about a command that are no part of it.
+NOT_OF_COMMANDS = frozenset(("op", "dry_run", "as", "at", "age_ms"))
 # What a door may ask; the rest is the owner's, who has the socket.
 FOR_DOORS = frozenset(("status", "describe", "read", "history", "journal", "set", "do", "stop"))
 
@@ -32,6 +34,7 @@ class LocalHandlers:
         self._executor = control.executor
         self._safe_states = control.safe_states
         self._journal = control.context.journal
+        self._clock = control.context.clock
         self._stop = control.emergency_stop
 
     def handlers(self) -> dict[str, Handler]:
@@ -65,15 +68,26 @@ class LocalHandlers:
 
     async def command(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """A `set` or `do` (docs/events.md); the id may be left out. With `dry_run` nothing moves."""
-        event = {name: value for name, value in question.items() if name not in ("op", "dry_run", "as")}
+        event = {name: value for name, value in question.items() if name not in NOT_OF_COMMANDS}
         event["kind"] = question["op"]
         event.setdefault("id", f"local-{time.time_ns()}")
         command, actor = parse(event), self.actor(question)
         if question.get("dry_run"):
             return self._executor.preview(command, actor).members()  # type: ignore[arg-type]
         files: list[File] = []
-        ack = await self._executor.execute(command, actor, age_ms=0.0, on_file=files.append)  # type: ignore[arg-type]
+        age_ms = self._age_ms(question)
+        ack = await self._executor.execute(command, actor, age_ms=age_ms, on_file=files.append)  # type: ignore[arg-type]
         return {**ack.members(), **({"file": asdict(files[0])} if files else {})}
+
+    def _age_ms(self, question: Mapping[str, Any]) -> float | None:
+        """How old a command is: as the door knows (`age_ms`), or by its sender's clock (`at`) if that says
+        more; None while ours does not know the time that it needs. Raises Rejected."""
+        age_ms, at_ms = question.get("age_ms", 0.0), question.get("at")
+        if not is_number(age_ms) or not (at_ms is None or is_number(at_ms)):
+            raise Rejected("invalid_value", "at is not a number of milliseconds since 1970")
+        if at_ms is None:
+            return max(0.0, age_ms)
+        return max(0.0, age_ms, self._clock.now_ms() - at_ms) if self._clock.is_set() else None
 
     async def safe(self, question: Mapping[str, Any]) -> dict[str, bool]:
         """Every actuator to its safe state, now."""

@@ -23,6 +23,7 @@ AT_START = (
     "rules",
     "alerts",
     "page",
+    "mqtt",
 )
 
 

@@ -41,7 +41,8 @@ class TaskManager(Runtime):
         streams = self._services.config.streams
         ids = {stream_id(start, n + 1) for start in self.resumable() for n in range(len(streams))}
         self._delivery.keep_only(self._unfinished)
-        self._services.outbox.expect(shared=streams, dedicated=ids)
+        doors = ["local:mqtt"] if self._services.config.mqtt.host else []
+        self._services.outbox.expect(shared=[*streams, *doors], dedicated=ids)
 
     async def pause(self) -> None:
         """The process ends: sessions stay for the next one."""

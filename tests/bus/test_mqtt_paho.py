@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.bus import mqtt_paho
+from device_agent.bus import mqtt_connection
 from device_agent.bus.config import MqttBusConfig
 from device_agent.bus.mqtt import MqttMessage
 from device_agent.bus.mqtt_paho import MESSAGES_MAX, WAITING_MAX_BYTES, PahoMqtt
@@ -68,7 +68,7 @@ def test_each_source_gets_its_own_topics(handle):
 
 
 def test_a_slow_reader_loses_the_oldest_and_counts(handle, monkeypatch):
-    monkeypatch.setattr(mqtt_paho, "WINDOW_MESSAGES", 1_000_000)
+    monkeypatch.setattr(mqtt_connection, "WINDOW_MESSAGES", 1_000_000)
     source = handle.subscribe(("flood",))
     extra = 50
     for number in range(MESSAGES_MAX + extra):
@@ -133,15 +133,15 @@ c.disconnect()
 
 def test_so_much_is_read_in_a_window_and_no_more(handle, monkeypatch):
     """The rest waits at the broker; what is sent goes out all the same."""
-    monkeypatch.setattr(mqtt_paho, "WINDOW_MESSAGES", 5)
-    monkeypatch.setattr(mqtt_paho, "WINDOW_S", 3600.0)
+    monkeypatch.setattr(mqtt_connection, "WINDOW_MESSAGES", 5)
+    monkeypatch.setattr(mqtt_connection, "WINDOW_S", 3600.0)
     source = handle.subscribe(("flood",))
     for number in range(200):
         handle.publish("flood", str(number).encode(), qos=0)
     got = collected(source, lambda got: len(got) >= 5)
     handle.publish("other", b"goes out", qos=0)
     assert len(got) == 5
-    monkeypatch.setattr(mqtt_paho, "WINDOW_MESSAGES", 1000)
+    monkeypatch.setattr(mqtt_connection, "WINDOW_MESSAGES", 1000)
     assert len(collected(source, lambda got: len(got) >= 195)) == 195
     source.close()
 

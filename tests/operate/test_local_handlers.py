@@ -120,3 +120,32 @@ async def test_a_time_limit_is_in_the_journal(tmp_path: Path) -> None:
         word = ground.word("up", on=True)
         assert told(await ground.executor.execute(word, actor(ALICE), age_ms=0.0, for_s=30)) == "done"
         assert (await ground.journal.actuations(1))[0]["what"] == "on=True for 30 s"
+
+
+@pytest.mark.parametrize(
+    ("age", "state"),
+    [
+        ({"age_ms": 100.0}, "done"),
+        ({"age_ms": 6000.0}, "expired"),
+        ({"at": 0}, "done"),
+        ({"at": -6000, "age_ms": 10.0}, "expired"),
+        ({"at": 60_000, "age_ms": 6000.0}, "expired"),
+        ({"age_ms": -1e9, "ttl_ms": 1000}, "done"),
+    ],
+)
+async def test_a_command_is_as_old_as_the_door_or_its_sender_says(
+    tmp_path: Path, age: dict[str, Any], state: str
+) -> None:
+    """`at` here is from now; a sender's clock that is ahead makes nothing younger than the door knows."""
+    async with Ground(tmp_path, ACCESS) as ground:
+        now_ms = ground.control.context.clock.now_ms()
+        told_age = {name: value + now_ms if name == "at" else value for name, value in age.items()}
+        ask = LocalHandlers(ground.control).handlers()["set"]
+        ack = await ask(on("up", **told_age, **{"as": "local:page"}))
+        assert ack.get("error", {}).get("code", ack["state"]) == state
+
+
+async def test_an_age_that_is_none_is_refused(tmp_path: Path) -> None:
+    async with Ground(tmp_path, ACCESS) as ground:
+        for wrong in ({"at": "now"}, {"age_ms": None}, {"at": True}):
+            assert await refusal(LocalHandlers(ground.control), on("up", **wrong)) == "invalid_value"
