@@ -65,11 +65,16 @@ board() {
 
 configuration() { install -Dm644 $here/service.toml /etc/device-agent/agent.toml; }
 
-# The network's stand-in, with the agent published by its owner.
-network() {
-    systemd-run -q --unit devnet --uid pi "$1" dev-network --port 8700
-    within 120 "the network's stand-in answers" python3 -c "import urllib.request as r; r.urlopen('http://127.0.0.1:8700/config.json')"
+# published COMMAND: the network's stand-in answers, and the agent is published there by its owner.
+published() {
+    within 300 "the network's stand-in answers" python3 -c "import urllib.request as r; r.urlopen('http://127.0.0.1:8700/config.json')"
     check "publish" env BLOCKS_API_KEY=bk_device "$1" --config $here/service.toml publish --listing private --billing-mode free --yes
 }
 
+network() {
+    systemd-run -q --unit devnet --uid pi "$1" dev-network --port 8700
+    published "$1"
+}
+
+key_file() { install -m 600 /dev/stdin /run/key <<<bk_device; }
 key() { install -m 600 -o device-agent /dev/stdin /etc/device-agent/api_key <<<bk_device; }

@@ -4,8 +4,8 @@ board
 home=/home/pi/device-agent-venv/bin/device-agent
 configuration
 network $home
-install -m 600 /dev/stdin /run/key <<<bk_device
-check "service install" $home --config $here/service.toml service install --key-file /run/key
+key_file
+check "service install" $home service install --key-file /run/key
 within 120 "joined" status_has "^service_box  joined"
 for round in 1 2 3; do
     check "restart $round" systemctl restart $unit

@@ -6,9 +6,9 @@ home=/home/pi/device-agent-venv/bin/device-agent
 say "installation from a virtual environment in a home"
 configuration
 network $home
-install -m 600 /dev/stdin /run/key <<<bk_device
+key_file
 export SUDO_USER=pi
-check "service install" $home --config $here/service.toml service install --key-file /run/key
+check "service install" $home service install --key-file /run/key
 cat /run/last
 within 120 "joined" status_has "^service_box  joined"
 within 60 "the sensor is read" status_has "temperature = "
