@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -57,11 +59,12 @@ async def test_nothing_new_is_not_written(store: StoreThread, folders: tuple[Pat
     assert not (folders[0] / SECOND).exists()
 
 
-async def run_until(it: KeptCounts, condition: object) -> None:
-    running = asyncio.ensure_future(it.run())
-    await until_async(condition)  # type: ignore[arg-type]
-    running.cancel()
-    await asyncio.wait([running])
+@asynccontextmanager
+async def running(it: KeptCounts) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(it.run())
+    yield
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_a_crash_costs_seconds_where_memory_outlives_it(
@@ -72,9 +75,10 @@ async def test_a_crash_costs_seconds_where_memory_outlives_it(
     state, runtime = folders
     values: Kept = {"meter": {"count": 1}}
     it = counts(store, folders, values, every_s=60)
-    await run_until(it, (runtime / FIRST).exists)
-    values["meter"]["count"] = 2
-    await run_until(it, lambda: '"count": 2' in (runtime / FIRST).read_text())
+    async with running(it):
+        await until_async((runtime / FIRST).exists)
+        values["meter"]["count"] = 2
+        await until_async(lambda: '"count": 2' in (runtime / FIRST).read_text())
     again: Kept = {}
     await counts(store, folders, again).load()
     assert again == {"meter": {"count": 2, "unclean": 1}}, "what was counted since may be missing"
@@ -88,9 +92,12 @@ async def test_a_power_cut_costs_what_came_since_the_last_write(
     state, _ = folders
     values: Kept = {"meter": {"count": 1}}
     it = counts(store, folders, values)
-    await run_until(it, (state / FIRST).exists)
-    values["meter"]["count"] = 2
-    await run_until(it, (state / SECOND).exists)
+    async with running(it):
+        await until_async((state / FIRST).exists)
+        values["meter"]["count"] = 2
+        await until_async(
+            lambda: SECOND in os.listdir(state) and b'"count": 2' in (state / SECOND).read_bytes()
+        )
     sizes = {path.name: path.stat().st_size for path in state.iterdir()}
     assert sizes == {FIRST: 4096, SECOND: 4096}
     assert newest(*folders)[2] == {"meter": {"count": 2, "unclean": 1}}
@@ -112,15 +119,13 @@ async def test_the_disk_is_spared(store: StoreThread, folders: tuple[Path, Path]
     state, runtime = folders
     values: Kept = {"meter": {"count": 1}}
     it = counts(store, folders, values)
-    running = asyncio.ensure_future(it.run())
-    await until_async((state / FIRST).exists)
-    for _ in range(20):
-        await store.run(lambda: None)
-    assert not (state / SECOND).exists()
-    values["meter"]["count"] = 2
-    await until_async((state / SECOND).exists)
-    running.cancel()
-    await asyncio.wait([running])
+    async with running(it):
+        await until_async((state / FIRST).exists)
+        for _ in range(20):
+            await store.run(lambda: None)
+        assert not (state / SECOND).exists()
+        values["meter"]["count"] = 2
+        await until_async((state / SECOND).exists)
     assert not list(runtime.iterdir())
 
 
