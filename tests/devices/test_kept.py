@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -95,9 +94,8 @@ async def test_a_power_cut_costs_what_came_since_the_last_write(
     async with running(it):
         await until_async((state / FIRST).exists)
         values["meter"]["count"] = 2
-        await until_async(
-            lambda: SECOND in os.listdir(state) and b'"count": 2' in (state / SECOND).read_bytes()
-        )
+        await until_async((state / SECOND).exists)
+        await until_async(lambda: b'"count": 2' in (state / SECOND).read_bytes())
     sizes = {path.name: path.stat().st_size for path in state.iterdir()}
     assert sizes == {FIRST: 4096, SECOND: 4096}
     assert newest(*folders)[2] == {"meter": {"count": 2, "unclean": 1}}
