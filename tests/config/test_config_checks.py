@@ -34,6 +34,16 @@ def test_a_device_sits_on_its_kind_of_bus(problems, text, sentence):
     assert problems(text) == (sentence,)
 
 
+def test_what_was_recorded_is_one_devices(problems):
+    two = I2C + device("t", "thermo", bus='"i"', formerly='["old"]')
+    assert problems(two + device("old", "thermo", bus='"i"', address="0x49")) == (
+        'devices.t.formerly names "old", which is a device of its own: remove it',
+    )
+    assert problems(two + device("u", "thermo", bus='"i"', address="0x49", formerly='["old"]')) == (
+        'devices.u.formerly names "old", as devices.t does: its history can be one device\'s',
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
