@@ -91,8 +91,9 @@ class GuardedActuator:
         return any(action.hold for action in self.actions)
 
     def make_safe(self, why: str, *, again: bool = False) -> None:
-        """To be done by `BusWorkers`, after their `start`. `again`: reported already."""
-        self.failed = self.told = again
+        """To be done by `BusWorkers`, after their `start`. `again`: reported only if it was not yet."""
+        if not again:
+            self.failed = self.told = False
         self.pending = why
 
     def let_go(self, actions: list[GuardAction]) -> None:
@@ -168,8 +169,9 @@ class BusWorkers:
             "took_ms": round((time.monotonic() - began_s) * 1000, 2),
         }
         if failure is None:
+            told, actuator.told = actuator.told, True
             actuator.pending = ""
-            if not actuator.told:
+            if not told:
                 self._on_report(report)
         elif not actuator.failed:
             actuator.failed = True

@@ -34,30 +34,34 @@ class StopWatch:
         self._away_s = time.monotonic()
         """When it was last seen elsewhere."""
         self._pressed = False
-        self._unanswered = self._rest_due = False
+        self._unanswered = False
+        self._rest_due_s: float | None = None
 
     def look(self, actuators: Iterable[GuardedActuator]) -> bool:
         """Have made safe what must be; whether it was pressed just now. Raises OSError: it cannot be seen."""
         self._edges.poll(0)
         now_s = time.monotonic()
-        if not is_at(self._action.data, self._action.fd):
+        at_level = is_at(self._action.data, self._action.fd)
+        if not at_level:
             self._away_s = now_s
-        before, self._pressed = self._pressed, self._away_s + self._settles_s < now_s
+        before, self._pressed = self._pressed, at_level and now_s >= self._away_s + self._settles_s
         first = self._pressed and not before
         if first:
-            self._unanswered = True
+            self._unanswered, self._rest_due_s = True, now_s + LOOK_S
+        rest = self._rest_due_s is not None and now_s >= self._rest_due_s
+        if rest:
+            self._rest_due_s = None
         for actuator in actuators if self._unanswered else ():
             if actuator.holds:
                 # Again and again: a command that was under way may still reach the line.
                 actuator.make_safe(self.why, again=not first)
-            elif self._rest_due:
+            elif rest:
                 actuator.make_safe(self.why)
-        self._rest_due = first
         return first
 
     def answered(self) -> None:
         """The daemon goes on with it."""
-        self._unanswered = self._rest_due = False
+        self._unanswered = False
 
     def fileno(self) -> int:
         """Polls readable when the line has changed."""

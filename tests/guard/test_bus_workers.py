@@ -11,6 +11,7 @@ import pytest
 
 from device_agent.guard import bus_workers
 from device_agent.guard.bus_workers import BusWorkers, GuardAction, GuardedActuator
+from support.waiting import until
 
 LIMIT_S = 10.0
 
@@ -143,3 +144,19 @@ def test_an_action_under_way_keeps_its_descriptor_until_it_has_ended() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(writing)
     os.close(reading)
+
+
+def test_what_is_done_again_is_reported_once_and_never_not_at_all(pipe: tuple[int, int]) -> None:
+    valve = GuardedActuator("valve", "pins", [writes(pipe[1])])
+    team, reports = workers(valve)
+    valve.make_safe("the stop was pressed")
+    valve.make_safe("the stop was pressed", again=True)  # before anything was done
+    team.start()
+    assert reports.get(timeout=LIMIT_S)["result"] == "done"
+    valve.make_safe("the stop was pressed", again=True)
+    team.start()
+    until(lambda: not valve.pending, "its end")
+    valve.make_safe("the daemon has died")
+    team.start()
+    assert reports.get(timeout=LIMIT_S)["why"] == "the daemon has died"
+    assert reports.empty()
