@@ -25,18 +25,6 @@ CHECKSUMS = {
     "crc16-ccitt": (crc16_ibm_3740, 2, "big"),
 }
 Checksum = Literal["none", "sum8", "negated-sum8", "xor8", "sum16", "crc16-modbus", "crc16-ccitt"]
-# As struct has them; three bytes are by themselves.
-CODES = {
-    "u8": "B",
-    "i8": "b",
-    "u16": "H",
-    "i16": "h",
-    "u32": "I",
-    "i32": "i",
-    "f32": "f",
-    "u64": "Q",
-    "i64": "q",
-}
 Code = Literal["u8", "i8", "u16", "i16", "u24", "u32", "i32", "u64", "i64", "f32"]
 Order = Literal["big", "little"]
 FRAME_MAX_BYTES = 1024
@@ -98,6 +86,9 @@ class FrameFormat(BaseModel):
     length_at: int | None = Field(None, ge=0, le=63, description="Instead: the byte that tells the length.")
     length_size: Literal[1, 2] = Field(1, description="Bytes that tell the length.")
     length_add: int = Field(0, ge=-16, le=64, description="The whole frame has so many bytes more than told.")
+    longest: int = Field(
+        FRAME_MAX_BYTES, ge=4, le=FRAME_MAX_BYTES, description="With `length_at`: more is no frame's length."
+    )
     byte_order: Order = Field("big", description="Of values and of the length.")
     checksum: Checksum = Field(
         "none",
@@ -125,7 +116,7 @@ class FrameFormat(BaseModel):
         if len(told) < self.length_size:
             return None
         size = int.from_bytes(told, self.byte_order) + self.length_add
-        return size if max(least, self.length_at + self.length_size) <= size <= FRAME_MAX_BYTES else 0
+        return size if max(least, self.length_at + self.length_size) <= size <= self.longest else 0
 
     def is_true(self, frame: bytes) -> bool:
         return frame.endswith(bytes.fromhex(self.end)) and self._sealed(frame) == frame
@@ -194,10 +185,12 @@ class FrameReader:
         return {"bad_frames": self.bad} if self.bad else {}
 
     def feed(self, chunk: bytes) -> Iterator[Mapping[str, Any]]:
+        yield from filter(None, map(self._values, self.frames(chunk)))
+
+    def frames(self, chunk: bytes) -> Iterator[bytes]:
         self._rest += chunk
         while (frame := self._frame()) is not None:
-            if values := self._values(frame):
-                yield values
+            yield frame
 
     def _values(self, frame: bytes) -> dict[str, Any]:
         found = {
@@ -226,10 +219,11 @@ class FrameReader:
             if size and self._layout.is_true(frame):
                 self._rest = self._rest[at + size :]
                 believed, self._in_step = self._in_step or self._layout.proves_itself, True
+                self._in_the_middle = False
                 if believed:
-                    self._in_the_middle = False
                     return frame
                 at = 0
             else:
-                self.bad += not self._in_the_middle
+                self.bad += not self._in_the_middle  # of the first one the start may be missing
+                self._in_the_middle = False
                 at += 1

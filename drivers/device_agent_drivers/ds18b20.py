@@ -22,6 +22,7 @@ from device_agent.driver import (
     WrongChip,
 )
 from device_agent.schema import Field
+from device_agent_drivers.checksums import crc8_maxim_dow
 
 FILE = "w1_slave"
 # Families whose scratchpad is the same.
@@ -144,7 +145,7 @@ def scratchpad(text: str, sensor: str) -> bytes:
     if data in (b"\0" * 9, b"\xff" * 9):
         # Nine zeros have a correct checksum.
         raise NoAnswer(f"sensor {sensor}: the line reads nothing but {data[0]:#04x}; it is shorted or open")
-    if found[2] != "YES" or crc8(data[:8]) != data[8]:
+    if found[2] != "YES" or crc8_maxim_dow(data[:8]) != data[8]:
         raise BadReading(f"sensor {sensor}: wrong checksum over {data.hex(' ')}; check cable and pull-up")
     return data
 
@@ -154,13 +155,3 @@ def temperature(data: bytes) -> float:
     resolution = 9 + (data[4] >> 5 & 0b11)
     raw = int.from_bytes(data[:2], "little", signed=True)
     return (raw >> 12 - resolution << 12 - resolution) / STEPS_PER_DEGREE
-
-
-def crc8(data: bytes) -> int:
-    """Polynomial x8 + x5 + x4 + 1, lowest bit first (application note 27)."""
-    crc = 0
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ 0x8C if crc & 1 else crc >> 1
-    return crc

@@ -24,13 +24,11 @@ from device_agent.driver import (
     Value,
     Values,
 )
+from device_agent_drivers.telegrams import TELEGRAMS, TelegramReader
 
 KNOT_M_S = 1852 / 3600
 # 2026: receivers whose week counter has run over (1024 weeks) send a time before this driver was written.
 EARLIEST_S = 1_767_225_600
-# 82 by the standard; receivers with long fields go beyond. The rest of a line that has not ended is kept.
-SENTENCE_MAX_BYTES = 128
-SENTENCE = re.compile(rb"\$([^$*\r\n]{5,%d})\*([0-9A-Fa-f]{2})" % SENTENCE_MAX_BYTES)
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?|-?\.[0-9]+")  # float() takes "nan", "1e9" and "1_0"
 ANGLE = re.compile(r"([0-9]{1,3})([0-9]{2}(?:\.[0-9]*)?)")
 CLOCK_TIME = re.compile(r"([0-9]{2})([0-9]{2})([0-9]{2}(?:\.[0-9]*)?)")
@@ -66,11 +64,11 @@ class NmeaGps(Listener[NmeaGpsConfig, SerialBus]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._reader = TelegramReader(TELEGRAMS["nmea"])
         self._begin()
-        self.sentences_bad = 0
 
     def _begin(self) -> None:
-        self._rest = b""
+        self._reader.clear()
         self._last: Values | None = None
         self._instant = ""
         self._sentences: dict[str, list[str]] = {}
@@ -91,7 +89,7 @@ class NmeaGps(Listener[NmeaGpsConfig, SerialBus]):
         self.bus.discard_input()
 
     def notes(self) -> Mapping[str, int | str]:
-        return {"bad_sentences": self.sentences_bad} if self.sentences_bad else {}
+        return {"bad_sentences": self._reader.bad} if self._reader.bad else {}
 
     def present(self, monotonic_s: float) -> Values | None:
         return self._last
@@ -99,21 +97,8 @@ class NmeaGps(Listener[NmeaGpsConfig, SerialBus]):
     # -- sentences ----------------------------------------------------------------------------------------
 
     def feed(self, chunk: bytes) -> Iterator[Values]:
-        self._rest += chunk
-        end = 0
-        for found in SENTENCE.finditer(self._rest):
-            end = found.end()
-            body = found[1]
-            checksum = 0
-            for byte in body:
-                checksum ^= byte
-            if checksum != int(found[2], 16):
-                self.sentences_bad += 1
-                continue
-            yield from self._take(body.decode("latin-1").split(","))
-        rest = self._rest[end:]
-        start = rest.rfind(b"$")
-        self._rest = rest[start:] if start >= 0 and len(rest) - start <= SENTENCE_MAX_BYTES + 4 else b""
+        for text in self._reader.feed(chunk):
+            yield from self._take(text[1:].decode("latin-1").split(","))
 
     def _take(self, fields: list[str]) -> Iterator[Values]:
         kind = fields[0][-3:]

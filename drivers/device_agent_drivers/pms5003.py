@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 from device_agent.driver import DriverConfig, Listener, Point, SerialBus, Unit, Values, WrongChip
 from device_agent.schema import Field
+from device_agent_drivers.binary_frames import FrameFormat, FrameReader
+from device_agent_drivers.checksums import sum16
 
-START = b"\x42\x4d"
+LAYOUT = FrameFormat(start="42 4D", length_at=2, length_size=2, length_add=4, longest=40, checksum="sum16")
 REPLY_BYTES = 4  # to a command: its code, its argument, the checksum
 # Appendix II: it may be asleep, or in passive mode.
-WAKE_UP, SPEAK_BY_ITSELF = bytes((0xE4, 0, 1)), bytes((0xE1, 0, 1))
+WAKE_UP, SPEAK_BY_ITSELF = b"\x42\x4d\xe4\x00\x01", b"\x42\x4d\xe1\x00\x01"
 
 # Appendix I, in the order of the frame
 MASSES = ("pm1_cf1", "pm2_5_cf1", "pm10_cf1", "pm1", "pm2_5", "pm10")
@@ -68,10 +70,9 @@ class Pms5003(Listener[Pms5003Config, SerialBus]):
         super().__init__(*args, **kwargs)
         self._names = NAMES[self.config.model]
         self._data_bytes = DATA_BYTES.get(self.config.model, 28)
-        self._rest = b""
+        self._reader = FrameReader(LAYOUT, {})
         self._last: Values | None = None
         self._impossible = 0
-        self.frames_bad = 0
 
     @classmethod
     def points_of(cls, config: Pms5003Config) -> tuple[Point, ...]:
@@ -90,16 +91,15 @@ class Pms5003(Listener[Pms5003Config, SerialBus]):
         return SimulatedPms5003(config.model)
 
     def open(self) -> None:
-        self._rest = b""
+        self._reader.begin(in_the_middle=True)
         self._last = None
         self.bus.discard_input()
         for command in (WAKE_UP, SPEAK_BY_ITSELF):
-            self.bus.write(_summed(START + command))
+            self.bus.write(command + sum16(command).to_bytes(2, "big"))
 
     def feed(self, chunk: bytes) -> Iterator[Values]:
         """Raises WrongChip when what comes are whole frames of another model."""
-        self._rest += chunk
-        while (frame := self._frame()) is not None:
+        for frame in (whole[4:-2] for whole in self._reader.frames(chunk)):
             if len(frame) == REPLY_BYTES - 2:
                 continue
             words = [int.from_bytes(frame[at : at + 2], "big") for at in range(0, len(frame), 2)]
@@ -114,7 +114,7 @@ class Pms5003(Listener[Pms5003Config, SerialBus]):
 
     def _refuse(self, size: int) -> None:
         """Count a frame whose checksum is right and whose content is not this model's."""
-        self.frames_bad += 1
+        self._reader.bad += 1
         self._impossible += 1
         if self._impossible < IMPOSSIBLE_FRAMES:
             return
@@ -127,34 +127,10 @@ class Pms5003(Listener[Pms5003Config, SerialBus]):
         raise WrongChip(f"the sensor {what}: it is no {self.config.model.upper()}; set `model` to what it is")
 
     def notes(self) -> Mapping[str, int | str]:
-        return {"bad_frames": self.frames_bad} if self.frames_bad else {}
+        return self._reader.notes()
 
     def present(self, monotonic_s: float) -> Values | None:
         return self._last
-
-    def _frame(self) -> bytes | None:
-        """The next whole frame's data, None until there is one.
-
-        What is no frame loses its first byte alone: the start of a true one may lie within it.
-        """
-        while True:
-            start = self._rest.find(START)
-            if start < 0:
-                self._rest = self._rest[-1:] if self._rest[-1:] == START[:1] else b""
-                return None
-            self._rest = self._rest[start:]
-            if len(self._rest) < 4:
-                return None
-            size = int.from_bytes(self._rest[2:4], "big")
-            if size in (REPLY_BYTES, 28, *DATA_BYTES.values()):
-                frame = self._rest[: 4 + size]
-                if len(frame) < 4 + size:
-                    return None
-                if frame == _summed(frame[:-2]):
-                    self._rest = self._rest[len(frame) :]
-                    return frame[4:-2]
-            self.frames_bad += 1
-            self._rest = self._rest[1:]
 
 
 def _value(name: str, word: int) -> float:
@@ -162,8 +138,3 @@ def _value(name: str, word: int) -> float:
     if name == "temperature":
         return (word - 0x10000 if word & 0x8000 else word) / 10
     return word / 10 if name == "humidity" else word
-
-
-def _summed(data: bytes) -> bytes:
-    """With the sum of all bytes, in two."""
-    return data + sum(data).to_bytes(2, "big")

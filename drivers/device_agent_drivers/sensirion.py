@@ -15,6 +15,7 @@ from device_agent.driver import (
     Value,
     WrongChip,
 )
+from device_agent_drivers.checksums import crc8_nrsc_5
 
 FULL_SCALE = 65535
 COMMAND_S = 0.001  # least time between a command and the next word
@@ -22,20 +23,11 @@ COMMAND_S = 0.001  # least time between a command and the next word
 IDENTIFY_TRIES = 3
 
 
-def crc8(data: bytes) -> int:
-    """Polynomial 0x31, begun with 0xFF (SHT3x section 4.12, SHT4x section 4.4): 0xBEEF has 0x92."""
-    crc = 0xFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc << 1 ^ 0x31 if crc & 0x80 else crc << 1) & 0xFF
-    return crc
-
-
 def words_of(data: bytes) -> list[int | None]:
-    """Each two bytes and their checksum as a word; None where the checksum is wrong."""
+    """Each two bytes and their checksum (SHT3x section 4.12, SHT4x section 4.4) as a word; None where it is
+    wrong."""
     return [
-        int.from_bytes(data[i : i + 2], "big") if crc8(data[i : i + 2]) == data[i + 2] else None
+        int.from_bytes(data[i : i + 2], "big") if crc8_nrsc_5(data[i : i + 2]) == data[i + 2] else None
         for i in range(0, len(data), 3)
     ]
 

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from device_agent_drivers.checksums import crc16_arc, sum8, xor8
 
-# The longest of them, a Dutch meter with four gas and heat meters behind it, has about 2 KiB.
-TELEGRAM_MAX_BYTES = 16_384
-
 
 @dataclass(frozen=True, slots=True)
 class Telegram:
@@ -17,6 +14,8 @@ class Telegram:
     find: Callable[[bytes, int], re.Match[bytes] | None]
     """In these bytes, from this place on."""
     is_true: Callable[[re.Match[bytes]], bool]
+    most: int = 16_384
+    """Bytes of one; a Dutch meter with four gas and heat meters behind it has about 2 KiB."""
     between: re.Pattern[bytes] | None = None
     """What may stand anywhere between, and within, telegrams and belongs to none."""
 
@@ -38,6 +37,7 @@ TELEGRAMS = {
     "nmea": Telegram(
         re.compile(rb"(?P<text>[$!](?P<summed>[^$!*\r\n]{0,250}))\*(?P<sum>[0-9A-Fa-f]{2})").search,
         lambda found: xor8(found["summed"]) == int(found["sum"], 16),
+        most=256,
     ),
     # VE.Direct text protocol: at most 22 lines; the sum of all bytes of a block, its last one included, is 0
     "ve-direct": Telegram(
@@ -90,4 +90,4 @@ class TelegramReader:
             else:
                 self.bad += not self._in_the_middle  # of the first one the start may be missing
             self._in_the_middle = False
-        self._rest = rest[end:][-TELEGRAM_MAX_BYTES:]
+        self._rest = rest[end:][-self._telegram.most :]

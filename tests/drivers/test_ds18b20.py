@@ -5,7 +5,8 @@ import pytest
 from device_agent.driver import BadReading, DriverError, Flag, Flagged, NoAnswer
 from device_agent.errors import BusGone
 from device_agent.testing import check_driver
-from device_agent_drivers.ds18b20 import Ds18b20, Ds18b20Config, crc8, scratchpad, temperature
+from device_agent_drivers.checksums import crc8_maxim_dow
+from device_agent_drivers.ds18b20 import Ds18b20, Ds18b20Config, scratchpad, temperature
 from device_agent_drivers.simulated.ds18b20 import SimulatedDs18b20
 
 ID = "28-0316a2794caf"
@@ -20,7 +21,7 @@ def test_contract(options):
 def test_a_text_of_the_kernel():
     data = scratchpad(GOOD, ID)
     assert temperature(data) == 23.125
-    assert crc8(data) == 0
+    assert crc8_maxim_dow(data) == 0
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,10 @@ def test_a_copy_whose_byte_6_tells_nothing_keeps_its_85_degrees_with_a_flag(benc
     it.driver.open()
     warm = bytes.fromhex("4f 05 4b 46 7f ff 0c 10")  # 84.9375
     hot = bytes.fromhex("50 05 4b 46 7f ff 0c 10")
-    texts = [f"{data.hex(' ')} {crc8(data):02x} : crc={crc8(data):02x} YES\n" for data in (warm, hot, hot)]
+    texts = [
+        f"{data.hex(' ')} {crc8_maxim_dow(data):02x} : crc={crc8_maxim_dow(data):02x} YES\n"
+        for data in (warm, hot, hot)
+    ]
     it.board.chip("it").read = lambda file: (texts.pop(0), 0.75)
     assert it.driver.read() == {"temperature": 84.9375}
     assert it.driver.read() == {"temperature": Flagged(85.0, Flag.POWER_ON_VALUE)}
@@ -203,4 +207,4 @@ def test_ids_are_checked(wrong):
 
 
 def test_the_simulated_checksum_is_another_way_of_reckoning():
-    assert crc8(SimulatedDs18b20().scratchpad()) == 0
+    assert crc8_maxim_dow(SimulatedDs18b20().scratchpad()) == 0

@@ -227,7 +227,7 @@ def test_a_wrong_checksum_is_no_sentence():
     driver = NmeaGps(NmeaGpsConfig(), None)  # type: ignore[arg-type]
     data = sentence(RMC) + sentence(GGA).replace(b"545.4", b"945.4")
     assert list(driver.feed(data)) == []
-    assert driver.sentences_bad == 1
+    assert driver.notes() == {"bad_sentences": 1}
     assert list(driver.feed(b"$GPGGA,123519,4807.038,N,01131.000,E,1,08,0.9,545.4,M,46.9,M,,\r\n")) == []
 
 

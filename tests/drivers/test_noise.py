@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from device_agent.driver import BadReading, Flagged, MqttMessage, NoAnswer, WrongChip
 from device_agent_drivers import ds18b20, sensirion
+from device_agent_drivers.checksums import crc8_maxim_dow
 from device_agent_drivers.framed_msgpack import FramedMsgpack, FramedMsgpackConfig, encoded
 from device_agent_drivers.frames import FRAMINGS
 from device_agent_drivers.modbus import framed
@@ -279,7 +280,7 @@ def test_noise_on_a_topic_gives_nothing_that_was_not_sent(parts: list[tuple[byte
 def test_no_damaged_byte_of_a_scratchpad_is_a_temperature() -> None:
     good = bytes.fromhex("91 01 4b 46 7f ff 0c 10 25".replace(" ", ""))
     body = good[:8]
-    good = body + bytes((ds18b20.crc8(body),))
+    good = body + bytes((crc8_maxim_dow(body),))
     for at in range(9):
         for flips in range(1, 256):
             damaged = good[:at] + bytes((good[at] ^ flips,)) + good[at + 1 :]

@@ -89,7 +89,7 @@ def test_a_pms5003t_is_not_taken_for_a_pms5003():
         fed(frame, driver)
     # One damaged frame whose sum is right by chance is dropped and counted.
     assert fed(EXAMPLE + frame + EXAMPLE, driver) == fed(EXAMPLE) * 2
-    assert driver.frames_bad == IMPOSSIBLE_FRAMES + 1
+    assert driver.notes() == {"bad_frames": IMPOSSIBLE_FRAMES + 1}
 
 
 @pytest.mark.parametrize("model", ["pms3003", "pms5003st"])
@@ -126,7 +126,7 @@ def test_replies_to_commands_are_no_readings():
     reply = bytes.fromhex("424d0004e1010175")
     driver = parser()
     assert fed(reply + framed([1] * 12) + reply, driver) == [dict.fromkeys(NAMES, 1)]
-    assert driver.frames_bad == 0
+    assert driver.notes() == {}
 
 
 def test_noise_of_any_kind_ends_with_the_next_frame():
@@ -166,5 +166,5 @@ def test_faults_of_the_line_give_no_wrong_number(bench, kind):
     for chunk in source.drain():
         for values in it.driver.feed(chunk):
             assert values == truth
-    assert it.driver.frames_bad > 0
+    assert it.driver.notes()["bad_frames"] > 0
     source.close()

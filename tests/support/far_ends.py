@@ -22,7 +22,6 @@ class FarEnd:
         self,
         answers: Mapping[bytes, Sequence[bytes]],
         *,
-        after_s: float = 0.0,
         boot: bytes = b"",
         unit: "ModbusUnit | None" = None,
     ) -> None:
@@ -32,18 +31,17 @@ class FarEnd:
         self.path = os.ttyname(self.slave)
         self.heard = b""
         self._answers = {question: list(said) for question, said in answers.items()}
-        self._after_s = after_s
         self._boot = boot
         self._unit = unit
         self._waiting = b""
-        self._free_s = 0.0
-        self._due: list[tuple[float, bytes]] = []
+        self._next_boot_s = 0.0
+        self._due: list[bytes] = []
         self._unsent = b""
 
     def say(self, data: bytes) -> None:
         """In small pieces."""
         self._boot = b""
-        self._due += [(0.0, data[at : at + 7]) for at in range(0, len(data), 7)]
+        self._due += [data[at : at + 7] for at in range(0, len(data), 7)]
 
     @property
     def all_taken(self) -> bool:
@@ -61,30 +59,23 @@ class FarEnd:
         self._waiting += data
         if self._unit is not None:
             answer, self._waiting = self._unit.answers(self._waiting)
-            self._answer(answer)
+            self._due.append(answer)
         while (found := self._question()) is not None:
             question, said = found
             self._waiting = self._waiting.partition(question)[2]
-            self._answer(said.pop(0) if len(said) > 1 else said[0])
+            self._due.append(said.pop(0) if len(said) > 1 else said[0])
 
     def _question(self) -> tuple[bytes, list[bytes]] | None:
         there = [(self._waiting.find(q), q) for q in self._answers if q in self._waiting]
         return (first := min(there)[1], self._answers[first]) if there else None
 
-    def _answer(self, data: bytes) -> None:
-        """After its time, one after the other."""
-        if data:
-            self._free_s = max(self._free_s, time.monotonic()) + self._after_s
-            self._due.append((self._free_s, data))
-
     def speak(self) -> None:
-        """What is due by now, as far as the near end takes it."""
-        now_s = time.monotonic()
-        if self._boot and not self.heard and now_s > self._free_s:
-            self._free_s = now_s + BOOT_S
+        """What is due, as far as the near end takes it."""
+        if self._boot and not self.heard and time.monotonic() > self._next_boot_s:
+            self._next_boot_s = time.monotonic() + BOOT_S
             self._unsent += self._boot
-        while self._unsent or (self._due and self._due[0][0] <= now_s):
-            self._unsent = self._unsent or self._due.pop(0)[1]
+        while self._unsent or self._due:
+            self._unsent = self._unsent or self._due.pop(0)
             try:
                 self._unsent = self._unsent[os.write(self.master, self._unsent) :]
             except BlockingIOError:
