@@ -49,7 +49,7 @@ def load(path: Path) -> Credentials | None:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror}): let this user read it, or log in again"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged: run `device-agent login` again") from error
     if others:
         raise ConfigError(f"{path} {others}")

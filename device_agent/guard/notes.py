@@ -35,7 +35,7 @@ class Notes:
             for one in actuators
         ]
         noted = marshal.dumps((daemon, acts), 2)
-        data = binascii.crc32(noted).to_bytes(4, "little") + noted
+        data = _checksum(noted) + noted
         if data == self._written:
             return
         try:
@@ -60,7 +60,7 @@ class Notes:
         finally:
             os.close(fd)
         # Of anything else `marshal` would make lists of terabytes.
-        if len(data) <= 4 or binascii.crc32(data[4:]).to_bytes(4, "little") != data[:4]:
+        if _checksum(data[4:]) != data[:4]:
             return None
         return marshal.loads(data[4:])  # type: ignore[no-any-return]
 
@@ -68,6 +68,11 @@ class Notes:
         """Nobody has to go on with it."""
         if os.path.exists(self._path):
             os.unlink(self._path)
+
+
+def _checksum(noted: bytes) -> bytes:
+    # From a number of our own: one byte of ones, or nothing, would be its own checksum.
+    return binascii.crc32(noted, 0x6E6F7465).to_bytes(4, "little")
 
 
 def process_of(pid: int) -> tuple[int, int]:

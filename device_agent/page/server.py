@@ -126,7 +126,9 @@ class Page:
         if request.method not in ("GET", "HEAD"):
             own = request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
             token = request.headers.get("X-Page-Token", "")
-            if not own or not hmac.compare_digest(token.encode(), self._token.encode()):
+            if not own or not hmac.compare_digest(
+                token.encode(errors="surrogateescape"), self._token.encode()
+            ):
                 raise web.HTTPForbidden(text="This did not come from the page itself: load it again.\n")
 
     def _knows_password(self, request: web.Request) -> bool:

@@ -238,12 +238,16 @@ class Master:
 
 def _frame_in(heard: bytes, starts: Mapping[bytes, int]) -> bytes | None:
     """The first whole frame with one of these starts, of that length, and with a true checksum."""
-    for at in range(len(heard)):
-        for start, size in starts.items():
+    found = []
+    for start, size in starts.items():
+        at = heard.find(start)
+        while 0 <= at <= len(heard) - size:
             frame = heard[at : at + size]
-            if len(frame) == size and frame.startswith(start) and framed(frame[:-2]) == frame:
-                return frame
-    return None
+            if framed(frame[:-2]) == frame:
+                found.append((at, frame))
+                break
+            at = heard.find(start, at + 1)
+    return min(found)[1] if found else None
 
 
 def framed(body: bytes) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 from support.fuzzing import TARGETS, cases
 
 CASES = 10_000
-SOAK_CASES = 1_000_000
+SOAK_CASES = int(os.environ.get("DEVICE_AGENT_CASES", "1000000"))
 
 
 def run(name: str, count: int, seed: int) -> None:

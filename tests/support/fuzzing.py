@@ -1,27 +1,40 @@
 """Parsers that meet bytes of others, what each is fed with at first, and what changes of it are tried."""
 
+import base64
 import io
 import json
+import os
 import random
+import tempfile
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from device_agent.account import credentials
+from device_agent.config.models import NetworkConfig
+from device_agent.config.secret import api_key
 from device_agent.delegation.answer import choice, presentable
-from device_agent.errors import DriverError, ProtocolFault, Refused, Rejected
+from device_agent.errors import BusError, ConfigError, DriverError, NotReady, ProtocolFault, Refused, Rejected
+from device_agent.guard.notes import Notes
 from device_agent.messages.commands import id_of, parse
 from device_agent.messages.requests import parse_pipe_request, parse_request
 from device_agent.network import Part
 from device_agent.network.blocks.http import parse_reply
 from device_agent.network.blocks.long_poll import read_batch
 from device_agent.network.blocks.messages import StreamReader
+from device_agent.network.blocks.token_expiry import expires_ms
 from device_agent.network.blocks.wire import parse_control
 from device_agent.store.history.history_block import decode
-from device_agent.store.outbox.crash_log import _packed, _records
+from device_agent.store.outbox.crash_log import CrashLog, _records
 from device_agent.text.printable import printable, within
+from device_agent_drivers.camera_programs import Cutter
 from device_agent_drivers.framed_msgpack import FramedMsgpack, FramedMsgpackConfig
+from device_agent_drivers.modbus import framed
+from device_agent_drivers.modbus_rtu import ModbusRtu, ModbusRtuConfig
 from device_agent_drivers.nmea_gps import NmeaGps, NmeaGpsConfig
 from device_agent_drivers.pms5003 import Pms5003, Pms5003Config
 from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
+from support.scripted_line import ScriptedLine
 
 
 class Target(NamedTuple):
@@ -108,10 +121,62 @@ def on_event(event: Any) -> object:
     return parse(event)
 
 
+def logged(*records: list[Any]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "log"
+        log = CrashLog(path, "b")
+        assert log.begin(records)
+        return path.read_bytes()
+
+
 def crash_log(data: bytes) -> list[Any]:
     return list(_records(io.BytesIO(data)))
 
 
+def modbus(answer: Callable[[bytes], bytes]) -> Callable[[bytes], object]:
+    """A reading by these bytes as the unit's answer; the unit has points of every type."""
+
+    def feed(data: bytes) -> object:
+        line = ScriptedLine(answer(data))
+        return ModbusRtu(MODBUS, line, lambda seconds: None).read()  # type: ignore[arg-type]
+
+    return feed
+
+
+def registers(data: bytes) -> bytes:
+    """These bytes as the whole answer to the question for all registers, with a true checksum."""
+    return framed(bytes((1, 3, MODBUS_BYTES)) + data[:MODBUS_BYTES].ljust(MODBUS_BYTES, b"\0"))
+
+
+def file_of(load: Callable[[Path], object]) -> Callable[[bytes], object]:
+    """What is read from a file with these bytes, for its owner alone; it is in memory."""
+    file = os.memfd_create("fuzzed")
+    os.fchmod(file, 0o600)
+
+    def feed(data: bytes) -> object:
+        os.ftruncate(file, 0)
+        os.pwrite(file, data, 0)
+        return load(Path(f"/proc/self/fd/{file}"))
+
+    return feed
+
+
+MODBUS = ModbusRtuConfig.model_validate(
+    {
+        "bus": "b",
+        "points": {
+            "a": {"address": 0, "type": "float32"},
+            "b": {"address": 2, "type": "int16", "scale": 0.1},
+            "c": {"address": 3, "type": "float64", "word_order": "little"},
+            "d": {"address": 7, "type": "string", "length": 4},
+            "e": {"address": 11, "type": "bool", "bit": 5},
+            "f": {"address": 12, "type": "uint64"},
+        },
+    }
+)
+MODBUS_BYTES = 32
+TOKEN = base64.urlsafe_b64encode(b"\xa3\x61v\x02\x61t\x1a\x65\x00\x00\x00\x63ttl\x19\x05\xa0")
+LOGIN = b'{"schema_version":2,"api_key":"bk_x","expires_at":"2099"}'
 WEIGHT = {"weight": {"unit": "g"}}
 FRAMED = FramedMsgpackConfig.model_validate({"bus": "b", "points": WEIGHT})
 TARGETS: dict[str, Target] = {
@@ -143,7 +208,7 @@ TARGETS: dict[str, Target] = {
         (),
         (b'I would open it.\n```json\n{"command": "open_vent"}\n```\n',),
     ),
-    "crash log": Target(crash_log, (), (_packed(["boot", "b"]) + _packed([1, "x", b"y", None]),)),
+    "crash log": Target(crash_log, (), (logged([1, "x", b"y", None]),)),
     "block of history": Target(lambda data: decode("d", 0, data), (ValueError,), ()),
     "line by a pattern": Target(
         listener(lines(pattern=r"^W +(?P<weight>-?[0-9.]+)", points=WEIGHT)),
@@ -171,6 +236,32 @@ TARGETS: dict[str, Target] = {
         (DriverError,),
         (b"\x81\xa6weight\xcb\x40\x29\x00\x00\x00\x00\x00\x00\x00",),
     ),
+    "answer of Modbus": Target(
+        modbus(lambda data: data),
+        (BusError, DriverError),
+        (framed(bytes((1, 3, MODBUS_BYTES)) + bytes(MODBUS_BYTES)), framed(b"\x01\x83\x02")),
+    ),
+    "registers of Modbus": Target(
+        modbus(registers), (BusError, DriverError), (b"\x7f\x80\0\0" + bytes(range(28)),)
+    ),
+    "pictures of a camera": Target(Cutter().feed, (), (b"\xff\xd8\xff\xe0" + bytes(20) + b"\xff\xd9",)),
+    "token": Target(lambda data: expires_ms(data.decode(errors="replace")), (), (TOKEN,)),
+    "token, unpacked": Target(
+        lambda data: expires_ms(base64.b64encode(data, altchars=b"-_").decode()),
+        (),
+        (base64.urlsafe_b64decode(TOKEN),),
+    ),
+    "file of an API key": Target(
+        file_of(lambda path: api_key(NetworkConfig(api_key_file=path), environ={})),
+        (ConfigError, NotReady),
+        (b"bk_0123456789abcdef\n",),
+    ),
+    "file of a login": Target(
+        file_of(credentials.load),
+        (ConfigError,),
+        (LOGIN,),
+    ),
+    "notes of a guard": Target(file_of(lambda path: Notes(str(path)).read()), (), (b"\0\0\0\xff\xff",)),
     "text for a terminal": Target(
         lambda data: within(printable(data.decode(errors="surrogateescape")), 50),
         (),
