@@ -66,7 +66,7 @@ guards: $(VENV)/installed
 	$(RUN) pytest -q $(GUARDS)
 
 bench: $(VENV)/installed
-	$(RUN) pytest -s -m bench --timeout 1800
+	$(VENV)/bin/python tests/benchmarks/bench_all.py
 
 soak: $(VENV)/installed
 	$(RUN) pytest -s -m soak --timeout 7200

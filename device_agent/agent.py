@@ -239,6 +239,7 @@ class Agent:
             figures={
                 "outbox": self._outbox.figures,
                 "disk": DiskUse(self._config.state.directory).figures,
+                "journal": self._journal.figures,
                 "history": (lambda: None) if history is None else history.figures,
                 "guard": self._control.guard.status,
                 "emergency_stop": self._control.emergency_stop.status,

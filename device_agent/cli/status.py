@@ -101,7 +101,13 @@ def _stores(status: Mapping[str, Any]) -> list[list[Span]]:
     if disk := status.get("disk"):
         rate = f"{_size(disk['written_bytes_a_day'])} a day" if disk["since_s"] >= RATE_AFTER_S else ""
         since = f" in {disk['since_s']} s" if not rate else f", {rate}"
-        lines.append([(f"disk     {_size(disk['written_bytes'])} written{since}", "")])
+        by = ", ".join(
+            f"{name} {_size(part['written_bytes_per_day'])}"
+            for name in ("outbox", "history", "journal")
+            if (part := status.get(name)) and part.get("written_bytes_per_day")
+        )
+        stores = f" ({by})" if by and rate else ""
+        lines.append([(f"disk     {_size(disk['written_bytes'])} written{since}{stores}", "")])
     if why := (disk or {}).get("in_memory"):
         lost = "a reboot releases the emergency stop and forgets commands, outbox and history"
         lines.append([("state    ", ""), (f"{printable(why)}: {lost}", "red")])

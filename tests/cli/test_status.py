@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from device_agent.cli.show import counted
-from device_agent.cli.status import status_lines
+from device_agent.cli.status import _stores, status_lines
 
 NOW_S = 1_800_000_000.0
 UNITS = {"climate": {"temperature": "Cel"}, "valve": {"on": ""}}
@@ -67,3 +67,13 @@ def test_without_a_network_there_is_no_link_to_speak_of() -> None:
 def test_one_and_many() -> None:
     assert [counted(n, "loss", "losses") for n in (0, 1, 2)] == ["0 losses", "1 loss", "2 losses"]
     assert counted(2, "session") == "2 sessions"
+
+
+def test_what_a_day_writes_is_told_by_store() -> None:
+    disk = {"written_bytes": 5_000_000, "since_s": 86_400, "written_bytes_a_day": 5_000_000, "in_memory": ""}
+    outbox = {"events": 0, "bytes": 0, "max_bytes": 1000, "dropped": 0, "written_bytes_per_day": 0}
+    journal, history = {"written_bytes_per_day": 1_000_000}, {"written_bytes_per_day": 4_000_000}
+    spans = _stores({"disk": disk, "outbox": outbox, "journal": journal, "history": history})
+    assert "".join(text for text, _ in spans[-1]) == (
+        "disk     5 MB written, 5 MB a day (history 4 MB, journal 1 MB)"
+    )

@@ -1,5 +1,6 @@
-"""What a daemon that idles costs, in counts that no other load on the machine raises. `make bench` has seconds and
-bytes of memory; its modules are counted in `test_modules`."""
+"""What a daemon that idles costs, in counts that no other load on the machine raises.
+
+`make bench` has seconds and bytes of memory; modules are counted in `test_modules`."""
 
 import os
 import time
@@ -15,8 +16,8 @@ SECONDS = 4.0
 # One for each of four buses, the store, the log; one that looks up names.
 THREADS_MAX = 8
 DESCRIPTORS_MAX = 32
-# Of the event loop: five readings a second (each waits for its bus), five looks at links and buses, and beats to
-# the guard.
+# Of the event loop: five readings a second (each waits for its bus), five looks at links and buses, and beats
+# to the guard.
 WAKES_MAX_HZ = 60
 # Presence, the long-poll, and what proves that the link still works.
 REQUESTS_MAX_HZ = 1

@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -29,7 +30,7 @@ from device_agent.store.journal.command_fallback import CommandFallback, Command
 from device_agent.store.journal.known_commands import IDS_MAX, ROW_BYTES, TRIM_SQL, KnownCommands, digest
 from device_agent.store.journal.safe_transitions import SafeTransition
 from device_agent.store.salvage import Damaged, is_damage
-from device_agent.store.store_thread import StoreThread
+from device_agent.store.store_thread import StoreThread, a_day, written_bytes
 from device_agent.text.printable import printable, within
 
 log = structlog.get_logger("journal")
@@ -109,6 +110,8 @@ class Journal:
         self._untrimmed_bytes = 0
         self._transitions = 0
         self._failures = 0
+        self._written_bytes = 0
+        self._began_s = time.monotonic()
 
     # -- opening and closing ----------------------------------------
 
@@ -265,16 +268,27 @@ class Journal:
 
     def _job(self, write: Callable[[sqlite3.Connection], object]) -> None:
         """Write on the store thread; a failure is logged and counted, for nobody waits for it."""
+        before = written_bytes()
         try:
             assert self._db is not None
             write(self._db)
         except sqlite3.Error as error:
             self._failed(error)
+        finally:
+            self._written_bytes += written_bytes() - before
 
     def _failed(self, error: BaseException) -> None:
         self._failures += 1
         if self._failures == 1 or self._failures % 1000 == 0:
             log.error("journal_not_written", file=str(self._path), error=str(error), failures=self._failures)
+
+    def figures(self) -> dict[str, Any]:
+        """For `status`."""
+        return {
+            "written_bytes": self._written_bytes,
+            "written_bytes_per_day": a_day(self._written_bytes, time.monotonic() - self._began_s),
+            "disk_failures": self._failures,
+        }
 
     async def flushed(self) -> None:
         """Returns when all that was written before is on the disk, or its failure was counted."""

@@ -9,7 +9,7 @@ import pytest
 
 from device_agent.store.outbox import outbox_file
 from device_agent.store.outbox.event import Event, cost_bytes
-from device_agent.store.outbox.outbox_file import ChannelRow, Commit, OutboxFile
+from device_agent.store.outbox.outbox_file import PAGE_BYTES, ChannelRow, Commit, OutboxFile
 
 EVERYTHING = (0, 2**60)
 ROW = ChannelRow("s", next_seq=6, next_number=3, seq_reserved=20_000, number_reserved=20_000)
@@ -156,3 +156,16 @@ def test_without_an_open_file_there_is_an_error(file: OutboxFile) -> None:
     assert not file.is_open
     with pytest.raises(sqlite3.OperationalError, match="not open"):
         file.load("s", EVERYTHING, 1, set())
+
+
+def test_a_commit_of_twenty_events_writes_few_pages(file: OutboxFile, tmp_path: Path) -> None:
+    """Each frame of the log is a page, and goes to the card twice: now, and when the log is taken over."""
+    frames = []
+    wal = tmp_path / "outbox.db-wal"
+    for commit in range(20):
+        before = wal.stat().st_size if wal.exists() else 0
+        data = b'{"kind":"reading","at":1700000000000,"seq":1,"device":"meter","values":{"flow":10.5}}'
+        some = [Event(commit * 20 + n + 1, data, n, 1000, "reading", "meter", 0.0) for n in range(20)]
+        file.commit(Commit([ROW], [("stream.greenhouse_7.readings", one) for one in some], [], []))
+        frames.append((wal.stat().st_size - before) / (PAGE_BYTES + 24))
+    assert sum(frames) / len(frames) <= 16, frames
