@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_footprint.py [--json FILE] [--rounds N] [--smoke] [--alone]
 
-Idle with ten devices on the simulated board (I2C, GPIO, serial, the host), then with 1, 8 and 32 pipe
-sessions of one stream at 2 events a second. CPU and disk at 100 lines a second from a real serial port.
+Idle with ten devices on the simulated board (I2C, GPIO, serial, the host) over TLS, then with 1, 8 and 32
+pipe sessions of one stream at 2 events a second. CPU and disk at 100 lines a second from a real serial port.
 `cold`: from the start of the process to the first reading at a caller who asks when the agent is there.
 `resumed`: from the start after SIGTERM to the next reading at a caller who stayed.
 """
@@ -254,7 +254,7 @@ def main(words: list[str] | None = None) -> int:
     began = machine()
     results: dict[str, Any] = {"sessions": [], "per_session": {}, "work": [], "start": []}
     with Rig() as rig:
-        board = rig.ours(TEN_DEVICES_TOML, agent="ours_ten", simulated=True)
+        board = rig.ours(TEN_DEVICES_TOML, agent="ours_ten", simulated=True, tls=True)
         rivals: list[Rival] = [board] + ([] if given.alone else [rig.official()])
         for rival in rivals:
             taken = with_sessions(rig, rival, size)

@@ -17,6 +17,7 @@ import time
 import tty
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,10 +28,12 @@ from device_agent.testing.board.link import SocketLink  # noqa: E402
 from device_agent.testing.network import NetworkProcess  # noqa: E402
 from device_agent.testing.network.sdk import sdk_environment  # noqa: E402
 from support.processes import BoardProcess, Daemon  # noqa: E402
+from support.tls_backend import certificate  # noqa: E402
+from support.tls_tunnel import TlsTunnel  # noqa: E402
 from support.waiting import LIMIT_S, until  # noqa: E402
 
 STREAM = "readings"
-SESSIONS_MAX = 64
+SESSIONS_MAX = 160
 MEMORY = Path("/dev/shm")
 OURS, OFFICIAL = "device-agent", "official"
 
@@ -44,8 +47,9 @@ tags = ["benchmark"]
 concurrency = {sessions}
 [network]
 cdm_url = "{cdm_url}"
+api_base_url = "{api_base_url}"
 pubnub_origin = "{pubnub_origin}"
-pubnub_tls = false
+pubnub_tls = {tls}
 publish_rate_hz = {rate_hz}
 [state]
 directory = "{folder}/state"
@@ -191,9 +195,18 @@ class Ours(Rival):
     name = OURS
 
     def __init__(
-        self, rig: "Rig", config: str, *, agent: str, simulated: bool = False, rate_hz: float = 12
+        self,
+        rig: "Rig",
+        config: str,
+        *,
+        agent: str,
+        simulated: bool = False,
+        rate_hz: float = 12,
+        tls: bool = False,
     ) -> None:
         super().__init__(rig, agent)
+        if tls:
+            self.addresses = rig.behind_tls(self.addresses)
         self.folder = rig.folder / agent
         self.folder.mkdir()
         # As systemd does it: the runtime directory is in memory, the state is on the disk.
@@ -208,6 +221,7 @@ class Ours(Rival):
             folder=self.folder,
             meter=self.source.port,
             rate_hz=rate_hz,
+            tls=str(tls).lower(),
             **self.addresses,
         )
         self.config.write_text(text)
@@ -371,6 +385,25 @@ class Rig:
         """Another way into the network; its addresses."""
         self._links.append(name)
         return dict(self.net.call("open_link", name=name))
+
+    def behind_tls(self, addresses: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The same by TLS, by an authority that processes started from here on know, beside the system's."""
+        folder, now = self.folder / "authorities", datetime.now(UTC)
+        context = certificate(self.folder, now - timedelta(days=1), now + timedelta(days=1))
+        shutil.copytree("/etc/ssl/certs", folder)
+        words = ["openssl", "x509", "-hash", "-noout", "-in", str(self.folder / "ca.pem")]
+        name = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+        shutil.copy(self.folder / "ca.pem", folder / f"{name}.0")
+        os.environ.pop("SSL_CERT_FILE", None)
+        os.environ["SSL_CERT_DIR"] = str(folder)
+        tunnel = self._stack.enter_context(TlsTunnel(context, int(addresses["port"])))
+        base = f"https://localhost:{tunnel.port}"
+        return {
+            **addresses,
+            "cdm_url": f"{base}/config.json",
+            "api_base_url": base,
+            "pubnub_origin": f"localhost:{tunnel.port}",
+        }
 
     def rtt(self, edge_ms: float, main_ms: float = 0.0) -> None:
         """Round trips of the rivals' links and of the callers'."""
