@@ -18,11 +18,14 @@ kind = "none"
 directory = "{folder}/state"
 [buses.i2c1]
 kind = "i2c"
+timeout_s = 20
 device = "/dev/i2c-1"
 [buses.probe]
 kind = "w1"
+timeout_s = 20
 [buses.chip]
 kind = "spi"
+timeout_s = 20
 device = "/dev/spidev0.0"
 [devices.climate]
 driver = "sht3x"

@@ -16,13 +16,16 @@ kind = "none"
 directory = "{folder}/state"
 [buses.pins]
 kind = "gpio"
+timeout_s = 20
 chip = "pinctrl-bcm2711"
 backend = "{backend}"
 [buses.plain]
 kind = "i2c"
+timeout_s = 20
 device = "/dev/i2c-{plain}"
 [buses.probe]
 kind = "w1"
+timeout_s = 20
 [devices.door]
 driver = "gpio-input"
 bus = "pins"
