@@ -352,9 +352,11 @@ def _number_parser(options: PointOptions) -> Parser:
             return _SCPI[abs(number)]
         if not math.isfinite(value):
             return NO_ANSWER if math.isnan(value) else OVERFLOW
-        if not whole:
-            return value
-        return round(value) if not plain else _whole(raw, number)
+        if not plain:
+            return round(value) if whole else value
+        if whole or (abs(number) >= EXACT_MAX and str(raw).lstrip("+-").isdecimal()):
+            return _whole(raw, number)
+        return value
 
     return parse
 
@@ -380,6 +382,8 @@ _OVERLOAD = frozenset(
         "overrange",
     ]
 )
+# From here on not every integer has a float.
+EXACT_MAX = 2**53
 # Nobody prints a longer number with a sign apart or a unit.
 PRINTED_MAX = 200
 # What SCPI instruments send for infinity and for "not a number" (SCPI-99, volume 1, section 7.2.1).

@@ -62,7 +62,11 @@ class ModbusPoint(BaseModel):
     )
     offset: float = Field(0.0, description="In the point's unit.")
     exponent: int | None = Field(
-        None, ge=0, le=0xFFFF, description="Address of the power of ten to multiply by, an int16 (SunSpec)."
+        None,
+        ge=0,
+        le=0xFFFF,
+        description="Address of the power of ten to multiply by, an int16 (SunSpec). "
+        "Where it changes, let `max_gap` reach it: both then come in one answer.",
     )
     nothing: int | None = Field(
         None, description="The number in the register by which the device says that it has no value."

@@ -14,7 +14,7 @@ from device_agent.errors import BusTimeout
 from device_agent_drivers.lines import SILENCE_S
 from device_agent_drivers.serial_lines import SerialLines, SerialLinesConfig
 from device_agent_drivers.simulated.serial_lines import SEALS
-from device_agent_drivers.telegrams import TELEGRAM_MAX_BYTES
+from device_agent_drivers.telegrams import TELEGRAMS
 
 SCALE = {
     "format": "regex",
@@ -183,6 +183,12 @@ def test_integers():
     driver = one("integer")
     values = [r["value"] for r in fed(driver, b"12\n-7\n12.0\n12.5\n1e3\n99999999999999999999\n")]
     assert values == [12, -7, 12, NO_ANSWER, 1000, 99999999999999999999]
+
+
+def test_a_number_that_no_float_can_hold_keeps_its_digits():
+    values = [r["value"] for r in fed(one("number"), b"9007199254740993\n-9007199254740993\n1e300\n12\n")]
+    assert values == [2**53 + 1, -(2**53) - 1, 1e300, 12.0]
+    assert [type(value) for value in values] == [int, int, float, float]
 
 
 def test_booleans_and_their_words():
@@ -387,7 +393,7 @@ def test_noise_is_no_telegram_for_long(chunks, checksum):
     for chunk in chunks:
         fed(driver, chunk)
     fed(driver, b"\x02/ABC5:$" * 5000)
-    assert len(driver._reader._telegrams._rest) <= TELEGRAM_MAX_BYTES
+    assert len(driver._reader._telegrams._rest) <= TELEGRAMS[checksum].most
 
 
 # --- commands --------------------------------------------------------------------------------------------
