@@ -10,25 +10,31 @@ TOPIC = r"^[^/+#$\s][^/+#\s]*(/[^/+#\s]+)*$"
 
 
 class MqttConfig(Table):
-    """[mqtt]: off unless `host` is given. What may be driven by it, `local:mqtt` in [access] says."""
+    """Off unless `host` is given. What may be driven by it, `local:mqtt` in [access] says."""
 
-    host: str = Field("", max_length=255, pattern=r"^[^\s/@]*$")
-    port: int = Field(1883, ge=1, le=65_535)
-    username: str | None = None
-    password_file: LocalPath | None = None
-    tls: bool = False
-    ca_file: LocalPath | None = None
-    certificate_file: LocalPath | None = None
-    key_file: LocalPath | None = None
-    keepalive_s: int = Field(15, ge=5, le=3600)
-    prefix: str | None = Field(None, pattern=TOPIC, max_length=200)
-    """Of all its topics; without it "device-agent/" and the agent's name."""
-    commands: bool = True
-    """Whether it listens for commands at all."""
-    home_assistant: bool = False
-    discovery_prefix: str = Field("homeassistant", pattern=TOPIC, max_length=100)
-    overflow: Literal["drop-oldest", "thin", "refuse"] = "drop-oldest"
-    """As of a stream: what becomes of the events when the outbox is full."""
+    host: str = Field("", max_length=255, pattern=r"^[^\s/@]*$", description="The broker.")
+    port: int = Field(1883, ge=1, le=65_535, description="Its port; usually 8883 with TLS.")
+    username: str | None = Field(None, description="Who we are there.")
+    password_file: LocalPath | None = Field(None, description="A file that only its owner may read.")
+    tls: bool = Field(False, description="Whether the connection is encrypted.")
+    ca_file: LocalPath | None = Field(None, description="Who vouches for the broker; else the system's.")
+    certificate_file: LocalPath | None = Field(None, description="Of this client, where the broker asks.")
+    key_file: LocalPath | None = Field(None, description="Its private key; only its owner may read it.")
+    keepalive_s: int = Field(15, ge=5, le=3600, description="A silence that is looked into.")
+    prefix: str | None = Field(
+        None,
+        pattern=TOPIC,
+        max_length=200,
+        description='Of all its topics; else "device-agent/" and the agent\'s name.',
+    )
+    commands: bool = Field(True, description="Whether it listens for commands at all.")
+    home_assistant: bool = Field(False, description="Whether Home Assistant is told of the devices.")
+    discovery_prefix: str = Field(
+        "homeassistant", pattern=TOPIC, max_length=100, description="Where Home Assistant looks for them."
+    )
+    overflow: Literal["drop-oldest", "thin", "refuse"] = Field(
+        "drop-oldest", description="What becomes of its events when the outbox is full, as of a stream."
+    )
 
     @property
     def timeout_s(self) -> float:

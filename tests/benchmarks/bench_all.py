@@ -21,6 +21,7 @@ NAMES = (
     "growth",
     "small",
     "readings",
+    "mqtt",
     "safety",
     "guard",
 )

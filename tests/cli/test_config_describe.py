@@ -14,7 +14,7 @@ import pytest
 from device_agent.cli.config import file_schema, page, sections
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("configuring", "delegations", "page")))
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("configuring", "delegations", "mqtt", "page")))
 CARDS = sorted((ROOT / "cards").glob("*.toml"))
 
 

@@ -16,7 +16,7 @@ from device_agent.cli import demo_world, parser
 from device_agent.testing.network.sdk import sdk_environment
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("calling", "publishing", "configuring", "delegations", "drivers", "simulating", "page")
+PAGES = ("calling", "publishing", "configuring", "delegations", "drivers", "simulating", "mqtt", "page")
 TEXT = "\n".join(
     path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in PAGES))
 )

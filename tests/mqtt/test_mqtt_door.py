@@ -347,3 +347,33 @@ def test_what_is_no_command(place: str, payload: bytes) -> None:
     with pytest.raises(Rejected) as refused:
         question_of(place.split("/"), mqtt_link.Incoming("", payload, False, 0.0))
     assert refused.value.code == "invalid_value"
+
+
+async def test_a_broker_that_is_full_costs_nothing(
+    broker: Broker, heard: BrokerClient, tmp_path: Any
+) -> None:
+    """It keeps what a subscriber misses until its memory ends; what it does not take goes out again."""
+    options = ("persistence true", f"persistence_location {tmp_path}/", "max_queued_messages 0")
+    heard.close()
+    broker.stop()
+    broker.start(*options, "memory_limit 1000000")
+    away = BrokerClient(broker.port, f"{P}/#", session=True)
+    async with joined(broker.port, away) as daemon:
+        away.close()
+        for number in range(40):
+            daemon.source.add(b'{"seq":%d,"text":"%s"}' % (number + 1, b"x" * 50_000))
+        before = -1
+
+        async def is_full() -> bool:
+            nonlocal before
+            before, now = len(daemon.source.acknowledged), before
+            await asyncio.sleep(0.5)
+            return 0 < before == now < 40
+
+        await until_async(is_full)
+        broker.stop()
+        broker.start(*options)
+        await until_async(lambda: len(daemon.source.acknowledged) == 40)
+        back = BrokerClient(broker.port, f"{P}/#", session=True, id_=away.id)
+        await until_async(lambda: {one.json()["seq"] for one in back.of(f"{P}/events")} >= set(range(1, 41)))
+        back.close()
