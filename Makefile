@@ -46,13 +46,17 @@ test: $(VENV)/installed
 
 # The oldest versions that pyproject.toml declares, in an environment of their own.
 LOWEST := .venv-lowest/bin/python -m
-lowest:
+LOWEST_TESTS := tests/test_private_names.py tests/bus tests/card tests/config tests/messages tests/network \
+	tests/tasks tests/cli/test_text_log.py tests/journeys/test_requests.py
+lowest: .venv-lowest/installed
+	$(LOWEST) pytest -n $(JOBS) --dist loadfile $(LOWEST_TESTS)
+
+.venv-lowest/installed: pyproject.toml
 	rm -rf .venv-lowest && $(PYTHON) -m venv .venv-lowest
 	sed -n '/^dependencies/,/^]/s/^ *"\([a-z0-9-]*\)>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml > .venv-lowest/lowest.txt
 	$(LOWEST) pip install --quiet --disable-pip-version-check --constraint .venv-lowest/lowest.txt --editable '.[caller,plot]' \
 		cryptography hypothesis jsonschema pytest pytest-asyncio pytest-timeout pytest-xdist
-	$(LOWEST) pytest -n $(JOBS) --dist loadfile tests/test_private_names.py tests/bus tests/card tests/config tests/messages \
-		tests/network tests/tasks tests/cli/test_text_log.py tests/journeys/test_requests.py
+	@touch $@
 
 check: lint guards test
 

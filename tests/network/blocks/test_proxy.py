@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from yarl import URL
@@ -30,6 +31,7 @@ class Proxy:
     def __init__(self) -> None:
         self.heads: list[str] = []
         self.to_port = 0
+        self._serving: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> "Proxy":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -38,8 +40,14 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         head = await reader.readuntil(b"\r\n\r\n")
         self.heads.append(head.decode())
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to_port)
@@ -47,7 +55,13 @@ class Proxy:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
             far_writer.write(head)
-        await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+        try:
+            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+        finally:
+            for one in (writer, far_writer):
+                one.close()
+                with contextlib.suppress(OSError):
+                    await one.wait_closed()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
