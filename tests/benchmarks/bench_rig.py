@@ -28,7 +28,7 @@ from device_agent.testing.board.link import SocketLink  # noqa: E402
 from device_agent.testing.network import NetworkProcess  # noqa: E402
 from device_agent.testing.network.sdk import sdk_environment  # noqa: E402
 from support.processes import BoardProcess, Daemon  # noqa: E402
-from support.tls_backend import certificate  # noqa: E402
+from support.tls_backend import add_authority, certificate  # noqa: E402
 from support.tls_tunnel import TlsTunnel  # noqa: E402
 from support.waiting import LIMIT_S, until  # noqa: E402
 
@@ -391,9 +391,7 @@ class Rig:
         folder, now = self.folder / "authorities", datetime.now(UTC)
         context = certificate(self.folder, now - timedelta(days=1), now + timedelta(days=1))
         shutil.copytree("/etc/ssl/certs", folder)
-        words = ["openssl", "x509", "-hash", "-noout", "-in", str(self.folder / "ca.pem")]
-        name = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
-        shutil.copy(self.folder / "ca.pem", folder / f"{name}.0")
+        add_authority(self.folder / "ca.pem", folder)
         os.environ.pop("SSL_CERT_FILE", None)
         os.environ["SSL_CERT_DIR"] = str(folder)
         tunnel = self._stack.enter_context(TlsTunnel(context, int(addresses["port"])))

@@ -54,6 +54,13 @@ def certificate(folder: Path, begin: datetime, end: datetime) -> ssl.SSLContext:
     return context
 
 
+def add_authority(certificate: Path, folder: Path) -> None:
+    """Into a folder in which OpenSSL finds authorities one by one."""
+    words = ["openssl", "x509", "-hash", "-noout", "-in", str(certificate)]
+    name = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    shutil.copy(certificate, folder / f"{name}.0")
+
+
 class TlsBackend:
     """Answers everything with `{}`, `/time/0` with the time; notes which requests carried a key."""
 

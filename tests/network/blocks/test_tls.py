@@ -10,8 +10,9 @@ import pytest
 from device_agent.clock import SystemClock
 from device_agent.errors import ProtocolFault, Unreachable
 from device_agent.network.blocks.http import Api, Http
+from device_agent.network.blocks.tls import ClockContext
 from device_agent.network.connectivity import Connectivity
-from support.tls_backend import TlsBackend, certificate
+from support.tls_backend import TlsBackend, add_authority, certificate
 
 NOW = datetime(2027, 5, 1, tzinfo=UTC)
 YEAR = timedelta(days=365)
@@ -65,6 +66,27 @@ async def test_the_time_is_learned_before_the_key_is_sent(serve: Serve, wall: da
         assert abs(clock.now_ms() - NOW.timestamp() * 1000) < 60_000
         await api.request("GET", "/agents", bearer="bk_secret")
         assert len(backend.asked) == 4, "it is learned once"
+
+
+@pytest.mark.parametrize(("known", "answers"), [(True, True), (False, False)])
+async def test_authorities_in_files_of_their_own_are_read_when_they_are_needed(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool, answers: bool
+) -> None:
+    now = datetime.now(UTC)
+    async with serve(now, now - YEAR, now + YEAR) as (_, api):
+        folder = tmp_path / "authorities"
+        folder.mkdir()
+        add_authority(tmp_path / "ca.pem", folder)
+        if not known:
+            next(folder.iterdir()).rename(folder / "00000000.0")
+        monkeypatch.delenv("SSL_CERT_FILE")
+        monkeypatch.setenv("SSL_CERT_DIR", str(folder))
+        assert ClockContext.make(SystemClock()).get_ca_certs() == [], "none is in memory yet"
+        if answers:
+            assert await api.request("GET", "/agents") == {}
+        else:
+            with pytest.raises(Unreachable, match="certificate verify failed"):
+                await api.request("GET", "/agents")
 
 
 async def test_a_clock_chip_is_enough(serve: Serve) -> None:
