@@ -1,4 +1,4 @@
-"""How soon an edge reaches a caller, and how many events a second one stream carries; both runtimes.
+"""How soon an edge reaches a caller and a command its pin, and the rate of one stream; both runtimes.
 
     python tests/benchmarks/bench_pipe.py [--json FILE] [--rounds N] [--smoke] [--alone]
 
@@ -8,6 +8,7 @@ Rate: numbered lines on a serial port, as many as go through; the device's link 
 """
 
 import json
+import os
 import queue
 import random
 import sys
@@ -19,7 +20,9 @@ from typing import Any
 
 from bench_measure import cpu_s, machine, median, note, parser, percentile, save, table, tally
 from bench_rig import (
+    CONTROL,
     EDGES_TOML,
+    LAMPS,
     LIMIT_S,
     LINES_TOML,
     OFFICIAL,
@@ -134,6 +137,68 @@ def _latency(name: str, rtt_ms: int, rounds: list[list[float]]) -> dict[str, Any
     }
 
 
+# -- commands ---------------------------------------------------------------------------------------------
+
+
+def command_latency(
+    rig: Rig, rival: Rival, request: dict[str, Any], board: Ours, count: int
+) -> tuple[list[float], list[float]]:
+    """Milliseconds from the caller's write to the pin, and to the ack in the caller's iterator."""
+    assert board.board is not None
+    part = {"partId": "request", "contentType": "application/json", "text": json.dumps(request)}
+    session = rig.client.send_message(
+        agent_name=rival.agent, request_parts=[part], task_kind="pipe", duration=30
+    )
+    reference = session.wait_for_stream(CONTROL, timeout=LIMIT_S)
+    # The caller sends at once: by itself it would wait for a quarter of a second.
+    os.environ["STREAM_MAX_LATENCY_MS"] = "1"
+    stream = reference.open()
+    del os.environ["STREAM_MAX_LATENCY_MS"]
+    acks: queue.SimpleQueue[tuple[str, float]] = queue.SimpleQueue()
+
+    def hear() -> None:
+        for event in stream.events():
+            if event.get("kind") == "ack":
+                acks.put((event["id"], time.monotonic()))
+
+    threading.Thread(target=hear, daemon=True).start()
+    time.sleep(1.5)  # both ends have subscribed
+    pin_ms, ack_ms = [], []
+    for n in range(count):
+        time.sleep(random.uniform(*REST_S))
+        level, seen, begun_s = n % 2 == 0, len(board.board.record()), time.monotonic()
+        stream.write({"kind": "set", "id": f"n{n}", "device": "lamp", "values": {"on": level}})
+        _, at_s = acks.get(timeout=LIMIT_S)
+        ack_ms.append((at_s - begun_s) * 1000)
+        moves = [e for e in board.board.record()[seen:] if e.get("line") == LAMPS[rival.name]]
+        pin_ms.append((moves[0]["t"] - begun_s) * 1000)
+    session.cancel()
+    session.wait_for_terminal(LIMIT_S)
+    return pin_ms, ack_ms
+
+
+def commands(rig: Rig, ours: Ours, official: Official | None, size: Size) -> list[dict[str, Any]]:
+    """All rounds, the rivals in turn."""
+    assert ours.board is not None
+    work: list[tuple[str, Rival, dict[str, Any]]] = [(ours.name, ours, {"streams": [CONTROL]})]
+    if official is not None:
+        place = {"board": str(ours.board.socket), "line": LAMPS[OFFICIAL]}
+        work.append((OFFICIAL, official, official.request("orders", **place)))
+    results = []
+    for rtt_ms in size.latency_rtt_ms:
+        rig.rtt(rtt_ms, rtt_ms)
+        for name, rival, request in work:
+            rounds = [command_latency(rig, rival, request, ours, size.edges) for _ in range(size.rounds)]
+            pins, acks = ([value for one in rounds for value in one[kind]] for kind in (0, 1))
+            entry = {"rival": name, "rtt_ms": rtt_ms, "commands": len(pins)}
+            for what, times in (("pin", pins), ("ack", acks)):
+                entry |= {f"{what}_p50_ms": median(times), f"{what}_p99_ms": percentile(times, 0.99)}
+            results.append(entry)
+            note(f"commands rtt {rtt_ms} {name}: pin {entry['pin_p50_ms']:.1f} ms")
+    rig.rtt(0)
+    return results
+
+
 # -- rate ---------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +293,9 @@ def show(results: dict[str, list[dict[str, Any]]]) -> None:
     head = ["rtt ms", "runtime", "p50 ms", "p99 ms", "max ms", "p50 above rtt", "edges"]
     members = ["rtt_ms", "rival", "p50_ms", "p99_ms", "max_ms", "above_rtt_p50_ms", "edges"]
     table("Idle edge → the official caller's iterator", head, _rows(results["latency"], members))
+    members = ["rtt_ms", "rival", "pin_p50_ms", "pin_p99_ms", "ack_p50_ms", "ack_p99_ms", "commands"]
+    head = ["rtt ms", "runtime", "pin p50 ms", "pin p99 ms", "ack p50 ms", "ack p99 ms", "commands"]
+    table("The official caller's command → the pin, and → its ack", head, _rows(results["commands"], members))
     head = ["rtt ms", "runtime", "events/s", "ratio", "CPU s per 1000 × 50", "CPU", "lost", "dup", "disorder"]
     rows = []
     for entry in results["rate"]:
@@ -246,19 +314,22 @@ def _rows(entries: list[dict[str, Any]], members: list[str]) -> list[list[Any]]:
 
 def main(words: list[str] | None = None) -> int:
     options = parser(__doc__)
-    options.add_argument("--only", choices=("latency", "rate"), help="one of the two")
+    options.add_argument("--only", choices=("latency", "commands", "rate"), help="one of them")
     given = options.parse_args(words)
     size = SMOKE if given.smoke else FULL
     if given.rounds:
         size = Size(given.rounds, size.edges, size.flat_out_s, size.latency_rtt_ms, size.rate_rtt_ms)
     began = machine()
-    results: dict[str, list[dict[str, Any]]] = {"latency": [], "rate": []}
+    results: dict[str, list[dict[str, Any]]] = {"latency": [], "commands": [], "rate": []}
     with Rig() as rig:
         official = None if given.alone else rig.official()
         if given.only != "rate":
             board = rig.ours(EDGES_TOML, agent="ours_edges", simulated=True)
-            results["latency"] = latencies(rig, board, official, size)
-        if given.only != "latency":
+            if given.only != "commands":
+                results["latency"] = latencies(rig, board, official, size)
+            if given.only != "latency":
+                results["commands"] = commands(rig, board, official, size)
+        if given.only in (None, "rate"):
             lines: list[Rival] = [rig.ours(LINES_TOML, agent="ours_lines", rate_hz=0)]
             results["rate"] = rates(rig, lines + ([official] if official else []), size)
     show(results)

@@ -1,7 +1,7 @@
 """The handler of the official provider runtime: the same work as the daemon's, written as its guide shows.
 
-The first input part says what to do: read lines from a serial port, watch a line of the simulated board, or
-tell something now and then. Each event has the members that the daemon's have.
+The first input part says what to do: read lines from a serial port, watch a line of the simulated board, set
+one when told to, or tell something now and then. Each event has the members that the daemon's have.
 """
 
 import json
@@ -17,6 +17,9 @@ STREAM = "readings"
 def handler(task: Any, ctx: Any) -> None:
     request = json.loads(next(part.text for part in task.request_parts if part.part_id == "request"))
     options = request.get("options", {})
+    if request["op"] == "orders":
+        orders(request, ctx.create_stream(declared_stream="control", **options))
+        return
     stream = ctx.create_stream(declared_stream=STREAM, **options)
     seq = 0
 
@@ -76,3 +79,19 @@ def ticks(request: dict[str, Any], cancelled: Any, tell: Any) -> None:
     """A reading every `every_s` seconds."""
     while not cancelled.wait(request["every_s"]):
         tell("climate", {"temperature": 21.37, "pressure": 1013.25, "humidity": 48.1})
+
+
+def orders(request: dict[str, Any], stream: Any) -> None:
+    """Sets one output of the simulated board, and says so."""
+    from device_agent.testing.board.handles import SimulatedGpio
+
+    bus = SimulatedGpio("pins", request["board"], "official")
+    bus.open()
+    line = bus.output(request["line"], active=False)
+    try:
+        for event in stream.events():
+            line.write(event["values"]["on"])
+            stream.write({"kind": "ack", "id": event["id"], "state": "done"})
+    finally:
+        line.close()
+        bus.close()

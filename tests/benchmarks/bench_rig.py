@@ -32,7 +32,7 @@ from support.tls_backend import add_authority, certificate  # noqa: E402
 from support.tls_tunnel import TlsTunnel  # noqa: E402
 from support.waiting import LIMIT_S, until  # noqa: E402
 
-STREAM = "readings"
+STREAM, CONTROL = "readings", "control"
 SESSIONS_MAX = 160
 MEMORY = Path("/dev/shm")
 OURS, OFFICIAL = "device-agent", "official"
@@ -73,8 +73,9 @@ direction = "outbound"
 devices = ["meter"]
 """
 
-# The lines of the simulated board that each rival owns.
+# The lines of the simulated board that each rival owns: an input and an output.
 PINS = {OURS: 17, OFFICIAL: 18}
+LAMPS = {OURS: 27, OFFICIAL: 22}
 
 EDGES_TOML = """
 [buses.pins]
@@ -84,9 +85,19 @@ chip = "pinctrl-bcm2835"
 driver = "gpio-input"
 bus = "pins"
 line = 17
+[devices.lamp]
+driver = "gpio-output"
+bus = "pins"
+line = 27
+safe = false
 [streams.readings]
 direction = "outbound"
 devices = ["door"]
+[streams.control]
+direction = "bidirectional"
+devices = ["lamp"]
+[access]
+drive = "anyone"
 """
 
 
@@ -320,7 +331,15 @@ def card(agent: str) -> dict[str, Any]:
             ],
             "outputs": [],
         },
-        "streams": {STREAM: {"direction": "outbound", "format": "events", "schema": {}}},
+        "streams": {
+            STREAM: {"direction": "outbound", "format": "events", "schema": {}},
+            CONTROL: {
+                "direction": "bidirectional",
+                "format": "events",
+                "outboundSchema": {},
+                "inboundSchema": {},
+            },
+        },
     }
 
 
