@@ -75,7 +75,8 @@ def status_line(status: Mapping[str, Any] | None, units: Units) -> str:
     """Link, outbox, sessions and present values in one line."""
     if status is None:
         return "no daemon answers"
-    link = status["link"]["state"] if status["link"]["up"] else "link down"
+    state, up = status["link"]["state"], status["link"]["up"]
+    link = state if up or state in ("no network", "no API key") else "link down"
     parts = [f"{link}, {status['outbox']['events']} waiting, {counted(len(status['sessions']), 'session')}"]
     for device in status["devices"]:
         values = values_text(device, units) if device["state"] == "online" else ""

@@ -355,7 +355,7 @@ def test_every_line_of_a_json_log_is_an_object(mixed: Path):
     with log.open("wb") as file:
         process = subprocess.Popen([*command, "--simulate"], stderr=file, stdout=file)
     try:
-        until(lambda: '"ready"' in log.read_text(), 60)
+        until(lambda: '"ready"' in log.read_text(), "the daemon to be ready")
     finally:
         process.terminate()
         process.wait(60)
