@@ -4,7 +4,7 @@
 
 `steady`: a hundred readings a second, until the subscriber has them: ten sensors ten times, and in mqtt-io,
 which asks a sensor once a second at most, a hundred of its mock sensors.
-`most`: as fast as it goes: lines of a pseudo-terminal into our daemon, 5000 mock sensors in
+`most`: as fast as it goes: lines of a pseudo-terminal into our daemon, 500 mock sensors in
 mqtt-io (which cost nothing to read; it has neither numbers nor an outbox).
 `outage`: as `steady`, and the broker is away for 20 s; readings that never came. Ours are counted by `seq`,
 mqtt-io's by the time that passed.
@@ -35,7 +35,7 @@ SENSORS = 10
 EVERY_S = 0.1
 SETTLE_S = 3.0
 # mqtt-io asks a sensor once a second at most: more of them instead.
-MOCKS = 5_000
+MOCKS = 500
 OURS, THEIRS = "device-agent", "mqtt-io"
 CONFIG = """
 [agent]
@@ -135,7 +135,7 @@ class Theirs:
             [python, "-m", "mqtt_io", str(folder / "config.yml")], stdout=self._log, stderr=self._log
         )
         self.pid = self.process.pid
-        until(lambda: self.received() >= SENSORS, f"ten readings of mqtt-io; see {folder}/log.txt")
+        until(lambda: self.received() >= SENSORS, f"ten readings of mqtt-io; see {folder}/log.txt", 120.0)
 
     def received(self) -> int:
         return len(self.heard.got)
