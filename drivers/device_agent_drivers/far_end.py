@@ -1,10 +1,12 @@
 """A far end on a serial line: one that opening the port resets, and one that answers late."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from time import monotonic
+from typing import Any, TypeVar
 
 from device_agent.driver import Flagged, SerialBus, Value
 from device_agent.errors import BusTimeout
+from device_agent.schema import Field
 
 CHUNK_BYTES = 4096
 # A microcontroller is through its boot loader, and has said so, within this after the port was opened.
@@ -13,6 +15,32 @@ READY_LIMIT_S = 8.0
 RESET_S = 2.0
 # Nobody answers later than after so many times the limit that is set for an answer.
 LATE = 5
+OPEN_DELAY = Field(
+    0.0,
+    ge=0,
+    le=8,
+    description="Wait after opening: an Arduino that opening resets hears nothing for 2 s.",
+)
+
+T = TypeVar("T")
+
+
+class OwnsPort:
+    """A driver whose port nobody shares."""
+
+    @classmethod
+    def claims(cls, config: Any) -> tuple[str, ...]:
+        return ("port",)
+
+
+def at_once(steps: Generator[None, None, T]) -> T:
+    """All steps, for who shares the line with nobody meanwhile."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def arrivals(bus: SerialBus, limit_s: float) -> Iterator[tuple[float, bytes]]:

@@ -16,7 +16,7 @@ import msgpack
 from device_agent.driver import DriverError, Flagged, NoAnswer, SerialBus, Value
 from device_agent.schema import Field
 from device_agent_drivers.configured import ConfiguredListener, ConfiguredPoints, members
-from device_agent_drivers.far_end import READY_LIMIT_S, RESET_S, arrivals
+from device_agent_drivers.far_end import OPEN_DELAY, READY_LIMIT_S, RESET_S, OwnsPort, arrivals
 from device_agent_drivers.frames import FRAMINGS, Framing
 
 
@@ -26,18 +26,13 @@ class FramedMsgpackConfig(ConfiguredPoints):
     max_frame_bytes: int = Field(
         512, ge=16, le=65_536, description="A longer frame is noise and passed over."
     )
-    open_delay_s: float = Field(
-        0.0,
-        ge=0,
-        le=8,
-        description="Wait after opening: an Arduino that opening resets hears nothing for 2 s.",
-    )
+    open_delay_s: float = OPEN_DELAY
     ready_frame: bool = Field(
         False, description="Online only when a frame has come, so that it is known to be at work."
     )
 
 
-class FramedMsgpack(ConfiguredListener[FramedMsgpackConfig, SerialBus]):
+class FramedMsgpack(OwnsPort, ConfiguredListener[FramedMsgpackConfig, SerialBus]):
     """A frame gives the points it holds; each keeps its own age."""
 
     example = 'points.temperature = { unit = "Cel" }'
@@ -53,10 +48,6 @@ class FramedMsgpack(ConfiguredListener[FramedMsgpackConfig, SerialBus]):
         self._skipping = False
         self._last = {}
         self._sent = {}
-
-    @classmethod
-    def claims(cls, config: FramedMsgpackConfig) -> tuple[str, ...]:
-        return ("port",)
 
     @staticmethod
     def simulator(config: FramedMsgpackConfig) -> Any:

@@ -18,6 +18,7 @@ from device_agent_drivers.configured import (
     json_splitter,
     template_of,
 )
+from device_agent_drivers.far_end import OPEN_DELAY
 from device_agent_drivers.telegrams import TELEGRAMS, TelegramReader
 
 REGEX: dict[str, Any] = {"format": "regex"}
@@ -61,12 +62,7 @@ class LineOptions(ConfiguredPoints):
         description="Regular expression of the line that answers a command; a named group is a point, and "
         "tells what was set.",
     )
-    open_delay_s: float = Field(
-        0.0,
-        ge=0,
-        le=8,
-        description="Wait after opening: an Arduino that opening resets hears nothing for 2 s.",
-    )
+    open_delay_s: float = OPEN_DELAY
     line_end: str = Field(
         "\n", min_length=1, max_length=8, description='Ends a line; "\\n" takes "\\r\\n" too.'
     )

@@ -10,7 +10,7 @@ answers that come late, gateways, unit numbers up to 255.
 import contextlib
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from device_agent.driver import (
     Actuator,
@@ -29,6 +29,7 @@ from device_agent.errors import BusTimeout
 from device_agent.records import is_number
 from device_agent.schema import Field, model_validator
 from device_agent_drivers.configured import without_writing
+from device_agent_drivers.far_end import at_once
 from device_agent_drivers.modbus import (
     BAD_ADDRESS,
     BAD_VALUE,
@@ -59,7 +60,6 @@ OVERHEAD_BYTES = 13  # of a question and of its answer, besides the data
 ON_THE_LINE_S = 3.0
 UNHEARD_ANSWER_S = 0.05
 
-T = TypeVar("T")
 PointName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)]
 
 
@@ -193,14 +193,14 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
         safe = type(self).safe_of(self.config)
         if safe:
             try:
-                _at_once(self._send(safe))
+                at_once(self._send(safe))
             except BusTimeout as error:
                 raise NoAnswer(str(error)) from error
 
     # -- reading ------------------------------------------------------------------------------------------
 
     def read(self) -> Values:
-        return _at_once(self.read_steps())
+        return at_once(self.read_steps())
 
     def read_steps(self) -> Generator[None, None, Values]:
         """Points of a block that was refused or damaged are null; after silence, or after `FAILURES_MAX`,
@@ -278,7 +278,7 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
     # -- writing ------------------------------------------------------------------------------------------
 
     def write(self, values: Mapping[str, Value]) -> Values:
-        return _at_once(self.write_steps(values))
+        return at_once(self.write_steps(values))
 
     def write_steps(self, values: Mapping[str, Value]) -> Generator[None, None, Values]:
         yield from self._send(values)
@@ -309,7 +309,7 @@ class ModbusRtu(Sensor[ModbusRtuConfig, SerialBus], Actuator[ModbusRtuConfig, Se
         # Who repeats these frames without listening, as the guard does, must leave room for each answer.
         self._master.gap_s = max(self.config.gap_s, UNHEARD_ANSWER_S)
         try:
-            _at_once(self._send(type(self).safe_of(self.config)))
+            at_once(self._send(type(self).safe_of(self.config)))
         finally:
             self._master.gap_s = self.config.gap_s
 
@@ -371,13 +371,3 @@ def _blocks(
 def _data_bytes(baud: int) -> int:
     """How many bytes of data one transaction may carry; fewer than none at less than 150 baud."""
     return int(TRANSACTION_S * baud / BITS_PER_BYTE) - OVERHEAD_BYTES
-
-
-def _at_once(steps: Generator[None, None, T]) -> T:
-    """All steps, for who shares the line with nobody meanwhile."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result

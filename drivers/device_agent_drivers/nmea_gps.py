@@ -24,6 +24,7 @@ from device_agent.driver import (
     Value,
     Values,
 )
+from device_agent_drivers.far_end import OwnsPort
 from device_agent_drivers.telegrams import TELEGRAMS, TelegramReader
 
 KNOT_M_S = 1852 / 3600
@@ -48,7 +49,7 @@ class NmeaGpsConfig(DriverConfig):
     driver: Literal["nmea-gps"] = "nmea-gps"
 
 
-class NmeaGps(Listener[NmeaGpsConfig, SerialBus]):
+class NmeaGps(OwnsPort, Listener[NmeaGpsConfig, SerialBus]):
     default_stale_after_s = 10.0  # receivers send every second unless configured otherwise
     points = (
         Point("latitude", Unit.DEGREE, low=-90, high=90, description="North is positive."),
@@ -73,10 +74,6 @@ class NmeaGps(Listener[NmeaGpsConfig, SerialBus]):
         self._instant = ""
         self._sentences: dict[str, list[str]] = {}
         self._told = False
-
-    @classmethod
-    def claims(cls, config: NmeaGpsConfig) -> tuple[str, ...]:
-        return ("port",)
 
     @staticmethod
     def simulator(config: NmeaGpsConfig) -> Any:

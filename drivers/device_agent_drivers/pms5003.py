@@ -13,6 +13,7 @@ from device_agent.driver import DriverConfig, Listener, Point, SerialBus, Unit, 
 from device_agent.schema import Field
 from device_agent_drivers.binary_frames import FrameFormat, FrameReader
 from device_agent_drivers.checksums import sum16
+from device_agent_drivers.far_end import OwnsPort
 
 LAYOUT = FrameFormat(start="42 4D", length_at=2, length_size=2, length_add=4, longest=40, checksum="sum16")
 REPLY_BYTES = 4  # to a command: its code, its argument, the checksum
@@ -61,7 +62,7 @@ def _point(name: str) -> Point:
     return Point(name, Unit.MICROGRAM_PER_CUBIC_METRE, "integer", low=0, description=text)
 
 
-class Pms5003(Listener[Pms5003Config, SerialBus]):
+class Pms5003(OwnsPort, Listener[Pms5003Config, SerialBus]):
     """Told of each frame."""
 
     default_stale_after_s = 10.0  # it sends at least every 2.3 s
@@ -79,10 +80,6 @@ class Pms5003(Listener[Pms5003Config, SerialBus]):
         # What most people want first: mass in the air as it is.
         names = sorted(NAMES[config.model], key=lambda name: 2 if name not in MASSES else "cf1" in name)
         return tuple(_point(name) for name in names)
-
-    @classmethod
-    def claims(cls, config: Pms5003Config) -> tuple[str, ...]:
-        return ("port",)
 
     @staticmethod
     def simulator(config: Pms5003Config) -> Any:

@@ -19,7 +19,7 @@ from device_agent.driver import Dated, Flagged, NoAnswer, Pattern, Sensor, Seria
 from device_agent.schema import BaseModel, ConfigDict, Field, model_validator
 from device_agent_drivers.binary_frames import FrameFormat, FramePointOptions, FrameReader
 from device_agent_drivers.configured import NO_ANSWER, ConfiguredDevice, PointName
-from device_agent_drivers.far_end import CHUNK_BYTES, Late, arrivals, confirmed
+from device_agent_drivers.far_end import CHUNK_BYTES, Late, OwnsPort, arrivals, at_once, confirmed
 from device_agent_drivers.lines import REGEX, LineOptions, LineReader, Raw, groups_of, known, searched
 
 # Between two looks whether somebody else needs the bus: a safe state, a command.
@@ -156,7 +156,7 @@ class MainAnswer:
 Answer = LineAnswer | MainAnswer
 
 
-class SerialAsk(ConfiguredDevice[SerialAskConfig, SerialBus], Sensor[SerialAskConfig, SerialBus]):
+class SerialAsk(OwnsPort, ConfiguredDevice[SerialAskConfig, SerialBus], Sensor[SerialAskConfig, SerialBus]):
     """Points that no answer has are as they were sent last, or `no_answer`."""
 
     example = """
@@ -184,10 +184,6 @@ points.weight = { unit = "g" }
         return MainAnswer(reader, self.config) if last and reader is not None else None
 
     @classmethod
-    def claims(cls, config: SerialAskConfig) -> tuple[str, ...]:
-        return ("port",)
-
-    @classmethod
     def confirms(cls, config: SerialAskConfig) -> bool:
         return config.confirm is not None
 
@@ -213,13 +209,7 @@ points.weight = { unit = "g" }
     # -- reading ------------------------------------------------------------------------------------------
 
     def read(self) -> Values:
-        steps = self.read_steps()
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                values: Values = end.value
-                return values
+        return at_once(self.read_steps())
 
     def read_steps(self) -> Generator[None, None, Values]:
         self._go_at(self._speed)

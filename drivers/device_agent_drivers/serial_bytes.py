@@ -3,20 +3,17 @@
 from typing import Literal
 
 from device_agent.driver import DriverConfig, Listener, SerialBus, Values
+from device_agent_drivers.far_end import OwnsPort
 
 
 class SerialBytesConfig(DriverConfig):
     driver: Literal["serial-bytes"] = "serial-bytes"
 
 
-class SerialBytes(Listener[SerialBytesConfig, SerialBus]):
+class SerialBytes(OwnsPort, Listener[SerialBytesConfig, SerialBus]):
     """For streams of `format = "bytes"`: whoever owns the stream takes the chunks as they come."""
 
     bytes_side = True
-
-    @classmethod
-    def claims(cls, config: SerialBytesConfig) -> tuple[str, ...]:
-        return ("port",)
 
     def feed(self, chunk: bytes) -> tuple[Values, ...]:
         """No readings: the bytes themselves are the message."""

@@ -13,6 +13,7 @@ from device_agent.driver import Flagged, SerialBus, Value
 from device_agent.schema import Field, model_validator
 from device_agent_drivers.binary_frames import FrameFormat, FramePointOptions, FrameReader
 from device_agent_drivers.configured import ConfiguredListener, ConfiguredPoints, PointName
+from device_agent_drivers.far_end import OwnsPort
 
 
 class SerialFramesConfig(ConfiguredPoints):
@@ -29,7 +30,7 @@ class SerialFramesConfig(ConfiguredPoints):
         return self
 
 
-class SerialFrames(ConfiguredListener[SerialFramesConfig, SerialBus]):
+class SerialFrames(OwnsPort, ConfiguredListener[SerialFramesConfig, SerialBus]):
     """Told of each frame."""
 
     example = """
@@ -40,10 +41,6 @@ points.pm2_5 = { at = 2, code = "u16", byte_order = "little", scale = 0.1, unit 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._reader = FrameReader(self.config.frame, self.config.points)
-
-    @classmethod
-    def claims(cls, config: SerialFramesConfig) -> tuple[str, ...]:
-        return ("port",)
 
     @staticmethod
     def simulator(config: SerialFramesConfig) -> Any:

@@ -19,7 +19,7 @@ from device_agent.bus.core import Source
 from device_agent.driver import ChipReset, Flagged, NoAnswer, Pattern, SerialBus, Value
 from device_agent.schema import Field, model_validator
 from device_agent_drivers.configured import ConfiguredListener
-from device_agent_drivers.far_end import READY_LIMIT_S, RESET_S, Late, arrivals, confirmed
+from device_agent_drivers.far_end import READY_LIMIT_S, RESET_S, Late, OwnsPort, arrivals, confirmed
 from device_agent_drivers.lines import REGEX, LineOptions, LineReader, groups_of, searched
 
 CONFIRM_LIMIT_S = 1.0
@@ -44,7 +44,7 @@ class SerialLinesConfig(LineOptions):
         return self
 
 
-class SerialLines(ConfiguredListener[SerialLinesConfig, SerialBus]):
+class SerialLines(OwnsPort, ConfiguredListener[SerialLinesConfig, SerialBus]):
     """Reads every line that comes, whichever points are in it; writes by `command`."""
 
     example = """
@@ -66,10 +66,6 @@ points.weight = { unit = "kg" }
         # Lines come on the event loop; who waits for an answer is on the bus's thread.
         self._answered = threading.Condition()
         self._answers: deque[dict[str, Value | Flagged]] = deque(maxlen=64)
-
-    @classmethod
-    def claims(cls, config: SerialLinesConfig) -> tuple[str, ...]:
-        return ("port",)
 
     @classmethod
     def confirms(cls, config: SerialLinesConfig) -> bool:
