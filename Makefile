@@ -98,7 +98,7 @@ service-box: $(VENV)/installed
 	$(VENV)/bin/python tests/service/variants.py build/service-box/device-agent_*_amd64.deb build/service-box/walk
 	SERVICEBOX_PACKAGES=pipx SERVICEBOX_INSTALL='$(CURDIR)/tests/service/install.sh' '$(RIG)/build.sh' .
 	for walk in $(WALKS); do \
-		echo "-- $$walk"; '$(RIG)/run.py' --timeout 3600 \
+		echo "-- $$walk"; '$(RIG)/run.py' --timeout 3600 --mem 3072 --env SLOWNESS=$(or $(SLOWNESS),1) \
 			$$(for file in tests/service/*.sh tests/service/*.toml; do echo --file $$file; done) \
 			$$(test $$walk != package || for file in build/service-box/walk/*.deb; do echo --file $$file; done) \
 			-- "bash /payload/files/walk_$$walk.sh" || exit 1; \

@@ -35,7 +35,7 @@ Architecture: {arch}
 Maintainer: {maintainer}
 Installed-Size: {size_kib}
 Depends: python3 (>= 3.11), python3 (<< 3.12) | python3 (>= 3.13), python3 (<< 3.14),
- libc6 (>= {glibc}), libgcc-s1, libstdc++6, passwd, systemd, udev
+ libc6 (>= {glibc}), libgcc-s1, libstdc++6, zlib1g, passwd, systemd, udev
 Section: net
 Priority: optional
 Description: sensors and actuators of this board as an agent on the Blocks Network

@@ -28,9 +28,9 @@ code() {
     echo "ok: $sentence"
 }
 
-# within S SENTENCE COMMAND…: it succeeds at some moment in so many seconds.
+# within S SENTENCE COMMAND…: it succeeds at some moment in so many seconds, or $SLOWNESS times as many.
 within() {
-    local limit=$((SECONDS + $1)) sentence=$2; shift 2
+    local limit=$((SECONDS + $1 * ${SLOWNESS:-1})) sentence=$2; shift 2
     until "$@" >/run/last 2>&1; do
         [ $SECONDS -lt $limit ] || { cat /run/last; failed "$sentence"; }
         sleep 0.2
