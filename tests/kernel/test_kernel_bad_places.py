@@ -72,12 +72,12 @@ def test_a_bad_line_takes_no_bus_down(rig, tmp_path, backend):
     config.write_text(CONFIG.format(folder=tmp_path, backend=backend, plain=rig.i2c.bus))
     daemon = Daemon(tmp_path, config, {}, ())
     try:
-        daemon.wait_logged("ready", LIMIT_S)
+        daemon.wait_logged("ready", 3 * LIMIT_S)
 
         def online() -> set[str]:
             return {one["device"] for one in daemon.ask("status")["devices"] if one["state"] == "online"}
 
-        until(lambda: online() == GOOD, "the good ones online, and only they")
+        until(lambda: online() == GOOD, "the good ones online, and only they", 3 * LIMIT_S)
         began_s = time.monotonic()
 
         def tried() -> bool:
