@@ -148,6 +148,7 @@ def test_the_guard_keeps_a_line_of_lgpio(rig, tmp_path):
             assert carry_out(act(recipe), recipe.fd) == recipe.fd
         assert (rig.gpio.get(22), rig.gpio.get(27)) == (1, 1)
         gpio.close()
+        carry_out(act(kept[24]), kept[24].fd)  # until now a thread of the library's was switching it
         # Its owner has gone: the levels are still driven, and nobody else gets the lines.
         assert [rig.gpio.get(line) for line in kept] == [1, 1, 0]
         other = GpiodGpio("others", GpioBusConfig(kind="gpio", chip="pinctrl-bcm2711"))
