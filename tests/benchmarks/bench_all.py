@@ -24,6 +24,7 @@ NAMES = (
     "mqtt",
     "safety",
     "guard",
+    "flood",
 )
 LIMIT_S = 3600.0
 
