@@ -22,7 +22,7 @@ from device_agent.cli.common import (
     said,
     styled,
 )
-from device_agent.cli.show import unit_text, value_text
+from device_agent.cli.show import ack_text, unit_text, units_of, value_text
 from device_agent.config import Config, load
 from device_agent.config.models import STATE_DIRECTORY
 from device_agent.errors import BusError, DriverError, Fault, Rejected
@@ -181,12 +181,14 @@ def _drive(args: argparse.Namespace, question: Mapping[str, Any], out: Path | No
     config = load(config_path(args))
     if args.dry_run:
         # Only the daemon knows who drives, and since when.
-        return _show_ack(ask_daemon(config, {**question, "dry_run": True}), as_json=args.json)
+        return _show_ack(
+            config, question, ask_daemon(config, {**question, "dry_run": True}), as_json=args.json
+        )
     try:
         ack = ask_daemon(config, question)
     except Unavailable:
         return _drive_directly(config, question, out, as_json=args.json)
-    return _show_ack(_saved(ack, out), as_json=args.json)
+    return _show_ack(config, question, _saved(ack, out), as_json=args.json)
 
 
 def _saved(ack: Mapping[str, Any], out: Path | None) -> dict[str, Any]:
@@ -209,7 +211,7 @@ def _drive_directly(config: Config, question: Mapping[str, Any], out: Path | Non
     def held(ack: Mapping[str, Any]) -> None:
         nonlocal reported
         reported = True
-        _show_ack(_saved(ack, out), as_json=as_json)
+        _show_ack(config, question, _saved(ack, out), as_json=as_json)
         sys.stdout.flush()
         limit_s = getattr(config.devices[str(question["device"])], "max_on_s", None)
         limit = "" if limit_s is None else f", at most {limit_s:g} s"
@@ -217,7 +219,7 @@ def _drive_directly(config: Config, question: Mapping[str, Any], out: Path | Non
 
     _without_log()
     ack = drive_directly(config, question, held)
-    return Exit.DONE if reported else _show_ack(_saved(ack, out), as_json=as_json)
+    return Exit.DONE if reported else _show_ack(config, question, _saved(ack, out), as_json=as_json)
 
 
 def run_safe(args: argparse.Namespace) -> int:
@@ -256,19 +258,13 @@ def _make_safe(args: argparse.Namespace, op: str) -> int:
 # -- showing ------------------------------------------------------------------------------------------------
 
 
-def _show_ack(ack: Mapping[str, Any], *, as_json: bool) -> int:
+def _show_ack(config: Config, question: Mapping[str, Any], ack: Mapping[str, Any], *, as_json: bool) -> int:
     if as_json:
         print_json(ack)
+    elif ack["state"] == "done" and "file" in ack:
+        print(f"done: {ack['file']['name']}, {ack['file']['size_bytes']} bytes")
     elif ack["state"] == "done":
-        if ack.get("dry_run"):
-            print("would be done" + (", after a hand-over by way of safe" if ack.get("hand_over") else ""))
-            return Exit.DONE
-        applied = ", ".join(f"{name} = {value_text(value)}" for name, value in ack.get("applied", {}).items())
-        if "file" in ack:
-            applied = f"{ack['file']['name']}, {ack['file']['size_bytes']} bytes"
-        if ack.get("applied") == {}:
-            applied = "sent, and the far end does not confirm it"
-        print(f"done: {applied or 'carried out'}{' (read back)' if ack.get('verified') else ''}")
+        print(ack_text({**ack, "device": question["device"]}, units_of(config)))
     if ack["state"] == "done":
         return Exit.DONE
     fault = Fault.from_members(ack.get("error", {}))

@@ -12,8 +12,8 @@ from device_agent.cli.common import Exit, Unavailable, config_path
 from device_agent.cli.control import ask_daemon
 from device_agent.cli.live import Line, Screen, ended_by_signals
 from device_agent.cli.point_table import PointLine, Trace, point_table
-from device_agent.cli.show import Units, counted, unit_text, value_text
-from device_agent.cli.status import driven, head_lines, units_of, values_text
+from device_agent.cli.show import Units, counted, unit_text, units_of, value_text
+from device_agent.cli.status import driven, head_lines, values_text
 from device_agent.clock import undated
 from device_agent.config import Config, load
 from device_agent.errors import Rejected

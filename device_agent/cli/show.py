@@ -4,10 +4,13 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from device_agent.config.unit_codes import DISPLAY_UNITS
 from device_agent.text.printable import printable
+
+if TYPE_CHECKING:
+    from device_agent.config import Config
 
 Units = Mapping[str, Mapping[str, str]]
 """Device to point to unit."""
@@ -64,6 +67,11 @@ def note(text: str) -> None:
 def mapping(value: object) -> Mapping[str, Any]:
     """The value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def units_of(config: "Config") -> Units:
+    """Of the configured devices."""
+    return {name: {p.name: str(p.unit) for p in config.points(name)} for name in config.devices}
 
 
 def units_of_card(card: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -154,6 +162,8 @@ def ack_text(ack: Mapping[str, Any], units: Units | None = None) -> str:
     if state == "done" and ack.get("dry_run") is True:
         return "would be done" + (", after a hand-over by way of safe" if ack.get("hand_over") else "")
     if state == "done":
+        if ack.get("applied") == {}:
+            applied = "sent, and the far end does not confirm it"
         seen = " (read back)" if ack.get("verified") is True else ""
         again = " (this id was done before; nothing moved)" if ack.get("repeated") else ""
         return f"done{applied and f': {applied}'}{seen}{again}"

@@ -8,9 +8,9 @@ from typing import Any
 from device_agent.cli.common import Exit, config_path, print_json, styled
 from device_agent.cli.control import ask_daemon
 from device_agent.cli.live import Span
-from device_agent.cli.show import Units, counted, span_text, with_unit
+from device_agent.cli.show import Units, counted, span_text, units_of, with_unit
 from device_agent.clock import undated
-from device_agent.config import Config, load
+from device_agent.config import load
 from device_agent.text.printable import printable
 
 # What a process writes as it begins tells nothing of a day.
@@ -33,10 +33,6 @@ def run_status(args: argparse.Namespace) -> int:
         spans = ((printable(text, 400), styles) for text, styles in line)
         print("".join(styled(text, *styles.split()) if styles else text for text, styles in spans).rstrip())
     return Exit.DONE
-
-
-def units_of(config: Config) -> Units:
-    return {name: {p.name: str(p.unit) for p in config.points(name)} for name in config.devices}
 
 
 # -- lines --------------------------------------------------------------------------------------------------

@@ -56,6 +56,9 @@ lease_idle_s = 0.5
 [buses.more]
 kind = "gpio"
 chip = "more"
+[buses.line]
+kind = "serial"
+port = "/dev/ttyUSB0"
 {devices}
 [history]
 """
@@ -75,8 +78,8 @@ class Machine:
         self.folder = folder
         self.network = network
         self.config = folder / "agent.toml"
-        self.parts: dict[str, Any] = {}
-        """Of the configuration, from the page so far."""
+        self.buses: dict[str, Any] = {}
+        """Of the page so far; its devices are one example beside the other."""
         self.servers: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "home").mkdir()
         kept = {key: os.environ[key] for key in ("PATH", "LANG", "TMPDIR") if key in os.environ}
@@ -227,7 +230,7 @@ def test_blocks_that_are_not_run_are_counted() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_runs(page: str, machine: Machine) -> None:
-    machine.parts = {}
+    machine.buses = {}
     for kind, needs, text in blocks(page):
         if needs or not kind:
             continue
@@ -251,8 +254,8 @@ def _toml(text: str, machine: Machine) -> None:
         machine.write(text)
     if "project" in told:
         return  # of a driver's package, which is installed and used in tests/third_party
-    machine.parts = merged(machine.parts, told)
-    whole = merged(tomllib.loads(machine.config.read_text()), machine.parts)
+    machine.buses |= told.get("buses", {})
+    whole = merged(tomllib.loads(machine.config.read_text()), {**told, "buses": machine.buses})
     for name in ("page_password", "page.crt", "page.key"):
         (machine.folder / name).touch(mode=0o600)
     path = machine.folder / "part.toml"
@@ -265,8 +268,11 @@ def _toml(text: str, machine: Machine) -> None:
 
 
 def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    both = {key: merged(one[key], other[key]) for key in one if isinstance(one[key], dict) and key in other}
-    return {**one, **other, **both}
+    """Table by table; a bus or a device that is written whole takes the place of the one before."""
+    more = [
+        key for key in one if isinstance(one[key], dict) and not {"driver", "kind"} & {*other.get(key, ())}
+    ]
+    return {**one, **other, **{key: merged(one[key], other.get(key, {})) for key in more}}
 
 
 def written(path: tuple[str, ...], table: dict[str, Any]) -> Iterator[str]:
