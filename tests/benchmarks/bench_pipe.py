@@ -32,6 +32,7 @@ from bench_rig import (
     Ours,
     Rig,
     Rival,
+    moved_s,
 )
 
 LATENCY_RTT_MS = (0, 60)
@@ -154,12 +155,12 @@ def command_latency(
     os.environ["STREAM_MAX_LATENCY_MS"] = "1"
     stream = reference.open()
     del os.environ["STREAM_MAX_LATENCY_MS"]
-    acks: queue.SimpleQueue[tuple[str, float]] = queue.SimpleQueue()
+    acks: queue.SimpleQueue[tuple[dict[str, Any], float]] = queue.SimpleQueue()
 
     def hear() -> None:
         for event in stream.events():
             if event.get("kind") == "ack":
-                acks.put((event["id"], time.monotonic()))
+                acks.put((event, time.monotonic()))
 
     threading.Thread(target=hear, daemon=True).start()
     time.sleep(1.5)  # both ends have subscribed
@@ -168,10 +169,10 @@ def command_latency(
         time.sleep(random.uniform(*REST_S))
         level, seen, begun_s = n % 2 == 0, len(board.board.record()), time.monotonic()
         stream.write({"kind": "set", "id": f"n{n}", "device": "lamp", "values": {"on": level}})
-        _, at_s = acks.get(timeout=LIMIT_S)
+        ack, at_s = acks.get(timeout=LIMIT_S)
+        assert ack["state"] == "done", ack
         ack_ms.append((at_s - begun_s) * 1000)
-        moves = [e for e in board.board.record()[seen:] if e.get("line") == LAMPS[rival.name]]
-        pin_ms.append((moves[0]["t"] - begun_s) * 1000)
+        pin_ms.append((moved_s(board.board, seen, LAMPS[rival.name]) - begun_s) * 1000)
     session.cancel()
     session.wait_for_terminal(LIMIT_S)
     return pin_ms, ack_ms

@@ -143,6 +143,15 @@ class SerialSource:
         os.close(self._slave)
 
 
+def moved_s(board: BoardProcess, since: int, line: int) -> float:
+    """When a line changed first after that place in the board's record, which is written a little later."""
+
+    def moves() -> list[dict[str, Any]]:
+        return [entry for entry in board.record()[since:] if entry.get("line") == line]
+
+    return float(until(moves, "the change of the line")[0]["t"])
+
+
 class Receiver:
     """An official caller's open stream, read in a thread: each event with the instant of its arrival."""
 

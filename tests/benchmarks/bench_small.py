@@ -23,7 +23,7 @@ from typing import Any
 
 from bench_backlog import fill
 from bench_measure import cpu_s, machine, median, memory_mb, note, parser, percentile, save, table
-from bench_rig import Ours, Rig, until
+from bench_rig import Ours, Rig, moved_s, until
 
 from support.callers import Listening
 from support.waiting import LIMIT_S
@@ -198,8 +198,7 @@ def commands(ours: Small, heard: Listening, until_s: float) -> tuple[list[float]
         heard.stream.write({"kind": "set", "id": f"c{number}", "device": "lamp", "values": {"on": on}})
         heard.wait("ack", id=f"c{number}")
         ack_ms.append((time.monotonic() - begun_s) * 1000)
-        moves = [e for e in ours.board.record()[seen:] if e.get("line") == LINE and e["level"] == on]
-        pin_ms.append((moves[0]["t"] - begun_s) * 1000)
+        pin_ms.append((moved_s(ours.board, seen, LINE) - begun_s) * 1000)
         for _ in range(5):
             begun_s = time.monotonic()
             ours.daemon.ask("nothing")

@@ -14,8 +14,8 @@ from support.deployment import World
 
 SECONDS = 4.0
 # One for each of four buses, the store, the log; one that looks up names.
-THREADS_MAX = 8
-DESCRIPTORS_MAX = 32
+THREADS_MAX = 10
+DESCRIPTORS_MAX = 40
 # Of the event loop: five readings a second (each waits for its bus), five looks at links and buses, and beats
 # to the guard.
 WAKES_MAX_HZ = 60
