@@ -168,7 +168,9 @@ def command_latency(
     for n in range(count):
         time.sleep(random.uniform(*REST_S))
         level, seen, begun_s = n % 2 == 0, len(board.board.record()), time.monotonic()
-        stream.write({"kind": "set", "id": f"n{n}", "device": "lamp", "values": {"on": level}})
+        # An id is carried out once.
+        id_ = f"n{time.monotonic_ns()}"
+        stream.write({"kind": "set", "id": id_, "device": "lamp", "values": {"on": level}})
         ack, at_s = acks.get(timeout=LIMIT_S)
         assert ack["state"] == "done", ack
         ack_ms.append((at_s - begun_s) * 1000)
