@@ -46,6 +46,20 @@ def test_a_killed_process_goes_on_with_its_session(outage: Any, heard: Listening
     accounted(heard)
 
 
+def test_an_orderly_stop_is_no_power_cut(outage: Any, heard: Listening) -> None:
+    """Its numbers go on, whether the link is there or not, and nothing is said to be lost."""
+    for link_is_there in (True, False, True, False):
+        if not link_is_there:
+            refuse(outage)
+            until(lambda: outage.daemon.ask("status")["outbox"]["events"] > 20, "a backlog")
+        assert outage.daemon.stop() == 0
+        accept(outage)
+        outage.start()
+        caught_up(outage, heard)
+    accounted(heard)
+    assert heard.of("gap") == []
+
+
 def test_commands_that_waited_out_an_outage_never_fire(outage: Any, heard: Listening) -> None:
     refuse(outage)
     heard.stream.write(
