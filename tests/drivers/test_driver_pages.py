@@ -43,7 +43,7 @@ def test_the_pages_are_true_to_the_models() -> None:
 def test_the_examples_of_the_page_on_drivers(tmp_path: Path) -> None:
     text = (DOCS.parents[1] / "docs" / "drivers.md").read_text(encoding="utf-8")
     blocks = [block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[devices." in block]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names = iter(range(9))
     devices = re.sub(r'bus = "line"', lambda _: f'bus = "line{next(names)}"', "".join(blocks))
     buses = "".join(

@@ -57,7 +57,6 @@ EXPECTED = {
     "outbox.db",
     "history.db",
     "emergency_stop",
-    "machine",
     "run/outbox.log",
 }
 
