@@ -365,8 +365,14 @@ async def test_who_keeps_nobody_waiting_may_take_long(monkeypatch: pytest.Monkey
 
 async def test_what_is_urgent_has_places_of_its_own() -> None:
     bus = await opened()
-    gate = threading.Event()
-    jobs = [asyncio.ensure_future(bus.run(partial(gate.wait, LIMIT_S), LIMIT_S))]
+    begun, gate = threading.Event(), threading.Event()
+
+    def occupy() -> bool:
+        begun.set()
+        return gate.wait(LIMIT_S)
+
+    jobs = [asyncio.ensure_future(bus.run(occupy, LIMIT_S))]
+    await until_async(begun.is_set)
     jobs += [asyncio.ensure_future(bus.run(lambda: None, LIMIT_S)) for _ in range(JOBS_MAX - 1)]
     await until_async(lambda: bus.waiting == JOBS_MAX)
     with pytest.raises(BusBusy):
