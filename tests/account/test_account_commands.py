@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 
 from device_agent.account.credentials import Credentials, save
 from device_agent.testing.network import NetworkThread, Settings
+from support.terminal import open_terminal
 
 CONFIG = """
 [agent]
@@ -138,7 +138,7 @@ def test_a_network_that_cannot_say_is_no_reason_not_to_log_in(shell: Shell) -> N
 
 
 def test_a_key_typed_in_a_terminal_is_not_shown(shell: Shell) -> None:
-    ours, theirs = pty.openpty()
+    ours, theirs = open_terminal()
     with subprocess.Popen(
         shell.command("login"),
         env=shell.environment,
@@ -317,7 +317,7 @@ def test_unpublish_asks_and_deletes(owner: Shell) -> None:
 
 def answered(shell: Shell, answer: bytes, *words: str) -> tuple[int, str]:
     """A command on a terminal, its question answered."""
-    ours, theirs = pty.openpty()
+    ours, theirs = open_terminal()
     with subprocess.Popen(
         shell.command(*words),
         env=shell.environment,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support.terminal import open_terminal
 from support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -198,7 +198,7 @@ def test_colour_is_for_terminals_alone(wrong):
     assert "\x1b" not in run("check", "--config", wrong).stderr
 
     def on_a_terminal(**environ: str) -> str:
-        ours, theirs = pty.openpty()
+        ours, theirs = open_terminal()
         try:
             subprocess.run(
                 [sys.executable, "-m", "device_agent", "check", "--config", wrong],

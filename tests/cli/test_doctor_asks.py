@@ -2,11 +2,12 @@
 
 import json
 import os
-import pty
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from support.terminal import open_terminal
 
 LIMIT_S = 60
 CONFIG = """
@@ -29,7 +30,7 @@ drive = ["user:me"]
 
 def doctor(folder: Path, typed: bytes) -> str:
     """What a terminal shows of it; nothing can be missed, since all of it is read until it has ended."""
-    main_end, their_end = pty.openpty()
+    main_end, their_end = open_terminal()
     command = [sys.executable, "-m", "device_agent", "--config", "agent.toml", "doctor", "--offline"]
     with subprocess.Popen(
         command, cwd=folder, stdin=their_end, stdout=their_end, stderr=their_end,

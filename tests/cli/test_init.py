@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pty
 import select
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 from device_agent.cli.init import led
 from device_agent.discovery.compose import Answers
 from device_agent.discovery.results import DetectedGpio, ScanResult
+from support.terminal import open_terminal
 
 LIMIT_S = 60
 WORDS = [sys.executable, "-m", "device_agent", "init"]
@@ -90,7 +90,7 @@ def test_what_is_refused(tmp_path: Path, words: list[str], code: int, says: str)
 
 def test_a_person_is_led_through_it(tmp_path: Path) -> None:
     quiet = {**os.environ, "NO_COLOR": "1"}
-    main_end, their_end = pty.openpty()
+    main_end, their_end = open_terminal()
     process = subprocess.Popen(
         [*WORDS, "--out", "agent.toml", "--device", "host"],
         stdin=their_end, stdout=their_end, stderr=their_end, cwd=tmp_path, env=quiet,

@@ -6,7 +6,6 @@ says in its first line what it needs (```sh needs root); these are counted, and 
 
 import json
 import os
-import pty
 import re
 import shlex
 import signal
@@ -23,6 +22,7 @@ import pytest
 from device_agent.operate.control_socket import ask
 from device_agent.testing.network.hosting import NetworkProcess
 from device_agent.testing.network.sdk import sdk_environment
+from support.terminal import open_terminal
 from support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -180,7 +180,7 @@ class Machine:
 
     def _done(self, line: str, words: list[str]) -> None:
         """A command that ends. `publish` asks on a terminal; a key is not typed where others may read it."""
-        ours, theirs = pty.openpty() if words[0] == "publish" else os.pipe()[::-1]
+        ours, theirs = open_terminal() if words[0] == "publish" else os.pipe()[::-1]
         os.write(ours, TYPED.get(words[0], "").encode())
         if words[0] != "publish":
             os.close(ours)

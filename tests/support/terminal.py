@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import pty
 import re
 import select
 import struct
@@ -12,6 +11,22 @@ import time
 from collections.abc import Mapping, Sequence
 
 LIMIT_S = 90.0
+# More than a test's daemon has ports.
+PASSED_OVER = 100
+
+
+def open_terminal() -> tuple[int, int]:
+    """Both ends of a pseudo-terminal whose number was not in use a moment ago.
+
+    The lowest free number may be the port of another test's daemon or guard that has not ended yet, and that
+    opens it again.
+    """
+    low = [end for _ in range(PASSED_OVER) for end in os.openpty()]
+    try:
+        return os.openpty()
+    finally:
+        for end in low:
+            os.close(end)
 
 
 class Terminal:
@@ -20,7 +35,7 @@ class Terminal:
     def __init__(
         self, command: Sequence[str], environ: Mapping[str, str], columns: int = 100, rows: int = 32
     ) -> None:
-        self.master, slave = pty.openpty()
+        self.master, slave = open_terminal()
         self.resize(columns, rows)
         self.before = termios.tcgetattr(slave)
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environ)
