@@ -9,8 +9,8 @@ from device_agent.automation.services import AutomationServices
 from device_agent.commands.authorization import Actor, Role
 from device_agent.config.automation import Rule, rule_holder
 from device_agent.messages.acks import Ack, AckState
-from device_agent.messages.commands import Command, Do, Set
 from device_agent.network import Caller
+from device_agent.triggers.listed_command import carry_out
 from device_agent.triggers.schedule import Schedule, TriggerMemory
 
 log = structlog.get_logger("rules")
@@ -45,25 +45,16 @@ class LocalRule:
 
     async def act(self, cause: str) -> None:
         """Carry out the command."""
-        executor = self._services.executor
         try:
-            ack = await executor.execute(
-                self._command(), self._actor, age_ms=0.0, for_s=self._rule.then.for_s
-            )
+            id_ = secrets.token_hex(8)
+            ack = await carry_out(self._services.executor, self._rule.then, self._actor, id_)
         finally:
             self._acting = False
-            executor.leases.release(self._actor.holder)
         # Refused, it is tried again while the condition holds.
         self._state.served = self.schedule.conditional and ack.state is not AckState.REJECTED
         self._last = ack
         why = {} if ack.error is None else {"why": ack.error.message}
         log.info("rule_acted", rule=self.name, cause=cause, state=ack.state.value, **why)
-
-    def _command(self) -> Command:
-        id_, then = secrets.token_hex(8), self._rule.then
-        if then.action:
-            return Do(kind="do", id=id_, device=then.device, action=then.action, args=dict(then.args))
-        return Set(kind="set", id=id_, device=then.device, values=dict(then.values))
 
     def status(self) -> dict[str, Any]:
         """The members that `device-agent status` shows."""

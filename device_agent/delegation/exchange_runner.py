@@ -12,16 +12,15 @@ import structlog
 
 from device_agent.commands.authorization import Actor, Role
 from device_agent.config.delegation import Delegation, holder
-from device_agent.config.trigger import AllowedCommand
 from device_agent.delegation.answer import choice, form, presentable
 from device_agent.delegation.exchange import Exchange, RuleState, Turn
 from device_agent.delegation.services import DelegationServices
 from device_agent.delegation.session_client import ExchangeFailed, SessionClient
 from device_agent.errors import Fault
 from device_agent.messages.acks import Ack, AckState
-from device_agent.messages.commands import Command, Do, Set
 from device_agent.network import Caller
 from device_agent.text.printable import printable
+from device_agent.triggers.listed_command import carry_out
 from device_agent.triggers.timestamps import age_s, stamp
 
 log = structlog.get_logger("delegation")
@@ -142,12 +141,7 @@ class ExchangeRunner:
         if why := self._why_not(exchange):
             return self._refuse(id_, exchange, allowed.device if allowed is not None else "", why)
         assert allowed is not None
-        executor = self._services.executor
-        try:
-            command = _command(id_, allowed)
-            ack = await executor.execute(command, self._actor, age_ms=0.0, for_s=allowed.for_s)
-        finally:
-            executor.leases.release(self._actor.holder)
+        ack = await carry_out(self._services.executor, allowed, self._actor, id_)
         return replace(ack, repeated=False)
 
     def _why_not(self, exchange: Exchange) -> str:
@@ -189,13 +183,6 @@ class ExchangeRunner:
             event["do"] = exchange.do
         self._state.last = event | members
         self._announce(self._name, self._state.last)
-
-
-def _command(id_: str, allowed: AllowedCommand) -> Command:
-    device = allowed.device
-    if allowed.action:
-        return Do(kind="do", id=id_, device=device, action=allowed.action, args=dict(allowed.args))
-    return Set(kind="set", id=id_, device=device, values=dict(allowed.values))
 
 
 def _outcome(exchange: Exchange) -> str:
