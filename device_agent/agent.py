@@ -91,8 +91,7 @@ class Agent:
         )
         self._local_events = self._make_local_events(config.mqtt) if config.mqtt.host else None
         self._clock_chip = ClockChip(control.context)
-        title = config.agent.display_name or config.agent.name
-        self._history_service = HistoryService(title, self._history, control.devices, clock)
+        self._history_service = HistoryService(config.agent.title, self._history, control.devices, clock)
         self._streams = StreamSubscriptions(clock)
         self._tasks = TaskManager(self._services())
         self._network = self._make_network(config, keys.network)
@@ -159,11 +158,10 @@ class Agent:
         from device_agent.network.sessions_api import SessionsApi
         from device_agent.triggers.state_file import StateFile
 
-        title = config.agent.display_name or config.agent.name
         services = DelegationServices(
             SessionsApi(config.delegation.base_url, key, self._network.http.session),
             RateLimit(config.delegation.poll_s, self._clock),
-            PromptBuilder(title, self._control.devices, self._history_service, self._clock),
+            PromptBuilder(config.agent.title, self._control.devices, self._history_service, self._clock),
             StateFile(config.state.directory / "delegations.json", self._store, RuleState),
             self._control.executor,
             self._journal,
@@ -181,7 +179,7 @@ class Agent:
         from device_agent.triggers.state_file import StateFile
 
         services = AutomationServices(
-            title=config.agent.display_name or config.agent.name,
+            title=config.agent.title,
             present=Present(self._control.devices),
             executor=self._control.executor,
             safe_states=self._control.safe_states,

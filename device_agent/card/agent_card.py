@@ -72,7 +72,7 @@ def rules() -> dict[str, Any]:
 
 def _identity(config: Config) -> dict[str, Any]:
     agent = config.agent
-    title = agent.display_name or agent.name
+    title = agent.title
     return {
         "agentName": agent.name,
         "displayName": title,

@@ -168,7 +168,7 @@ def _from_file(config: Config, path: Path, question: Mapping[str, Any]) -> bytes
         max(1, round(question["every_s"] * 1000)) if "every_s" in question else 0,
         question["format"],
         {name: {p.name: str(p.unit) for p in config.points(name)} for name in here},
-        config.agent.display_name or config.agent.name,
+        config.agent.title,
         zone=checked_zone(question.get("zone"), question.get("every_s")),
         formerly={name: list(config.devices[name].formerly) for name in here},
     )

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         raise AgentError(
             f"the package for MCP is missing ({error}): pip install 'device-agent[mcp]'"
         ) from None
-    made = server(config.agent.display_name or config.agent.name, lambda asked: ask_daemon(config, asked))
+    made = server(config.agent.title, lambda asked: ask_daemon(config, asked))
     if args.http is None:
         made.run()
     else:

@@ -82,6 +82,11 @@ class AgentConfig(Table):
         ("request", "pipe"), min_length=1, strict=False, description="Which kinds of task it takes."
     )
 
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return self.display_name or self.name
+
     @field_validator("tags")
     @classmethod
     def _tags_once(cls, tags: tuple[TagConfig, ...]) -> tuple[TagConfig, ...]:
