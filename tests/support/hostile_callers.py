@@ -6,6 +6,7 @@ must not be in the record; what may move must be there as often as ids were give
 """
 
 import itertools
+import json
 import random
 import re
 import threading
@@ -19,19 +20,12 @@ from typing import Any
 
 from device_agent.operate.control_socket import ask
 from support.callers import Listening, question, result
-from support.deployment import World
+from support.deployment import HEAD, World
 from support.waiting import LIMIT_S, until
 
-DOORS = """
-[agent]
-name = "greenhouse_7"
-[network]
-cdm_url = "{cdm_url}"
-pubnub_origin = "{origin}"
-pubnub_tls = false
-publish_rate_hz = {rate_hz}
-[state]
-directory = "{folder}/state"
+DOORS = (
+    HEAD
+    + """
 [safety]
 lease_idle_s = 0.1
 guard_timeout_s = 10
@@ -67,6 +61,7 @@ drive = ["user:user_alice", "user:user_bob", "local:page", "local:mcp/friend"]
 [access.devices.dial.points.setpoint]
 maximum = 500000000
 """
+)
 ALLOWED_MAX = 500_000_000
 RULES = {
     "not_allowed": r"access rules|emergency stop|no right|owner",
@@ -246,7 +241,6 @@ def at_socket(world: World, **by: str) -> Send:
 
 def on_page(port: int) -> Send:
     """As the page's script does."""
-    import json
 
     def fetch(path: str, body: bytes | None = None, **headers: str) -> str:
         url = f"http://127.0.0.1:{port}{path}"
