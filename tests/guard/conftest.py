@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from support.guarded_daemon import Scene, Service
+from support.mosquitto import broker
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import os
 import pty
 import select
-import shutil
 import subprocess
 import termios
 import tty
@@ -225,15 +224,6 @@ def test_a_serial_port_that_everybody_left_is_opened_as_it_was(port: tuple[Seria
     assert os.read(far, 100) == b"STOP\n"
     assert termios.tcgetattr(far)[4:6] == [termios.B19200, termios.B19200]
     handle.open()  # nobody holds it
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    if shutil.which("mosquitto") is None:
-        pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
-    broker = Broker(tmp_path)
-    yield broker
-    broker.stop()
 
 
 def test_a_broker_acknowledges_the_guards_messages(broker: Broker) -> None:

@@ -1,6 +1,5 @@
 """The daemon and a real broker: rules hold for whoever comes by it, and outages of either lose no event."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,6 @@ from support.broker_proxy import BrokerProxy
 from support.mosquitto import Broker
 from support.processes import BoardProcess, Daemon
 from support.waiting import until
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("mosquitto") is None, reason="mosquitto is not installed (apt-get install mosquitto)"
-)
 
 P = "device-agent/greenhouse_7"
 CONFIG = """

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -60,7 +59,6 @@ class Simulated:
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
-@pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed")
 async def test_two_hundred_agents_on_one_broker(tmp_path: Path) -> None:
     """A broker that keeps its sessions is away twice; `DEVICE_AGENT_SOAK_MIN` is how long it goes on."""
     options = ("persistence true", f"persistence_location {tmp_path}/", "max_queued_messages 0")

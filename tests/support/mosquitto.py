@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +67,11 @@ class Broker:
         if process is not None:
             process.terminate()
             process.wait(LIMIT_S)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """One that a test starts."""
+    made = Broker(tmp_path)
+    yield made
+    made.stop()
