@@ -10,6 +10,7 @@ from device_agent.testing.network import NetworkThread, Settings
 from device_agent.testing.network.channels import PublishedMessage
 from support.callers import alice, caller, network
 from support.deployment import AGENT, World
+from support.mosquitto import broker
 from support.outages import outage
 
 OPEN = """

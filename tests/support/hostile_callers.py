@@ -1,6 +1,6 @@
 """Callers that try everything at once, through every door, and what the board's record must say of it.
 
-Each value that is sent to the dial is sent by one actor alone, so that the record names who moved it.
+Each value that is sent to a dial is sent by one actor alone, so that the record names who moved it.
 Whatever an actor tries (no right, a used id, a preview, too late, into a stop) has a value of its own, which
 must not be in the record; what may move must be there as often as ids were given for it, at most.
 """
@@ -10,42 +10,48 @@ import json
 import random
 import re
 import threading
-import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPResponse
+from pathlib import Path
 from typing import Any
 
-from device_agent.operate.control_socket import ask
-from support.callers import Listening, question, result
-from support.deployment import HEAD, World
-from support.waiting import LIMIT_S, until
+from support.deployment import HEAD
+from support.waiting import LIMIT_S
 
+DIALS = ("dial0", "dial1", "dial2")
+DIAL = """
+[buses.{0}]
+kind = "serial"
+port = "/dev/tty{0}"
+[devices.{0}]
+driver = "serial-lines"
+bus = "{0}"
+format = "regex"
+pattern = '^W +(?P<weight>-?[0-9.]+)'
+command = "SP {{{{setpoint}}}}\\n"
+[devices.{0}.points]
+weight = {{{{ unit = "g" }}}}
+setpoint = {{{{ type = "integer", write = true, minimum = 0, maximum = 999999999, safe = 0 }}}}
+[access.devices.{0}.points.setpoint]
+maximum = 500000000
+"""
+PUMP = 22
+MAX_ON_S, MAX_CYCLES = 1, 40
 DOORS = (
-    HEAD
+    HEAD.replace("[network]", "concurrency = 40\n[network]")
     + """
 [safety]
 lease_idle_s = 0.1
 guard_timeout_s = 10
 [page]
 listen = "127.0.0.1:{page_port}"
-[buses.wire]
-kind = "serial"
-port = "/dev/ttyUSB0"
+[mqtt]
+host = "127.0.0.1"
+port = {mqtt_port}
 [buses.pins]
 kind = "gpio"
 chip = "pinctrl-bcm2835"
-[devices.dial]
-driver = "serial-lines"
-bus = "wire"
-format = "regex"
-pattern = '^W +(?P<weight>-?[0-9.]+)'
-command = "SP {{setpoint}}\\n"
-[devices.dial.points]
-weight = {{ unit = "g" }}
-setpoint = {{ type = "integer", write = true, minimum = 0, maximum = 999999999, safe = 0 }}
 [devices.pump]
 driver = "gpio-output"
 bus = "pins"
@@ -55,12 +61,11 @@ max_on_s = 1
 max_cycles_per_hour = 40
 [streams.control]
 direction = "bidirectional"
-devices = ["dial", "pump"]
+devices = ["pump", "dial0", "dial1", "dial2"]
 [access]
-drive = ["user:user_alice", "user:user_bob", "local:page", "local:mcp/friend"]
-[access.devices.dial.points.setpoint]
-maximum = 500000000
+drive = ["user:user_alice", "user:user_bob", "local:page", "local:mqtt", "local:mcp/friend"]
 """
+    + "".join(map(DIAL.format, DIALS))
 )
 ALLOWED_MAX = 500_000_000
 RULES = {
@@ -70,6 +75,7 @@ RULES = {
     "expired": r"ttl_ms|a later command|overtaken",
     "out_of_range": r"outside|maximum|from",
     "invalid_value": r"\S+ \S+",
+    "403": r"from the page itself",
 }
 """What the message of a refusal must name, by its code."""
 
@@ -81,6 +87,8 @@ class Book:
     allowed: Counter[int] = field(default_factory=Counter)
     answers: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    told: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Answers by actor, state and code."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
@@ -95,11 +103,13 @@ class Book:
         with self.lock:
             self.allowed[value] += 1
 
-    def answered(self, value: int, answer: Mapping[str, Any]) -> None:
-        """Keep it; a refusal must name its rule."""
+    def answered(self, value: int, answer: Mapping[str, Any], name: str = "") -> None:
+        """Keep it, unless it is about no value; a refusal must name its rule."""
         error = answer.get("error") or {}
         with self.lock:
-            self.answers.setdefault(value, []).append(dict(answer))
+            self.told[name, str(answer.get("state")), error.get("code", "")] += 1
+            if value:
+                self.answers.setdefault(value, []).append(dict(answer))
             if answer.get("state") == "rejected":
                 rule = RULES.get(error.get("code", ""))
                 if rule is None or not re.search(rule, error["message"]):
@@ -109,6 +119,7 @@ class Book:
 
 
 Send = Callable[[dict[str, Any]], dict[str, Any]]
+"""Sends a command (`kind`, `id`, `device` and so on) and returns its ack."""
 
 
 @dataclass
@@ -119,22 +130,29 @@ class Actor:
     send: Send
     drives: bool = False
     all_of_it: bool = False
+    has_ids: bool = True
+    """Whether a command that is sent again is the same command."""
+    has_ages: bool = True
+    """Whether it can say until when a command is good."""
     send_only: Callable[[dict[str, Any]], None] | None = None
     """Without waiting for the answer."""
+    never: Send | None = None
+    """A way in that moves nothing, whoever takes it."""
 
 
 class Tries:
-    """One actor's sequences, by its own random numbers."""
+    """One actor's sequences, by random numbers of its own; a busy caller has several of these at once."""
 
-    def __init__(self, actor: Actor, book: Book, seed: int) -> None:
+    def __init__(self, actor: Actor, book: Book, seed: int, lane: int = 0) -> None:
         self.actor = actor
         self.book = book
-        self.random = random.Random(f"{seed} {actor.name}")
+        self.random = random.Random(f"{seed} {actor.name} {lane}")
+        self.name = f"{actor.name}-{lane}"
         self.number = 0
         self.last: dict[str, Any] = {}
         self.kinds: list[Callable[[], None]] = [
             self.fresh, self.fresh, self.repetition, self.other_content, self.re_minted, self.preview,
-            self.late, self.beyond, self.lost, self.pump,
+            self.late, self.beyond, self.lost, self.back_door, self.pump,
         ]  # fmt: skip
 
     def step(self) -> None:
@@ -142,14 +160,12 @@ class Tries:
 
     def command(self, value: int, **members: Any) -> dict[str, Any]:
         self.number += 1
-        head = {"kind": "set", "id": f"{self.actor.name}-{self.number}", "device": "dial"}
-        return {**head, "values": {"setpoint": value}, "ttl_ms": 20_000, **members}
+        head = {"kind": "set", "id": f"{self.name}-{self.number}", "device": self.random.choice(DIALS)}
+        return {**head, "values": {"setpoint": value}, "ttl_ms": 60_000, **members}
 
-    def tell(self, command: dict[str, Any]) -> dict[str, Any]:
-        answer = self.actor.send(command)
-        if "setpoint" in command["values"]:
-            self.book.answered(command["values"]["setpoint"], answer)
-        return answer
+    def tell(self, command: dict[str, Any], send: Send | None = None) -> None:
+        answer = (send or self.actor.send)(command)
+        self.book.answered(command["values"].get("setpoint", 0), answer, self.actor.name)
 
     def fresh(self) -> None:
         self.last = self.command(self.book.value(int(self.actor.drives)))
@@ -158,14 +174,14 @@ class Tries:
     def repetition(self) -> None:
         """The same command again, as after a lost answer."""
         if self.last and self.actor.drives:
+            if not self.actor.has_ids:
+                self.book.again(self.last["values"]["setpoint"])
             self.tell(self.last)
 
     def other_content(self) -> None:
         """A used id with another value: it counts as answered, if it was taken."""
-        if (
-            self.last
-            and self.book.answers.get(self.last["values"]["setpoint"], [{}])[0].get("state") == "done"
-        ):
+        known = self.book.answers.get(self.last["values"]["setpoint"], [{}])[0] if self.last else {}
+        if known.get("state") == "done" and self.actor.has_ids:
             self.tell({**self.last, "values": {"setpoint": self.book.value()}})
 
     def re_minted(self) -> None:
@@ -180,7 +196,8 @@ class Tries:
         self.tell(self.command(self.book.value(), dry_run=True))
 
     def late(self) -> None:
-        self.tell(self.command(self.book.value(), ttl_ms=0))
+        if self.actor.has_ages:
+            self.tell(self.command(self.book.value(), ttl_ms=0))
 
     def beyond(self) -> None:
         """Outside what the access rules let callers set; the owner may."""
@@ -193,76 +210,39 @@ class Tries:
             self.actor.send_only(command)
             self.tell(command)
 
+    def back_door(self) -> None:
+        if self.actor.never is not None:
+            self.tell(self.command(self.book.value()), self.actor.never)
+
     def pump(self) -> None:
         self.tell({**self.command(0), "device": "pump", "values": {"on": self.random.random() < 0.7}})
 
 
-class Streaming:
-    """An official caller's stream, one sender at a time; answers of old commands are passed over."""
+class Tail:
+    """The board's record, as it grows."""
 
-    def __init__(self, listening: Listening) -> None:
-        self.listening = listening
-        listening.wait("control", about="session")
+    def __init__(self, path: Path) -> None:
+        self._file = path.open(encoding="utf-8")
+        self._rest = ""
+        self.entries: list[dict[str, Any]] = []
 
-    def send(self, command: dict[str, Any]) -> dict[str, Any]:
-        self.listening.stream.write(command)
-        return dict(until(lambda: self._ack(command["id"]), f"the ack of {command}"))
+    def news(self) -> list[dict[str, Any]]:
+        """What came since the last call."""
+        whole, _, self._rest = (self._rest + self._file.read()).rpartition("\n")
+        new = [json.loads(line) for line in whole.splitlines()]
+        self.entries += new
+        return new
 
-    def _ack(self, id_: str) -> dict[str, Any] | None:
-        events = self.listening.events
-        while events:
-            event = events.pop(0)
-            if event["kind"] == "ack" and event["id"] == id_:
-                return dict(event)
-        return None
-
-
-def asking(client: Any) -> Send:
-    """By request tasks."""
-
-    def send(command: dict[str, Any]) -> dict[str, Any]:
-        body = {name: value for name, value in command.items() if name not in ("kind", "id", "ttl_ms")}
-        found = result(question(client, {"op": command["kind"], **body}))
-        return dict(found.get("ack") or {"state": found["state"], "error": found["error"]})
-
-    return send
-
-
-def at_socket(world: World, **by: str) -> Send:
-    """On the device: the owner, or a door (`as`)."""
-
-    def send(command: dict[str, Any]) -> dict[str, Any]:
-        asked = {name: value for name, value in command.items() if name != "kind"}
-        answer = ask(world.folder / "state/run/control.sock", {"op": command["kind"], **asked, **by}, LIMIT_S)
-        return dict(answer["result"]) if answer["ok"] else {"state": "rejected", "error": answer["error"]}
-
-    return send
-
-
-def on_page(port: int) -> Send:
-    """As the page's script does."""
-
-    def fetch(path: str, body: bytes | None = None, **headers: str) -> str:
-        url = f"http://127.0.0.1:{port}{path}"
-        asked = urllib.request.Request(url, body, {k.replace("_", "-"): v for k, v in headers.items()})
-        answer: HTTPResponse
-        with urllib.request.urlopen(asked, timeout=LIMIT_S) as answer:
-            return answer.read().decode()
-
-    token = fetch("/").partition('name="page-token" content="')[2].partition('"')[0]
-
-    def send(command: dict[str, Any]) -> dict[str, Any]:
-        asked = {"op": command["kind"], **{k: v for k, v in command.items() if k != "kind"}}
-        answer = json.loads(fetch("/api/ask", json.dumps(asked).encode(), X_Page_Token=token))
-        return dict(answer["result"]) if answer["ok"] else {"state": "rejected", "error": answer["error"]}
-
-    return send
+    def close(self) -> None:
+        self._file.close()
 
 
 def moved(entries: list[dict[str, Any]]) -> Counter[int]:
-    """How often the dial was set to each value, by the board's record."""
-    sent = "".join(entry.get("bytes", "") for entry in entries if entry.get("bus") == "wire")
-    return Counter(int(value) for value in re.findall(r"SP (\d+)\n", sent))
+    """How often a dial was set to each value, by the board's record."""
+    sent = dict.fromkeys(DIALS, "")
+    for dial in DIALS:
+        sent[dial] = "".join(entry.get("bytes", "") for entry in entries if entry.get("bus") == dial)
+    return Counter(int(value) for said in sent.values() for value in re.findall(r"SP (\d+)\n", said))
 
 
 def judge(book: Book, counts: Counter[int]) -> list[str]:
@@ -270,7 +250,7 @@ def judge(book: Book, counts: Counter[int]) -> list[str]:
     faults = list(book.faults)
     for value, times in counts.items():
         if value and times > book.allowed[value]:
-            faults.append(f"{value} moved the dial {times} times, and might {book.allowed[value]} times")
+            faults.append(f"{value} moved a dial {times} times, and might {book.allowed[value]} times")
     for value, answers in book.answers.items():
         fresh = [
             a for a in answers if a["state"] == "done" and not a.get("repeated") and not a.get("dry_run")
@@ -278,32 +258,52 @@ def judge(book: Book, counts: Counter[int]) -> list[str]:
         if value and len(fresh) > counts[value]:
             faults.append(f"{value} is said to be done {len(fresh)} times, and was {counts[value]} times")
         if all(a["state"] == "rejected" for a in answers) and counts[value] and value:
-            faults.append(f"{value} was refused each time, and moved the dial: {answers}")
+            faults.append(f"{value} was refused each time, and moved a dial: {answers}")
     return faults
 
 
-def run(tries: list[Tries], sequences: int, pause: Callable[[], None]) -> None:
-    """All actors at once, until so many sequences were made in all; `pause` is called now and then."""
-    left, lock, broken = itertools.count(), threading.Lock(), []
+def pump_faults(entries: list[dict[str, Any]]) -> list[str]:
+    """Whether the pump was switched on more often, or stayed on for longer, than its limits allow."""
+    faults, on_s = [], None
+    turns = [(entry["t"], entry["level"]) for entry in entries if entry.get("line") == PUMP]
+    for at_s, level in turns:
+        if not level and on_s is not None and at_s - on_s > MAX_ON_S + LIMIT_S:
+            faults.append(f"max_on_s: the pump was on for {at_s - on_s:.1f} s")
+        on_s = at_s if level else None
+    begun = [at_s for at_s, level in turns if level]
+    for first, after in zip(begun, begun[MAX_CYCLES:], strict=False):
+        if after - first < 3600:
+            faults.append(f"max_cycles_per_hour: more than {MAX_CYCLES} in {after - first:.0f} s")
+    return faults
+
+
+def run(lanes: list[Tries], sequences: int, pause: Callable[[threading.Event], None]) -> None:
+    """All lanes at once, until so many sequences were made in all, no actor more than an eighth of them, so
+    that the slow ones have their part; `pause` is called now and then, with what says that it is over."""
+    made, lock, over, broken = Counter[str](), threading.Lock(), threading.Event(), []
 
     def go(one: Tries) -> None:
         try:
-            while not broken and next_one() < sequences:
+            while not over.is_set() and mine(one.actor.name):
                 one.step()
         except BaseException as error:  # noqa: BLE001 - told by the test's own thread
             broken.append(error)
+            over.set()
 
-    def next_one() -> int:
+    def mine(name: str) -> bool:
         with lock:
-            return next(left)
+            if made.total() >= sequences:
+                over.set()
+                return False
+            made[name] += 1
+            return made[name] <= sequences / 8
 
-    threads = [threading.Thread(target=go, args=(one,)) for one in tries]
+    threads = [threading.Thread(target=go, args=(one,)) for one in lanes]
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads) and not broken:
-        time.sleep(0.2)
-        pause()
+    while not over.wait(0.2) and any(thread.is_alive() for thread in threads):
+        pause(over)
     for thread in threads:
-        thread.join(LIMIT_S)
+        thread.join(2 * LIMIT_S)
     if broken:
         raise broken[0]
