@@ -32,6 +32,8 @@ from support.tls_backend import add_authority, certificate  # noqa: E402
 from support.tls_tunnel import TlsTunnel  # noqa: E402
 from support.waiting import LIMIT_S, until  # noqa: E402
 
+# What decides about memory in the service's unit.
+SERVICE_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "PYTHONNODEBUGRANGES": "1"}
 STREAM, CONTROL = "readings", "control"
 SESSIONS_MAX = 160
 # On a machine that does ten other things.
@@ -252,8 +254,7 @@ class Ours(Rival):
 
     def start(self) -> None:
         """Start the process, again if need be, without waiting for it."""
-        # As the unit has it.
-        environment, words = {"BLOCKS_API_KEY": "bk_device", "MALLOC_ARENA_MAX": "1"}, []
+        environment, words = {"BLOCKS_API_KEY": "bk_device", **SERVICE_ENVIRONMENT}, []
         if self.board is not None:
             environment["DEVICE_AGENT_BOARD"] = str(self.board.socket)
             words.append("--simulate")

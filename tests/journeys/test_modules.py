@@ -28,7 +28,6 @@ OWNERS = {
     "aiohappyeyeballs": 8,
     "aiosignal": 2,
     "attr": 20,
-    "cbor2": 5,
     "frozenlist": 3,
     "idna": 8,
     "msgpack": 6,
@@ -48,6 +47,8 @@ NEEDLESS = {
     "tomllib",
     "difflib",
     "importlib.metadata",
+    "cbor2",
+    "device_agent.testing.board.core",
 }
 # Of the interpreter's own start in an environment, and of compiled modules.
 AT_START = {"sitecustomize", "usercustomize", "cython_runtime"}

@@ -16,7 +16,7 @@ import pytest
 from device_agent import config
 from device_agent.errors import BusError, BusGone, BusHeld
 from device_agent.testing.board import attach_output, ensure_board, open_handle
-from device_agent.testing.board.server import answers
+from device_agent.testing.board.link import answers
 from support.processes import json_lines
 from support.waiting import until
 

@@ -17,8 +17,7 @@ from device_agent.bus.recipe import Recipe, Steps
 from device_agent.bus.serial import SerialBus
 from device_agent.bus.spi import SpiBus
 from device_agent.errors import BusError, BusGone
-from device_agent.testing.board.core import Board
-from device_agent.testing.board.link import BoardLink, SocketLink, connect, framed
+from device_agent.testing.board.link import BoardLink, Place, SocketLink, connect, framed
 
 GUARD = "guard"
 """How a guard is named in the record."""
@@ -29,7 +28,7 @@ TRANSACTIONS = frozenset(
 
 
 def guard_recipe(
-    board: Board | Path | str,
+    board: Place,
     calls: Sequence[Any],
     answer: Any = None,
     *,
@@ -42,7 +41,7 @@ def guard_recipe(
     anew, when that claim has ended. Raises BusError for a board that no other
     process can reach.
     """
-    if isinstance(board, Board):
+    if not isinstance(board, Path | str):
         raise BusError("the guard cannot reach a simulated board in the daemon's own process")
     link = SocketLink(Path(board), GUARD)
     try:
@@ -60,10 +59,6 @@ def guard_recipe(
         members |= {"path": str(board), "greeting": ([framed(("hello", GUARD))], framed((True, None)))}
         members |= {} if hold is None else {"claim": [framed(hold)]}
     return Recipe("bytes", members, link.detach(), hold=attach is not None)
-
-
-Place = Board | Path | str
-"""Where a board is: the object itself, or the path of its socket."""
 
 
 def open_handle(name: str, config: BusConfig | None, *, board: Place, by: str = "daemon") -> Handle:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.errors import AgentError, BusGone
-from device_agent.testing.board.core import Board
-from device_agent.testing.board.link import SocketLink
-from device_agent.testing.board.server import BoardServer, answers
+from device_agent.testing.board.link import SocketLink, answers
 
 if TYPE_CHECKING:
     from device_agent.config import Config
+    from device_agent.testing.board.core import Board
+    from device_agent.testing.board.server import BoardServer
 
 BOARD_VARIABLE = "DEVICE_AGENT_BOARD"
 # A board and its daemon are often started at the same instant.
@@ -77,8 +77,10 @@ FIRST_USER_LIMIT_S = 60.0
 _END = (signal.SIGTERM, signal.SIGINT)
 
 
-def board_of(configuration: "Config", record: Path | None = None) -> Board:
+def board_of(configuration: "Config", record: Path | None = None) -> "Board":
     """The board for a loaded configuration."""
+    from device_agent.testing.board.core import Board
+
     devices = {name: (configuration.drivers[name], model) for name, model in configuration.devices.items()}
     return Board(configuration.buses, devices, record=record)
 
@@ -96,6 +98,8 @@ def run_board(
     `private`: the socket's directory was made for this board and goes with it. Raises ConfigError, BusHeld
     (another board is there), BusGone (no socket can be made there).
     """
+    from device_agent.testing.board.server import BoardServer
+
     # Blocked before any thread begins, so that only `sigwait` below gets them.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _END)
     try:
@@ -112,7 +116,7 @@ def run_board(
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _loaded(config_path: Path, record: Path | None) -> Board:
+def _loaded(config_path: Path, record: Path | None) -> "Board":
     from device_agent.config import load  # what only joins a board checks no configuration
 
     configuration = load(config_path)
@@ -122,6 +126,6 @@ def _loaded(config_path: Path, record: Path | None) -> Board:
         raise AgentError(f"the record {record} cannot be written: {error.strerror or error}") from None
 
 
-def _end_unused(server: BoardServer) -> None:
+def _end_unused(server: "BoardServer") -> None:
     server.wait_unused(FIRST_USER_LIMIT_S)
     os.kill(os.getpid(), signal.SIGTERM)

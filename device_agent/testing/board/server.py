@@ -4,14 +4,14 @@ import contextlib
 import select
 import socket
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from device_agent.errors import AgentError, BusGone, BusHeld
+from device_agent.testing.board.client import BoardClient
 from device_agent.testing.board.core import Board
 from device_agent.testing.board.handles import GUARD
-from device_agent.testing.board.link import BoardClient, BoardFrames
+from device_agent.testing.board.link import BoardFrames, answers
 
 STIMULUS = "stimulus"
 """How the command line names itself."""
@@ -191,18 +191,3 @@ def _bind(sock: socket.socket, path: Path) -> None:
         sock.bind(str(path))
     path.chmod(0o600)
     sock.listen(64)
-
-
-def answers(path: Path, limit_s: float = 0.0) -> bool:
-    """Whether a board listens at `path`; waits up to `limit_s` for it."""
-    deadline_s = time.monotonic() + limit_s
-    while True:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(str(path))
-            except OSError:
-                if time.monotonic() >= deadline_s:
-                    return False
-            else:
-                return True
-        time.sleep(0.01)
