@@ -235,6 +235,7 @@ class Agent:
             self._network,
             self._history_service,
             figures={
+                "broker": lambda: None if self._mqtt is None else self._mqtt.figures(),
                 "outbox": self._outbox.figures,
                 "disk": DiskUse(self._config.state.directory).figures,
                 "journal": self._journal.figures,

@@ -54,6 +54,9 @@ def head_lines(status: Mapping[str, Any]) -> list[list[Span]]:
     lines: list[list[Span]] = [[(f"{status['agent']}  ", "bold"), *_link(status["link"])]]
     if blind := status["link"].get("blind"):
         lines.append([("link     ", ""), (printable(blind, 500), "yellow")])
+    if broker := status.get("broker"):
+        up: Span = ("up", "") if broker["up"] else ("down", "red")
+        lines.append([("broker   ", ""), up, (f", {counted(broker['losses'], 'loss', 'losses')}", "")])
     lines += _stores(status)
     if history := status.get("history"):
         day = _size(history["written_bytes_per_day"])

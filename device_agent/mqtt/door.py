@@ -63,6 +63,7 @@ class MqttDoor:
         self._feed = feed
         self._prefix = config.prefix or f"device-agent/{agent}"
         self._version = 5
+        self._up, self._losses = False, 0
         self._background = BackgroundTasks("mqtt")
         self._announced: dict[str, bytes] = {}
         """Discovery payloads, by topic, that this connection has published."""
@@ -101,15 +102,22 @@ class MqttDoor:
             await self._begin(link)
             log.info("mqtt_joined", broker=f"{self._config.host}:{self._config.port}", version=self._version)
             backoff.reset()
+            self._up = True
             await self._work(link)
         except BusError:
+            self._losses += self._up
             self._version = 4 if link.version_refused and self._version == 5 else 5
             raise
         except asyncio.CancelledError:
             await self._farewell(link)
             raise
         finally:
+            self._up = False
             await link.close()
+
+    def figures(self) -> dict[str, Any]:
+        """Whether the broker is there, and how often it was lost."""
+        return {"up": self._up, "losses": self._losses}
 
     async def _begin(self, link: BrokerLink) -> None:
         commands = [f"{self._prefix}/{rest}" for rest in ("+/+/set", "+/do/+", "stop")]

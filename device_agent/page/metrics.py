@@ -58,6 +58,11 @@ def _each(table: str, value: Callable[[Status], float | None], *labels: str) -> 
     return samples
 
 
+def _of_broker(figure: str) -> Callable[[Status], Samples]:
+    """The only sample, of an agent with a door to a broker."""
+    return lambda status: [((), float(status["broker"][figure]))] if status["broker"] else []
+
+
 def _not_understood(status: Status) -> Samples:
     for device in status["devices"]:
         for kind, count in device.get("notes", {}).items():
@@ -89,6 +94,7 @@ GAUGES = (
     ),
     Family("ready", "1 from READY=1 to the stop.", _one("ready")),
     Family("link_up", "1 while the network answers.", _one("link", "up")),
+    Family("broker_up", "1 while the MQTT broker is there.", _of_broker("up")),
     Family("clock_set", "1 if the time is known.", _one("clock", "set")),
     Family("sessions", "Pipe sessions that run.", lambda status: [((), len(status["sessions"]))]),
     Family("requests", "Request tasks that run.", _one("requests")),
@@ -158,6 +164,7 @@ COUNTERS = (
     Family("outbox_disk_failures", "Writes of the outbox that failed.", _one("outbox", "disk_failures")),
     Family("disk_written_bytes", "Bytes written to disks by the daemon.", _one("disk", "written_bytes")),
     Family("link_losses", "How often the network was lost.", _one("link", "losses")),
+    Family("broker_losses", "How often the MQTT broker was lost.", _of_broker("losses")),
     Family(
         "commands",
         "Commands by how they ended.",

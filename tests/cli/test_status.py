@@ -17,6 +17,7 @@ def lines(age_s: float = 3.0, **link: Any) -> list[str]:
     status = {
         "agent": "greenhouse_7",
         "link": {"state": "joined", "joined": True, "up": True, "losses": 1, "trouble": "", **link},
+        "broker": {"up": False, "losses": 2},
         "outbox": {"events": 1, "bytes": 900, "max_bytes": 32_000_000, "dropped": 0},
         "history": {
             "readings": 2, "bytes": 900, "max_bytes": 1000, "lost": 0, "written_bytes_per_day": 0,
@@ -37,6 +38,7 @@ def test_values_have_their_units_and_what_is_off_is_off() -> None:
     assert [line.split("  ")[-1].strip() for line in said[-2:]] == ["temperature = 21.5 °C", "on = off"]
     assert said[0] == "greenhouse_7  joined, link up, 1 loss"
     assert "outbox   1 event, 900 bytes of 32 MB, 0 dropped" in said
+    assert "broker   down, 2 losses" in said
     assert "tasks    0 sessions, 1 request" in said
     assert any(line.startswith("history  2 readings, ") for line in said)
     assert "guard    on watch, 1 actuator" in said

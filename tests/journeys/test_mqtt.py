@@ -211,6 +211,7 @@ def test_a_broker_with_persistence_keeps_them_over_its_own_restart(place: Place)
     before, heard = heard.got, BrokerClient(place.broker.port, f"{P}/#", session=True, id_=heard.id)
     heard.got[:0] = before
     went_out(daemon)
+    until(lambda: daemon.ask("status")["broker"] == {"up": True, "losses": 1}, "the loss is counted")
     told(heard, 2)
     whole(heard)
     # It knows what is retained, and that the daemon is there again.

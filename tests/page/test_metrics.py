@@ -26,6 +26,7 @@ def status() -> dict[str, Any]:
         "instance": "i-1",
         "ready": True,
         "link": {"up": False, "losses": 4},
+        "broker": {"up": True, "losses": 3},
         "clock": {"set": True},
         "sessions": [{}],
         "requests": 2,
@@ -100,6 +101,8 @@ def test_every_figure_is_there_with_its_unit() -> None:
         "publish_seconds_bucket{le=+Inf}": 2,
         "link_up": 0,
         "link_losses_total": 4,
+        "broker_up": 1,
+        "broker_losses_total": 3,
         "commands_total{code=leased,state=rejected}": 2,
         "bus_faults_total{bus=i2c1}": 6,
         "bus_recoveries_total{bus=i2c1,result=tried,step=reopen}": 3,
@@ -108,6 +111,9 @@ def test_every_figure_is_there_with_its_unit() -> None:
     }
     assert {name: found.get(f"{PREFIX}{name}") for name in expected} == expected
     assert found[f"{PREFIX}process_resident_memory_bytes"] > 1_000_000
+    assert b"broker" not in b"".join(
+        line for line in exposition({**status(), "broker": None}, "")[0].splitlines(True) if line[:1] != b"#"
+    ), "an agent without a door to one"
     # Of what nobody knows there is no sample, and text is no number.
     assert not [name for name in found if "at_safe" in name or "refused x" in name]
 
