@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
+from device_agent.config import checked_before
 from device_agent.config.models import Config
 from device_agent.config.secret import child_environment
 from device_agent.errors import ConfigError, NotReady
@@ -28,18 +29,23 @@ def _command(path: Path) -> tuple[str, ...]:
 
 
 class Handover:
-    """The configuration of a start, which is checked while the daemon is being imported."""
+    """The configuration of a start, which is checked while the daemon is being imported, if it has to be."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._child = subprocess.Popen(
-            _command(path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=child_environment()
-        )
+        self._known = checked_before.known(path)
+        self._child: subprocess.Popen[bytes] | None = None
+        if self._known is None:
+            self._child = subprocess.Popen(
+                _command(path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=child_environment()
+            )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._child is None:
+            return
         if self._child.poll() is None:
             self._child.kill()
         with self._child:
@@ -47,6 +53,8 @@ class Handover:
 
     def config(self) -> Config:
         """Raises ConfigError with every fault of the file, NotReady where it could not be checked."""
+        if self._child is None:
+            return _received(self._path, self._known or b"", 0)
         with self._child as child:
             try:
                 data, _ = child.communicate(timeout=CHECK_LIMIT_S)
@@ -97,12 +105,15 @@ def main() -> None:
         os.dup2(2, 1)
         from device_agent.config import load
 
-        answer: Config | ConfigError
+        path = Path(sys.argv[1])
+        check = checked_before.Check(path)
         try:
-            answer = load(Path(sys.argv[1]))
+            answer = pickle.dumps(load(path))
         except ConfigError as error:
-            answer = error
-        out.write(pickle.dumps(answer))
+            out.write(pickle.dumps(error))
+        else:
+            out.write(answer)
+            check.keep(answer)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from support.tls_backend import add_authority, certificate  # noqa: E402
 from support.tls_tunnel import TlsTunnel  # noqa: E402
 from support.waiting import LIMIT_S, until  # noqa: E402
 
-# What decides about memory in the service's unit.
+# As the service's unit has it.
 SERVICE_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "PYTHONNODEBUGRANGES": "1"}
 STREAM, CONTROL = "readings", "control"
 SESSIONS_MAX = 160
@@ -255,6 +255,7 @@ class Ours(Rival):
     def start(self) -> None:
         """Start the process, again if need be, without waiting for it."""
         environment, words = {"BLOCKS_API_KEY": "bk_device", **SERVICE_ENVIRONMENT}, []
+        environment["STATE_DIRECTORY"] = str(self.folder / "state")
         if self.board is not None:
             environment["DEVICE_AGENT_BOARD"] = str(self.board.socket)
             words.append("--simulate")
