@@ -125,9 +125,9 @@ def known_device(
     access: AccessConfig, actor: Actor, name: str, devices: Mapping[str, T], bounds: Collection[str]
 ) -> T:
     """What has this name. Raises Rejected `unknown_device`, in the same words if it is hidden."""
-    known = [one for one in bounds if knows(access, actor, one)]
-    if name not in known or name not in devices:
-        raise Rejected("unknown_device", f"there is no device {name!r} here; there are: {_names(known)}")
+    if name not in bounds or name not in devices or not knows(access, actor, name):
+        known = _names([one for one in bounds if knows(access, actor, one)])
+        raise Rejected("unknown_device", f"there is no device {name!r} here; there are: {known}")
     return devices[name]
 
 

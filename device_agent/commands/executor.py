@@ -138,6 +138,29 @@ class CommandExecutor:
             ack = self._acknowledge(command, senders[0], outcome, for_s)
         return ack
 
+    def check_rights(
+        self, command: Command, actors: tuple[Actor, ...], bounds: Collection[str] | None = None
+    ) -> None:
+        """Raises Rejected unless all who may have sent it, the likeliest first, have a right to it, or its id
+        is known. It waits for nothing and keeps nothing: of what a flood without rights brings, this is all
+        that is done.
+        """
+        senders = self._senders(command, actors)
+        if self._journal.knows_command(senders[0].journal_key, senders[0].id_key(command)):
+            return
+        try:
+            if command.device in self.delegation_actions:
+                self._check_do(command, senders, bounds)
+            else:
+                self._authorize(command, senders, bounds)
+        except Rejected as rejected:
+            self.refusals += 1
+            if self.refusals == 1 or self.refusals % 1000 == 0:
+                who, why = senders[0].recorded, rejected.message[:200]
+                log.warning("not_allowed", who=who, why=why, count=self.refusals)
+            self.answers[AckState.REJECTED.value, rejected.code] += 1
+            raise
+
     def preview(
         self,
         command: Command,
@@ -260,30 +283,19 @@ class CommandExecutor:
     async def _answered(
         self, command: Command, senders: tuple[Actor, ...], bounds: Collection[str] | None
     ) -> Ack | None:
-        """The answer to an id that is known, or to somebody without the right; else the id is taken now.
-
-        What somebody without the right sends costs no memory and no disk.
-        """
+        """The answer to an id that is known, or to somebody without the right; else the id is taken now."""
         key = (senders[0].journal_key, senders[0].id_key(command))
-        if not self._journal.knows_command(*key):
-            try:
-                if command.device in self.delegation_actions:
-                    self._check_do(command, senders, bounds)
-                else:
-                    self._authorize(command, senders, bounds)
-            except Rejected as rejected:
-                self.refusals += 1
-                if self.refusals == 1 or self.refusals % 1000 == 0:
-                    who, why = senders[0].recorded, rejected.message[:200]
-                    log.warning("not_allowed", who=who, why=why, count=self.refusals)
-                self.answers[AckState.REJECTED.value, rejected.code] += 1
-                return Ack(command.id, AckState.REJECTED, error=rejected.fault)
-            if (full_s := self._journal.full_s(key[0])) and not self.makes_safe(command):
-                why = (
+        try:
+            self.check_rights(command, senders, bounds)
+            full_s = 0.0 if self._journal.knows_command(*key) else self._journal.full_s(key[0])
+            if full_s and not self.makes_safe(command):
+                raise Rejected(
+                    "too_soon",
                     "your ids of the last day fill the memory for them, and a new one could act twice: the "
-                    f"next is free in {full_s / 60:.0f} min; what makes safe is obeyed all the same"
+                    f"next is free in {full_s / 60:.0f} min; what makes safe is obeyed all the same",
                 )
-                return Ack(command.id, AckState.REJECTED, error=Fault("too_soon", why))
+        except Rejected as rejected:
+            return Ack(command.id, AckState.REJECTED, error=rejected.fault)
         first = await self._journal.first_answer(*key)
         return None if first is None else first.again(command.id)
 

@@ -9,7 +9,7 @@ from device_agent.network import StartTask
 
 # With `concurrency = 0` those who may only read share so many places.
 UNLIMITED = 1000
-# Places beyond `concurrency`, for stops of those who may drive.
+# Places beyond `concurrency`, for stops of those who may drive, or for the sessions by which they stop.
 STOPS_MAX = 8
 
 
@@ -28,7 +28,8 @@ def has_room(config: Config, names: Collection[str], start: StartTask, running: 
     """Whether this task may begin beside those of these actors; `names` are of devices and delegations.
 
     Where anybody may drive, those who may not have three quarters of the places together, and each caller of
-    them half: whoever holds his sessions for a month keeps neither a driver out nor another reader.
+    them half: whoever holds his sessions for a month keeps neither a driver out nor another reader. Beyond
+    all places comes in a stop of who may drive; to an agent without requests a session of who has none yet.
     """
     limit, access = config.agent.concurrency, config.access
     drives = {
@@ -37,8 +38,11 @@ def has_room(config: Config, names: Collection[str], start: StartTask, running: 
     }
     may_drive = drives[start.caller, start.kind]
     if limit and len(running) >= limit:
-        more = len(running) < limit + STOPS_MAX
-        return more and may_drive and start.kind == "request" and asks_for_stop(start.parts)
+        if not may_drive or len(running) >= limit + STOPS_MAX:
+            return False
+        if "request" in config.agent.task_kinds:
+            return start.kind == "request" and asks_for_stop(start.parts)
+        return start.caller not in [one.caller for one in running]
     places = limit or UNLIMITED
     spare = places // 4
     if may_drive or not spare or not _anybody_drives(config, names):

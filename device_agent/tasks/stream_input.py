@@ -170,11 +170,15 @@ class StreamInput:
             match command:
                 case Stop():
                     self._begin("stop", STOPS_MAX, self._stop(command, item))
-                case Set() | Do() if self._executor.makes_safe(command):
-                    self._begin("safe", SAFE_MAX, self._command(command, item, None))
                 case Set() | Do():
-                    made_safe = self._executor.times_made_safe(command)
-                    self._begin("command", COMMANDS_MAX, self._in_turn(command, item, made_safe))
+                    # Before anything else: of a flood of these the refusals are to cost the least.
+                    sender, possible_senders = self._sender(item)
+                    self._executor.check_rights(command, (sender, *possible_senders), self._scope.names)
+                    if self._executor.makes_safe(command):
+                        self._begin("safe", SAFE_MAX, self._command(command, item, None))
+                    else:
+                        made_safe = self._executor.times_made_safe(command)
+                        self._begin("command", COMMANDS_MAX, self._in_turn(command, item, made_safe))
                 case _:
                     if not self._session_commands.take():
                         raise Rejected("too_soon", "too many session commands: one a second is carried out")
@@ -209,25 +213,20 @@ class StreamInput:
             # The session ended after the command came: it drives nothing any more.
             log.info("command_after_the_end", stream=self._scope.spec.name, id=command.id)
             return
-        ack = await self._carry_out(command, item, made_safe)
-        if ack.error is not None and ack.error.code in ("not_allowed", "unknown_device"):
-            self._refuse(command.id, ack.error)
-        else:
-            self._ack(ack)
-
-    async def _carry_out(self, command: Set | Do, item: Inbound, made_safe: int | None) -> Ack:
         sender, possible_senders = self._sender(item)
-        names = {*self._scope.devices, *self._scope.delegations}
+        names = self._scope.names
         if command.dry_run:
-            return self._executor.preview(command, sender, devices=names, possible_senders=possible_senders)
-        return await self._executor.execute(
-            command,
-            sender,
-            age_ms=self._age_ms(item),
-            devices=names,
-            possible_senders=possible_senders,
-            made_safe=made_safe,
-        )
+            ack = self._executor.preview(command, sender, devices=names, possible_senders=possible_senders)
+        else:
+            ack = await self._executor.execute(
+                command,
+                sender,
+                age_ms=self._age_ms(item),
+                devices=names,
+                possible_senders=possible_senders,
+                made_safe=made_safe,
+            )
+        self._ack(ack)
 
     def _refuse(self, id_: str, fault: Fault) -> None:
         """Answered one by one while there are few, and many at once when there are many."""

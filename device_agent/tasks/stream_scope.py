@@ -27,6 +27,11 @@ class StreamScope:
     delegations: frozenset[str] = frozenset()
 
     @property
+    def names(self) -> set[str]:
+        """What a command on this stream may name."""
+        return {*self.devices, *self.delegations}
+
+    @property
     def shared(self) -> bool:
         """Whether all sessions use one stream, which has one writer."""
         return self.spec.affinity == "shared"

@@ -4,7 +4,9 @@
 def printable(text: object, limit: int = 300) -> str:
     """One line of at most `limit` characters. What steers a terminal or forges a row becomes a space: control
     characters, line breaks, marks of direction, halves of characters."""
-    line = "".join(sign if sign.isprintable() else " " for sign in str(text)[: limit + 1])
+    line = str(text)[: limit + 1]
+    if not line.isprintable():
+        line = "".join(sign if sign.isprintable() else " " for sign in line)
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 

@@ -5,14 +5,18 @@ to the answer, and whether the guard ever missed the daemon.
 
 The flood comes from a process of its own, by the official client, over a session of somebody who may only
 read. The owner's commands come by the control socket, and so by nothing that the flood could hold up but the
-daemon; Alice's come over the network, whose stand-in and client are slowed down by the flood too.
+daemon; Alice's come over the network, whose stand-in and client are slowed down by the flood too. The flooder
+has the lowest priority. Where others want the cores, the kernel's share of a delay is shown beside it: how
+long meanwhile the threads that it passes (the daemon's, this one) were ready and not on a core.
 """
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from bench_measure import machine, note, parser, percentile, save, table
@@ -49,7 +53,7 @@ def flood(ours: Ours, what: str) -> Iterator[None]:
     if not what:
         yield
         return
-    words = [sys.executable, "-c", FLOOD, ours.agent, what]
+    words = ["nice", "-n", "19", sys.executable, "-c", FLOOD, ours.agent, what]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as sender:
         assert sender.stdout is not None
         assert sender.stdout.readline() == b"open\n"
@@ -60,12 +64,18 @@ def flood(ours: Ours, what: str) -> Iterator[None]:
             sender.kill()
 
 
-def taken_ms(command: Callable[[int], Any], count: int) -> list[float]:
+def waited_ms(pids: Iterable[int]) -> float:
+    """How long the main threads of these processes waited for a core so far."""
+    return sum(int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) for pid in pids) / 1e6
+
+
+def taken_ms(command: Callable[[int], Any], count: int, pids: Iterable[int]) -> list[tuple[float, float]]:
+    """How long each took, and how long of it the processes waited for a core."""
     taken = []
     for number in range(count):
-        began_s = time.monotonic()
+        before_ms, began_s = waited_ms(pids), time.monotonic()
         assert command(number)["state"] == "done"
-        taken.append((time.monotonic() - began_s) * 1000)
+        taken.append(((time.monotonic() - began_s) * 1000, waited_ms(pids) - before_ms))
         time.sleep(BETWEEN_S)
     return taken
 
@@ -86,20 +96,23 @@ def main(words: list[str] | None = None) -> int:
                 kind="set", id=f"{time.monotonic_ns()}", device="valve", values={"on": n % 2 == 0}
             ),
         }
+        pids = (ours.daemon.process.pid, os.getpid())
         for what in ("", *FLOODS[: 1 if given.smoke else None]):
-            taken: dict[str, list[float]] = {who: [] for who in senders}
+            taken: dict[str, list[tuple[float, float]]] = {who: [] for who in senders}
             with flood(ours, what):
                 for _ in range(rounds):
                     for who, command in senders.items():
-                        taken[who] += taken_ms(command, count)
-            for who, times in taken.items():
+                        taken[who] += taken_ms(command, count, pids)
+            for who, pairs in taken.items():
+                times = [took for took, _ in pairs]
                 entry = {"flood": what or "none", "who": who, "commands": len(times), "max_ms": max(times)}
                 entry |= {f"p{share}_ms": percentile(times, share / 100) for share in (50, 99)}
+                entry["p99_without_waits_ms"] = percentile([took - waited for took, waited in pairs], 0.99)
                 entry["takeovers"] = ours.daemon.ask("status")["guard"]["takeovers"]
                 results.append(entry)
                 note(f"{entry}")
         until(lambda: ours.daemon.ask("status")["guard"]["up"], "the guard")
-    keys = ("flood", "who", "commands", "p50_ms", "p99_ms", "max_ms", "takeovers")
+    keys = ("flood", "who", "commands", "p50_ms", "p99_ms", "max_ms", "p99_without_waits_ms", "takeovers")
     table("Commands beside a flood", keys, [[entry[key] for key in keys] for entry in results])
     save(given.json, began, {"flood": results})
     return 0

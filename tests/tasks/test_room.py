@@ -82,6 +82,15 @@ def test_a_stop_of_who_may_drive_needs_no_room(config: Config) -> None:
     assert not fits(one, DRIVER, running(*[READER] * (1 + STOPS_MAX)), "request", STOP)
 
 
+def test_without_requests_who_may_drive_has_room_for_a_session(config: Config) -> None:
+    agent = config.agent.model_copy(update={"concurrency": 1, "task_kinds": ("pipe",)})
+    alone = replace(config, agent=agent)
+    assert fits(alone, DRIVER, running(READER))
+    assert not fits(alone, READER, running(OTHER))
+    assert not fits(alone, DRIVER, running(DRIVER)), "this session can stop"
+    assert not fits(alone, DRIVER, running(*[READER] * (1 + STOPS_MAX)))
+
+
 def test_the_network_is_told_of_the_places_for_stops_too(config: Config) -> None:
     assert declared(limited(config, 8), ["valve"]) == 8 + STOPS_MAX
     assert declared(limited(config, 0), ["valve"]) == 0

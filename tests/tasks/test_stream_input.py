@@ -303,6 +303,29 @@ async def test_a_flood_of_one_caller_lets_others_have_their_turn(opened: Open) -
     await until_async(flood.wire._inbound.empty)
 
 
+async def test_a_refused_command_makes_no_task_and_takes_one_turn(opened: Open, services: Services) -> None:
+    """Counted: a flood of commands without a right is to be as cheap as one of what is no command."""
+    services.executor.use_config(only_alice_drives(services.executor.config))
+    stream, loop = opened("mallory"), asyncio.get_running_loop()
+    await stream.ask(set_("0"))
+    made: list[str] = []
+
+    def make(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(work.__qualname__)
+        return asyncio.Task(work, loop=loop, **options)
+
+    loop.set_task_factory(make)
+    before, turns = services.executor.refusals, 0
+    for number in range(1000):
+        stream.wire.send(set_(str(number)))
+    while services.executor.refusals < before + 1000:
+        await asyncio.sleep(0)
+        turns += 1
+    loop.set_task_factory(None)
+    assert made.count("BackgroundTasks._once") <= 1, "one that answers for many"
+    assert turns <= 1000 + 10
+
+
 @pytest.mark.parametrize(
     "event",
     [
