@@ -25,9 +25,25 @@ def build(config: Config) -> dict[str, Any]:
     streams = {name: _stream(config, stream) for name, stream in config.streams.items()}
     if "request" in config.agent.task_kinds and config.agent.instances:
         streams[PROGRESS_STREAM] = progress_stream()
+    told: set[tuple[str, str]] = set()
+    card["io"]["outputs"] = _told_once(card["io"]["outputs"], told)
     if streams:
-        card["streams"] = streams
+        card["streams"] = _told_once(streams, told)
     return card
+
+
+def _told_once(part: Any, told: set[tuple[str, str]], name: str = "") -> Any:
+    """Without a member's description where an earlier one of its name had the same: it binds nobody."""
+    if isinstance(part, list):
+        return [_told_once(one, told, name) for one in part]
+    if not isinstance(part, dict):
+        return part
+    kept = dict(part)
+    if isinstance(text := part.get("description"), str):
+        if (name, text) in told:
+            del kept["description"]
+        told.add((name, text))
+    return {key: _told_once(one, told, key) for key, one in kept.items()}
 
 
 def _visible(config: Config) -> Config:
@@ -76,7 +92,8 @@ def _identity(config: Config) -> dict[str, Any]:
     return {
         "agentName": agent.name,
         "displayName": title,
-        "description": agent.description or f"Sensors and actuators of {title}: {inventory(config)}.",
+        "description": agent.description
+        or f"Sensors and actuators of {title}: {inventory(config, config.devices)}.",
         "version": agent.version,
         "provider": {"organization": agent.organization or title},
     }

@@ -6,7 +6,19 @@ What can be set has its `unit` (UCUM), its `safe` value and its `limits` as anno
 from typing import Any
 
 from device_agent.card.events import delegations_on
-from device_agent.card.parts import DIALECT, DRY_RUN, ID, TTL, described, object_of, variant, writable
+from device_agent.card.parts import (
+    DIALECT,
+    DRY_RUN,
+    ID,
+    STOP,
+    TTL,
+    by_device,
+    described,
+    object_of,
+    short,
+    variant,
+    writable,
+)
 from device_agent.config import Config, StreamConfig
 from device_agent.config.delegation import Delegation
 from device_agent.driver import Action, ActuatorConfig, Argument, Point
@@ -16,13 +28,13 @@ _LIMITS = ("max_on_s", "min_off_s", "max_step", "max_rate_per_s", "max_cycles_pe
 
 def inbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
     """What a caller may send on this events stream."""
-    forms = [_set_command(config, name) for name in stream.devices if writable(config, name)]
+    driven = [name for name in stream.devices if writable(config, name)]
+    commands = [(name, _set_command(config, name)) for name in driven]
     for name in stream.devices:
         # An action that makes a file is for request tasks: no event can carry it.
-        forms += [_do_command(name, one) for one in config.drivers[name].actions if not one.gives]
-    if any(writable(config, name) for name in stream.devices):
-        forms.append(_stop())
-    forms += [_ask_command(name, config.delegations[name]) for name in delegations_on(config, stream)]
+        commands += [(name, _do_command(one)) for one in config.drivers[name].actions if not one.gives]
+    commands += [(name, _ask_command(config.delegations[name])) for name in delegations_on(config, stream)]
+    forms = by_device(commands) + [_stop()] * bool(driven)
     if stream.affinity == "dedicated":
         forms += _session_commands()
     return {
@@ -45,14 +57,11 @@ def inbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
 def _set_command(config: Config, device: str) -> dict[str, Any]:
     """`set` for one device: its writable points with their bounds, safe values and limits."""
     points = {point.name: _settable(config, device, point) for point in writable(config, device)}
-    return _command("set", device, {"values": {**object_of(points), "minProperties": 1}}, "values")
+    return _command("set", {"values": {**object_of(points), "minProperties": 1}}, "values")
 
 
-def _command(kind: str, device: str, members: dict[str, Any], *required: str) -> dict[str, Any]:
-    return {
-        "$ref": "#/$defs/command",
-        **variant("", kind, {"device": {"const": device}, **members}, required),
-    }
+def _command(kind: str, members: dict[str, Any], *required: str) -> dict[str, Any]:
+    return {"$ref": "#/$defs/command", **variant("", kind, members, required)}
 
 
 def _settable(config: Config, device: str, point: Point) -> dict[str, Any]:
@@ -61,10 +70,10 @@ def _settable(config: Config, device: str, point: Point) -> dict[str, Any]:
     if point.type in ("number", "integer"):
         schema |= {"minimum": point.minimum, "maximum": point.maximum}
     schema = described(schema, point.description, point.unit)
-    schema["safe"] = config.safe(device).get(point.name)
+    schema["safe"] = short(config.safe(device).get(point.name))
     own = config.devices[device]
     if isinstance(own, ActuatorConfig):
-        limits = {name: value for name in _LIMITS if (value := getattr(own, name)) is not None}
+        limits = {name: short(value) for name in _LIMITS if (value := getattr(own, name)) is not None}
         if own.interlock:
             limits["interlock"] = list(own.interlock)
         if limits:
@@ -72,28 +81,27 @@ def _settable(config: Config, device: str, point: Point) -> dict[str, Any]:
     return schema
 
 
-def _do_command(device: str, action: Action) -> dict[str, Any]:
+def _do_command(action: Action) -> dict[str, Any]:
     arguments = {argument.name: _argument(argument) for argument in action.arguments}
     required = [argument.name for argument in action.arguments if argument.required]
-    return _do(device, action.name, object_of(arguments, required), action.description)
+    return _do(action.name, object_of(arguments, required), action.description)
 
 
-def _do(device: str, action: str, arguments: dict[str, Any], description: str) -> dict[str, Any]:
+def _do(action: str, arguments: dict[str, Any], description: str) -> dict[str, Any]:
     members = {"action": {"const": action}, "args": arguments}
-    form = _command("do", device, members, "action", *(("args",) if "required" in arguments else ()))
-    return described(form, description, "")
+    form = _command("do", members, "action", *(("args",) if "required" in arguments else ()))
+    return described(form, description)
 
 
 def _stop() -> dict[str, Any]:
-    form = variant("Emergency stop", "stop", {"id": ID}, ("id",))
-    return described(form, "Every actuator to safe; nothing moves until it is released at the device.", "")
+    return variant(STOP, "stop", {"id": ID}, ("id",))
 
 
-def _ask_command(name: str, rule: Delegation) -> dict[str, Any]:
+def _ask_command(rule: Delegation) -> dict[str, Any]:
     question = {"question": {"type": "string", "maxLength": 2000}}
     arguments = object_of(question, ["question"]) if rule.asks_question else object_of({})
     text = "Asks an AI agent; the answer comes as a `control` event about the delegation."
-    return _do(name, "ask", arguments, text)
+    return _do("ask", arguments, text)
 
 
 def _argument(argument: Argument) -> dict[str, Any]:
@@ -110,19 +118,11 @@ def _session_commands() -> list[dict[str, Any]]:
         "device": device,
         "every_s": every_s,
         "on_change": {"type": "boolean"},
-        "dead_band": {"type": "number", "minimum": 0, "description": "Smallest change worth an event."},
+        "dead_band": {"type": "number", "minimum": 0, "description": "Smaller changes are no event."},
     }
     return [
-        variant("Send no readings until resume", "pause", {}),
-        variant("", "resume", {}),
-        variant("How often readings come; without `device` for all", "rate", rate),
-        variant(
-            "Readings of these alone", "select", {"devices": {"type": "array", "items": device}}, ("devices",)
-        ),
-        variant(
-            "Send stored events again",
-            "replay",
-            {"from_seq": {"type": "integer", "minimum": 1}},
-            ("from_seq",),
-        ),
+        {"properties": {"kind": {"enum": ["pause", "resume"]}}},
+        variant("Without `device` for all.", "rate", rate),
+        variant("", "select", {"devices": {"type": "array", "items": device}}, ("devices",)),
+        variant("", "replay", {"from_seq": {"type": "integer", "minimum": 1}}, ("from_seq",)),
     ]

@@ -16,6 +16,7 @@ from device_agent.card.parts import (
     LATE,
     SEQ,
     STATUS_REASONS,
+    by_device,
     described,
     object_of,
     variant,
@@ -32,12 +33,13 @@ def outbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
     """What the agent sends on this events stream: what all events have, then what each kind adds."""
     kinds = [_readings(config, stream)] if any(config.points(name) for name in stream.devices) else []
     kinds += [_status(), _gap()]
-    if _carries_acks(config, stream):
+    answers = _carries_answers(config, stream)
+    if answers:
         kinds.append(variant("", "ack", {"device": False, **ack_members()}, ("id", "state")))
-    kinds.append(_control(sorted(delegations_on(config, stream))))
-    return {
+    delegations = sorted(delegations_on(config, stream))
+    kinds.append(_control(answers, delegations))
+    schema = {
         "$schema": DIALECT,
-        "description": "One event. A value is null when nothing may be believed; `flags` then say why.",
         "type": "object",
         "required": ["kind", "at", "seq"],
         "properties": {
@@ -50,15 +52,15 @@ def outbound(config: Config, stream: StreamConfig) -> dict[str, Any]:
         },
         "oneOf": kinds,
         "unevaluatedProperties": False,
-        "$defs": {"error": ERROR},
     }
+    return schema | ({"$defs": {"error": ERROR}} if answers or delegations else {})
 
 
 def _readings(config: Config, stream: StreamConfig) -> dict[str, Any]:
     """The readings of all devices; on a stream that thins, one may stand for several."""
     thins = stream.overflow == "thin"
     members: dict[str, Any] = {
-        "values": {"type": "object"},
+        "values": {"type": "object", "description": "Null: nothing may be believed; `flags` say why."},
         "flags": {"type": "object", "additionalProperties": {"enum": [flag.value for flag in Flag]}},
     }
     if thins:
@@ -73,20 +75,20 @@ def _readings(config: Config, stream: StreamConfig) -> dict[str, Any]:
             required=[*numbers, "minimum", "maximum"],
             description="Stands for `count` readings; `values` are their means.",
         )
-    devices = [_reading(name, points, thins) for name in stream.devices if (points := config.points(name))]
-    return {**variant("", "reading", members, ("device", "boot", "values")), "oneOf": devices}
+    forms = [(name, _reading(points, thins)) for name in stream.devices if (points := config.points(name))]
+    return {**variant("", "reading", members, ("device", "boot", "values")), "oneOf": by_device(forms)}
 
 
-def _reading(device: str, points: tuple[Point, ...], thins: bool) -> dict[str, Any]:
+def _reading(points: tuple[Point, ...], thins: bool) -> dict[str, Any]:
+    """Of a device with these points: no others, and none is missing."""
     values = {point.name: _sensed(point, mean=thins) for point in points}
     members: dict[str, Any] = {
-        "device": {"const": device},
-        "values": {"required": list(values), "properties": values, "additionalProperties": False},
+        "values": {"properties": values, "additionalProperties": False, "minProperties": len(values)},
         "flags": _named(values),
     }
     if thins:
         spread = _named([point.name for point in points if point.type in ("number", "integer")])
-        members["thinned"] = {"properties": {"minimum": spread, "maximum": spread}}
+        members["thinned"] = {"additionalProperties": spread}
     return {"properties": members}
 
 
@@ -121,7 +123,7 @@ def _gap() -> dict[str, Any]:
         "count": {**number, "minimum": 0, "description": "null: nobody knows."},
         "reason": {"enum": ["overflow", "thinned", "power_cut", "device_lost"]},
     }
-    return variant("Events that will not come", "gap", members, tuple(members))
+    return variant("Events that will not come.", "gap", members, tuple(members))
 
 
 def ack_members() -> dict[str, Any]:
@@ -143,16 +145,16 @@ def ack_members() -> dict[str, Any]:
     }
 
 
-def _control(delegations: list[str]) -> dict[str, Any]:
+def _control(answers: bool, delegations: list[str]) -> dict[str, Any]:
     """About the session, a session command or a delegation; what else it has depends on that."""
-    about = ["session", "pause", "resume", "rate", "select", "replay"]
+    about = ["session", *(("pause", "resume", "rate", "select", "replay") if answers else ())]
     members: dict[str, Any] = {
         "about": {"enum": about + ["delegation"] * bool(delegations)},
         "devices": {"type": "array"},
         "streams": {"type": "array"},
         "until": {"type": ["integer", "null"], "description": "End of the session, epoch ms."},
-        "ok": {"type": "boolean"},
-        "error": ERROR_REF,
+        "ok": {"type": "boolean"} if answers else False,
+        "error": ERROR_REF if answers or delegations else False,
     }
     if delegations:
         members |= _delegation(delegations)
@@ -185,7 +187,7 @@ def delegations_on(config: Config, stream: StreamConfig) -> list[str]:
     ]
 
 
-def _carries_acks(config: Config, stream: StreamConfig) -> bool:
+def _carries_answers(config: Config, stream: StreamConfig) -> bool:
     """Commands are answered where they came in; those of inbound-only streams on another stream."""
     return stream.inward or any(
         other.direction == "inbound" and other.format == "events" for other in config.streams.values()

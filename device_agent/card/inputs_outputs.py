@@ -1,17 +1,16 @@
 """The card's inputs and outputs: what a request task, or the start of a session, takes and returns."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from device_agent.card.events import ERROR_REF, ack_members
-from device_agent.card.parts import AT, DIALECT, DRY_RUN, ERROR, SEQ, object_of, writable
+from device_agent.card.parts import AT, DRY_RUN, ERROR, SEQ, STOP, described, object_of, writable
 from device_agent.config import Config
 from device_agent.driver import Point
 from device_agent.messages.acks import AckState
 from device_agent.messages.requests import FILE_ID, FILE_MAX_BYTES, HISTORY_ID, INPUT_ID, RESULT_ID
 from device_agent.records import SEND_FILE
-
-STOP = "stop: every actuator to safe at once; nothing moves until somebody releases it at the device."
 
 
 def _request_schema(config: Config) -> dict[str, Any]:
@@ -38,12 +37,12 @@ def _request_schema(config: Config) -> dict[str, Any]:
         properties["every_s"] = {
             "type": "number",
             "minimum": 0,
-            "description": "Period of readings in seconds: of a session's streams, or of a history's steps.",
+            "description": "Seconds between a session's readings, or a history's steps.",
         }
     if "pipe" in kinds and config.streams:
         properties["streams"] = {
             "type": "array",
-            "description": "Pipe tasks: streams to open; all where it is left out.",
+            "description": "Those of a session; all where it is left out.",
             "items": {"type": "string", "enum": list(config.streams)},
         }
     body: dict[str, Any] = {"type": "object", "properties": properties}
@@ -86,7 +85,7 @@ def progress_stream() -> dict[str, Any]:
         "format": "events",
         "affinity": "dedicated",
         "description": "Request tasks whose caller asked for a stream: the progress of their work.",
-        "schema": {"$schema": DIALECT, **object_of(members, ["kind", "at", "seq", "message"])},
+        "schema": object_of(members, ["kind", "at", "seq", "message"]),
     }
 
 
@@ -96,15 +95,18 @@ def _request_input(config: Config) -> dict[str, Any]:
     request = "request" in config.agent.task_kinds
     uses = []
     if request:
-        uses.append(f"a question: {', '.join(_operations(config))}")
+        uses.append("a question (`op`)")
     if pipe:
-        uses.append("the wishes for a session: streams, devices, every_s (all where it is left out)")
+        uses.append("the wishes for a session (streams, devices, every_s)")
     example: dict[str, Any] = {"op": "read"} if request else {"every_s": 10}
     if readable := _readable(config):
         example["devices"] = readable[:1]
+    shown = {name for stream in config.streams.values() if stream.outward for name in stream.devices}
+    others = [name for name in config.devices if name not in shown]
     return {
         "id": INPUT_ID,
-        "description": f"JSON with {'; or '.join(uses)}. Devices: {inventory(config)}.",
+        "description": f"JSON with {' or '.join(uses)}."
+        + f" Devices: {inventory(config, others)}." * bool(others),
         "contentType": "application/json",
         "required": not pipe,
         "schema": _request_schema(config),
@@ -192,7 +194,7 @@ def _command_properties(config: Config) -> dict[str, Any]:
         if config.delegations:
             actions["ask"] = None
         properties["action"] = {"type": "string", "enum": list(actions), "description": "do: the action."}
-        properties["args"] = {"type": "object", "description": f"do: its arguments. {_actions(config)}"}
+        properties["args"] = {"type": "object", "description": f"do: its arguments.{_actions(config)}"}
     properties["dry_run"] = {"type": "boolean", "description": f"set, do: {DRY_RUN['description']}"}
     return properties
 
@@ -205,22 +207,29 @@ def _values_property(config: Config) -> dict[str, Any]:
             owners.setdefault(point.name, []).append(device)
     members: dict[str, Any] = {}
     sentences: list[str] = []
+    told = _commanded(config)
     for name, devices in owners.items():
         points = [point for device in devices for point in writable(config, device) if point.name == name]
         sentences += [
-            f"{device}.{name}: {_range(point)}, safe {json.dumps(config.safe(device).get(name))}"
+            f" {device}.{name}: {_range(point)}, safe {json.dumps(config.safe(device).get(name))}"
             for device, point in zip(devices, points, strict=True)
+            if device not in told
         ]
         if len({point.type for point in points}) == 1:
-            members[name] = {"type": points[0].type}
-            if len(points) == 1 and points[0].type in ("number", "integer"):
-                bounds = {"minimum": points[0].minimum, "maximum": points[0].maximum}
-                members[name] |= {key: bound for key, bound in bounds.items() if bound is not None}
+            numeric = len(points) == 1 and points[0].type in ("number", "integer")
+            bounds = {"minimum": points[0].minimum, "maximum": points[0].maximum} if numeric else {}
+            members[name] = described({"type": points[0].type, **bounds})
     return {
         "type": "object",
-        "description": f"set: points to values. {'; '.join(sentences)}.",
+        "description": f"set: points to values.{';'.join(sentences)}",
         "properties": members,
     }
+
+
+def _commanded(config: Config) -> set[str]:
+    """Devices whose commands a stream takes, where its schema tells all about them."""
+    streams = config.streams.values()
+    return {name for one in streams if one.inward and one.format == "events" for name in one.devices}
 
 
 def _range(point: Point) -> str:
@@ -233,42 +242,37 @@ def _range(point: Point) -> str:
 
 
 def _actions(config: Config) -> str:
+    told = _commanded(config)
     calls = [
-        f"{device}.{action.name}({', '.join(argument.name for argument in action.arguments)})"
+        f" {device}.{action.name}({', '.join(argument.name for argument in action.arguments)})"
         for device, driver in config.drivers.items()
         for action in driver.all_actions()
+        if device not in told or action.gives or action.name == SEND_FILE.name
     ]
     calls += [
-        f"{name}.ask({'question' if rule.asks_question else ''})" for name, rule in config.delegations.items()
+        f" {name}.ask({'question' if rule.asks_question else ''})"
+        for name, rule in config.delegations.items()
     ]
-    return f"{'; '.join(calls)}."
+    return ";".join(calls)
 
 
 def _history_properties(config: Config) -> dict[str, Any]:
     if not config.history.enabled:
         return {}
-    instant = "ISO 8601 such as 2026-05-01T06:00:00Z, or epoch milliseconds."
     return {
-        "from": {"type": "string", "description": f"history: the beginning. {instant}"},
-        "to": {"type": "string", "description": f"history: the end, now where it is left out. {instant}"},
+        "from": {"type": "string", "description": "history: 2026-05-01T06:00:00Z, or epoch milliseconds."},
+        "to": {"type": "string", "description": "Now where it is left out."},
         "zone": {
             "type": "string",
-            "description": "history: of which time zone the steps are, where every_s is of whole days "
-            "(86400): such as Europe/Berlin, or local, the device's; UTC where it is left out.",
+            "description": "Of steps of whole days: Europe/Berlin, or local (the device's); else UTC.",
         },
-        "format": {
-            "type": "string",
-            "enum": ["json", "csv", "png"],
-            "default": "json",
-            "description": "history: how the readings come, as the artifact `history`.",
-        },
+        "format": {"type": "string", "enum": ["json", "csv", "png"], "default": "json"},
     }
 
 
 def _result_schema(config: Config) -> dict[str, Any]:
     device = {"$ref": "#/$defs/device"}
     return {
-        "$schema": DIALECT,
         "type": "object",
         "required": ["op", "state"],
         "properties": {
@@ -293,10 +297,10 @@ def _objects(**members: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": item}
 
 
-def inventory(config: Config) -> str:
+def inventory(config: Config, devices: Iterable[str]) -> str:
     """ "climate (temperature Cel, humidity %), door (active)": what there is, in one line."""
     parts = []
-    for name in config.devices:
+    for name in devices:
         points = ", ".join(
             f"{point.name} {point.unit}" if point.unit not in ("", "1") else point.name
             for point in config.points(name)

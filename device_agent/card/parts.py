@@ -1,5 +1,7 @@
 """Pieces that the schemas of events and of commands share."""
 
+import json
+from collections.abc import Iterable
 from typing import Any
 
 from device_agent.config import Config
@@ -37,6 +39,7 @@ ERROR_CODES = (
     "internal",
 )
 TTL_DEFAULT_MS = 5000
+STOP = "stop: every actuator to safe at once; nothing moves until somebody releases it at the device."
 
 AT = {"type": "integer", "description": "Epoch ms of the measurement."}
 CLOCK = {"const": "unset", "description": "Time unknown: `at` counts from the start of the machine, `boot`."}
@@ -70,12 +73,25 @@ def writable(config: Config, device: str) -> tuple[Point, ...]:
     return tuple(point for point in config.points(device) if point.write)
 
 
-def variant(title: str, kind: str, members: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
+def variant(text: str, kind: str, members: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
     """One kind of event or command, beside the members that all of its schema share."""
-    schema: dict[str, Any] = {"title": title} if title else {}
+    schema: dict[str, Any] = {"description": text} if text else {}
     if required:
         schema["required"] = list(required)
     return {**schema, "properties": {"kind": {"const": kind}, **members}}
+
+
+def by_device(forms: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A form for each device, which it names; devices whose forms are alike share one."""
+    alike: dict[str, list[str]] = {}
+    for device, form in forms:
+        alike.setdefault(json.dumps(form), []).append(device)
+    made = []
+    for text, devices in alike.items():
+        form = json.loads(text)
+        named = {"const": devices[0]} if len(devices) == 1 else {"enum": devices}
+        made.append({**form, "properties": {"device": named, **form["properties"]}})
+    return made
 
 
 def object_of(
@@ -89,8 +105,14 @@ def object_of(
     return schema
 
 
-def described(schema: dict[str, Any], description: str, unit: str) -> dict[str, Any]:
-    full = {key: value for key, value in schema.items() if value is not None}
+def short(value: Any) -> Any:
+    """A number in its shortest form: 85, not 85.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+def described(schema: dict[str, Any], description: str = "", unit: str = "") -> dict[str, Any]:
+    """With what is said about it, without bounds that it has not."""
+    full = {key: short(value) for key, value in schema.items() if value is not None}
     if unit:
         full["unit"] = str(unit)
     if description:

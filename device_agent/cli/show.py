@@ -80,11 +80,12 @@ def units_of_card(card: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     for stream in mapping(card.get("streams")).values():
         for name in ("schema", "outboundSchema"):
             for form in _forms(mapping(stream).get(name)):
-                device = mapping(form.get("device")).get("const")
+                device = mapping(form.get("device"))
                 points = mapping(mapping(form.get("values")).get("properties"))
-                if isinstance(device, str):
-                    found = {p: str(mapping(s).get("unit", "")) for p, s in points.items()}
-                    units.setdefault(device, {}).update(found)
+                found = {p: str(mapping(s).get("unit", "")) for p, s in points.items()}
+                alike = device.get("enum", [device.get("const")])
+                for one in alike if isinstance(alike, list) else ():
+                    units.setdefault(str(one), {}).update(found)
     return units
 
 
