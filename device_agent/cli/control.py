@@ -118,15 +118,16 @@ def _without_log() -> None:
     configure_log("text", logging.CRITICAL)
 
 
-def _read(config: Config, device: str) -> Any:
-    """Through the daemon, else directly from the hardware."""
+def _read(config: Config, device: str) -> Mapping[str, Any]:
+    """Through the daemon, else directly from the hardware; with the units (UCUM)."""
     try:
-        return ask_daemon(config, {"op": "read", "device": device})
+        reading = ask_daemon(config, {"op": "read", "device": device})
     except Unavailable:
         from device_agent.operate.standalone_control import read_directly
 
         _without_log()
-        return read_directly(config, device)
+        reading = read_directly(config, device)
+    return {**reading, "units": units_of(config)[device]}
 
 
 def run_read(args: argparse.Namespace) -> int:
@@ -157,10 +158,9 @@ def _show_reading(config: Config, reading: Mapping[str, Any], *, as_json: bool) 
     if "error" in reading:
         print(f"{styled(device, 'bold')}  {reading['error']['message']}")
         return
-    units = {point.name: unit_text(point.unit) for point in config.points(device)}
-    flags = reading.get("flags", {})
+    units, flags = reading["units"], reading.get("flags", {})
     rows = [
-        [name, value_text(value), units.get(name, ""), flags.get(name, "")]
+        [name, value_text(value), unit_text(units.get(name)), flags.get(name, "")]
         for name, value in reading["values"].items()
     ]
     print(f"{styled(device, 'bold')}  {_when(reading['at'])}")

@@ -61,7 +61,7 @@ def _lines(config: Config, status: dict[str, Any] | None, args: argparse.Namespa
     left, units = args.times, units_of(config)
     while True:
         if args.json:
-            print(json.dumps(status, ensure_ascii=False), flush=True)
+            print(json.dumps(status and {**status, "units": units}, ensure_ascii=False), flush=True)
         else:
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {status_line(status, units)}", flush=True)
         left = None if left is None else left - 1

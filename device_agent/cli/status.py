@@ -25,11 +25,11 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run_status(args: argparse.Namespace) -> int:
     config = load(config_path(args))
-    status = ask_daemon(config, {"op": "status"})
+    status, units = ask_daemon(config, {"op": "status"}), units_of(config)
     if args.json:
-        print_json(status)
+        print_json({**status, "units": units})
         return Exit.DONE
-    for line in status_lines(status, units_of(config)):
+    for line in status_lines(status, units):
         spans = ((printable(text, 400), styles) for text, styles in line)
         print("".join(styled(text, *styles.split()) if styles else text for text, styles in spans).rstrip())
     return Exit.DONE

@@ -164,12 +164,15 @@ def read(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize("file", ["agent.toml", "meter.toml"])
-def test_read_waits_for_a_device_that_talks_and_moves_nothing(bench: tuple[str, Far], file: str) -> None:
+@pytest.mark.parametrize(("file", "unit"), [("agent.toml", "g"), ("meter.toml", "kg")])
+def test_read_waits_for_a_device_that_talks_and_moves_nothing(
+    bench: tuple[str, Far], file: str, unit: str
+) -> None:
     path, heard = Path(bench[0]).with_name(file), bench[1]
     with saying(heard, b"W  12.5\r\n"):
         done = read(path, "scale", "--json")
-    assert json.loads(done.stdout)["values"]["weight"] == 12.5, done.stderr
+    reading = json.loads(done.stdout)
+    assert (reading["values"]["weight"], reading["units"]["weight"]) == (12.5, unit), done.stderr
     assert heard.data == b"", "not even the safe value"
 
 

@@ -153,4 +153,5 @@ def test_without_a_terminal_it_writes_lines(command: list[str]) -> None:
     told = subprocess.run(
         [*command, "--json", "--times", "1"], capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
-    assert json.loads(told.stdout)["agent"] == "demo_greenhouse"
+    status = json.loads(told.stdout)
+    assert (status["agent"], status["units"]["climate"]["temperature"]) == ("demo_greenhouse", "Cel")
