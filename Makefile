@@ -91,7 +91,7 @@ hil-power:
 		--checker 'python /project/tests/kernel/power_checker.py /data /payload/files/acks'
 
 # The root is built from this checkout by tests/service/install.sh; each walk is a boot.
-WALKS ?= package faults calm plug install reboot
+WALKS ?= minutes package faults calm plug install reboot
 service-box: $(VENV)/installed
 	@test -x '$(RIG)/run.py' || { echo 'name the folder of the service box: make service-box RIG=DIR'; exit 2; }
 	$(VENV)/bin/python packaging/build_deb.py --arch amd64 --out build/service-box
@@ -99,8 +99,7 @@ service-box: $(VENV)/installed
 	SERVICEBOX_PACKAGES=pipx SERVICEBOX_INSTALL='$(CURDIR)/tests/service/install.sh' '$(RIG)/build.sh' .
 	for walk in $(WALKS); do \
 		echo "-- $$walk"; '$(RIG)/run.py' --timeout 3600 --mem 3072 --env SLOWNESS=$(or $(SLOWNESS),1) \
-			$$(for file in tests/service/*.sh tests/service/*.toml; do echo --file $$file; done) \
-			$$(test $$walk != package || for file in build/service-box/walk/*.deb; do echo --file $$file; done) \
+			$$(for file in tests/service/*.sh tests/service/*.toml build/service-box/walk/*.deb; do echo --file $$file; done) \
 			-- "bash /payload/files/walk_$$walk.sh" || exit 1; \
 	done
 

@@ -13,17 +13,17 @@ device-agent status
 # Whether what the unit allows holds for a driver that is not there yet, from the service's own control group.
 # No driver: ENXIO. Not allowed: EPERM, which comes first.
 opens() {
-    mknod /run/probe c "$1" 250
-    bash -c 'echo $$ >/sys/fs/cgroup/system.slice/'$2'.service/cgroup.procs; : <>/run/probe' 2>/run/last
-    rm /run/probe; cat /run/last
+    mknod /dev/probe c "$1" 250    # /run is mounted without devices
+    bash -c 'echo $$ >/sys/fs/cgroup/system.slice/'$2'.service/cgroup.procs; : <>/dev/probe' 2>/run/last
+    rm /dev/probe; cat /run/last
 }
 for major in 89 153 188 166 204 4; do
     for who in $unit $guard; do
-        opens $major $who | grep -q "No such device" || failed "$who may use major $major"
+        opens $major $who | grep -q "No such device" || { cat /run/last; failed "$who may use major $major"; }
     done
 done
 echo "ok: I2C, SPI, ttyUSB, ttyACM, ttyAMA and ttyS are allowed to both by number"
-opens 10 $unit | grep -q "not permitted" || failed "and others are not"
+opens 10 $unit | grep -q "not permitted" || { cat /run/last; failed "and others are not"; }
 
 rigsim plug usb; rigsim plug acm; modprobe i2c_dev; rigsim i2c-plug sim; rigsim i2c-bme280 sim 0x76; rigsim gpio-plug
 ls -l /dev/ttyUSB0 /dev/ttyACM0 /dev/i2c-2 /dev/gpiochip*
