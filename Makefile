@@ -3,8 +3,8 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-# Most tests wait for processes and sockets; more workers than cores only crowd them.
-JOBS   ?= 2
+# Half of a worker's time is waiting for processes and sockets: one more than there are processors.
+JOBS   ?= $(shell echo $$(($$(nproc) + 1)))
 RUN    := $(VENV)/bin/python -m
 GUARDS := $(addprefix tests/test_,layers.py sizes.py public_names.py lazy_imports.py no_paths.py references.py)
 

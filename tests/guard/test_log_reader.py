@@ -117,12 +117,13 @@ def test_ctrl_c_ends_the_agent_in_order_though_its_tee_dies_first(new_scene: Any
     try:
         until(lambda: online(scene.folder), "every device online")
         assert told(scene.folder, "set", device="valve", values={"on": True})["state"] == "done"
+        copy = scene.folder / "copy"
+        until(lambda: b'"ready"' in copy.read_bytes(), "the log, through tee")
         # A terminal's Ctrl-C reaches both, and which one first is chance: here the unlucky order.
         tee.send_signal(signal.SIGINT)
         assert tee.wait(LIMIT_S) == -signal.SIGINT
         process.send_signal(signal.SIGINT)
         assert process.wait(LIMIT_S) == 0
-        assert b'"ready"' in (scene.folder / "copy").read_bytes()
         assert [entry for entry in scene.levels(VALVE) if entry[1] != "reset"][-1] == (VALVE_SAFE, "daemon")
         assert not (scene.folder / "state" / "run" / "control.sock").exists()
     finally:
