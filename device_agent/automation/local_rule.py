@@ -27,29 +27,26 @@ class LocalRule:
         self._services = services
         self._actor = Actor(rule_holder(name), rule_holder(name), Caller(), role=Role.RULE)
         self._last: Ack | None = None
-        self._acting = False
         # A new process begins with everything safe: what a condition has set before is not set any more.
         state.active = state.served = False
 
     def __repr__(self) -> str:
         return f"<LocalRule {self.name}: {'holds' if self._state.active else 'idle'}>"
 
-    def due(self) -> str:
-        """Why it acts now, noted as done; "" if it does not, or still acts."""
-        self.schedule.tick()
-        if self._acting or not (cause := self.schedule.due()):
-            return ""
-        self.schedule.acted()
-        self._acting = True
-        return cause
+    async def run(self) -> None:
+        """Act when it is time, until cancelled."""
+        while True:
+            await self.schedule.changed.wait()
+            self.schedule.changed.clear()
+            await self.act()
 
-    async def act(self, cause: str) -> None:
-        """Carry out the command."""
-        try:
-            id_ = secrets.token_hex(8)
-            ack = await carry_out(self._services.executor, self._rule.then, self._actor, id_)
-        finally:
-            self._acting = False
+    async def act(self) -> None:
+        """Carry out the command if it is due."""
+        if not (cause := self.schedule.due()):
+            return
+        self.schedule.acted()
+        id_ = secrets.token_hex(8)
+        ack = await carry_out(self._services.executor, self._rule.then, self._actor, id_)
         # Refused, it is tried again while the condition holds.
         self._state.served = self.schedule.conditional and ack.state is not AckState.REJECTED
         self._last = ack

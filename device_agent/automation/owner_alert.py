@@ -28,12 +28,18 @@ class OwnerAlert:
     def __repr__(self) -> str:
         return f"<OwnerAlert {self.name}: {'on' if self._state.told else 'idle'}>"
 
+    async def run(self) -> None:
+        """Make each message when it is due, until cancelled."""
+        while True:
+            await self.schedule.changed.wait()
+            self.schedule.changed.clear()
+            self.tell()
+
     def tell(self) -> None:
         """Make the message that is due."""
         state = self._state
         if self._alert.when is None:
             self.schedule.holds(bool(self._cause()))
-        self.schedule.tick()
         if state.told and not state.active:
             state.told = False
             self._add("over")

@@ -12,7 +12,7 @@ from device_agent.delegation.exchange import Exchange
 from device_agent.delegation.exchange_runner import Announce, ExchangeRunner
 from device_agent.delegation.services import DelegationServices
 from device_agent.errors import Rejected
-from device_agent.records import Action, Argument, Reading, Status, Value
+from device_agent.records import Action, Argument, Value
 from device_agent.text.printable import printable
 from device_agent.triggers.schedule import Schedule
 from device_agent.triggers.timestamps import stamp
@@ -35,7 +35,6 @@ class DelegationRule:
         self._prompts = services.prompts
         self._clock = services.clock
         self._runner = ExchangeRunner(name, rule, self.state, services, announce)
-        self._changed = asyncio.Event()
         self._beginning = asyncio.Lock()
         self._superseded = False
         self._saved = self._schedule_state()
@@ -43,23 +42,6 @@ class DelegationRule:
     def __repr__(self) -> str:
         exchange = self.state.exchange
         return f"<DelegationRule {self.name}: {exchange.phase if exchange else 'idle'}>"
-
-    # -- readings and time ----------------------------------------
-
-    def add_reading(self, reading: Reading) -> None:
-        """A reading of any device."""
-        if self.schedule.add_reading(reading):
-            self._changed.set()
-
-    def add_status(self, status: Status) -> None:
-        """A device came, went or failed."""
-        if self.schedule.add_status(status):
-            self._changed.set()
-
-    def tick(self) -> None:
-        """Time passed."""
-        self.schedule.tick()
-        self._changed.set()
 
     # -- asking ----------------------------------------
 
@@ -69,7 +51,7 @@ class DelegationRule:
             if self.state.exchange is not None:
                 await self._lead(self.state.exchange)
                 continue
-            self._changed.clear()
+            self.schedule.changed.clear()
             if cause := self.schedule.due():
                 async with self._beginning:
                     if self.state.exchange is None:
@@ -77,7 +59,7 @@ class DelegationRule:
                 continue
             if self._saved != self._schedule_state() and await self._state_file.save():
                 self._saved = self._schedule_state()
-            await self._changed.wait()
+            await self.schedule.changed.wait()
 
     async def _lead(self, exchange: Exchange) -> None:
         while await self._runner.run(exchange):
@@ -91,8 +73,8 @@ class DelegationRule:
     async def _until_condition_ended(self) -> bool:
         """False if a new question came first."""
         while self.state.active and not self._superseded:
-            self._changed.clear()
-            await self._changed.wait()
+            self.schedule.changed.clear()
+            await self.schedule.changed.wait()
         superseded, self._superseded = self._superseded, False
         return not superseded
 
@@ -145,7 +127,7 @@ class DelegationRule:
             asked = "".join(c for c in asked if c == "\n" or c.isprintable())
             if not await self.begin(f"asked by {who}", conditional=False, asked=asked, do=id_):
                 raise Rejected("internal", "the question could not be stored: the disk is full or broken")
-        self._changed.set()
+        self.schedule.changed.set()
 
     def check(self) -> None:
         """Raises Rejected `too_soon` while nothing may be asked."""

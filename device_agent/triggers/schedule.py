@@ -1,5 +1,6 @@
 """When something triggers by itself: each period, once a day, or while a condition holds."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -60,6 +61,8 @@ class Schedule:
         watched: bool = False,
     ) -> None:
         """`watched`: the condition is no `when`, but what `holds` is told."""
+        self.changed = asyncio.Event()
+        """Set when the condition has changed or is to be looked at anew; whoever waits clears it."""
         self._name = name
         self._rule = rule
         self._state = state
@@ -75,40 +78,34 @@ class Schedule:
         """Whether it triggers because a condition holds, not because of the time."""
         return self._trigger is not None
 
-    def add_reading(self, reading: Reading) -> bool:
-        """A reading of any device; whether the condition changed."""
+    def add_reading(self, reading: Reading) -> None:
+        """A reading of any device."""
         when = self._rule.when
         if self._trigger is None or when is None or reading.device != when.device or not when.point:
-            return False
+            return
         self._trigger.value(reading.values.get(when.point), reading.monotonic_s)
-        return self._follow(self._trigger)
+        self._follow(self._trigger)
 
-    def add_status(self, status: Status) -> bool:
-        """A device came, went or failed; whether the condition changed."""
+    def add_status(self, status: Status) -> None:
+        """A device came, went or failed."""
         if self._trigger is None or self._rule.when is None or status.device != self._rule.when.device:
-            return False
+            return
         self._trigger.state(status.state, self._clock.monotonic_s())
-        return self._follow(self._trigger)
+        self._follow(self._trigger)
 
-    def holds(self, holds: bool) -> bool:
-        """What is neither a value nor a state was looked at; whether the condition changed."""
+    def holds(self, holds: bool) -> None:
+        """What is neither a value nor a state was looked at."""
         assert self._trigger is not None
         self._trigger.take(holds, not holds, self._clock.monotonic_s())
-        return self._follow(self._trigger)
+        self._follow(self._trigger)
 
-    def tick(self) -> None:
-        """Time passed."""
-        if self._trigger is not None:
-            self._trigger.tick(self._clock.monotonic_s())
-            self._follow(self._trigger)
-
-    def _follow(self, trigger: TriggerState) -> bool:
+    def _follow(self, trigger: TriggerState) -> None:
         if self._state.active == trigger.active:
-            return False
+            return
         self._state.active = trigger.active
         if not trigger.active:
             self._state.served = False
-        return True
+        self.changed.set()
 
     def today(self) -> list[Stamp]:
         """When it was acted on within the last day."""
@@ -125,6 +122,9 @@ class Schedule:
     def due(self) -> str:
         """Why it is time to act; empty if it is not. A period or a time of day is due once."""
         when, state = self._rule.when, self._state
+        if self._trigger is not None:
+            self._trigger.tick(self._clock.monotonic_s())
+            self._follow(self._trigger)
         if when is not None and when.at is not None:
             return self._due_at(when.at)
         if when is not None and when.every_s is not None:
