@@ -39,10 +39,12 @@ within() {
 }
 
 said() { grep -q -- "$1" /run/last || { cat /run/last; failed "it says: $1"; }; echo "ok: it says: $1"; }
+without() { ! grep -q -- "$1" /run/last || failed "it does not say: $1"; echo "ok: it does not say: $1"; }
 as_pi() { HOME=/home/pi runuser -u pi -g pi -G device-agent -- env PYTHONDONTWRITEBYTECODE= "$@"; }
 level() { [ "$(cat $pin/value)" = "$1" ]; }
 status_has() { device-agent status | grep -q -- "$1"; }
 valve_on() { check "the owner opens the valve" device-agent set valve on on; level 1 || failed "the pin is high"; }
+gone() { local path; for path; do if [ -e "$path" ] || [ -L "$path" ]; then echo "$path"; return 1; fi; done; }
 main_pid() { systemctl show -p MainPID --value "$1"; }
 logged() { journalctl -b --no-pager -o cat -u $unit -u $guard | grep -c -- "$1"; }
 

@@ -69,12 +69,13 @@ within 60 "and runs" status_has "climate"
 say "removal"
 valve_on
 low apt-get remove -y device-agent
-check "units are gone" sh -c "! systemctl cat $unit $guard"
+code 1 "the unit is gone" systemctl cat $unit
+code 1 "the guard's too" systemctl cat $guard
 check "nothing runs" sh -c "! pgrep -u device-agent"
-check "program gone" sh -c "! ls -d /opt/device-agent* /usr/lib/device-agent /usr/bin/device-agent"
+check "program gone" gone /opt/device-agent* /usr/lib/device-agent /usr/bin/device-agent
 check "configuration, key and state stay" ls /etc/device-agent/agent.toml /etc/device-agent/api_key /var/lib/device-agent/identity.json
 check "installed again it goes on" apt-get install -y $here/device-agent.deb
 within 60 "and runs" status_has "climate"
 check "purge" apt-get purge -y device-agent
-check "everything is gone" sh -c "! ls -d /etc/device-agent /var/lib/device-agent /etc/systemd/system/device-agent*"
+check "everything is gone" gone /etc/device-agent /var/lib/device-agent /etc/systemd/system/device-agent*
 say "done"
