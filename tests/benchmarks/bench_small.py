@@ -80,14 +80,21 @@ class Group:
             (GROUPS / "cgroup.subtree_control").write_text("+cpu +memory")
             self.folders = [GROUPS / name]
             limits = [{"cpu.max": f"{quota_us} {PERIOD_US}", "memory.max": f"{MEMORY_BYTES}"}]
+            self._usage = self.folders[0] / "cpu.stat"
         else:
-            self.folders = [GROUPS / "cpu" / name, GROUPS / "memory" / name]
+            self.folders = [GROUPS / part / name for part in ("cpu", "memory", "cpuacct")]
             cpu = {"cpu.cfs_period_us": f"{PERIOD_US}", "cpu.cfs_quota_us": f"{quota_us}"}
-            limits = [cpu, {"memory.limit_in_bytes": f"{MEMORY_BYTES}"}]
+            limits = [cpu, {"memory.limit_in_bytes": f"{MEMORY_BYTES}"}, {}]
+            self._usage = self.folders[2] / "cpuacct.usage"
         for folder, files in zip(self.folders, limits, strict=True):
             folder.mkdir()
             for file, value in files.items():
                 (folder / file).write_text(value)
+
+    def cpu_ms(self) -> float:
+        """CPU time of all that are in the group so far."""
+        text = self._usage.read_text()
+        return int(text) / 1e6 if text[0].isdigit() else int(text.split()[1]) / 1e3
 
     @contextmanager
     def joined(self) -> Iterator[None]:
@@ -187,24 +194,46 @@ class Visitor(threading.Thread):
                     self.looks += bool(answer.read())
 
 
-def commands(ours: Small, heard: Listening, until_s: float) -> tuple[list[float], list[float], list[float]]:
-    """Milliseconds from the caller's write to pin and to ack, and to answers at the control socket."""
+def commands(ours: Small, heard: Listening, until_s: float) -> dict[str, list[float]]:
+    """Milliseconds from the caller's write to `pin` and to `ack`, and to answers at the control `socket`.
+
+    `cpu` is what the group had of the processor from the write to the ack: what no other load makes longer.
+    """
     assert ours.board is not None
-    pin_ms, ack_ms, socket_ms = [], [], []
+    assert ours.group is not None
+    took: dict[str, list[float]] = {"pin": [], "ack": [], "socket": [], "cpu": []}
     number = 0
     while time.monotonic() < until_s:
         number += 1
-        on, seen, begun_s = number % 2 == 1, len(ours.board.record()), time.monotonic()
+        on, seen, cpu_before_ms = number % 2 == 1, len(ours.board.record()), ours.group.cpu_ms()
+        begun_s = time.monotonic()
         heard.stream.write({"kind": "set", "id": f"c{number}", "device": "lamp", "values": {"on": on}})
         heard.wait("ack", id=f"c{number}")
-        ack_ms.append((time.monotonic() - begun_s) * 1000)
-        pin_ms.append((moved_s(ours.board, seen, LINE) - begun_s) * 1000)
+        took["ack"].append((time.monotonic() - begun_s) * 1000)
+        took["cpu"].append(ours.group.cpu_ms() - cpu_before_ms)
+        took["pin"].append((moved_s(ours.board, seen, LINE) - begun_s) * 1000)
         for _ in range(5):
             begun_s = time.monotonic()
             ours.daemon.ask("nothing")
-            socket_ms.append((time.monotonic() - begun_s) * 1000)
+            took["socket"].append((time.monotonic() - begun_s) * 1000)
             time.sleep(0.2)
-    return pin_ms, ack_ms, socket_ms
+    return took
+
+
+def shares(took: dict[str, list[float]]) -> dict[str, float]:
+    """The longest time to a pin, and how much of the processor the group had until its ack."""
+    worst = max(range(len(took["pin"])), key=took["pin"].__getitem__)
+    return {
+        "command_to_pin_p50_ms": median(took["pin"]),
+        "command_to_pin_p90_ms": percentile(took["pin"], 0.9),
+        "command_to_pin_max_ms": took["pin"][worst],
+        "cpu_until_that_ack_ms": took["cpu"][worst],
+        "command_to_ack_p50_ms": median(took["ack"]),
+        "cpu_to_ack_p50_ms": median(took["cpu"]),
+        "cpu_to_ack_max_ms": max(took["cpu"]),
+        "control_socket_p50_ms": median(took["socket"]),
+        "control_socket_p99_ms": percentile(took["socket"], 0.99),
+    }
 
 
 def measure(rig: Rig, group: Group, backlog: int, work_s: float) -> dict[str, Any]:
@@ -232,22 +261,19 @@ def judged(rig: Rig, ours: Small, backlog: int, work_s: float) -> dict[str, Any]
     ready_s, began_ms = time.monotonic() - ours.started_s, time.time() * 1000
     note(f"all devices online after {ready_s:.1f} s")
     visitor, events, cpu_before_s = Visitor(ours.page), samples.events, cpu_s(ours.pid)
-    pin_ms, ack_ms, socket_ms = commands(ours, heard, time.monotonic() + work_s)
-    left = ours.daemon.ask("status")["outbox"]["events"]
+    took = commands(ours, heard, time.monotonic() + work_s)
+    status = ours.daemon.ask("status")
     result = {
         "share_of_a_core": (cpu_s(ours.pid) - cpu_before_s) / work_s,
         "rss_mb": memory_mb(ours.pid)["rss_mb"],
         "start_to_online_s": ready_s,
         "drained": samples.events - events,
-        "left": left,
+        "left": status["outbox"]["events"],
+        "loop_lag_max_ms": status["loop_lag_s"] * 1000,
         "longest_between_samples_s": samples.longest_s(began_ms),
         "takeovers": sum(entry["event"] == "guard_takes_over" for entry in ours.daemon.events()),
         "page_looks": visitor.looks,
-        "command_to_pin_p50_ms": median(pin_ms),
-        "command_to_pin_max_ms": max(pin_ms),
-        "command_to_ack_p50_ms": median(ack_ms),
-        "control_socket_p50_ms": median(socket_ms),
-        "control_socket_p99_ms": percentile(socket_ms, 0.99),
+        **shares(took),
     }
     visitor.ended.set()
     reading.close()
