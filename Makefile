@@ -15,7 +15,7 @@ help:
 	@echo 'make test     all tests'
 	@echo 'make lowest   tests with the oldest versions of what this needs'
 	@echo 'make check    format, lint, types, guards, tests'
-	@echo 'make bench    benchmarks          make soak    long-running tests'
+	@echo 'make bench    benchmarks (QUICK=1)  make soak    long-running tests'
 	@echo 'make hil      scenarios with faults on a simulated board; with RIG=rig.toml on a wired rig'
 	@echo 'make hil-vm RIG=DIR               hardware tests in a virtual machine: DIR/run.sh --project . -- CMD'
 	@echo 'make hil-power RIG=DIR            power cuts there, on a disk that loses what is not flushed'
@@ -70,7 +70,7 @@ guards: $(VENV)/installed
 	$(RUN) pytest -q $(GUARDS)
 
 bench: $(VENV)/installed
-	$(VENV)/bin/python tests/benchmarks/bench_all.py
+	$(VENV)/bin/python tests/benchmarks/bench_all.py $(if $(QUICK),--quick)
 
 soak: $(VENV)/installed
 	$(RUN) pytest -s -m soak --timeout 7200

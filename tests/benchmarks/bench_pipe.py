@@ -5,6 +5,7 @@
 Latency: an input of the simulated board changes, one edge at a time after a rest; the clock stops in the
 official caller's iterator. Both links have the round trip, so the network alone costs one.
 Rate: numbered lines on a serial port, as many as go through; the device's link has the round trip.
+The floor of each is a bare loop, which sends the same and keeps nothing (`bench_bare`).
 """
 
 import json
@@ -20,6 +21,7 @@ from typing import Any
 
 from bench_measure import cpu_s, machine, median, note, parser, percentile, save, table, tally
 from bench_rig import (
+    BARE,
     CONTROL,
     EDGES_TOML,
     LAMPS,
@@ -27,6 +29,7 @@ from bench_rig import (
     LINES_TOML,
     OFFICIAL,
     PINS,
+    BareLoop,
     Numbers,
     Official,
     Ours,
@@ -37,7 +40,7 @@ from bench_rig import (
 
 LATENCY_RTT_MS = (0, 60)
 RATE_RTT_MS = (0, 40, 150)
-EDGES = 40
+EDGES = 30
 REST_S = (0.15, 0.35)
 FLAT_OUT_S = 6.0
 WARM_UP_S = 1.5
@@ -101,7 +104,9 @@ def edge_latency(rig: Rig, rival: Rival, request: dict[str, Any], board: Ours, e
     return latencies
 
 
-def latencies(rig: Rig, ours: Ours, official: Official | None, size: Size) -> list[dict[str, Any]]:
+def latencies(
+    rig: Rig, ours: Ours, official: Official | None, bare: BareLoop | None, size: Size
+) -> list[dict[str, Any]]:
     """All rounds, the rivals in turn."""
     assert ours.board is not None
     work: list[tuple[str, Rival, dict[str, Any]]] = [(ours.name, ours, ours.request("edges"))]
@@ -111,6 +116,9 @@ def latencies(rig: Rig, ours: Ours, official: Official | None, size: Size) -> li
         work.append((OFFICIAL, official, plain))
         quick = official.request("edges", **place, options={"max_latency_ms": 20})
         work.append((f"{OFFICIAL}, max_latency_ms=20", official, quick))
+    if bare is not None:
+        place = {"board": str(ours.board.socket), "line": PINS[BARE]}
+        work.append((BARE, bare, bare.request("edges", **place)))
     results = []
     for rtt_ms in size.latency_rtt_ms:
         rig.rtt(rtt_ms, rtt_ms)
@@ -180,13 +188,18 @@ def command_latency(
     return pin_ms, ack_ms
 
 
-def commands(rig: Rig, ours: Ours, official: Official | None, size: Size) -> list[dict[str, Any]]:
+def commands(
+    rig: Rig, ours: Ours, official: Official | None, bare: BareLoop | None, size: Size
+) -> list[dict[str, Any]]:
     """All rounds, the rivals in turn."""
     assert ours.board is not None
     work: list[tuple[str, Rival, dict[str, Any]]] = [(ours.name, ours, {"streams": [CONTROL]})]
     if official is not None:
         place = {"board": str(ours.board.socket), "line": LAMPS[OFFICIAL]}
         work.append((OFFICIAL, official, official.request("orders", **place)))
+    if bare is not None:
+        place = {"board": str(ours.board.socket), "line": LAMPS[BARE]}
+        work.append((BARE, bare, bare.request("orders", **place)))
     results = []
     for rtt_ms in size.latency_rtt_ms:
         rig.rtt(rtt_ms, rtt_ms)
@@ -326,15 +339,18 @@ def main(words: list[str] | None = None) -> int:
     results: dict[str, list[dict[str, Any]]] = {"latency": [], "commands": [], "rate": []}
     with Rig() as rig:
         official = None if given.alone else rig.official()
+        bare = BareLoop(rig, official) if official else None
         if given.only != "rate":
             board = rig.ours(EDGES_TOML, agent="ours_edges", simulated=True)
             if given.only != "commands":
-                results["latency"] = latencies(rig, board, official, size)
+                results["latency"] = latencies(rig, board, official, bare, size)
             if given.only != "latency":
-                results["commands"] = commands(rig, board, official, size)
+                results["commands"] = commands(rig, board, official, None if given.smoke else bare, size)
         if given.only in (None, "rate"):
             lines: list[Rival] = [rig.ours(LINES_TOML, agent="ours_lines", rate_hz=0)]
-            results["rate"] = rates(rig, lines + ([official] if official else []), size)
+            floor = None if given.smoke else bare
+            others: list[Rival] = [rival for rival in (official, floor) if rival is not None]
+            results["rate"] = rates(rig, lines + others, size)
     show(results)
     save(given.json, began, results)
     return 0

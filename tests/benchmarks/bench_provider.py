@@ -2,11 +2,14 @@
 
 The first input part says what to do: read lines from a serial port, watch a line of the simulated board, set
 one when told to, or tell something now and then. Each event has the members that the daemon's have.
+Or it opens the stream alone, and a bare loop does the work.
 """
 
 import json
 import os
 import select
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -17,6 +20,9 @@ STREAM = "readings"
 def handler(task: Any, ctx: Any) -> None:
     request = json.loads(next(part.text for part in task.request_parts if part.part_id == "request"))
     options = request.get("options", {})
+    if request["op"] == "bare":
+        hand_over(request, ctx)
+        return
     if request["op"] == "orders":
         orders(request, ctx.create_stream(declared_stream="control", **options))
         return
@@ -79,6 +85,33 @@ def ticks(request: dict[str, Any], cancelled: Any, tell: Any) -> None:
     """A reading every `every_s` seconds."""
     while not cancelled.wait(request["every_s"]):
         tell("climate", {"temperature": 21.37, "pressure": 1013.25, "humidity": 48.1})
+
+
+def hand_over(request: dict[str, Any], ctx: Any) -> None:
+    """Opens the stream for another program, and waits for the task's end."""
+    from device_agent.testing.network.sdk import ORIGIN_VARIABLE
+    from device_agent.testing.network.settings import KEY_SETS, PROTOCOL_VERSION
+
+    name = "control" if request["what"] == "orders" else STREAM
+    both_ways = {"direction": "bidirectional"} if name == "control" else {}
+    stream = ctx.create_stream(declared_stream=name, format="events", external=True, **both_ways)
+    given = {
+        **request,
+        "op": request["what"],
+        "channel": stream.channel,
+        "stream_id": stream.stream_id,
+        "token": stream.token,
+        "origin": os.environ[ORIGIN_VARIABLE],
+        "keys": KEY_SETS["playground"],
+        "version": PROTOCOL_VERSION,
+    }
+    command = [sys.executable, request["program"], json.dumps(given)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        stream.activate()
+        ctx.cancel_event.wait()
+        process.terminate()
 
 
 def orders(request: dict[str, Any], stream: Any) -> None:

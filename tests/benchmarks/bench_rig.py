@@ -39,7 +39,7 @@ SESSIONS_MAX = 160
 # On a machine that does ten other things.
 START_LIMIT_S = 120.0
 MEMORY = Path("/dev/shm")
-OURS, OFFICIAL = "device-agent", "official"
+OURS, OFFICIAL, BARE = "device-agent", "official", "bare loop"
 
 AGENT_TOML = """
 [agent]
@@ -78,8 +78,8 @@ devices = ["meter"]
 """
 
 # The lines of the simulated board that each rival owns: an input and an output.
-PINS = {OURS: 17, OFFICIAL: 18}
-LAMPS = {OURS: 27, OFFICIAL: 22}
+PINS = {OURS: 17, OFFICIAL: 18, BARE: 5}
+LAMPS = {OURS: 27, OFFICIAL: 22, BARE: 6}
 
 EDGES_TOML = """
 [buses.pins]
@@ -323,6 +323,27 @@ class Official(Rival):
 
     def request(self, op: str, **options: Any) -> dict[str, Any]:
         return {"op": op, "port": self.source.port, **options}
+
+
+class BareLoop(Rival):
+    """The program of `bench_bare`, on streams that the official runtime opens for it: a process a session."""
+
+    name = BARE
+
+    def __init__(self, rig: "Rig", official: Official) -> None:
+        self.agent, self._official = official.agent, official
+        self.source = rig.source()
+
+    @property
+    def pid(self) -> int:
+        """Of the session that is open."""
+        children = Path(f"/proc/{self._official.pid}/task")
+        (pid,) = {one for task in children.iterdir() for one in (task / "children").read_text().split()}
+        return int(pid)
+
+    def request(self, op: str, **options: Any) -> dict[str, Any]:
+        program = str(HERE / "bench_bare.py")
+        return {"op": "bare", "what": op, "program": program, "port": self.source.port, **options}
 
 
 def card(agent: str) -> dict[str, Any]:
