@@ -23,6 +23,8 @@ Ask = Callable[[Mapping[str, Any]], Any]
 
 DOOR = "local:mcp"
 HISTORY_ROWS = 200
+# Of a device in the list of all: 60 tokens.
+LINE_MAX = 240
 CLIENT_MAX = 40
 ID = re.compile(r"mcp-[0-9a-f]{12}")
 
@@ -178,7 +180,11 @@ def _line(device: Mapping[str, Any]) -> str:
         for action in device.get("actions", ())
     ]
     acts = f"; do {' '.join(actions)}" if actions else ""
-    return f"{device['device']} {device['state']}: {points}{acts}"
+    line = f"{device['device']} {device['state']}: {points}{acts}"
+    more = ", … all with `device`"
+    return (
+        line if len(line) <= LINE_MAX else line[: LINE_MAX - len(more)].rpartition(" ")[0].rstrip(",;") + more
+    )
 
 
 def _point(point: Mapping[str, Any]) -> str:
