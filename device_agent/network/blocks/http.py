@@ -151,7 +151,7 @@ class Api:
         if body is not None:
             headers["Content-Type"] = "application/json"
             data = json.dumps(body).encode()
-        what = f"{method} {path.partition('?')[0]}"
+        what = f"{method} {path.partition('?')[0] or '/'}"
         url = self.base_url + path
         await self._http.know_time(url)
         async with (

@@ -178,7 +178,7 @@ function pointRow(device, point) {
     const old = latest && latest.clock !== "unset" ? `${lasting((now - latest.at) / 1000)} ago` : "";
     age.textContent = [flag ? flag.replaceAll("_", " ") : "", old].filter(Boolean).join(", ");
     if (driven) driven.show(known);
-    const line = sparkline(past.get(`${device}.${point.name}`) || [], now);
+    const line = sparkline(past.get(`${device}.${point.name}`) || [], now, point.type === "boolean");
     spark.replaceChildren(line || "history");
   } };
 }
@@ -275,18 +275,21 @@ function keep(device, reading) {
   }
 }
 
-function path(line, from, to, low, high, width, height) {
+function path(line, from, to, low, high, width, height, steps) {
   const x = (t) => ((t - from) / (to - from)) * width;
   const y = (v) => height - 2 - ((v - low) / (high - low || 1)) * (height - 4);
-  return line.map(([t, v], i) => `${i ? "L" : "M"}${x(t).toFixed(1)} ${y(v).toFixed(1)}`).join("");
+  return line.map(([t, v], i) => {
+    const across = x(t).toFixed(1), up = y(v).toFixed(1);
+    return i && steps ? `H${across}V${up}` : `${i ? "L" : "M"}${across} ${up}`;
+  }).join("");
 }
 
-function sparkline(line, now) {
+function sparkline(line, now, steps) {
   const seen = line.filter(([t]) => t >= now - SPARK_MS);
   if (seen.length < 2) return null;
   const values = seen.map(([, v]) => v);
   const svg = drawn("svg", { viewBox: "0 0 128 32", preserveAspectRatio: "none", "aria-hidden": "true" });
-  svg.append(drawn("path", { class: "line", d: path(seen, seen[0][0], now, Math.min(...values), Math.max(...values), 128, 32) }));
+  svg.append(drawn("path", { class: "line", d: path(seen, seen[0][0], now, Math.min(...values), Math.max(...values), 128, 32, steps) }));
   return svg;
 }
 
@@ -327,7 +330,7 @@ function chart(line, from, to) {
   const low = Math.min(...values), high = Math.max(...values);
   const svg = drawn("svg", { viewBox: `0 0 ${width} ${height + 20}`, role: "img", "aria-label": at("history-title").textContent });
   for (const y of [2, height / 2, height - 2]) svg.append(drawn("line", { class: "grid", x1: 0, x2: width, y1: y, y2: y }));
-  svg.append(drawn("path", { class: "line", d: path(line, from, to, low, high, width, height) }));
+  svg.append(drawn("path", { class: "line", d: path(line, from, to, low, high, width, height, shown.point.type === "boolean") }));
   const days = to - from > 172800e3;
   const clock = (t) => new Date(t).toLocaleString([], days ? { dateStyle: "short" } : { hour: "2-digit", minute: "2-digit" });
   const labels = [[0, height + 16, "start", clock(from)], [width / 2, height + 16, "middle", clock((from + to) / 2)], [width, height + 16, "end", clock(to)],
