@@ -12,7 +12,9 @@ from device_agent.messages import events
 from device_agent.network import OutgoingMessage
 from device_agent.records import Reading
 from device_agent.store.outbox.channel_queue import ChannelQueue
+from device_agent.store.outbox.event import Event
 from device_agent.store.outbox.outbox import Outbox
+from device_agent.store.outbox.outbox_file import OutboxFile
 from device_agent.store.store_thread import StoreThread
 from device_agent.testing.clock import SteppedClock
 
@@ -124,3 +126,8 @@ def accounted(caller: Caller, made: int) -> None:
         assert seqs == sorted(seqs), f"out of order, late={late}"
     numbers = sorted(e["seq"] for e in caller.events)
     assert numbers == list(range(1, len(numbers) + 1)), "a number is missing"
+
+
+def on_disk(file: OutboxFile, channel: str = "s") -> list[Event]:
+    """The events that the file has, whole ones."""
+    return file.load(channel, (0, 2**60), 10**9, set())[0]

@@ -463,6 +463,16 @@ class ChannelQueue:
             return some
         return old
 
+    def unstored_since_s(self, now_s: float) -> float:
+        """Since when the oldest event waits that is on no disk; `now_s` if there is none."""
+        sending = self._in_flight.events if self._in_flight is not None else []
+        parts = ((event for event, _ in sending), self._late.head, self._late.tail, self._live)
+        of_parts = (
+            next((event.appended_s for event in part if event.disk_state is DiskState.NOT_STORED), now_s)
+            for part in parts
+        )
+        return min(of_parts)
+
     def in_flight_record(self, older_than_s: float = float("inf")) -> Record | None:
         """The crash log's record of the message in flight, if that has waited since before this instant."""
         sending = self._in_flight

@@ -9,6 +9,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Collection, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ DELETES_MAX = 5000
 MEMORY_MAX_BYTES = 8_000_000
 # For refused readings' gaps and for answers, this share of the limits stays free.
 SPARE_SHARE = 1 / 32
-# How much of the commit interval an event waits for its acknowledgement before it is written, and how often
-# that is checked; the rest is for the disk.
-WAIT_SHARE = 0.6
+# How much of the commit interval an event waits for its acknowledgement before it is written (the rest is for
+# the disk), and how often is looked while a message is on its way or the disk fails.
+WAIT_SHARE = 0.8
 CHECK_SHARE = 0.2
+# After so many looks at which nothing was new, all of it is written.
+QUIET_LOOKS = 6
 
 
 class Outbox:
@@ -90,6 +93,7 @@ class Outbox:
         self._numbers_known = True
         self._in_doubt: set[str] = set()
         self._committing = asyncio.Lock()
+        self._touched = asyncio.Event()
         self._closing = False
 
     # -- start ----------------------------------------
@@ -142,11 +146,12 @@ class Outbox:
         queue = self._queues.get(channel)
         if queue is not None and not queue.closed:
             return queue
+        self._touched.set()
         row = self._rows.pop(channel, None)
         queue = self._queues[channel] = ChannelQueue(channel, row, format_, overflow, self)
         records = self._crash_records.pop(channel, None)
         if records is not None:
-            await restore(queue, records, self._read_by_id, self.clock.boot)
+            await restore(queue, records, partial(self._read_by_id, channel), self.clock.boot)
         if row is not None and channel not in self._logged:
             queue.restore_row(row)
         if channel in self._in_doubt:
@@ -154,17 +159,31 @@ class Outbox:
             queue.skip_numbers(row)
         return queue
 
-    async def _read_by_id(self, ids: list[int]) -> dict[int, Event] | None:
-        return await self._disk.attempt(lambda: self._file.by_id(ids))
+    async def _read_by_id(self, channel: str, ids: list[int]) -> dict[int, Event] | None:
+        return await self._disk.attempt(lambda: self._file.by_id(channel, ids))
 
     # -- commits ----------------------------------------
 
     async def run(self) -> None:
         """Commit what waits too long and keep the limits, until cancelled or closed."""
         self._begin_log()
+        quiet = 0
         while not self._closing:
-            await asyncio.sleep(self._interval_s * CHECK_SHARE)
+            if quiet >= QUIET_LOOKS and self._file.is_open and not (self._disk.error or self._forgotten):
+                await self._touched.wait()
+            self._touched.clear()
+            await asyncio.sleep(self._rest_s())
             await self.commit(self.clock.monotonic_s() - self._interval_s * WAIT_SHARE)
+            quiet = 0 if self._touched.is_set() else quiet + 1
+
+    def _rest_s(self) -> float:
+        """Until something may be due; what comes after this instant is not due before."""
+        now_s, queues = self.clock.monotonic_s(), self._queues.values()
+        since_s = min((queue.unstored_since_s(now_s) for queue in queues), default=now_s)
+        left_s, often_s = since_s + self._interval_s * WAIT_SHARE - now_s, self._interval_s * CHECK_SHARE
+        if left_s <= 0:
+            return often_s  # it should have been written, and was not
+        return min(left_s, often_s) if any(queue.ids_in_flight() for queue in queues) else left_s
 
     async def commit(self, older_than_s: float, *, clean: bool = False) -> None:
         """Write all that waits, in one transaction, if some of it has waited since before this instant.
@@ -253,8 +272,8 @@ class Outbox:
         for queue in self._queues.values():
             queue.spill()
         self._begin_log()
-        if self.used_bytes == 0:
-            await self._disk.attempt(self._file.release_pages)
+        if self.used_bytes == 0 and not self._forgotten:
+            await self._disk.attempt(self._file.shrink)
 
     def _undo(self, work: Commit) -> None:
         """A commit failed: all of it is still to be done, and memory is all there is."""
@@ -342,6 +361,7 @@ class Outbox:
     def log(self, *records: Record) -> None:
         """Write to the crash log at the end of this turn of the event loop: once for a chunk of input."""
         if not self._unlogged:
+            self._touched.set()
             asyncio.get_running_loop().call_soon(self.flush_log)
         self._unlogged += records
 
@@ -384,11 +404,13 @@ class Outbox:
     def delete_later(self, channel: str, id_: int) -> None:
         """An event on disk is not needed any more."""
         if not self._deletes:
+            self._touched.set()
             self._deletes_since_s = self.clock.monotonic_s()
         self._deletes.append((channel, id_))
 
     def replace_later(self, channel: str, some: Iterable[Event]) -> None:
         """Events on disk have other data from now on."""
+        self._touched.set()
         for event in some:
             event.disk_state = DiskState.STORED
             self._replacements[event.id] = channel, event
@@ -397,6 +419,7 @@ class Outbox:
 
     def forget(self, channel: str) -> None:
         """A dedicated stream has ended for good."""
+        self._touched.set()
         queue = self._queues.pop(channel, None)
         if queue is not None:
             queue.discard()
@@ -411,6 +434,7 @@ class Outbox:
     async def close(self) -> None:
         """An orderly end: all that waits is on disk, and the next start knows it."""
         self._closing = True
+        self._touched.set()
         # Channels that no session has opened in this process are in the crash log only.
         for channel, records in list(self._crash_records.items()):
             if channel not in self._in_doubt:

@@ -1,65 +1,78 @@
 """The outbox on disk: one SQLite file, used on the store thread only.
 
-An event is a row with a checksum. A channel has one row for its numbers, reserved ahead, and one for the
-count and size of its events, so that a start with a million events reads a handful of rows.
+Rows of events have checksums (`event_rows`). A channel has one row for its numbers, reserved ahead, and for
+the count and size of its events, so that a start with a million events reads a handful of rows.
 """
 
 import json
 import os
 import sqlite3
-import zlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import structlog
 
 from device_agent.store.files import set_aside
 from device_agent.store.outbox.crash_records import Record
-from device_agent.store.outbox.event import DiskState, Event
+from device_agent.store.outbox.event import Event, cost_bytes
+from device_agent.store.outbox.event_rows import COLUMNS, DAMAGED, Row, damaged_events, events_of, rows_of
 from device_agent.store.salvage import Damaged, is_damage, readable
 from device_agent.store.store_thread import written_bytes
 
 log = structlog.get_logger("outbox")
 
-VERSION = 2
+T = TypeVar("T")
+
+VERSION = 3
+BEFORE_PACKS = 2
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS channel(
     name TEXT PRIMARY KEY, next_seq INTEGER NOT NULL, next_number INTEGER NOT NULL,
-    seq_reserved INTEGER NOT NULL, number_reserved INTEGER NOT NULL) WITHOUT ROWID;
+    seq_reserved INTEGER NOT NULL, number_reserved INTEGER NOT NULL,
+    events INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event(
     id INTEGER PRIMARY KEY, channel TEXT NOT NULL, seq INTEGER, at_ms INTEGER NOT NULL, kind TEXT NOT NULL,
     device TEXT NOT NULL, data BLOB NOT NULL, crc INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS event_of_channel ON event(channel, id);
-CREATE TABLE IF NOT EXISTS amount(
-    channel TEXT PRIMARY KEY, events INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cut(channel TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS loss(channel TEXT PRIMARY KEY, losses TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mark(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 """
-# 1 kB pages and FULL: measured to write the least that is safe in a power cut. The log is bounded, and pages
-# that an outage added can be released afterwards.
+# A file of before packs has rows of one event, which are read as they are, and larger pages until it is
+# empty.
+UPGRADE = """
+BEGIN;
+ALTER TABLE channel ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE channel ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE channel SET (events, bytes) = (a.events, a.bytes) FROM amount a WHERE a.channel = name;
+DROP TABLE amount;
+PRAGMA user_version = 3;
+COMMIT;
+"""
+PAGE_BYTES = 512
+# Small pages and FULL: measured to write the least that is safe in a power cut. The log is bounded.
 PRAGMAS = (
-    "page_size = 1024",
-    "auto_vacuum = INCREMENTAL",
+    f"page_size = {PAGE_BYTES}",
+    "auto_vacuum = NONE",
     "journal_mode = WAL",
     "synchronous = FULL",
     "cache_size = -1024",
+    "wal_autocheckpoint = 3000",
     "journal_size_limit = 2000000",
 )
-PAGE_BYTES = 1024
-# Free pages beyond this are released once the outbox is empty, a few thousand at a time.
-FREE_PAGES_KEPT = 2000
-FREE_PAGES_AT_ONCE = 4000
-# SQLite takes this many values in one statement on every build.
-DELETE_AT_ONCE = 500
-# A channel with a million events is deleted in steps.
+# An empty outbox with more free pages than this, or with larger ones, is made small.
+FREE_PAGES_KEPT = 4000
+SHRINK = f"PRAGMA journal_mode = DELETE; PRAGMA page_size = {PAGE_BYTES}; VACUUM; PRAGMA journal_mode = WAL;"
+# A channel with a million events is deleted in steps of so many rows.
 FORGET_AT_ONCE = 5000
 NO_LOSSES = "[]"
-COLUMNS = "id, channel, data, seq, at_ms, kind, device, crc"
+CHANNEL_COLUMNS = "name, next_seq, next_number, seq_reserved, number_reserved, events, bytes"
 
 
 @dataclass(slots=True)
@@ -160,18 +173,22 @@ class OutboxFile:
         self.close()
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         self._db = db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        db.text_factory = lambda data: data.decode(
+            errors="replace"
+        )  # a flipped bit costs no more than its row
         for pragma in PRAGMAS:
             db.execute(f"PRAGMA {pragma}")
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, VERSION):
+        if version not in (0, BEFORE_PACKS, VERSION):
             raise Damaged(f"the outbox is of version {version}, this program's is {VERSION}")
+        if version == BEFORE_PACKS:
+            db.executescript(UPGRADE)
         db.executescript(SCHEMA)
         rows = [
             ChannelRow(*row)
             for row in db.execute(
-                "SELECT c.name, c.next_seq, c.next_number, c.seq_reserved, c.number_reserved,"
-                " ifnull(a.events, 0), ifnull(a.bytes, 0), ifnull(l.losses, '[]') FROM channel c"
-                " LEFT JOIN amount a ON a.channel = c.name LEFT JOIN loss l ON l.channel = c.name"
+                f"SELECT {CHANNEL_COLUMNS}, ifnull(losses, '[]')"
+                " FROM channel LEFT JOIN loss ON channel = name"
             )
         ]
         in_flight = [json.loads(record) for (record,) in db.execute("SELECT record FROM cut")]
@@ -186,21 +203,25 @@ class OutboxFile:
         counted: dict[str, tuple[int, int]] = {}
         saved: dict[str, int] = {}
         tables = (
-            ("channel", "name, next_seq, next_number, seq_reserved, number_reserved"),
+            ("channel", CHANNEL_COLUMNS),
+            ("channel", CHANNEL_COLUMNS.removesuffix(", events, bytes")),
             ("amount", "channel, events, bytes"),
             ("loss", "channel, losses"),
             ("event", COLUMNS),
         )
         for table, row in readable(aside, tables):
             if table == "channel":
-                self.db.execute("INSERT OR IGNORE INTO channel VALUES(?, ?, ?, ?, ?)", row)
+                self.db.execute("INSERT OR IGNORE INTO channel VALUES(?, ?, ?, ?, ?, 0, 0)", row[:5])
+                if row[5:]:
+                    counted[row[0]] = row[5:]
             elif table == "loss":
                 self.db.execute("INSERT OR IGNORE INTO loss VALUES(?, ?)", row)
             elif table == "amount":
                 counted[row[0]] = row[1], row[2]
-            elif (event := _event(row)) is not None and row[0] not in known:
-                saved[row[1]] = saved.get(row[1], 0) + 1
-                self._insert([(row[1], event)])
+            else:
+                some = [event for event in events_of(row) or [] if event.id not in known]
+                saved[row[1]] = saved.get(row[1], 0) + len(some)
+                self._insert(row[1], some)
         # What the amounts count and is not there becomes a gap when its place in the backlog comes.
         for channel, (count, size_bytes) in counted.items():
             missing = count - saved.get(channel, 0)
@@ -237,9 +258,10 @@ class OutboxFile:
             unfinished = [name for name in work.forget if not self._forget(name)]
             for row in work.channels:
                 self._write_channel(row)
-            self._delete([event.id for _, event in work.replacements])
-            self._insert([*work.replacements, *work.inserts])
-            self._delete([id_ for _, id_ in work.deletes])
+            for channel, some in _by_channel([*work.replacements, *work.inserts]).items():
+                self._insert(channel, sorted(some, key=attrgetter("id")))
+            for channel, ids in _by_channel(work.deletes).items():
+                self._change(channel, dict.fromkeys(ids))
             self._write_in_flight(work.in_flight)
             if work.clean:
                 marks = [("clean",), *((f"doubt {name}",) for name in work.in_doubt)]
@@ -249,7 +271,9 @@ class OutboxFile:
 
     def _write_channel(self, row: ChannelRow) -> None:
         self.db.execute(
-            "INSERT OR REPLACE INTO channel VALUES(?, ?, ?, ?, ?)",
+            "INSERT INTO channel VALUES(?, ?, ?, ?, ?, 0, 0) ON CONFLICT(name) DO UPDATE SET"
+            " next_seq = excluded.next_seq, next_number = excluded.next_number,"
+            " seq_reserved = excluded.seq_reserved, number_reserved = excluded.number_reserved",
             (row.name, row.next_seq, row.next_number, row.seq_reserved, row.number_reserved),
         )
         if row.losses == NO_LOSSES:
@@ -272,52 +296,70 @@ class OutboxFile:
         gone = self.db.execute(f"DELETE FROM event WHERE id IN ({step})", (name, FORGET_AT_ONCE)).rowcount
         if gone == FORGET_AT_ONCE:
             return False
-        for table in ("amount", "cut", "loss"):
+        for table in ("cut", "loss"):
             self.db.execute(f"DELETE FROM {table} WHERE channel = ?", (name,))
         self.db.execute("DELETE FROM channel WHERE name = ?", (name,))
         return True
 
-    def _insert(self, events: Sequence[tuple[str, Event]]) -> None:
-        self.db.executemany(
-            f"INSERT OR REPLACE INTO event({COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (e.id, channel, e.data, e.seq, e.at_ms, e.kind, e.device, _checksum(channel, e))
-                for channel, e in events
-            ],
-        )
-        self._account([(channel, event.cost_bytes) for channel, event in events], 1)
+    def _insert(self, channel: str, some: Sequence[Event]) -> None:
+        """Events in the order of their ids; one whose id is there takes the place of that."""
+        newest = self.db.execute("SELECT max(id) FROM event WHERE channel = ?", (channel,)).fetchone()[0] or 0
+        self._change(channel, {event.id: event for event in some if event.id <= newest})
+        behind = [event for event in some if event.id > newest]
+        self._insert_rows(rows_of(channel, behind))
+        self._amount(channel, len(behind), cost_bytes(behind))
 
-    def _delete(self, ids: Sequence[int]) -> None:
-        """Counts what was really there: a delete may come twice after a failure."""
-        for start in range(0, len(ids), DELETE_AT_ONCE):
-            some = ids[start : start + DELETE_AT_ONCE]
-            sql = (
-                f"DELETE FROM event WHERE id IN ({','.join('?' * len(some))}) RETURNING channel, length(data)"
-            )
-            gone = self.db.execute(sql, some).fetchall()
-            self._account([(channel, Event.cost_of(size_bytes)) for channel, size_bytes in gone], -1)
+    def _insert_rows(self, rows: Iterable[Row]) -> None:
+        self.db.executemany(f"INSERT OR REPLACE INTO event({COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def _account(self, costs: Sequence[tuple[str, int]], sign: int) -> None:
-        sums: dict[str, tuple[int, int]] = {}
-        for channel, cost_bytes in costs:
-            count, size = sums.get(channel, (0, 0))
-            sums[channel] = count + sign, size + sign * cost_bytes
-        for channel, (count, size) in sums.items():
-            self._amount(channel, count, size)
+    def _change(self, channel: str, changes: Mapping[int, Event | None]) -> None:
+        """Put events in the places of those with their ids, or between them; None deletes.
+
+        Counts what was really there: a delete may come twice after a failure.
+        """
+        left = dict(changes)
+        count = size = 0
+        for key, before, ids in self._rows_with(channel, sorted(changes)):
+            merged = {event.id: event for event in before} | {id_: left.pop(id_) for id_ in ids}
+            after = [event for _, event in sorted(merged.items()) if event is not None]
+            count, size = count + len(after) - len(before), size + cost_bytes(after) - cost_bytes(before)
+            self.db.execute("DELETE FROM event WHERE id = ?", (key,))
+            self._insert_rows(rows_of(channel, after))
+        # A pack of those for which there was no place could lie over rows that are there.
+        new = [event for event in left.values() if event is not None]
+        self._insert_rows(row for event in new for row in rows_of(channel, [event]))
+        self._amount(channel, count + len(new), size + cost_bytes(new))
+
+    def _rows_with(
+        self, channel: str, ids: Sequence[int]
+    ) -> Iterator[tuple[int, list[Event], Sequence[int]]]:
+        """The rows of a channel over which some of these ids (ascending) lie: key, events, and those ids."""
+        at = 0
+        while at < len(ids):
+            sql = f"SELECT {COLUMNS} FROM event WHERE channel = ? AND id >= ? ORDER BY id LIMIT 1"
+            row = self.db.execute(sql, (channel, ids[at])).fetchone()
+            if row is None:
+                return
+            events = events_of(row) or damaged_events(row)
+            begin, at = bisect_left(ids, events[0].id, at), bisect_right(ids, row[0], at)
+            if begin < at:
+                yield row[0], events, ids[begin:at]
 
     def _amount(self, channel: str, count: int, size_bytes: int) -> None:
-        self.db.execute(
-            "INSERT INTO amount VALUES(?, ?, ?) ON CONFLICT(channel) DO UPDATE SET"
-            " events = max(0, events + excluded.events), bytes = max(0, bytes + excluded.bytes)",
-            (channel, count, size_bytes),
-        )
+        if count or size_bytes:
+            self.db.execute(
+                "UPDATE channel SET events = max(0, events + ?), bytes = max(0, bytes + ?) WHERE name = ?",
+                (count, size_bytes, channel),
+            )
 
-    def release_pages(self) -> None:
-        """Return a part of the free pages to the file system, where there are many."""
-        if self.db.execute("PRAGMA freelist_count").fetchone()[0] > FREE_PAGES_KEPT:
+    def shrink(self) -> None:
+        """Return the pages of an empty file to the file system, where they are many or of an earlier size."""
+        free, size_bytes = (
+            self.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_size")
+        )
+        if free > FREE_PAGES_KEPT or size_bytes != PAGE_BYTES:
             before = written_bytes()
-            # `execute` would run one step of it, which is one page; a script runs all.
-            self.db.executescript(f"PRAGMA incremental_vacuum({FREE_PAGES_AT_ONCE})")
+            self.db.executescript(SHRINK)
             self.written_bytes += written_bytes() - before
 
     # -- reading ----------------------------------------
@@ -326,60 +368,38 @@ class OutboxFile:
         self, channel: str, span: tuple[int, int], limit_bytes: int, skip: Set[int]
     ) -> tuple[list[Event], list[Event]]:
         """The oldest events between two ids (exclusive), about `limit_bytes`: whole ones, damaged ones."""
-        cursor = self.db.execute(
-            f"SELECT {COLUMNS} FROM event WHERE channel = ? AND id > ? AND id < ? ORDER BY id",
-            (channel, *span),
-        )
+        after_id, before_id = span
+        sql = f"SELECT {COLUMNS} FROM event WHERE channel = ? AND id > ? ORDER BY id"
         events: list[Event] = []
         damaged: list[Event] = []
         size_bytes = 0
-        for row in cursor:
-            if row[0] in skip:
-                continue
-            event = _event(row)
-            if event is None:
-                damaged.append(_damaged_event(row))
-                continue
-            events.append(event)
-            size_bytes += event.cost_bytes
-            if size_bytes >= limit_bytes:
+        for row in self.db.execute(sql, (channel, after_id)):
+            some = events_of(row)
+            if (row[0] if some is None else some[0].id) >= before_id or size_bytes >= limit_bytes:
                 break
-        cursor.close()
+            if some is None and row[0] not in skip:
+                damaged += damaged_events(row)
+                log.error("outbox_events_damaged", id=row[0], channel=channel, events=len(damaged))
+            for event in some or ():
+                if after_id < event.id < before_id and event.id not in skip and size_bytes < limit_bytes:
+                    events.append(event)
+                    size_bytes += event.cost_bytes
         return events, damaged
 
-    def by_id(self, ids: Sequence[int]) -> dict[int, Event]:
-        """These events, where they are (still) there, and whole."""
-        found: dict[int, Event] = {}
-        for start in range(0, len(ids), DELETE_AT_ONCE):
-            some = ids[start : start + DELETE_AT_ONCE]
-            sql = f"SELECT {COLUMNS} FROM event WHERE id IN ({','.join('?' * len(some))})"
-            events: Iterable[Event | None] = map(_event, self.db.execute(sql, some))
-            found |= {event.id: event for event in events if event is not None}
-        return found
+    def by_id(self, channel: str, ids: Iterable[int]) -> dict[int, Event]:
+        """These events of a channel, where they are (still) there, and whole."""
+        wanted = set(ids)
+        rows = self._rows_with(channel, sorted(wanted))
+        return {
+            event.id: event
+            for _, events, _ in rows
+            for event in events
+            if event.id in wanted and event.kind != DAMAGED
+        }
 
 
-def _checksum(channel: str, event: Event) -> int:
-    """Over all columns of a row."""
-    rest = f"{event.id} {channel} {event.seq} {event.at_ms} {event.kind} {event.device}"
-    return zlib.crc32(event.data, zlib.crc32(rest.encode()))
-
-
-def _event(row: tuple[Any, ...]) -> Event | None:
-    """None where a bit of the row has changed."""
-    id_, channel, data, seq, at_ms, kind, device, crc = row
-    if not isinstance(data, bytes):
-        return None
-    event = Event(id_, data, seq, at_ms, kind, device, 0.0, DiskState.STORED)
-    return event if _checksum(str(channel), event) == crc else None
-
-
-def _damaged_event(row: tuple[Any, ...]) -> Event:
-    """A damaged row as an event: its key is right, the rest is as it was read."""
-    id_, channel, data, seq, at_ms, *_ = row
-    data = data if isinstance(data, bytes) else str(data).encode()
-    log.error(
-        "outbox_event_damaged", id=id_, channel=channel, seq=seq, data=data[:400].decode(errors="replace")
-    )
-    # Nobody knows which of it has changed: the number counts if both places have it.
-    seq = seq if isinstance(seq, int) and b'"seq":%d,' % seq in data else None
-    return Event(id_, data, seq, at_ms if isinstance(at_ms, int) else 0, "damaged", "", 0.0, DiskState.STORED)
+def _by_channel(pairs: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    found: dict[str, list[T]] = {}
+    for channel, one in pairs:
+        found.setdefault(channel, []).append(one)
+    return found

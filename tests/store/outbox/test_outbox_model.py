@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from device_agent.store.outbox import crash_log
-from support.outbox_machine import Machine, Rule, accounted
+from device_agent.store.outbox.outbox import QUIET_LOOKS
+from support.outbox_machine import Machine, Rule, accounted, on_disk
+from support.waiting import until_async
 
 SEEDS = range(80)
 
@@ -200,13 +202,46 @@ async def test_while_messages_are_accepted_only_what_waits_too_long_is_written(
     machine.append(50)
     await machine.send(delivered=True, acknowledged=True, limit_bytes=1)
     await machine.outbox.commit(machine.clock.monotonic_s() - 0.25)
-    stored = machine.outbox._file.db.execute("SELECT seq FROM event ORDER BY seq").fetchall()
-    assert stored == [(2,), (3,)]
+    assert [event.seq for event in on_disk(machine.outbox._file)] == [2, 3]
     machine.clock.step(0.3)
     machine.append(20)
     await machine.outbox.commit(machine.clock.monotonic_s() - 0.25)
-    stored = machine.outbox._file.db.execute("SELECT count(*) FROM event").fetchone()
-    assert stored == (72,), "nothing was accepted since: one commit for many"
+    assert len(on_disk(machine.outbox._file)) == 72, "nothing was accepted since: one commit for many"
+
+
+async def test_it_is_looked_when_the_oldest_is_due_and_not_at_all_while_nothing_is_new(
+    monkeypatch: pytest.MonkeyPatch, machines: Callable[..., Machine]
+) -> None:
+    machine = machines()
+    await machine.boot(Rule())
+    outbox, looks = machine.outbox, 0
+    plain = outbox.commit
+
+    async def counted(older_than_s: float, *, clean: bool = False) -> None:
+        nonlocal looks
+        looks += 1
+        await plain(older_than_s, clean=clean)
+
+    monkeypatch.setattr(outbox, "commit", counted)
+    assert outbox._rest_s() == pytest.approx(0.4)
+    machine.append(1)
+    machine.clock.step(0.25)
+    machine.append(1)
+    assert outbox._rest_s() == pytest.approx(0.15)
+    machine.clock.step(0.05)
+    await machine.send(delivered=False, acknowledged=False, limit_bytes=1)
+    assert outbox._rest_s() == pytest.approx(0.1), "a message is on its way"
+    await plain(float("inf"))
+    monkeypatch.setattr(outbox, "_interval_s", 0.01)
+    loop = asyncio.create_task(outbox.run())
+    await asyncio.sleep(0.5)
+    assert looks <= QUIET_LOOKS + 2
+    machine.append(1)
+    machine.clock.step(1)
+    inf = float("inf")
+    await until_async(lambda: machine.queue.unstored_since_s(inf) == inf, "what came after it is on the disk")
+    loop.cancel()
+    await asyncio.wait([loop])
 
 
 async def test_the_crash_log_is_written_once_for_a_chunk_and_before_what_is_sent(

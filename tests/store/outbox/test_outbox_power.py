@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from device_agent.store.outbox.outbox_file import OutboxFile
-from support.outbox_machine import Caller, Machine, Rule
+from support.outbox_machine import Caller, Machine, Rule, on_disk
 
 SECTOR_BYTES = 512
 SEED = int(os.environ.get("DEVICE_AGENT_SEED", "1"))
@@ -71,8 +71,7 @@ class Recorder:
 
 
 def _kept(file: OutboxFile) -> set[float]:
-    rows = file.db.execute("SELECT data FROM event WHERE kind = 'reading'").fetchall()
-    return {json.loads(data)["values"]["v"] for (data,) in rows}
+    return {json.loads(e.data)["values"]["v"] for e in on_disk(file) if e.kind == "reading"}
 
 
 def torn(old: bytes, new: bytes, rng: random.Random) -> bytes:
