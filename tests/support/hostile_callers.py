@@ -298,12 +298,15 @@ def run(lanes: list[Tries], sequences: int, pause: Callable[[threading.Event], N
             made[name] += 1
             return made[name] <= sequences / 8
 
-    threads = [threading.Thread(target=go, args=(one,)) for one in lanes]
+    threads = [threading.Thread(target=go, args=(one,), daemon=True) for one in lanes]
     for thread in threads:
         thread.start()
-    while not over.wait(0.2) and any(thread.is_alive() for thread in threads):
-        pause(over)
-    for thread in threads:
-        thread.join(2 * LIMIT_S)
+    try:
+        while not over.wait(0.2):
+            pause(over)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(2 * LIMIT_S)
     if broken:
         raise broken[0]
