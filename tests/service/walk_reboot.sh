@@ -25,7 +25,7 @@ if [ ! -e /run/second ]; then
     key_file
     check "service install" $home service install --key-file /run/key
     within 180 "joined" status_has "^service_box  joined"
-    survivor caller $home --config $here/service.toml call service_box watch climate --for 1h
+    survivor caller $home call service_box watch climate --for 2h --timeout 600 --dev http://127.0.0.1:8700
     within 300 "a session is open" status_has "1 session"
     valve_on
     touch /run/second
@@ -38,5 +38,6 @@ check "the valve is shut" level 0
 within 180 "joined" status_has "^service_box  joined"
 within 60 "the session goes on" status_has "1 session"
 device-agent status
-journalctl -u caller -o cat --no-pager | tail -3
+within 60 "the caller still hears" sh -c "journalctl -u caller -o cat --no-pager --since -30s | grep temperature"
+tail -3 /run/last
 say "done"
