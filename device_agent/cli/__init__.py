@@ -11,7 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from device_agent import schema
 
@@ -72,7 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None and _wanted(arguments) == "run":
         schema.hold_only()
+        _leave_out_archives()
     return run_command(lambda: _dispatch(arguments), as_json=_as_json(arguments))
+
+
+def _leave_out_archives() -> None:
+    """`shutil` would load two libraries for archives that a daemon never opens: 0.25 MB."""
+    absent: dict[str, Any] = {"bz2": None, "lzma": None}  # that is how an import is refused
+    sys.modules.update(absent)
+    importlib.import_module("shutil")
+    for name in absent:
+        del sys.modules[name]
 
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ from device_agent.store.outbox.outbox_file import Commit, OutboxFile
 MILLION, SMOKE = 1_000_000, 5_000
 AT_ONCE = 20_000
 DRAIN_S = 15.0
-TOML = '[outbox]\nmax_bytes = "1 GB"\ncommit_interval_s = 1.0\n[history]\nenabled = false\n' + LINES_TOML
+TOML = '[outbox]\nmax_bytes = "4 GB"\ncommit_interval_s = 1.0\n[history]\nenabled = false\n' + LINES_TOML
 
 
 def fill(ours: Ours, count: int) -> int:

@@ -48,6 +48,8 @@ NEEDLESS = {
     "difflib",
     "importlib.metadata",
     "cbor2",
+    "bz2",
+    "lzma",
     "device_agent.testing.board.core",
 }
 # Of the interpreter's own start in an environment, and of compiled modules.
