@@ -54,6 +54,8 @@ log = structlog.get_logger("command")
 
 # As a command that says nothing else.
 BYTES_TTL_MS = 5000
+DRY_RUN_ROW_S = 10.0
+NO_RIGHT = ("not_allowed", "unknown_device")
 
 
 class CommandExecutor:
@@ -76,6 +78,8 @@ class CommandExecutor:
         """Commands of those who had no right to them."""
         self.answers: Counter[tuple[str, str]] = Counter()
         """How commands ended: their acks by state and error code, "" without; repetitions are not counted."""
+        self._tried_s: dict[str, float] = {}
+        """When the Journal last had a row of a dry run, by device."""
         self._devices = context.devices
         self._permit = permit
         self._safe_states = safe_states
@@ -160,6 +164,27 @@ class CommandExecutor:
                 log.warning("not_allowed", who=who, why=why, count=self.refusals)
             self.answers[AckState.REJECTED.value, rejected.code] += 1
             raise
+
+    def dry_run(
+        self,
+        command: Command,
+        actor: Actor,
+        *,
+        devices: Collection[str] | None = None,
+        possible_senders: Collection[Actor] = (),
+        for_s: float | None = None,
+    ) -> Ack:
+        """What `execute` would answer now; nothing moves, and the id is not used up.
+
+        The Journal has a row for whoever has the right, of each device one in `DRY_RUN_ROW_S` at most: as
+        dry runs use up no ids, a flood of them would push out what has moved.
+        """
+        ack = self.preview(command, actor, devices=devices, possible_senders=possible_senders)
+        now_s, last_s = self._clock.monotonic_s(), self._tried_s.get(command.device, -inf)
+        if now_s - last_s >= DRY_RUN_ROW_S and (ack.error is None or ack.error.code not in NO_RIGHT):
+            self._tried_s[command.device] = now_s
+            self._record(actor, command.device, f"dry run: {describe(command, for_s)}", ack)
+        return ack
 
     def preview(
         self,
@@ -483,14 +508,18 @@ class CommandExecutor:
 
     def _acknowledge(self, command: Command, actor: Actor, outcome: Outcome, for_s: float | None) -> Ack:
         """The ack, which the Journal gives again to whoever repeats the id."""
-        ack, now_ms = outcome.ack(command.id), self._clock.now_ms()
-        self._journal.finish_command(actor.journal_key, ack, now_ms, actor.id_key(command))
-        who, device, what, state = actor.recorded, command.device, describe(command, for_s), ack.state.value
-        rule = "" if ack.error is None else f"{ack.error.code}: {ack.error.message}"
-        self.answers[state, rule.partition(":")[0]] += 1
-        self._journal.actuation(now_ms, who, device, what, state, rule)
-        log.info("command", who=who, device=device, what=what[:200], state=state, rule=rule)
+        ack = outcome.ack(command.id)
+        self._journal.finish_command(actor.journal_key, ack, self._clock.now_ms(), actor.id_key(command))
+        self.answers[ack.state.value, "" if ack.error is None else ack.error.code] += 1
+        self._record(actor, command.device, describe(command, for_s), ack)
         return ack
+
+    def _record(self, actor: Actor, device: str, what: str, ack: Ack) -> None:
+        """A row of the Journal and a line of the log."""
+        who, state = actor.recorded, ack.state.value
+        rule = "" if ack.error is None else f"{ack.error.code}: {ack.error.message}"
+        self._journal.actuation(self._clock.now_ms(), who, device, what, state, rule)
+        log.info("command", who=who, device=device, what=what[:200], state=state, rule=rule)
 
     def _take_lease(self, plan: CommandPlan) -> None:
         actor, now_s = plan.actor, self._clock.monotonic_s()

@@ -73,7 +73,7 @@ class LocalHandlers:
         event.setdefault("id", f"local-{time.time_ns()}")
         command, actor = parse(event), self.actor(question)
         if question.get("dry_run"):
-            return self._executor.preview(command, actor).members()  # type: ignore[arg-type]
+            return self._executor.dry_run(command, actor).members()  # type: ignore[arg-type]
         files: list[File] = []
         age_ms = self._age_ms(question)
         ack = await self._executor.execute(command, actor, age_ms=age_ms, on_file=files.append)  # type: ignore[arg-type]

@@ -229,7 +229,7 @@ class RequestTask:
             files.append(ResultFile(FILE_ID, file.name, file.mime_type, file.data))
 
         if command.dry_run:
-            ack = self._executor.preview(command, self.actor)
+            ack = self._executor.dry_run(command, self.actor, for_s=for_s)
         else:
             ack = await self._executor.execute(
                 command, self.actor, age_ms=await self._age_ms(), for_s=for_s, on_file=take, send=send

@@ -216,7 +216,7 @@ class StreamInput:
         sender, possible_senders = self._sender(item)
         names = self._scope.names
         if command.dry_run:
-            ack = self._executor.preview(command, sender, devices=names, possible_senders=possible_senders)
+            ack = self._executor.dry_run(command, sender, devices=names, possible_senders=possible_senders)
         else:
             ack = await self._executor.execute(
                 command,

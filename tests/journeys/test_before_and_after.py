@@ -50,7 +50,8 @@ def test_a_dry_run_answers_and_moves_nothing(world: World, caller: Callable[...,
         {"on": True},
     )
     assert world.board.levels(VALVE) == before
-    assert len(world.daemon.ask("journal")) == rows
+    (tried,) = world.daemon.ask("journal")[rows:]
+    assert (tried["what"], tried["result"]) == ("dry run: on=True", "done")
     again = {**open_it, "id": "1"}
     mark = len(alice.of("ack", id="1"))
     alice.stream.write(again)

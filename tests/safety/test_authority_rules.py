@@ -102,6 +102,20 @@ async def test_a_dry_run_moves_nothing_and_names_the_rule(tmp_path: Path) -> Non
         assert "down" in refusal.error.message
 
 
+async def test_a_dry_run_is_in_the_journal_and_a_flood_of_them_is_not(tmp_path: Path) -> None:
+    async with Ground(tmp_path, rules()) as ground:
+        word, mallory = ground.word("up", on=True), actor(Caller("", "mallory"))
+        assert ground.executor.dry_run(word, mallory).state == "rejected"
+        for _ in range(100):
+            assert ground.executor.dry_run(word, ALICE_1, for_s=2).state == "done"
+        ground.clock.step(60)
+        assert ground.executor.dry_run(word, ALICE_1).state == "done"
+        said = [row["what"] for row in await ground.journal.actuations()]
+        tried = [what for what in said if what.startswith("dry run")]
+        assert tried == ["dry run: on=True for 2 s", "dry run: on=True"]
+        assert Relay.told == []
+
+
 async def test_two_commands_at_once_cannot_both_pass_an_interlock(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
         Relay.hold.clear()
