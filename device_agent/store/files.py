@@ -3,11 +3,15 @@
 import contextlib
 import errno
 import glob
+import json
 import os
 import stat
 import struct
 import time
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 # A file of ours that is no database; what is larger is none of ours.
 SMALL_MAX_BYTES = 1_000_000
@@ -52,13 +56,31 @@ def overwrite(path: Path, data: bytes) -> None:
         os.close(file)
 
 
-def read_small(path: Path) -> bytes:
+def read_small(path: Path, most_bytes: int = SMALL_MAX_BYTES) -> bytes:
     """A file's content, of at most 1 MB. Raises OSError, and ValueError for a larger one."""
     with path.open("rb") as file:
-        data = file.read(SMALL_MAX_BYTES + 1)
-    if len(data) > SMALL_MAX_BYTES:
-        raise ValueError(f"it has more than {SMALL_MAX_BYTES} bytes")
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise ValueError(f"it has more than {most_bytes} bytes")
     return data
+
+
+def sealed(members: Mapping[str, Any]) -> bytes:
+    """A JSON object with its checksum, `seal`, by which a bit that was turned on the disk shows."""
+    return json.dumps({**members, "seal": zlib.crc32(json.dumps(members).encode())}).encode()
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """What was sealed, or has no seal, as of an earlier version. Raises ValueError for what is damaged."""
+    try:
+        members = json.loads(data)
+    except RecursionError as error:
+        raise ValueError(f"it is nested too deep ({error})") from error
+    if not isinstance(members, dict):
+        raise ValueError("it is no JSON object")
+    if "seal" in members and members.pop("seal") != zlib.crc32(json.dumps(members).encode()):
+        raise ValueError("its checksum does not fit")
+    return members
 
 
 def open_to_others(path: Path, descriptor: int | None = None) -> str:

@@ -156,7 +156,8 @@ def bind(folder: Path, name: str) -> None:
     known = _field(path).decode("ascii", "replace")
     if not name or name == known:
         return
-    if known:
+    same = sum(one == other for one, other in zip(known, name, strict=False))
+    if known and same < len(name) // 2:  # two hashes have four of 64 digits in common, a damaged one most
         for file in OF_THE_MACHINE:
             if (folder / file).exists():
                 aside = str(set_aside(folder / file, "copied"))

@@ -3,8 +3,6 @@
 A damaged file is set aside and logged, and a new one begun: the start never fails.
 """
 
-import json
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_typ
 import structlog
 
 from device_agent.records import is_number
-from device_agent.store.files import write_atomically
+from device_agent.store.files import read_small, sealed, set_aside, unsealed, write_atomically
 from device_agent.store.store_thread import StoreThread
 from device_agent.triggers.schedule import TriggerMemory
 from device_agent.triggers.timestamps import Stamp
@@ -40,35 +38,28 @@ class StateFile(Generic[T]):
         try:
             found = await self._thread.run(self._read)
         except (OSError, TimeoutError, ValueError) as error:
-            aside = self._path.with_suffix(f".damaged-{int(time.time())}")
-            log.error(
-                f"{self._path.stem}_set_aside", file=str(self._path), aside=str(aside), error=str(error)[:300]
-            )
+            name, file = self._path.stem, str(self._path)
             try:
-                self._path.replace(aside)
-            except OSError as why:
-                log.error(f"{self._path.stem}_not_set_aside", file=str(self._path), error=str(why))
+                aside = str(await self._thread.run(lambda: set_aside(self._path)))
+                log.error(f"{name}_set_aside", file=file, aside=aside, error=str(error)[:300])
+            except (OSError, TimeoutError) as why:
+                log.error(f"{name}_not_set_aside", file=file, error=str(error)[:300], why=str(why))
             found = {}
         self.rules = {name: found.get(name) or self._kind() for name in names}
 
     def _read(self) -> dict[str, T]:
         try:
-            with self._path.open("rb") as file:
-                data = file.read(FILE_MAX_BYTES + 1)
+            rules = unsealed(read_small(self._path, FILE_MAX_BYTES)).get("rules", {})
+            return {name: _taken(self._kind, members) for name, members in rules.items()}
         except FileNotFoundError:
             return {}
-        if len(data) > FILE_MAX_BYTES:
-            raise ValueError(f"the file is larger than {FILE_MAX_BYTES} bytes")
-        try:
-            rules = json.loads(data).get("rules", {})
-            return {name: _taken(self._kind, members) for name, members in rules.items()}
-        except (TypeError, AttributeError, RecursionError) as error:
+        except (TypeError, AttributeError) as error:
             raise ValueError(str(error)) from error
 
     async def save(self) -> bool:
         """Whether it is on the disk now; a full or broken disk is counted and logged."""
         rules = {name: asdict(state) for name, state in self.rules.items()}
-        data = json.dumps({"rules": rules}, separators=(",", ":")).encode()
+        data = sealed({"rules": rules})
         try:
             await self._thread.run(lambda: write_atomically(self._path, data))
         except (OSError, TimeoutError) as error:

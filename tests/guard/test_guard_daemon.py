@@ -1,7 +1,6 @@
 """A real daemon dies, hangs, wakes, stops and starts; the board's record says what its guard did."""
 
 import itertools
-import os
 import signal
 
 import pytest
@@ -241,20 +240,6 @@ def test_no_line_is_let_go_that_the_next_daemon_cannot_take(scene: Scene) -> Non
     assert (0, "reset") not in scene.levels(VALVE)
     until(scene.online, "the devices")
     assert scene.levels(VALVE)[-1] == (VALVE_SAFE, "daemon")
-
-
-def test_a_guard_that_was_stopped_does_what_it_missed(scene: Scene) -> None:
-    scene.drive()
-    guard = scene.guard()
-    os.kill(guard, signal.SIGSTOP)
-    scene.daemon.kill()
-    scene.start()
-    assert alive(guard)
-    # What it had not begun when the daemon came is the daemon's.
-    until(lambda: scene.levels(VALVE)[-1][0] == VALVE_SAFE, "the valve at safe")
-    until(lambda: scene.shown("relays") == {"a0": False, "b7": False}, "the expander at safe")
-    assert scene.holders(VALVE) == ["daemon", "guard"]
-    assert [e["pid"] for e in scene.daemon.events() if e["event"] == "guard_silent"] == [guard]
 
 
 def test_daemon_and_guard_that_die_together_leave_nothing_on(new_scene, service: Service) -> None:

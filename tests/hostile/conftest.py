@@ -9,7 +9,8 @@ import pytest
 from device_agent.testing.network import NetworkThread, Settings
 from device_agent.testing.network.channels import PublishedMessage
 from support.callers import alice, caller, network
-from support.deployment import AGENT, World
+from support.deployment import AGENT, World, new_world
+from support.guarded_daemon import new_scene, scene
 from support.mosquitto import broker
 from support.outages import outage
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from device_agent.store.row_checksums import prepare
 from support.callers import pipe, stream
 from support.deployment import World
 from support.processes import high_water_kb
@@ -66,6 +67,7 @@ def test_no_file_makes_the_start_large(world: World) -> None:
     world.daemon.stop()
     state = world.folder / "state"
     with closing(sqlite3.connect(state / "journal.db")) as db, db:
+        prepare(db, "", {})
         rows = ((f"org/user_{n % 7}", f"{n:0200}", n, b"\x80", b"x" * 300) for n in range(100_000))
         db.executemany("INSERT INTO command(caller, id, at_ms, what, ack) VALUES(?, ?, ?, ?, ?)", rows)
     grown = [path for path in state.rglob("*") if path.suffix in (".json", ".log") and path.is_file()]

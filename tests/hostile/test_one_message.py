@@ -1,6 +1,5 @@
 """A message costs one message, whatever is in it: nobody else is silenced, now or after a restart."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -51,24 +50,3 @@ def test_a_message_on_the_control_channel(world: World, alice: Any) -> None:
     ):
         send(world, message)
         assert result(question(alice, {"op": "read", "devices": ["door"]}))["state"] == "done"
-
-
-def test_names_of_tasks_give_no_rights(world: World, alice: Any) -> None:
-    """A task called as the owner, or a delegation, is called in the records."""
-    for task_id in ("local", "delegation:night"):
-        message = {
-            "type": "StartTask",
-            "taskId": task_id,
-            "ownerId": "user_mallory",
-            "requestParts": [
-                {
-                    "partId": "request",
-                    "text": json.dumps({"op": "set", "device": "valve", "values": {"on": True}}),
-                }
-            ],
-        }
-        send(world, message)
-    assert result(question(alice, {"op": "read", "devices": ["door"]}))["state"] == "done"
-    assert not any(row["result"] == "done" for row in world.daemon.ask("journal") if row["what"] == "on=True")
-    assert world.board is not None
-    assert set(world.board.levels(27)) == {1}, "the relay never moved"

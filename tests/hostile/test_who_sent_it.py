@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from support.callers import Listening, pipe, question, result, stream
-from support.deployment import World, send
+from support.deployment import World
 from support.waiting import LIMIT_S, until
 
 
@@ -70,22 +70,3 @@ def test_who_drives_makes_safe_in_any_company(world: World, alice: Any, mallory:
     assert opened.command(kind="set", id="off", device="valve", values={"on": False})["state"] == "done"
     refused = opened.command(kind="set", id="on again", device="valve", values={"on": True})
     assert refused["error"]["code"] == "not_allowed"
-
-
-def test_two_names_of_one_caller_must_agree(world: World, alice: Any) -> None:
-    """Access rules do not depend on which of them is believed."""
-    move = json.dumps({"op": "set", "device": "valve", "values": {"on": True}})
-    for owner, sub in (("user_alice", "user_mallory"), ("user_mallory", "user_alice")):
-        message = {
-            "type": "StartTask",
-            "taskId": f"two-{owner}",
-            "ownerId": owner,
-            "callerClaims": {"sub": sub},
-            "requestParts": [{"partId": "request", "text": move}],
-        }
-        send(world, message)
-    assert result(question(alice, {"op": "read", "devices": ["valve"]}))["readings"][0]["values"] == {
-        "on": False
-    }
-    assert world.board is not None
-    assert set(world.board.levels(27)) == {1}, "the relay never moved"

@@ -9,22 +9,8 @@ import pytest
 from device_agent.testing.network import NetworkThread
 from support.callers import alice, caller, net
 from support.delegations import sessions, start
-from support.deployment import World
+from support.deployment import World, new_world
 from support.outages import heard, outage
-
-
-@pytest.fixture
-def new_world(net: NetworkThread, tmp_path: Path) -> Iterator[Callable[..., World]]:
-    """Makes a world with other options than usual."""
-    worlds: list[World] = []
-
-    def make(**options: Any) -> World:
-        worlds.append(World(tmp_path, net, **options))
-        return worlds[-1]
-
-    yield make
-    for world in worlds:
-        world.close()
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def test_a_damaged_book_is_set_aside(
     (tmp_path / "state" / "delegations.json").write_bytes(b'{"rules": {"too_hot": 3')
     world.start()
     assert world.daemon.logged("delegations_set_aside")
-    assert list((tmp_path / "state").glob("delegations.damaged-*"))
+    assert list((tmp_path / "state").glob("delegations.json.damaged-*"))
     heat(world, HOT)
     one(sessions)
 

@@ -21,6 +21,7 @@ from device_agent.safety.conditions import Conditions
 from device_agent.safety.leases import Leases
 from device_agent.safety.limits import HOUR_S, Interlocks, Limits
 from device_agent.store.journal import safe_transitions
+from device_agent.store.row_checksums import prepare
 
 MAX_ON_S, MIN_OFF_S, CYCLES, IDLE_S = 600.0, 30.0, 4, 60.0
 GROUPS = {"up": ["motor"], "down": ["motor", "power"], "heat": ["power"]}
@@ -52,7 +53,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.db = sqlite3.connect(":memory:")
-        self.db.executescript(safe_transitions.SCHEMA)
+        prepare(self.db, safe_transitions.SCHEMA, {})
         self.boots, self.booted_s, self.now_s = 1, 0.0, 0.0
         self.pasts = {name: Past() for name in GROUPS}
         self.lease: dict[str, tuple[str, float]] = {}
@@ -284,7 +285,7 @@ TestLimits = Machine.TestCase
 
 def test_an_instant_of_an_earlier_boot_is_this_boots_first() -> None:
     with closing(sqlite3.connect(":memory:")) as db:
-        db.executescript(safe_transitions.SCHEMA)
+        prepare(db, safe_transitions.SCHEMA, {})
         safe_transitions.note(db, "one", [safe_transitions.SafeTransition("valve", "on", 90_000.0, True)])
         safe_transitions.note(db, "two", [safe_transitions.SafeTransition("valve", "on", 5.0, False)])
         assert safe_transitions.load(db, "two") == [

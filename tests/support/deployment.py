@@ -1,8 +1,10 @@
 """A whole deployment: the daemon on a simulated board, on the network stand-in, with its configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
+
+import pytest
 
 from device_agent.testing.network import NetworkThread
 from support.processes import BoardProcess, Daemon
@@ -169,6 +171,20 @@ class World:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@pytest.fixture
+def new_world(net: NetworkThread, tmp_path: Path) -> Iterator[Callable[..., World]]:
+    """Makes a world with other options than usual."""
+    worlds: list[World] = []
+
+    def make(**options: Any) -> World:
+        worlds.append(World(tmp_path, net, **options))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()
 
 
 def send(world: World, message: Any) -> None:

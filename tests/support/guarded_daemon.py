@@ -7,11 +7,12 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import msgpack
+import pytest
 
 from device_agent.testing.board.link import SocketLink
 from device_agent.testing.board.server import STIMULUS
@@ -287,3 +288,24 @@ def now_s() -> float:
 
 def environment_of(service: Service) -> Mapping[str, str]:
     return {"DEVICE_AGENT_GUARD": str(service.path)}
+
+
+@pytest.fixture
+def new_scene(tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+    scenes: list[Scene] = []
+
+    def make(timeout_s: float = 1.0) -> Scene:
+        scenes.append(Scene(tmp_path, timeout_s))
+        return scenes[-1]
+
+    yield make
+    for scene in scenes:
+        scene.close()
+
+
+@pytest.fixture
+def scene(new_scene: Callable[..., Scene]) -> Scene:
+    """A daemon at work with a patient guard, so that a busy machine does not look like a hang."""
+    made = new_scene(10.0)
+    made.start()
+    return made

@@ -1,6 +1,5 @@
 """The agent's identity on the network, kept over restarts (docs/protocol.md, W5)."""
 
-import json
 import re
 import threading
 import uuid
@@ -10,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from device_agent.store.files import read_small, set_aside, write_atomically
+from device_agent.store.files import read_small, sealed, set_aside, unsealed, write_atomically
 
 log = structlog.get_logger("identity")
 
@@ -42,7 +41,7 @@ class IdentityFile:
 
     def __init__(self, path: Path, agent_name: str) -> None:
         self._path = path
-        self._saved = ""
+        self._saved = b""
         self._saving = threading.Lock()
         self.identity = self._load(agent_name)
         self.save()
@@ -63,11 +62,10 @@ class IdentityFile:
 
     def _read(self) -> dict[str, Any]:
         try:
-            loaded = json.loads(read_small(self._path))
-            return loaded if isinstance(loaded, dict) else {}
+            return unsealed(read_small(self._path))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             log.warning("identity_unreadable", file=str(self._path), error=str(error))
         try:
             log.warning("identity_set_aside", aside=str(set_aside(self._path)))
@@ -78,11 +76,11 @@ class IdentityFile:
     def save(self) -> None:
         """Write if anything changed, on any thread. A full or read-only disk is logged and stops nothing."""
         with self._saving:
-            text = json.dumps(asdict(self.identity), indent=1)
-            if text == self._saved:
+            data = sealed(asdict(self.identity))
+            if data == self._saved:
                 return
             try:
-                write_atomically(self._path, text.encode())
-                self._saved = text
+                write_atomically(self._path, data)
+                self._saved = data
             except OSError as error:
                 log.warning("identity_not_saved", file=str(self._path), error=str(error))

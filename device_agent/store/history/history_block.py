@@ -6,7 +6,7 @@ and 10.6 where the sixth one is noise; a row for each reading takes 37 as msgpac
 
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby, pairwise
 from operator import mul
@@ -122,8 +122,9 @@ def pack(block: HistoryBlock) -> PackedBlock:
 
 
 def encode(block: HistoryBlock) -> bytes:
-    """The block without device and step, which are columns of the file. zlib's checksum guards it."""
+    """The block; zlib's checksum guards it, and with it device and step, which are columns of the file."""
     body: dict[str, Any] = {"p": block.points, "t": _differences(block.at), "v": _pack(block.values)}
+    body |= {"d": block.device, "s": block.step_ms}
     if block.step_ms:
         body |= {"n": block.counts, "l": _pack(block.low), "h": _pack(block.high)}
     if block.flags:
@@ -131,10 +132,12 @@ def encode(block: HistoryBlock) -> bytes:
     return zlib.compress(msgpack.packb(body), 6)
 
 
-def decode(device: str, step_ms: int, data: bytes) -> HistoryBlock:
-    """Raises ValueError if the bytes are damaged."""
+def decode(device: str, step_ms: int, data: bytes, names: Collection[str] = ()) -> HistoryBlock:
+    """`names`: others that the device had. Raises ValueError if the bytes, or device or step, are damaged."""
     try:
         body = msgpack.unpackb(zlib.decompress(data), strict_map_key=False)
+        if body.get("d", device) not in (device, *names) or body.get("s", step_ms) != step_ms:
+            raise KeyError("it is another device's, or of another step")
         return HistoryBlock(
             device,
             step_ms,

@@ -7,7 +7,7 @@ Ages are of recorded time: a clock that steps ahead makes nothing older.
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -229,11 +229,13 @@ class HistoryFile:
             raise
 
 
-def _readable(device: str, rows: Sequence[tuple[int, int, bytes]]) -> Iterator[HistoryBlock]:
+def _readable(
+    device: str, rows: Sequence[tuple[int, int, bytes]], names: Collection[str] = ()
+) -> Iterator[HistoryBlock]:
     """The blocks of these rows; a damaged one is left out."""
     for _, step_ms, data in rows:
         try:
-            yield decode(device, step_ms, data)
+            yield decode(device, step_ms, data, names)
         except ValueError:
             continue
 
@@ -260,11 +262,11 @@ class HistoryReader:
         self, device: str, from_ms: int, to_ms: int, formerly: Iterable[str] = ()
     ) -> Iterator[HistoryBlock]:
         """The blocks of a device that may overlap this span, in time order; `formerly`: other names of it."""
-        numbers = self.devices()
+        numbers, names = self.devices(), tuple(formerly)
         found = [
             pair
             for step_ms, frame_ms in FRAME_MS.items()
-            for name in {device, *formerly} & numbers.keys()
+            for name in {device, *names} & numbers.keys()
             for pair in self._db.execute(
                 "SELECT from_ms, n FROM block WHERE step_ms = ? AND from_ms > ? AND from_ms <= ?"
                 " AND device = ?",
@@ -273,4 +275,4 @@ class HistoryReader:
         ]
         for _, n in sorted(found):
             with closing(self._db.execute("SELECT n, step_ms, data FROM block WHERE n = ?", (n,))) as rows:
-                yield from _readable(device, rows.fetchall())
+                yield from _readable(device, rows.fetchall(), names)

@@ -24,11 +24,13 @@ from device_agent.clock import EARLIEST_TRUE_MS, SystemClock, undated
 from device_agent.errors import Fault, NotRecorded
 from device_agent.messages.acks import Ack, AckState
 from device_agent.network import Caller, Part, StartTask
+from device_agent.store import row_checksums
 from device_agent.store.files import set_aside
 from device_agent.store.journal import hash_chain, safe_transitions
 from device_agent.store.journal.command_fallback import CommandFallback, CommandRow
 from device_agent.store.journal.known_commands import IDS_MAX, ROW_BYTES, TRIM_SQL, KnownCommands, digest
 from device_agent.store.journal.safe_transitions import SafeTransition
+from device_agent.store.row_checksums import column
 from device_agent.store.salvage import Damaged, is_damage
 from device_agent.store.store_thread import StoreThread, a_day, written_bytes
 from device_agent.text.printable import printable, within
@@ -37,12 +39,18 @@ log = structlog.get_logger("journal")
 
 T = TypeVar("T", bound=tuple[Any, ...])
 
-SCHEMA = """
+CHECKED = {
+    "task": "id, ended_ms, start, session",
+    "command": "caller, id, at_ms, ack, what",
+    "turn": safe_transitions.COLUMNS,
+}
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS task(
-    id TEXT PRIMARY KEY, started_ms INTEGER NOT NULL, ended_ms INTEGER, start BLOB, session BLOB);
+    id TEXT PRIMARY KEY, started_ms INTEGER NOT NULL, ended_ms INTEGER, start BLOB, session BLOB,
+    {column(CHECKED["task"])});
 CREATE TABLE IF NOT EXISTS command(
     caller TEXT NOT NULL, id TEXT NOT NULL, at_ms INTEGER NOT NULL, ack BLOB, what BLOB NOT NULL,
-    PRIMARY KEY(caller, id));
+    {column(CHECKED["command"])}, PRIMARY KEY(caller, id));
 CREATE TABLE IF NOT EXISTS used(caller TEXT NOT NULL, digest INTEGER NOT NULL, at_ms INTEGER NOT NULL);
 PRAGMA user_version = 2;
 """
@@ -170,7 +178,7 @@ class Journal:
         db = sqlite3.connect(path, check_same_thread=False)
         db.create_function("digest", 1, digest)
         try:
-            # `quick_check` would leave 2 MB of an old Journal in memory.
+            # `integrity_check` would leave 2 MB of an old Journal in memory.
             for pragma in (
                 "page_size = 1024",
                 "cache_size = -256",
@@ -178,9 +186,12 @@ class Journal:
                 "synchronous = FULL",
             ):
                 db.execute(f"PRAGMA {pragma}")
-            db.executescript(SCHEMA + safe_transitions.SCHEMA)
-            if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-                raise Damaged("quick_check found damage")
+            row_checksums.prepare(db, SCHEMA + safe_transitions.SCHEMA, CHECKED)
+            check = "PRAGMA integrity_check(1)"
+            if db.execute(check).fetchone()[0] != "ok":
+                db.execute("REINDEX")
+                if (found := db.execute(check).fetchone()[0]) != "ok":
+                    raise Damaged(f"integrity_check found damage: {found}")
             n, head = self._chain.prepare(db)
             self._read_all(db)
         except BaseException:

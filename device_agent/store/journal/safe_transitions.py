@@ -8,10 +8,13 @@ clock says.
 import sqlite3
 from typing import NamedTuple
 
-SCHEMA = """
+from device_agent.store.row_checksums import column
+
+COLUMNS = "device, point, boot, at_s, away"
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS turn(
     n INTEGER PRIMARY KEY, device TEXT NOT NULL, point TEXT NOT NULL, boot TEXT NOT NULL,
-    at_s REAL NOT NULL, away INTEGER NOT NULL);
+    at_s REAL NOT NULL, away INTEGER NOT NULL, {column(COLUMNS)});
 """
 # Limits look back an hour; beyond it only the last transition of each point counts.
 KEEP_S = 3600.0

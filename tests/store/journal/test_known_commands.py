@@ -15,6 +15,7 @@ from device_agent.store.journal.known_commands import (
     KnownCommands,
     digest,
 )
+from device_agent.store.row_checksums import prepare
 
 
 def ids_of(known: KnownCommands, caller: str) -> list[str]:
@@ -68,7 +69,7 @@ def test_what_is_under_way_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_disk_keeps_what_the_memory_keeps() -> None:
     most = str(50 * ROW_BYTES)
     with closing(sqlite3.connect(":memory:")) as db:
-        db.executescript(SCHEMA)
+        prepare(db, SCHEMA, {})
         for caller, count, ack in (("alice", 10, b"done"), ("mallory", 1000, b"x" * 400)):
             for number in range(count):
                 row = (caller, str(number), number, b"", ack)

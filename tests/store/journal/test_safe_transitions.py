@@ -8,12 +8,13 @@ import pytest
 
 from device_agent.store.journal import safe_transitions
 from device_agent.store.journal.safe_transitions import KEEP_S, SafeTransition
+from device_agent.store.row_checksums import prepare
 
 
 @pytest.fixture
 def db() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:")) as made:
-        made.executescript(safe_transitions.SCHEMA)
+        prepare(made, safe_transitions.SCHEMA, {})
         yield made
 
 
