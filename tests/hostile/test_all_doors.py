@@ -67,8 +67,8 @@ class Doors:
                 Actor(name, one.send, drives=name != "mallory", send_only=one.write)
                 for name, one in streams.items()
             ),
-            Actor("request", asking(caller("bob")), drives=True, has_ids=False, has_ages=False),
-            Actor("reader", asking(caller("carol")), has_ids=False, has_ages=False),
+            Actor("request", asking(self.world, caller("bob")), drives=True, has_ids=False, has_ages=False),
+            Actor("reader", asking(self.world, caller("carol")), has_ids=False, has_ages=False),
             Actor("page", page.send, drives=True, never=page.foreign),
             Actor("broker", broker.send, True, send_only=broker.send_only, never=from_long_ago(broker.send)),
             Actor("friend", friend.send, drives=True, has_ages=False),

@@ -75,15 +75,16 @@ class Streaming:
         return self.acks.take(command["id"])
 
 
-def asking(client: Any) -> Send:
+def asking(world: World, client: Any) -> Send:
     """By request tasks; each is a command of its own."""
 
     def send(command: dict[str, Any]) -> Ack:
         body = {name: value for name, value in command.items() if name not in ("kind", "id", "ttl_ms")}
         asked = question(client, {"op": command["kind"], **body})
-        # The official client may see the terminal, on one of its ways, before what came ahead of it.
-        until(asked.list_artifacts, f"the result of a request that ended: {asked.terminal.get('state')}")
-        found = result(asked)
+        if asked.list_artifacts():
+            found = result(asked)
+        else:
+            found = _published(world, asked)
         return dict(found.get("ack") or {"state": found["state"], "error": found["error"]})
 
     return send
@@ -92,6 +93,20 @@ def asking(client: Any) -> Send:
 def from_long_ago(send: Send) -> Send:
     """By the sender's own clock, which the doors of this machine are told (`at`)."""
     return lambda command: send({**command, "at": (time.time() - LONG_S) * 1000})
+
+
+def _published(world: World, asked: Any) -> Any:
+    """The result as the network has it: a client on a busy machine now and then has an end without it."""
+    from blocks_network.task_session import ArtifactRef
+
+    records = world.net.net.wire.records.publishes()
+    events = [json.loads(one.raw) for one in records if one.channel.endswith(asked.task_id)]
+    references = [
+        ArtifactRef.from_dict(one["artifactRef"]) for one in events if one.get("type") == "artifact"
+    ]
+    assert references, f"a request without a result: {events}"
+    print(f"published, and not at its client: {[one.get('type') for one in events]} of {asked.task_id}")
+    return json.loads(asked.download_artifact(references[0]).data)
 
 
 def _ack_in(answer: dict[str, Any]) -> Ack:
