@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import tzinfo
 from enum import StrEnum
-from typing import Literal, TypeGuard
+from typing import Literal, NamedTuple, TypeGuard
 
 Value = bool | int | float | str | None
 """What one point can hold. None means "could not be read"; a flag then says why."""
@@ -210,14 +210,16 @@ class File:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+NO_FLAGS: Mapping[str, Flag] = {}
+
+
+class Reading(NamedTuple):
     """The values of one device at one instant."""
 
     device: str
     at_ms: int
     values: Mapping[str, Value]
-    flags: Mapping[str, Flag] = field(default_factory=dict)
+    flags: Mapping[str, Flag] = NO_FLAGS
     monotonic_s: float = 0.0
     clock_set: bool = True
     at_once: bool = False

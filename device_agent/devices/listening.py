@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from device_agent.background import first_of
@@ -102,7 +101,7 @@ class Listening:
                 self._device.mark_unheard()
             if staleness.age(self._clock.monotonic_s()):
                 old = self._builder.present(present_of(self._driver, self._clock))
-                self._device.emit(replace(old, silence="began"))
+                self._device.emit(old._replace(silence="began"))
             elif loop.time() >= emitted_s + period_s:
                 emitted_s = loop.time()
                 self._emit_present()

@@ -49,12 +49,12 @@ class Staleness:
         True when a point has a value again that was stale.
         """
         before = len(self.stale)
-        for name in self._last_s.keys() & fresh:
-            if flags.get(name) not in (Flag.STALE, Flag.NOT_READY):
+        for name in fresh:
+            if name in self._last_s and flags.get(name) not in (Flag.STALE, Flag.NOT_READY):
                 self._last_s[name] = now_s
                 self.stale.discard(name)
-        for name in self._still_s.keys() & fresh:
-            self._note_value(name, values.get(name), self._still_s[name], now_s)
+            if name in self._still_s:
+                self._note_value(name, values.get(name), self._still_s[name], now_s)
         if self.stale or self.frozen:
             self.flag(values, flags)
         return len(self.stale) < before

@@ -253,11 +253,13 @@ class ConfiguredDevice(Actuator[C, B]):
 
     def _said(self, raw: Mapping[str, Any]) -> dict[str, Value | Flagged]:
         """The values of what a message holds, point to text or member of a document."""
-        values = {name: self._parsers[name](text) for name, text in raw.items() if name in self._parsers}
-        self.unusable += sum(isinstance(value, Flagged) for value in values.values())
-        for name in self._stamps.keys() & values.keys():
-            stamp = self._stamps[name]
-            return Dated(values, stamp.at_ms(values[name]), stamp.max_age_s)
+        values: dict[str, Value | Flagged] = {
+            name: self._parsers[name](text) for name, text in raw.items() if name in self._parsers
+        }
+        self.unusable += [*map(type, values.values())].count(Flagged)
+        for name, stamp in self._stamps.items():
+            if name in values:
+                return Dated(values, stamp.at_ms(values[name]), stamp.max_age_s)
         return values
 
     def notes(self) -> Mapping[str, int | str]:

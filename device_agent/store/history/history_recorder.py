@@ -8,7 +8,6 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -107,7 +106,7 @@ class HistoryRecorder(ReadingSubscriber):
         offset_ms = self._clock.offset_ms() or 0
         undated, self._undated = self._undated, deque()
         for reading in undated:
-            self.add(replace(reading, at_ms=reading.at_ms + offset_ms, clock_set=True))
+            self.add(reading._replace(at_ms=reading.at_ms + offset_ms, clock_set=True))
 
     async def close(self) -> None:
         """Write what is there and close the file."""
@@ -212,7 +211,7 @@ def _without_stale(reading: Reading) -> Reading:
     if Flag.STALE not in reading.flags.values():
         return reading
     kept = {n: None if reading.flags.get(n) is Flag.STALE else v for n, v in reading.values.items()}
-    return replace(reading, values=kept)
+    return reading._replace(values=kept)
 
 
 def _blocks(readings: list[Reading]) -> Iterator[HistoryBlock]:

@@ -11,9 +11,6 @@ from device_agent.store.outbox.outbox_file import ChannelRow
 if TYPE_CHECKING:
     from device_agent.store.outbox.outbox import Outbox
 
-# How much of a backlog is in memory at its old end.
-WINDOW_BYTES = 200_000
-
 
 class Backlog:
     """Oldest first: `head` in memory, then `spilled` events on disk only, then `tail` in memory."""
@@ -83,7 +80,7 @@ class Backlog:
         if not self.beyond_head:
             size = 0
             keep: deque[Event] = deque()
-            while self.head and size < WINDOW_BYTES:
+            while self.head and size < self._outbox.window_bytes:
                 size += self.head[0].cost_bytes
                 keep.append(self.head.popleft())
             self.head, self.tail = keep, self.head

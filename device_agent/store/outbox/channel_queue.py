@@ -485,6 +485,10 @@ class ChannelQueue:
     def spill(self) -> None:
         """Release the middle of the backlog from memory, where it is on disk."""
         self._move_late()
+        if self._outbox.crowded and self._live and self._live[0].seq is not None:
+            # In a flood what is young is late too: it would be dropped otherwise.
+            while self._live and self._live[0].disk_state is DiskState.STORED:
+                self._late.add(self._live.popleft())
         self._add_memory(-self._late.spill())
 
     def file_lost(self) -> None:

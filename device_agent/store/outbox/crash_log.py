@@ -1,7 +1,7 @@
 """A log of what is not on disk yet, in the runtime directory: it survives the process, but not a power cut.
 
 Records are msgpack, each after its length and CRC-32 (little-endian) and written with one system call, so
-that a killed process loses nothing. A snapshot replaces the log after every commit, and when it has grown.
+that a killed process loses nothing. A snapshot replaces the log when it has grown, or lacks something.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import structlog
 
 log = structlog.get_logger("outbox")
 
-ROTATE_BYTES = 1_000_000
+ROTATE_BYTES = 256_000
 # Of the whole file, which has grown so far when the file system takes no snapshot any more.
 TOTAL_MAX_BYTES = 64_000_000
 # One event, or one message on its way, with room to spare.
@@ -35,6 +35,7 @@ class CrashLog:
         self._descriptor = -1
         self._size_bytes = 0
         self._begun_bytes = 0
+        self._lacks = False
         self._pack = msgpack.Packer().pack  # `packb` would make a packer for each record
         self.failures = 0
 
@@ -72,11 +73,13 @@ class CrashLog:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor, self._size_bytes, self._begun_bytes = descriptor, len(data), len(data)
+        self._lacks = False
         return True
 
     def write(self, *records: list[Any]) -> bool:
         """Append these with one system call; False if there is no log or the file system refused."""
         if self._descriptor < 0:
+            self._lacks = True
             return False
         data = b"".join(map(self._packed, records))
         try:
@@ -89,6 +92,7 @@ class CrashLog:
             # An incomplete record would hide all that follow it.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size_bytes)
+            self._lacks = True
             self._failed(error)
             return False
 
@@ -99,7 +103,7 @@ class CrashLog:
     @property
     def grown(self) -> bool:
         """Whether it is time to replace the log by a snapshot."""
-        return self._size_bytes > ROTATE_BYTES + 2 * self._begun_bytes
+        return self._lacks or self._size_bytes > ROTATE_BYTES + 2 * self._begun_bytes
 
     def _failed(self, error: OSError) -> None:
         self.failures += 1

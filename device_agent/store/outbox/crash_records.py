@@ -15,6 +15,7 @@ Record = list[Any]
 ADDED = "a"
 IN_FLIGHT = "c"
 ACKNOWLEDGED = "k"
+STORED = "s"
 DELETED = "g"
 NUMBERS = "n"
 LOST = "x"
@@ -41,6 +42,11 @@ def in_flight(
 def acknowledged(channel: str, number: int) -> Record:
     """The message in flight was accepted."""
     return [ACKNOWLEDGED, channel, number]
+
+
+def stored(channel: str, ids: Iterable[int]) -> Record:
+    """These events are on the disk from now on."""
+    return [STORED, channel, list(ids)]
 
 
 def deleted(channel: str, id_: int) -> Record:

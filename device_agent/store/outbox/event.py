@@ -40,7 +40,7 @@ class Event:
 
     @property
     def cost_bytes(self) -> int:
-        return self.cost_of(len(self.data))
+        return len(self.data) + OVERHEAD_BYTES
 
     @staticmethod
     def cost_of(data_bytes: int) -> int:

@@ -6,6 +6,7 @@ nothing, for the crash log has it. A power cut costs at most one interval, and a
 """
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 from collections.abc import Collection, Iterable
@@ -24,18 +25,20 @@ from device_agent.store.outbox.crash_log import CrashLog
 from device_agent.store.outbox.crash_records import Record
 from device_agent.store.outbox.disk_jobs import DiskJobs
 from device_agent.store.outbox.event import DiskState, Event
-from device_agent.store.outbox.outbox_file import ChannelRow, Commit, OutboxContents, OutboxFile
+from device_agent.store.outbox.outbox_file import ChannelRow, Commit, OutboxContents, OutboxFile, by_channel
 from device_agent.store.outbox.overflow import DiskOverflow, drop_order
 from device_agent.store.outbox.restore import format_of, restore
 from device_agent.store.store_thread import StoreThread, a_day
 
 log = structlog.get_logger("outbox")
 
-LOAD_BYTES = 200_000
+WINDOW_BYTES = 200_000
 # More acknowledged events than this on disk are deleted at once.
 DELETES_MAX = 5000
-# What memory may hold that is on no disk: the disk takes nothing, or is slower than what comes.
+# What memory may hold: the disk takes nothing, or is slower than what comes. Beyond a share of it all goes to
+# the disk at once, and out of memory.
 MEMORY_MAX_BYTES = 8_000_000
+MEMORY_SHARE = 0.4
 # For refused readings' gaps and for answers, this share of the limits stays free.
 SPARE_SHARE = 1 / 32
 # How much of the commit interval an event waits for its acknowledgement before it is written (the rest is for
@@ -94,6 +97,7 @@ class Outbox:
         self._in_doubt: set[str] = set()
         self._committing = asyncio.Lock()
         self._touched = asyncio.Event()
+        self._crowded = asyncio.Event()
         self._closing = False
 
     # -- start ----------------------------------------
@@ -172,8 +176,12 @@ class Outbox:
             if quiet >= QUIET_LOOKS and self._file.is_open and not (self._disk.error or self._forgotten):
                 await self._touched.wait()
             self._touched.clear()
-            await asyncio.sleep(self._rest_s())
-            await self.commit(self.clock.monotonic_s() - self._interval_s * WAIT_SHARE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._rest_s()):
+                    await self._crowded.wait()
+            waited_s = 0.0 if self._crowded.is_set() else self._interval_s * WAIT_SHARE
+            self._crowded.clear()
+            await self.commit(self.clock.monotonic_s() - waited_s)
             quiet = 0 if self._touched.is_set() else quiet + 1
 
     def _rest_s(self) -> float:
@@ -188,7 +196,7 @@ class Outbox:
     async def commit(self, older_than_s: float, *, clean: bool = False) -> None:
         """Write all that waits, in one transaction, if some of it has waited since before this instant.
 
-        Then begin a new crash log. `clean`: the process ends in order.
+        `clean`: the process ends in order.
         """
         async with self._committing:
             if self._closing and not clean:
@@ -269,9 +277,12 @@ class Outbox:
         self._in_flight_on_disk = {channel: text for channel, text in on_disk.items() if text is not None}
         for _, event in work.inserts:
             event.disk_state = DiskState.STORED
+        ids = by_channel((channel, event.id) for channel, event in work.inserts)
+        self.log(*(crash_records.stored(channel, some) for channel, some in ids.items()))
         for queue in self._queues.values():
             queue.spill()
-        self._begin_log()
+        if self._log.grown:
+            self._begin_log()
         if self.used_bytes == 0 and not self._forgotten:
             await self._disk.attempt(self._file.shrink)
 
@@ -338,7 +349,7 @@ class Outbox:
         """
         # Not while space is freed: both would take the same rows.
         async with self._committing:
-            return await self.read_events(channel, ids, LOAD_BYTES, skip)
+            return await self.read_events(channel, ids, self.window_bytes, skip)
 
     async def read_events(
         self, channel: str, ids: tuple[int, int], limit_bytes: int, skip: set[int]
@@ -360,7 +371,7 @@ class Outbox:
 
     def log(self, *records: Record) -> None:
         """Write to the crash log at the end of this turn of the event loop: once for a chunk of input."""
-        if not self._unlogged:
+        if records and not self._unlogged:
             self._touched.set()
             asyncio.get_running_loop().call_soon(self.flush_log)
         self._unlogged += records
@@ -377,7 +388,20 @@ class Outbox:
 
     def add_memory(self, more_bytes: int) -> None:
         """The queues hold so much more in memory."""
+        was_crowded = self.crowded
         self.memory_bytes += more_bytes
+        if self.crowded and not was_crowded:
+            self._crowded.set()
+
+    @property
+    def window_bytes(self) -> int:
+        """How much of a stream's backlog is in memory at its old end; all together do not crowd it."""
+        return min(WINDOW_BYTES, MEMORY_MAX_BYTES // (4 * max(1, len(self._queues))))
+
+    @property
+    def crowded(self) -> bool:
+        """Whether memory is to be emptied as far as the disk takes it."""
+        return self.memory_bytes > self._memory_max_bytes * MEMORY_SHARE
 
     def is_full(self, queue: ChannelQueue, more_bytes: int) -> bool:
         """Whether an event of this size would exceed a limit, less what is spare, and this queue's share."""

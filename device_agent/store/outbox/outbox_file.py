@@ -258,9 +258,9 @@ class OutboxFile:
             unfinished = [name for name in work.forget if not self._forget(name)]
             for row in work.channels:
                 self._write_channel(row)
-            for channel, some in _by_channel([*work.replacements, *work.inserts]).items():
+            for channel, some in by_channel([*work.replacements, *work.inserts]).items():
                 self._insert(channel, sorted(some, key=attrgetter("id")))
-            for channel, ids in _by_channel(work.deletes).items():
+            for channel, ids in by_channel(work.deletes).items():
                 self._change(channel, dict.fromkeys(ids))
             self._write_in_flight(work.in_flight)
             if work.clean:
@@ -398,7 +398,8 @@ class OutboxFile:
         }
 
 
-def _by_channel(pairs: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+def by_channel(pairs: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    """The second members of such pairs, by the first."""
     found: dict[str, list[T]] = {}
     for channel, one in pairs:
         found.setdefault(channel, []).append(one)

@@ -46,6 +46,9 @@ class _State:
         elif kind == crash_records.ACKNOWLEDGED and self.in_flight and self.in_flight[2] == record[2]:
             self.acknowledged += [id_ for id_, *_ in self.in_flight[4]]
             self.in_flight = None
+        elif kind == crash_records.STORED:
+            for id_ in record[2]:
+                self.added.pop(id_, None)
         elif kind == crash_records.DELETED:
             self.acknowledged.append(record[2])
         elif kind == crash_records.NUMBERS:

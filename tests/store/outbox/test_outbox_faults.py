@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from device_agent.store.outbox import outbox as outbox_module
 from device_agent.store.outbox import outbox_file
 from device_agent.store.outbox.event_rows import COLUMNS, PACK_EVENTS, events_of
 from support.outbox_machine import Machine, Rule
@@ -316,12 +317,28 @@ async def test_memory_is_bounded_while_the_disk_hangs(
     assert gaps(machine)
 
 
-async def test_a_disk_that_comes_back_gives_what_it_has(tmp_path: Path, machines: Machines) -> None:
+async def test_a_flood_is_kept_on_the_disk(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More in a moment than memory may hold, while nothing can be sent."""
+    monkeypatch.setattr(outbox_module, "MEMORY_MAX_BYTES", 1_000_000)
+    machine = machines()
+    await machine.boot(Rule())
+    for _ in range(6):
+        machine.append(2500)
+        assert machine.outbox.crowded
+        await machine.outbox.commit(machine.clock.monotonic_s())
+        assert not machine.outbox.crowded
+    await machine.drain()
+    assert sorted(readings(machine)) == everything(1, 15_000)
+    assert not gaps(machine)
+
+
+@pytest.mark.parametrize("end", ["orderly", "killed"])
+async def test_a_disk_that_comes_back_gives_what_it_has(tmp_path: Path, machines: Machines, end: str) -> None:
     """Not readable at the start (here: a folder in its place), readable later."""
     machine = machines()
     await machine.boot(Rule())
     await stored(machine, 500)
-    await off(machine)
+    await (off(machine) if end == "orderly" else machine.kill(tmp_path))
     path = machine.disk / "outbox.db"
     path.rename(machine.disk / "away")
     path.mkdir()
@@ -337,6 +354,7 @@ async def test_a_disk_that_comes_back_gives_what_it_has(tmp_path: Path, machines
     assert not machine.outbox.figures()["trouble"]
     await machine.drain()
     assert sorted(readings(machine)) == everything(1, 510)
+    assert not gaps(machine) or end == "orderly"
 
 
 @pytest.mark.parametrize("cut", ["torn", "garbage", "flipped"])
