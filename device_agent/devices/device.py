@@ -191,6 +191,8 @@ class Device:
         driver.keep(self._kept)
         while True:
             await self.bus.until(BusState.OPEN)
+            # Whoever asks from here on, also while it is being closed, has it opened once more at once.
+            self._hurry.clear()
             with self.bus.in_use(self.name):
                 try:
                     await self._open(driver)
@@ -207,7 +209,6 @@ class Device:
                     self._driver = None
                     await self._close(driver)
                     await self._hooks.closed(self.name)
-            self._hurry.clear()
             bus_closed, _ = await first_of(
                 self.bus.until_not_open(), self._hurry.wait(), limit_s=backoff.next_s()
             )

@@ -75,6 +75,11 @@ def takeover(scene: Scene, how: str) -> dict[str, float]:
     return {name: (at_s - began_s) * 1000 for name, at_s in times.items()}
 
 
+def turns(pid: int) -> int:
+    """How often this process has waited."""
+    return int(Path(f"/proc/{pid}/status").read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+
 def contact(scene: Scene) -> float:
     """Milliseconds from the contact of the emergency stop to the valve at safe, while the daemon hangs."""
     seen = len(scene.board.record())
@@ -89,6 +94,8 @@ def contact(scene: Scene) -> float:
     safe_s = until(lambda: at_s(**valve), "the valve at safe")
     closed_s = at_s(line=BUTTON, by="stimulus")
     scene.press(pressed=False)
+    seen_at = turns(scene.guard())
+    until(lambda: turns(scene.guard()) > seen_at + 3, "the guard has seen the contact open")
     scene.thaw()
     until(lambda: scene.daemon.ask("status")["emergency_stop"]["latched"], "the latch")
     scene.daemon.ask("release")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 FORGED = "x\n2026-01-01T00:00:00Z [info     ] all_is_well\x1b[2J\u202e"
 PROGRAM = f"""
@@ -18,10 +19,10 @@ output.close(10)
 """
 
 
-def test_no_line_is_forged() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True, timeout=60
-    )
+def test_no_line_is_forged(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    ended = subprocess.run([sys.executable, program], check=False, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     lines = ended.stderr.splitlines()
     assert all(line.isprintable() for line in lines), lines
@@ -29,4 +30,5 @@ def test_no_line_is_forged() -> None:
     (refused,) = (line for line in lines if "refused" in line)
     assert "all_is_well" in refused
     assert "Traceback" in ended.stderr
-    assert ended.stderr.count("all_is_well") == 3
+    # Twice in the warning, then in the line that raised and in what it raised.
+    assert ended.stderr.count("all_is_well") == 4

@@ -223,6 +223,32 @@ async def test_one_that_is_lost_is_opened_at_once_for_who_makes_it_safe(
     bus.stop()
 
 
+async def test_who_makes_it_safe_while_it_is_being_closed_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Shutter, "jammed", True)
+    monkeypatch.setattr(device_module, "REOPEN_FIRST_S", 3600.0)
+    monkeypatch.setattr(device_module, "REOPEN_MAX_S", 3600.0)
+
+    class Asking(ActuatorHooks):
+        def concerns(self, device: str, *, is_actuator: bool) -> bool:
+            return True
+
+        async def closed(self, device: str) -> None:
+            if Shutter.jammed:
+                Shutter.jammed = False
+                with pytest.raises(NoAnswer, match="jammed"):
+                    await shutter.safe()
+
+    bus = Bus("bus", NoBus())
+    await bus.open()
+    shutter = Device("it", Shutter, ActuatorConfig(safe=False), bus, SystemClock(), Reports(), Asking())
+    task = asyncio.create_task(shutter.run())
+    await until_async(lambda: shutter.online)
+    task.cancel()
+    await asyncio.wait([task])
+    await bus.close()
+    bus.stop()
+
+
 class SlowToSafe(Actuator[ActuatorConfig, NoBus], Sensor[ActuatorConfig, NoBus]):
     """Its options say that a call may take longer than the agent's own limits."""
 

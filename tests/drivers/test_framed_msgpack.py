@@ -149,12 +149,14 @@ def test_no_value_raises_and_none_is_guessed(kind, value):
 @pytest.mark.parametrize("kind", ["number", "integer", "boolean", "string"])
 @pytest.mark.parametrize("where", [{}, {"other": 3}, {"it": 3}])
 def test_deep_nesting_costs_its_own_value(kind, where):
-    """As deep as msgpack allows is deeper than Python writes out."""
+    """As deep as msgpack allows is deeper than Python writes out before 3.13."""
     driver = controller({"it": {"type": kind, "where": where}, "other": {}}, max_frame_bytes=4096)
     payload = b"\x82\xa2it" + b"\x91" * 1000 + b"\x01" + b"\xa5other\x03"
     (values,) = fed(driver, COBS.framed(payload))
     assert values["other"] == 3.0
-    assert values.get("it", Flagged(None, Flag.NO_ANSWER)) == Flagged(None, Flag.NO_ANSWER)
+    text = "[" * 1000 + "1" + "]" * 1000
+    may_be = (Flagged(None, Flag.NO_ANSWER), *[text] * (kind == "string"))
+    assert values.get("it", may_be[0]) in may_be
 
 
 @BOTH

@@ -202,7 +202,7 @@ def test_a_changed_configuration_is_followed(scene: Scene) -> None:
     until(lambda: len([e for e in scene.daemon.events() if e["event"] == "reloaded"]) == 2, "the change")
     until(scene.online, "the devices after the change")
     until(lambda: scene.holders(VALVE) == ["daemon", "guard"], "the tap on the valve's line")
-    assert scene.holders(5) == []
+    until(lambda: scene.holders(5) == [], "the lamp's line let go")
     scene.daemon.kill()
     until(lambda: scene.holders(VALVE) == scene.holders(LAMP) == ["guard"], "the guard alone")
 

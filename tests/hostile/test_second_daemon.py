@@ -69,7 +69,7 @@ def test_two_at_once_under_one_instance_say_so_both(net: NetworkThread, tmp_path
         for world in (one, two):
             until(lambda world=world: world.daemon.ask("status")["link"]["trouble"], "the other", 180)
             assert "another process" in world.daemon.ask("status")["link"]["trouble"]
-            assert any(event["event"] == "instance_runs_twice" for event in world.daemon.events())
+            world.daemon.wait_logged("instance_runs_twice")
 
 
 def test_that_two_could_not_be_noticed_is_told(new_world: Callable[..., World]) -> None:

@@ -124,8 +124,10 @@ def test_all_that_changed_is_made_safe_at_once(new_world: Callable[..., World], 
         for entry in daemon.events()
         if entry["event"] in ("made_safe", "not_made_safe", "not_made_safe_at_reload")
     ]
-    assert told[0] == ("made_safe", "valve"), told
-    assert ("not_made_safe_at_reload", "relays") in told
+    # Before the change is known they may be missed, and tried in vain, once more.
+    given_up = told.index(("not_made_safe_at_reload", "relays"))
+    tried = [at for at, one in enumerate(told[:given_up]) if one == ("not_made_safe", "relays")]
+    assert told.index(("made_safe", "valve")) < tried[-1], told
     world.board.do("heal")
     until(lambda: daemon.device("relays").get("at_safe"), "the relays at safe after all")
     session.cancel()

@@ -9,6 +9,7 @@ import pytest
 from device_agent.errors import ProtocolFault
 from device_agent.network.blocks.long_poll import MEMBERS_MAX, Batch, read_batch
 
+DEEP = "[" * 100_000 + "]" * 100_000
 MESSAGE = {"c": "x.control", "d": {"type": "StartTask"}, "p": {"t": "17000000000000000"}, "i": "backend"}
 
 
@@ -59,9 +60,7 @@ async def test_metadata_of_a_bad_form_is_empty() -> None:
     assert found.deliveries[0].meta == {}
 
 
-@pytest.mark.parametrize(
-    "payload", ["[" * 5000 + "]" * 5000, "1" * 5000, '{"d":[1,"]}\\""],"x":' + "[" * 5000 + "]" * 5000 + "}"]
-)
+@pytest.mark.parametrize("payload", [DEEP, "1" * 5000, f'{{"d":[1,"]}}\\""],"x":{DEEP}}}'])
 async def test_a_payload_that_cannot_be_parsed_is_null_and_costs_no_other(payload: str) -> None:
     whole = json.dumps(MESSAGE)
     bad = json.dumps({**MESSAGE, "d": "HERE", "u": {"sender": "a, }]"}, "i": 7}).replace('"HERE"', payload)
