@@ -67,7 +67,8 @@ board() {
     rigsim i2c-bme280 sim 0x76
 }
 
-configuration() { install -Dm644 $here/service.toml /etc/device-agent/agent.toml; }
+# configuration [MORE]: with these tables, too.
+configuration() { cat $here/service.toml "${1:-/dev/null}" | install -Dm644 /dev/stdin /etc/device-agent/agent.toml; }
 
 # published COMMAND: the network's stand-in answers, and the agent is published there by its owner.
 published() {
