@@ -43,6 +43,7 @@ def main(words: list[str]) -> int:
         log.close(LOG_LIMIT_S)
         return 1
     guard = GuardProcess(listener, log, Notes(path + ".notes"), child=child)
+    _signal.set_wakeup_fd(guard.wake, warn_on_full_buffer=False)
     _signal.signal(_signal.SIGTERM, lambda *_: guard.ask_to_end())
     _signal.signal(_signal.SIGINT, lambda *_: guard.ask_to_end())
     try:

@@ -49,7 +49,8 @@ class GuardProcess:
         """Whether that daemon has not spoken to this guard yet."""
         self._child = child
         self._poll = select.poll()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._woken, self.wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        """Writing to `wake` ends a wait; a signal that came just before one has to do so."""
         self._clients: dict[int, DaemonSocket] = {}
         self._daemon: DaemonSocket | None = None
         self._timeout_s = 1.0
@@ -87,7 +88,7 @@ class GuardProcess:
     # -- life -----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        for number in (self._listener.fileno(), self._wake):
+        for number in (self._listener.fileno(), self._woken):
             self._poll.register(number, select.POLLIN)
         self._go_on()
         self._slow = take_precedence()
@@ -117,7 +118,6 @@ class GuardProcess:
     def ask_to_end(self) -> None:
         """From a signal handler. A child outlives its daemon all the same, whoever signals both."""
         self._asked_to_end = True
-        os.eventfd_write(self._wake, 1)
 
     def _wait_ms(self) -> float | None:
         waits = [self._alive_every_s] if self._alive_every_s else []
@@ -151,8 +151,8 @@ class GuardProcess:
     def _ready(self, fd: int, event: int) -> None:
         if fd == self._listener.fileno():
             self._accept()
-        elif fd == self._wake:
-            os.eventfd_read(self._wake)
+        elif fd == self._woken:
+            os.read(fd, 4096)
         elif fd in self._clients:
             self._receive(self._clients[fd])
         elif event & _HUNG_UP:
@@ -381,7 +381,10 @@ class GuardProcess:
     def _on_report(self, report: Report) -> None:
         """On the thread of a bus."""
         self._new_reports.append(report)
-        os.eventfd_write(self._wake, 1)
+        try:
+            os.write(self.wake, b"1")
+        except BlockingIOError:
+            return  # it is full, and wakes as it is
 
     def _take_reports(self) -> None:
         reports: list[Report] = []

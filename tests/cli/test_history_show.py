@@ -62,7 +62,8 @@ def test_the_span_fits_what_there_is(
 
 def test_a_time_that_was_given_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     record = Record(120)
-    assert len(shown(record, capsys, "--from", "24h")) == 3
+    # One half hour, or two where a new one has just begun, between head and foot.
+    assert len(shown(record, capsys, "--from", "24h")) in (3, 4)
     assert record.asked == 1
 
 

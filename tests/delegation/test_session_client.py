@@ -23,7 +23,7 @@ async def test_a_question_opens_a_session_and_is_stored_before_it_is_sent(
     await client.send(exchange)
     assert service.api.sent == ["Hot?"]
     assert (exchange.session, exchange.final_message) == ("session-1", "https://service/first")
-    assert b'"sends":1' in (service.state_file._path).read_bytes()
+    assert b'"sends": 1' in (service.state_file._path).read_bytes()
 
 
 async def test_a_later_message_goes_to_the_same_session(service: Service, client: SessionClient) -> None:

@@ -17,7 +17,7 @@ import pytest
 import device_agent.guard
 from device_agent.guard import PROTOCOL
 from device_agent.safety import guard_connection
-from support.guarded_daemon import Service, alive
+from support.guarded_daemon import Service, alive, listener_of
 from support.waiting import LIMIT_S, until
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +134,25 @@ def line() -> Iterator[tuple[socket.socket, socket.socket]]:
     yield ours, theirs
     ours.close()
     theirs.close()
+
+
+def test_a_signal_that_ends_no_wait_ends_it_all_the_same(tmp_path: Path) -> None:
+    """As one that comes just before a wait; here another thread takes it."""
+    code = (
+        "import signal, sys, threading; "
+        "threading.Thread(target=threading.Event().wait, daemon=True).start(); "
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); "
+        "from device_agent.guard.__main__ import main; main(sys.argv[1:])"
+    )
+    path = tmp_path / "guard.sock"
+    process = subprocess.Popen([sys.executable, "-c", code, "--socket", path], stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: listener_of(path) == process.pid, "its socket")
+        process.terminate()
+        assert process.wait(LIMIT_S) == 0
+    finally:
+        process.kill()
+        process.wait(LIMIT_S)
 
 
 def test_only_one_daemon_at_a_time(client) -> None:

@@ -16,8 +16,9 @@ from support.guarded_daemon import VALVE, VALVE_SAFE, Scene
 from support.waiting import LIMIT_S, until
 
 
-def begun(scene: Scene, stderr: int) -> "subprocess.Popen[bytes]":
-    text = scene.config.read_text().replace("safe = false\nevery_s = 1", "safe = false\nmax_on_s = 2", 1)
+def begun(scene: Scene, stderr: int, max_on_s: int = 600) -> "subprocess.Popen[bytes]":
+    limit = f"safe = false\nmax_on_s = {max_on_s}"
+    text = scene.config.read_text().replace("safe = false\nevery_s = 1", limit, 1)
     scene.config.write_text(text)
     words = ["run", "--simulate", "--log", "json", "--config", str(scene.config)]
     return subprocess.Popen(
@@ -66,7 +67,7 @@ def full_pipe() -> int:
 def test_it_drives_limits_and_stops_without_a_reader(log: Callable[[], int], new_scene: Any) -> None:
     scene = new_scene(10.0)
     fd = log()
-    process = begun(scene, fd)
+    process = begun(scene, fd, max_on_s=2)
     os.close(fd)
     try:
         until(lambda: online(scene.folder), "every device online")

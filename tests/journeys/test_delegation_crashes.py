@@ -1,10 +1,10 @@
 """Delegations through kills, outages, refusals and a damaged file."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from device_agent.store.files import sealed, unsealed
 from device_agent.testing.network import NetworkThread
 from device_agent.testing.sessions_api import FakeSessionsApi
 from support.callers import pipe, stream
@@ -66,10 +66,10 @@ def test_an_answer_that_was_stored_moves_once_whatever_happens_then(
     world.daemon.kill()
     # As if the process had died after the command and before it was noted that it had been carried out.
     path = tmp_path / "state" / "delegations.json"
-    book = json.loads(path.read_text())
+    book = unsealed(path.read_bytes())
     exchange = book["rules"]["too_hot"]["exchange"]
     exchange |= {"turn": "question", "phase": "answered", "answer": OPEN, "command": "open_valve", "ack": {}}
-    path.write_text(json.dumps(book))
+    path.write_bytes(sealed(book))
     world.start()
     assert "open_valve: done" in outcome(sessions, 3)
     done = [one for one in world.daemon.ask("journal") if one["who"] == "delegation too_hot"]

@@ -134,8 +134,11 @@ class Scene:
     def drive(self, names: tuple[str, ...] = ACTUATORS) -> None:
         """Everything away from safe."""
         for name in names:
-            answer = self.daemon.ask("set", device=name, values=AWAY[name])
-            assert answer["state"] == "done", answer
+            # A busy machine may take longer than a bus allows.
+            until(
+                lambda name=name: self.daemon.ask("set", device=name, values=AWAY[name])["state"] == "done",
+                f"{name} away from safe",
+            )
 
     def guard(self) -> int:
         """The process id of the guard at work."""
@@ -223,7 +226,7 @@ class Service:
         command = [sys.executable, "-I", "-m", "device_agent.guard", "--socket", str(self.path)]
         with self.log_path.open("wb") as log:
             process = subprocess.Popen([*command, "--log", "json"], stderr=log, stdin=subprocess.DEVNULL)
-        until(lambda: process.pid == _listener(self.path), "the guard's socket")
+        until(lambda: process.pid == listener_of(self.path), "the guard's socket")
         return process
 
     def kill(self) -> None:
@@ -239,7 +242,7 @@ class Service:
         self.process.wait(LIMIT_S)
 
 
-def _listener(path: Path) -> int:
+def listener_of(path: Path) -> int:
     """Which process listens at a socket; 0 if none does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         try:
