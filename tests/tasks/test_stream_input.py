@@ -328,7 +328,7 @@ async def test_a_refused_command_makes_no_task_and_takes_one_turn(opened: Open, 
         await asyncio.sleep(0)
         turns += 1
     loop.set_task_factory(None)
-    assert made.count("BackgroundTasks._once") <= 1, "one that answers for many"
+    assert made.count("BackgroundTasks._once") < 20, "each answers for many"
     assert turns <= 1000 + 10
 
 
