@@ -1,6 +1,7 @@
 """A neighbour's flood crowds nobody out of the outbox: each stream has its share of it."""
 
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ def test_what_must_be_kept_survives_a_flood_beside_it(net: NetworkThread, tmp_pa
         until(lambda: flooded.of("gap"), "a gap", 60)
 
         def steps() -> list[bool]:
-            """What was read again between two of them is none."""
-            return [level for level, _ in groupby(r["values"]["active"] for r in kept.of("reading"))]
+            """By their numbers: what is live comes before what waited. What was read again is no step."""
+            readings = sorted(kept.of("reading"), key=itemgetter("seq"))
+            return [level for level, _ in groupby(r["values"]["active"] for r in readings)]
 
         until(lambda: steps()[-10:] == levels, "all of it", 60)
         assert not kept.of("gap")
