@@ -144,14 +144,14 @@ class CommandExecutor:
 
     def check_rights(
         self, command: Command, actors: tuple[Actor, ...], bounds: Collection[str] | None = None
-    ) -> None:
-        """Raises Rejected unless all who may have sent it, the likeliest first, have a right to it, or its id
-        is known. It waits for nothing and keeps nothing: of what a flood without rights brings, this is all
-        that is done.
+    ) -> bool:
+        """Whether its id is known. Raises Rejected unless it is, or all who may have sent it, the likeliest
+        first, have a right to it. It waits for nothing and keeps nothing: of what a flood without rights
+        brings, this is all that is done.
         """
         senders = self._senders(command, actors)
         if self._journal.knows_command(senders[0].journal_key, senders[0].id_key(command)):
-            return
+            return True
         try:
             if command.device in self.delegation_actions:
                 self._check_do(command, senders, bounds)
@@ -164,6 +164,7 @@ class CommandExecutor:
                 log.warning("not_allowed", who=who, why=why, count=self.refusals)
             self.answers[AckState.REJECTED.value, rejected.code] += 1
             raise
+        return False
 
     def dry_run(
         self,
@@ -311,8 +312,8 @@ class CommandExecutor:
         """The answer to an id that is known, or to somebody without the right; else the id is taken now."""
         key = (senders[0].journal_key, senders[0].id_key(command))
         try:
-            self.check_rights(command, senders, bounds)
-            full_s = 0.0 if self._journal.knows_command(*key) else self._journal.full_s(key[0])
+            known = self.check_rights(command, senders, bounds)
+            full_s = 0.0 if known else self._journal.full_s(key[0])
             if full_s and not self.makes_safe(command):
                 raise Rejected(
                     "too_soon",

@@ -173,9 +173,8 @@ class OutboxFile:
         self.close()
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         self._db = db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        db.text_factory = lambda data: data.decode(
-            errors="replace"
-        )  # a flipped bit costs no more than its row
+        # A flipped bit costs no more than its row.
+        db.text_factory = lambda data: data.decode(errors="replace")
         for pragma in PRAGMAS:
             db.execute(f"PRAGMA {pragma}")
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -378,8 +377,9 @@ class OutboxFile:
             if (row[0] if some is None else some[0].id) >= before_id or size_bytes >= limit_bytes:
                 break
             if some is None and row[0] not in skip:
-                damaged += damaged_events(row)
-                log.error("outbox_events_damaged", id=row[0], channel=channel, events=len(damaged))
+                lost = damaged_events(row)
+                damaged += lost
+                log.error("outbox_events_damaged", id=row[0], channel=channel, events=len(lost))
             for event in some or ():
                 if after_id < event.id < before_id and event.id not in skip and size_bytes < limit_bytes:
                     events.append(event)
