@@ -246,6 +246,7 @@ async def test_events_go_out_again_until_the_broker_has_them(broker: Broker, hea
         await came(heard, f"{P}/availability", b"offline")
         proxy.heal()
         await until_async(lambda: daemon.source.acknowledged == [1, 2, 3])
+        await came(heard, f"{P}/events", b'{"seq":4}')
         assert [one.json()["seq"] for one in heard.of(f"{P}/events")] == [1, 2, 3, 3, 4]
     proxy.close()
 

@@ -30,6 +30,7 @@ async def local(tmp_path: Path) -> AsyncIterator[LocalEvents]:
         )
         await outbox.load()
         yield LocalEvents("local:mqtt", ground.control, outbox, "drop-oldest")
+        await outbox.close()
     await thread.close()
 
 
