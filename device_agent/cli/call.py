@@ -169,13 +169,15 @@ def _read(caller: AgentCaller, args: argparse.Namespace) -> int:
     if args.devices:
         question["devices"] = args.devices
     result = _asked(caller, args, question).result
-    if args.json:
-        print(dumps(result, indent=2))
-        return Exit.DONE
     known = caller.units(args.timeout)
-    rows = []
     readings = result.get("readings")
-    for reading in map(mapping, readings if isinstance(readings, list) else ()):
+    readings = list(map(mapping, readings)) if isinstance(readings, list) else []
+    if args.json:
+        with_units = [{**one, "units": known.get(str(one.get("device")), {})} for one in readings]
+        print(dumps({**result, "readings": with_units}, indent=2))
+        return Exit.DONE
+    rows = []
+    for reading in readings:
         at = clock_time(reading.get("at"), date=True)
         for point, value, unit, flag in points_of(reading, known):
             device = printable(reading.get("device"), 40)

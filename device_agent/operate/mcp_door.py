@@ -181,10 +181,10 @@ def _line(device: Mapping[str, Any]) -> str:
     ]
     acts = f"; do {' '.join(actions)}" if actions else ""
     line = f"{device['device']} {device['state']}: {points}{acts}"
+    if len(line) <= LINE_MAX:
+        return line
     more = ", … all with `device`"
-    return (
-        line if len(line) <= LINE_MAX else line[: LINE_MAX - len(more)].rpartition(" ")[0].rstrip(",;") + more
-    )
+    return line[: LINE_MAX - len(more)].rpartition(" ")[0].rstrip(",;") + more
 
 
 def _point(point: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ def test_read_describe_and_set(calls: Any) -> None:
     result = json.loads(read.stdout)
     assert result["op"] == "read"
     assert set(result["readings"][0]["values"]) == {"temperature", "pressure", "humidity"}
+    assert result["readings"][0]["units"] == {"temperature": "Cel", "pressure": "hPa", "humidity": "%"}
     assert "°C" in table.stdout
     assert "valve" in table.stdout
     assert table.stderr == ""
