@@ -139,7 +139,7 @@ def _given(args: argparse.Namespace, path: Path, devices: list[Proposal]) -> Ans
     name = args.name or host_name()
     return Answers(
         name=name,
-        display_name=args.display_name or name.replace("_", " ").capitalize(),
+        display_name=args.display_name or _for_people(name),
         description=args.description or _described(devices),
         organization=args.organization or "",
         tags=tuple(dict.fromkeys(args.tag or ())),
@@ -152,6 +152,10 @@ def _given(args: argparse.Namespace, path: Path, devices: list[Proposal]) -> Ans
         relays_low=not args.relays_high,
         buttons=tuple(args.button or ()),
     )
+
+
+def _for_people(name: str) -> str:
+    return name.replace("_", " ").capitalize()
 
 
 def _described(devices: list[Proposal]) -> str:
@@ -169,10 +173,13 @@ def led(answers: Answers, found: ScanResult, devices: list[Proposal]) -> Answers
     print(f"\n{styled('Enter takes what stands in brackets.', 'dim')}")
     a_tag = _one(TAG, "lower-case letters, digits, . _ -")
     listed = _one(re.compile("private|public"), "private or public")
+    name = _asked("Name on the network", answers.name, _one(NAME, "letters, digits and _"))
+    given = answers.display_name != _for_people(answers.name)
+    shown = answers.display_name if given else _for_people(name)
     answers = replace(
         answers,
-        name=_asked("Name on the network", answers.name, _one(NAME, "letters, digits and _")),
-        display_name=_asked("Name for people", answers.display_name, _short("display_name")),
+        name=name,
+        display_name=_asked("Name for people", shown, _short("display_name")),
         description=_asked("What it senses and does", answers.description, _short("description")),
         organization=_asked("Organisation", answers.organization, _short("organization")),
         tags=_several("Tags, separated by commas", answers.tags, a_tag),

@@ -112,7 +112,7 @@ def test_a_person_is_led_through_it(tmp_path: Path) -> None:
         for question, answer in (
             ("Name on the network [", "no good"),
             ("'no good' is not letters", "house"),
-            ("Name for people [", "Hühnerhaus"),
+            ("Name for people [House]", "Hühnerhaus"),
             ("What it senses and does [", ""),
             ("Organisation [", "Farm"),
             ("Tags, separated by commas [", "hens, climate"),
