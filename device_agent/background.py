@@ -21,6 +21,10 @@ RESTART_FIRST_S = 0.5
 RESTART_MAX_S = 60.0
 # Cancellation is a request; a task that does not end within this is reported and left behind.
 END_LIMIT_S = 5.0
+# Long work gives others their turn after this. In a turn the interpreter's lock is free for an instant: a
+# thread that waits for it wakes, comes too late and begins its wait anew. Given after each message of a
+# flood, turns kept the store thread from its work for 0.4 s.
+TURN_AFTER_S = 0.002
 
 
 class Backoff:
@@ -71,6 +75,20 @@ async def first_of(
             future.cancel()
         if begun:
             await asyncio.wait(begun, timeout=END_LIMIT_S)
+
+
+class Turns:
+    """Gives the other tasks of the event loop their turn within long work, and not too often."""
+
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
+        self._since_s = monotonic_s()
+
+    async def give(self) -> None:
+        """Between two pieces of the work."""
+        if self._monotonic_s() - self._since_s >= TURN_AFTER_S:
+            await asyncio.sleep(0)
+            self._since_s = self._monotonic_s()
 
 
 class BackgroundTasks:

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from device_agent import background
-from device_agent.background import BackgroundTasks, Backoff, first_of
+from device_agent.background import TURN_AFTER_S, BackgroundTasks, Backoff, Turns, first_of
 
 
 async def test_a_failure_after_a_long_life_is_not_held_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,3 +138,24 @@ def test_jitter_takes_its_share_at_most() -> None:
 def test_hundreds_of_failures_overflow_nothing() -> None:
     backoff = Backoff(0.5, 60.0, jitter=0.0)
     assert [backoff.next_s() for _ in range(3000)][-1] == 60.0
+
+
+async def test_long_work_gives_turns_by_the_time_it_takes_and_not_by_its_pieces() -> None:
+    """Turns after each piece would keep other threads from the interpreter."""
+    now_s, others = 0.0, 0
+    working = True
+
+    async def count_turns() -> None:
+        nonlocal others
+        while working:
+            others += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(count_turns())
+    turns = Turns(lambda: now_s)
+    for _ in range(1000):
+        now_s += TURN_AFTER_S / 10
+        await turns.give()
+    working = False
+    await task
+    assert 90 <= others <= 102

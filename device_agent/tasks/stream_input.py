@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from device_agent.background import BackgroundTasks
+from device_agent.background import BackgroundTasks, Turns
 from device_agent.clock import TokenBucket
 from device_agent.commands.authorization import Actor
 from device_agent.errors import BusError, DriverError, Fault, Rejected
@@ -87,6 +87,7 @@ class StreamInput:
         await self._background.close()
 
     async def _listen(self, stream: Stream) -> None:
+        turns = Turns()
         async for item in stream.inbound():
             if not self._attached:
                 continue
@@ -100,8 +101,7 @@ class StreamInput:
                     log.exception("event_failed", stream=self._scope.spec.name)
                     why = f"the agent failed at this event ({type(error).__name__}): see its log"
                     self._refuse(id_of(item.item), Fault("internal", why))
-            # Others have their turn, however much waits here.
-            await asyncio.sleep(0)
+            await turns.give()
 
     # -- who sent it ----------------------------------------
 

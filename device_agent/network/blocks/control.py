@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from device_agent.background import first_of
+from device_agent.background import Turns, first_of
 from device_agent.errors import NetworkError, Refused, TokenRefused, Unreachable
 from device_agent.network.blocks.clients import Clients
 from device_agent.network.blocks.identity import IdentityFile
@@ -105,6 +105,7 @@ class ControlChannel:
         """Long-poll until cancelled."""
         backoff = NetworkBackoff(self._connectivity)
         region: str | None = None
+        turns = Turns()
         while True:
             client = await self._client()
             try:
@@ -123,7 +124,7 @@ class ControlChannel:
                 region = batch.region
                 for delivery in batch.deliveries:
                     self._handle(delivery)
-                    await asyncio.sleep(0)  # others have their turn
+                    await turns.give()
                 self._reached = (self._file.identity.control_channel, batch.timetoken)
                 self._moved.set()
             else:

@@ -1,13 +1,13 @@
 """The answer of a long-poll, taken apart message by message: each is somebody else's, and may be as bad, as
 deep or as large as the network lets it be."""
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from device_agent.background import Turns
 from device_agent.errors import ProtocolFault
 
 # Of a message, with the members of its members; 70 of the smallest commands have 600.
@@ -46,7 +46,7 @@ class Batch:
 
 
 async def read_batch(channel: str, text: str) -> Batch:
-    """Others have their turn after each message. Raises ProtocolFault; malformed messages are left out, and a
+    """Others have their turn meanwhile. Raises ProtocolFault; malformed messages are left out, and a
     payload that cannot be parsed, or has more than `MEMBERS_MAX` members, is null."""
     try:
         head = _POSITION.match(text)
@@ -55,11 +55,11 @@ async def read_batch(channel: str, text: str) -> Batch:
         position = None
     if not isinstance(position, dict):
         raise ProtocolFault(f"subscribe to {channel}: the answer has no timetoken")
-    deliveries = []
+    deliveries, turns = [], Turns()
     for message in messages(text, at):
         if (delivery := _delivery(message)) is not None:
             deliveries.append(delivery)
-        await asyncio.sleep(0)
+        await turns.give()
     region = position.get("r")
     return Batch(str(position.get("t", "0")), None if region is None else str(region), tuple(deliveries))
 

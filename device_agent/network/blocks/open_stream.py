@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from device_agent.background import BackgroundTasks, first_of
+from device_agent.background import BackgroundTasks, Turns, first_of
 from device_agent.clock import Clock
 from device_agent.errors import NetworkError, ProtocolFault, TokenRefused
 from device_agent.network import Inbound, MessageSource, Unreadable
@@ -84,6 +84,7 @@ class OpenStream:
         reader = StreamReader(self.spec.stream_id, self.spec.format)
         backoff = NetworkBackoff(self._connectivity)
         region: str | None = None
+        turns = Turns()
         while True:
             try:
                 batch = await self._poll(region)
@@ -100,7 +101,7 @@ class OpenStream:
                 for delivery in batch.deliveries:
                     for item in self._items(reader, delivery):
                         await self._queue.put(item)
-                    await asyncio.sleep(0)  # others have their turn
+                    await turns.give()
 
     async def _poll(self, region: str | None) -> Batch | None:
         """One long-poll; None when it brought nothing, or was given up because the way in is to be proven."""

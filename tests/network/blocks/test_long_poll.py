@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from device_agent import background
 from device_agent.errors import ProtocolFault
 from device_agent.network.blocks.long_poll import MEMBERS_MAX, Batch, read_batch
 
@@ -74,8 +75,9 @@ async def test_a_payload_with_too_many_members_is_null() -> None:
     assert [delivery.payload for delivery in found.deliveries] == [None, MESSAGE["d"]]
 
 
-async def test_others_have_their_turn_between_two_messages() -> None:
-    """Turns of the event loop are counted: of a message, one and no more."""
+async def test_others_have_their_turn_between_two_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns of the event loop are counted: of a message, one and no more, when each takes its time."""
+    monkeypatch.setattr(background, "TURN_AFTER_S", 0.0)
     turns = 0
 
     async def other() -> None:
