@@ -1,10 +1,10 @@
 """The one thread that reads and writes the stores on disk."""
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -17,10 +17,17 @@ STORE_LIMIT_S = 30.0
 
 def written_bytes(who: Literal["thread-self", "self"] = "thread-self") -> int:
     """Bytes that the calling thread, or the process, has written to disks, as the kernel counts them."""
+    # Not `Path.read_bytes`: a thread that the interpreter keeps waiting waits at each call of the kernel.
     try:
-        counters = Path(f"/proc/{who}/io").read_bytes()
+        file = os.open(f"/proc/{who}/io", os.O_RDONLY)
     except OSError:
         return 0
+    try:
+        counters = os.read(file, 4096)
+    except OSError:
+        return 0
+    finally:
+        os.close(file)
     _, _, rest = counters.partition(b"\nwrite_bytes: ")
     return int(rest.split(b"\n", 1)[0] or 0)
 
