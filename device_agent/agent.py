@@ -192,9 +192,11 @@ class Agent:
 
     def _open_stores(self, config: Config) -> None:
         self._store = StoreThread()
+        # A command moves nothing before the Journal has it, and waits for no other file.
+        self._journal_thread = StoreThread("journal")
         self._journal = Journal(
             config.state.directory / "journal.db",
-            self._store,
+            self._journal_thread,
             self._clock.now_ms,
             config.state.runtime_directory,
         )
@@ -370,8 +372,9 @@ class Agent:
     async def _feed(self, watchdog_s: float) -> None:
         """The watchdog's proof of progress."""
         while True:
-            # Only while the store still answers: an agent that cannot store anything does not work.
-            await self._store.run(lambda: None, watchdog_s)
+            # Only while the stores still answer: an agent that cannot store anything does not work.
+            for thread in (self._journal_thread, self._store):
+                await thread.run(lambda: None, watchdog_s)
             self._notifier.tell("WATCHDOG=1")
             await asyncio.sleep(watchdog_s / 3)
 
@@ -411,6 +414,7 @@ class Agent:
         await self._journal.close()
         if self._history is not None:
             await self._history.close()
+        await self._journal_thread.close()
         await self._store.close()
 
     async def _bounded(self, what: str, step: Any, limit_s: float) -> None:

@@ -1,4 +1,4 @@
-"""The one thread that reads and writes the stores on disk."""
+"""Threads that read and write the stores on disk: one for the Journal, one for all else."""
 
 import asyncio
 import os
@@ -40,9 +40,9 @@ def a_day(some_bytes: int, in_s: float) -> int:
 class StoreThread:
     """Runs jobs in order. No job is dropped, also when its caller has stopped waiting."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "store") -> None:
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Any, Any] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="store", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     async def run(self, fn: Callable[[], T], limit_s: float | None = STORE_LIMIT_S) -> T:

@@ -2,8 +2,10 @@
 
 import json
 import random
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -94,6 +96,23 @@ def test_the_owner_drives_without_a_link(outage: Any, heard: Listening) -> None:
     until(lambda: time.monotonic() - silent_s > 3, "twice the grace of the stream")
     assert outage.board.levels(27)[-1] == 0
     accept(outage)
+
+
+def test_a_locked_outbox_delays_no_command(outage: Any, heard: Listening) -> None:
+    """A command is in the Journal before it moves, and waits there for no other file."""
+    refuse(outage)
+    until(lambda: outage.daemon.ask("status")["outbox"]["events"] > 20, "a backlog")
+    path, done = outage.folder / "state" / "outbox.db", 0
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        while not outage.daemon.ask("status")["outbox"]["trouble"]:  # after 5 s
+            assert outage.daemon.ask("set", device="valve", values={"on": True})["state"] == "done"
+            done += 1
+        other.execute("ROLLBACK")
+    assert done > 3
+    accept(outage)
+    caught_up(outage, heard)
+    accounted(heard)
 
 
 @pytest.mark.parametrize("kind", ["blackhole", "status"])

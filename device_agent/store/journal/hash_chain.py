@@ -41,7 +41,7 @@ def link(before: bytes, n: int, row: Row) -> bytes:
 
 
 class HashChain:
-    """The writing side. All methods belong to the store thread."""
+    """The writing side. All methods belong to the Journal's thread."""
 
     def __init__(self) -> None:
         self._waiting: deque[Row] = deque()

@@ -86,7 +86,7 @@ class UnfinishedCommand(NamedTuple):
 
 
 class Journal:
-    """Answers from memory, and writes on the store thread. All methods belong to the event loop."""
+    """Answers from memory, and writes on a thread of its own. All methods belong to the event loop."""
 
     def __init__(
         self,
@@ -278,7 +278,7 @@ class Journal:
                 db.execute(sql, parameters)
 
     def _job(self, write: Callable[[sqlite3.Connection], object]) -> None:
-        """Write on the store thread; a failure is logged and counted, for nobody waits for it."""
+        """Write on the Journal's thread; a failure is logged and counted, for nobody waits for it."""
         before = written_bytes()
         try:
             assert self._db is not None
@@ -520,7 +520,7 @@ def _short(text: str) -> str:
 
 
 def _taken(waiting: deque[T]) -> list[T]:
-    """All that waits. On the store thread, while the event loop may append."""
+    """All that waits. On the Journal's thread, while the event loop may append."""
     taken: list[T] = []
     while waiting:
         taken.append(waiting.popleft())
