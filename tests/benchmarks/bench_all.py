@@ -31,7 +31,8 @@ LIMITS_S = {
     "mqtt": 360,
     "safety": 240,
     "guard": 240,
-    "flood": 360,
+    "flood": 600,
+    "publisher": 60,
 }
 # With as little of everything as can be.
 QUICK_LIMIT_S = 120

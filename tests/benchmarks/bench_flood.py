@@ -28,7 +28,7 @@ from support.waiting import LIMIT_S, until
 
 CONFIG = VALVE_TOML.replace('drive = "anyone"', 'drive = ["user:user_alice"]').replace("max_on_s = 0.5", "")
 BETWEEN_S = 0.02
-COMMANDS = 300
+COMMANDS = 100
 
 FLOOD = """
 import sys
