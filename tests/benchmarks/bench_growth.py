@@ -1,15 +1,19 @@
-"""How costs grow with devices, with sessions, with what waits in the outbox: none faster than linear.
+"""How costs grow with devices, sessions, what waits in the outbox, and days of life: none faster than linear.
 
     python tests/benchmarks/bench_growth.py [--json FILE] [--pictures DIR] [--full] [--smoke]
 
 Devices are sensors on two simulated I2C buses, read once a second. Sessions are of official callers with one
-stream at 2 events a second. The backlog is that of `bench_backlog`: a million events, with `--full` ten.
+stream at 2 events a second. The backlog is that of `bench_backlog`: a million events, with `--full` ten. The
+days are in the files that a start finds: ten devices read every 5 s, a hundred commands a day.
 `grows` is the exponent between the two largest sizes: 1 is linear, 0 is constant.
 """
 
+import asyncio
 import math
+import random
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,16 @@ from bench_measure import cpu_s, machine, memory_mb, note, parser, save, table, 
 from bench_picture import draw
 from bench_rig import Numbers, Ours, Receiver, Rig, until
 
+from device_agent.config.models import HistoryConfig
+from device_agent.store.history.history_block import HistoryBlock, aggregate, pack
+from device_agent.store.history.history_file import DAY_MS, HOUR_MS, MINUTE_MS, QUARTER_MS, HistoryFile
+from device_agent.store.journal.journal import Journal
+from device_agent.store.store_thread import StoreThread
+
 DEVICES, SESSIONS, BACKLOG = (1, 10, 50, 100, 200), (1, 8, 32, 128), (1_000, 10_000, 100_000, 1_000_000)
 WORK_S = 10.0
+DAYS = (1, 10, 100, 365)
+COMMANDS_A_DAY = 100
 START_LIMIT_S = 60.0
 A_BUS = 100
 FIRST_ADDRESS = 0x08
@@ -79,6 +91,70 @@ def with_sessions(rig: Rig, sizes: tuple[int, ...], work_s: float) -> list[dict[
     return results
 
 
+def fill_history(path: Path, days: int, now_ms: int) -> None:
+    """As it is at each age: every reading, then means of a minute, then of a quarter of an hour."""
+    usual = HistoryConfig()
+    file = HistoryFile(path, keep_ms=round(usual.keep_days * DAY_MS), max_bytes=usual.max_bytes)
+    points = ("temperature", "pressure", "humidity")
+    hours = []
+    for hour in range(24):
+        at = list(range(hour * HOUR_MS, (hour + 1) * HOUR_MS, 5000))
+        noise = random.Random(hour)
+        columns = [[round(level + noise.gauss(0, 0.03), 2) for _ in at] for level in (20, 1013, 55)]
+        hours.append(HistoryBlock("climate", 0, points, at, columns))
+    minutes = [pack(block) for one in hours if (block := aggregate(one.device, MINUTE_MS, [one]))]
+    quarters = aggregate("climate", QUARTER_MS, hours)
+    assert quarters is not None
+    for number in range(10):
+        device, blocks = f"climate_{number}" if number else "climate", []
+        for n in range(days, 0, -1):
+            age = [pack(quarters)] if n > 8 else minutes if n > 2 else [pack(one) for one in hours]
+            begin_ms = now_ms - n * DAY_MS
+            blocks += [replace(one, device=device, from_ms=begin_ms + one.from_ms) for one in age]
+        file.append(blocks)
+    file.close()
+
+
+async def fill_journal(path: Path, days: int, now_ms: int) -> None:
+    thread = StoreThread()
+    journal = Journal(path, thread, lambda: now_ms)
+    await journal.open()
+    for n in range(days * COMMANDS_A_DAY):
+        at_ms = now_ms - (days - n // COMMANDS_A_DAY) * DAY_MS
+        journal.actuation(at_ms, "session of user:alice", "valve", "on=True", "done")
+        if n % 1000 == 999:
+            await journal.flushed()
+    await journal.close()
+    await thread.close()
+
+
+def with_days(rig: Rig, sizes: tuple[int, ...], work_s: float) -> list[dict[str, Any]]:
+    ours = rig.ours(TEN_DEVICES_TOML, agent="days", simulated=True)
+    results = []
+    for days in sizes:
+        ours.process.kill()
+        ours.process.wait()
+        history, journal = (ours.folder / "state" / name for name in ("history.db", "journal.db"))
+        for path in (*history.parent.glob("history.db*"), *history.parent.glob("journal.db*")):
+            path.unlink()
+        now_ms = time.time_ns() // 1_000_000
+        fill_history(history, days, now_ms)
+        asyncio.run(fill_journal(journal, days, now_ms))
+        sizes_mb = {path.stem + "_mb": path.stat().st_size / 1e6 for path in (history, journal)}
+        ours.start()
+        ours.ready()
+        start = {"start_s": time.monotonic() - ours.started_s, "start_cpu_s": cpu_s(ours.pid)}
+        asked_s = time.monotonic()
+        span = {"from": now_ms - days * DAY_MS, "to": now_ms, "every_s": days * 864}
+        answer = ours.daemon.ask("history", devices=["climate"], format="json", **span)
+        assert answer
+        start["history_answer_s"] = time.monotonic() - asked_s
+        results.append({"days": days, **sizes_mb, **start, **work(ours, work_s)})
+        note(f"{days} days: {results[-1]}")
+    ours.stop()
+    return results
+
+
 def grows(entries: list[dict[str, Any]], by: str, what: str) -> float | None:
     """The exponent between the two largest sizes."""
     if len(entries) < 2 or min(entry[what] for entry in entries[-2:]) <= 0:
@@ -105,6 +181,7 @@ def main(words: list[str] | None = None) -> int:
     options.add_argument("--full", action="store_true", help="ten million events, too")
     given = options.parse_args(words)
     sizes = ((1, 2), (1, 2), (1_000,)) if given.smoke else (DEVICES, SESSIONS, BACKLOG)
+    days = (1, 10) if given.smoke else DAYS
     work_s = 0.5 if given.smoke else WORK_S
     if given.full:
         sizes = (*sizes[:2], (*sizes[2], 10_000_000))
@@ -113,6 +190,7 @@ def main(words: list[str] | None = None) -> int:
     with Rig() as rig:
         results["devices"] = [with_devices(rig, count, work_s) for count in sizes[0]]
         results["sessions"] = with_sessions(rig, sizes[1], work_s)
+        results["days"] = with_days(rig, days, work_s)
     results["backlog"] = []
     for count in sizes[2]:
         with Rig() as rig:
