@@ -5,10 +5,12 @@ import gc
 import logging
 import os
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
 from device_agent.agent import Agent
+from device_agent.background import TURN_AFTER_S
 from device_agent.bus.factory import make_handle
 from device_agent.clock import Clock, SystemClock
 from device_agent.config import Config
@@ -25,6 +27,8 @@ from device_agent.store.state_directory import in_use, prepare
 
 def run_configured(config: Config, *, simulate: bool, log_style: str) -> int:
     """Returns one of `common.Exit` after SIGTERM or SIGINT. Raises ConfigError, NotReady, AgentError."""
+    # Shorter than a turn of long work lasts: who waits for the interpreter's lock gets it within one.
+    sys.setswitchinterval(TURN_AFTER_S / 2)
     environ, folder = dict(os.environ), config.path.parent
     keys = ApiKeys(
         partial(api_key, config.network, folder, environ=environ),
