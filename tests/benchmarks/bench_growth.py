@@ -10,10 +10,8 @@ days are in the files that a start finds: ten devices read every 5 s, a hundred 
 
 import asyncio
 import math
-import random
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,10 @@ from bench_picture import draw
 from bench_rig import Numbers, Ours, Receiver, Rig, until
 
 from device_agent.config.models import HistoryConfig
-from device_agent.store.history.history_block import HistoryBlock, aggregate, pack
-from device_agent.store.history.history_file import DAY_MS, HOUR_MS, MINUTE_MS, QUARTER_MS, HistoryFile
+from device_agent.store.history.history_file import DAY_MS, HistoryFile
 from device_agent.store.journal.journal import Journal
 from device_agent.store.store_thread import StoreThread
+from support.aged_history import fill
 
 DEVICES, SESSIONS, BACKLOG = (1, 10, 50, 100, 200), (1, 8, 32, 128), (1_000, 10_000, 100_000, 1_000_000)
 WORK_S = 10.0
@@ -92,26 +90,9 @@ def with_sessions(rig: Rig, sizes: tuple[int, ...], work_s: float) -> list[dict[
 
 
 def fill_history(path: Path, days: int, now_ms: int) -> None:
-    """As it is at each age: every reading, then means of a minute, then of a quarter of an hour."""
     usual = HistoryConfig()
     file = HistoryFile(path, keep_ms=round(usual.keep_days * DAY_MS), max_bytes=usual.max_bytes)
-    points = ("temperature", "pressure", "humidity")
-    hours = []
-    for hour in range(24):
-        at = list(range(hour * HOUR_MS, (hour + 1) * HOUR_MS, 5000))
-        noise = random.Random(hour)
-        columns = [[round(level + noise.gauss(0, 0.03), 2) for _ in at] for level in (20, 1013, 55)]
-        hours.append(HistoryBlock("climate", 0, points, at, columns))
-    minutes = [pack(block) for one in hours if (block := aggregate(one.device, MINUTE_MS, [one]))]
-    quarters = aggregate("climate", QUARTER_MS, hours)
-    assert quarters is not None
-    for number in range(10):
-        device, blocks = f"climate_{number}" if number else "climate", []
-        for n in range(days, 0, -1):
-            age = [pack(quarters)] if n > 8 else minutes if n > 2 else [pack(one) for one in hours]
-            begin_ms = now_ms - n * DAY_MS
-            blocks += [replace(one, device=device, from_ms=begin_ms + one.from_ms) for one in age]
-        file.append(blocks)
+    fill(file, ["climate", *(f"climate_{n}" for n in range(1, 10))], days, now_ms)
     file.close()
 
 
