@@ -1,7 +1,6 @@
 """Threads that read and write the stores on disk: one for the Journal, one for all else."""
 
 import asyncio
-import os
 import queue
 import threading
 from collections.abc import Callable
@@ -17,17 +16,12 @@ STORE_LIMIT_S = 30.0
 
 def written_bytes(who: Literal["thread-self", "self"] = "thread-self") -> int:
     """Bytes that the calling thread, or the process, has written to disks, as the kernel counts them."""
-    # Not `Path.read_bytes`: a thread that the interpreter keeps waiting waits at each call of the kernel.
     try:
-        file = os.open(f"/proc/{who}/io", os.O_RDONLY)
+        # Unbuffered: a thread that the interpreter keeps waiting waits at each call of the kernel.
+        with open(f"/proc/{who}/io", "rb", buffering=0) as file:
+            counters = file.read(4096)
     except OSError:
         return 0
-    try:
-        counters = os.read(file, 4096)
-    except OSError:
-        return 0
-    finally:
-        os.close(file)
     _, _, rest = counters.partition(b"\nwrite_bytes: ")
     return int(rest.split(b"\n", 1)[0] or 0)
 

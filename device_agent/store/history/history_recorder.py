@@ -30,7 +30,7 @@ FAST_ROWS = 600
 UNDATED_MAX = 5000
 # So many blocks wait while the disk takes nothing: half a day of ten devices.
 UNWRITTEN_MAX = 7200
-# Thinning goes in small steps, so that a command's row in the Journal never waits long behind it.
+# Thinning goes in small steps, so that the outbox's commits never wait long behind it.
 STEPS_AT_ONCE = 40
 
 
