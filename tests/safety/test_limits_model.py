@@ -108,9 +108,15 @@ class Machine(RuleBasedStateMachine):
                 except Interlocked:
                     self._applied(name, False)
 
+    def _note(self, made: list[safe_transitions.SafeTransition]) -> None:
+        """As the Journal does."""
+        rows = [safe_transitions.row(str(self.boots), one) for one in made]
+        with self.db:
+            self.db.executemany(safe_transitions.NOTE_SQL, rows)
+
     def _applied(self, name: str, on: bool) -> None:
         made = self.limits[name].applied({"on": on}, self.clock_s)
-        safe_transitions.note(self.db, str(self.boots), made)
+        self._note(made)
         past = self.pasts[name]
         if on is not past.away:
             (past.left if on else past.back).append(self.now_s)
@@ -166,7 +172,7 @@ class Machine(RuleBasedStateMachine):
         """A command came out as unknown: it may have left safe, and is made safe."""
         past = self.pasts[name]
         if not past.lost:
-            safe_transitions.note(self.db, str(self.boots), self.limits[name].mark_unknown(self.clock_s))
+            self._note(self.limits[name].mark_unknown(self.clock_s))
             if not past.away:
                 past.left.append(self.now_s)
                 past.away = True
@@ -286,8 +292,9 @@ TestLimits = Machine.TestCase
 def test_an_instant_of_an_earlier_boot_is_this_boots_first() -> None:
     with closing(sqlite3.connect(":memory:")) as db:
         prepare(db, safe_transitions.SCHEMA, {})
-        safe_transitions.note(db, "one", [safe_transitions.SafeTransition("valve", "on", 90_000.0, True)])
-        safe_transitions.note(db, "two", [safe_transitions.SafeTransition("valve", "on", 5.0, False)])
+        for boot, at_s, away in (("one", 90_000.0, True), ("two", 5.0, False)):
+            one = safe_transitions.SafeTransition("valve", "on", at_s, away)
+            db.execute(safe_transitions.NOTE_SQL, safe_transitions.row(boot, one))
         assert safe_transitions.load(db, "two") == [
             safe_transitions.SafeTransition("valve", "on", 0.0, True),
             safe_transitions.SafeTransition("valve", "on", 5.0, False),

@@ -70,33 +70,39 @@ class HashChain:
                 _note(db, "anchor", rows[0][0] - 1, BEGIN)
                 _note(db, "head", rows[-1][0], before)
 
-    def extend(self, db: sqlite3.Connection, rows: Iterable[Row]) -> None:
-        """Add rows. Raises sqlite3.Error; they are then written with the next ones."""
+    @property
+    def waits(self) -> bool:
+        """Whether rows wait to be written."""
+        return bool(self._waiting)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Rows for the next `write`; of too many, while the disk takes nothing, the oldest go."""
         self._waiting.extend(rows)
         while len(self._waiting) > WAITING_MAX:
             self._waiting.popleft()
             self._lost += 1
-        self.flush(db)
 
-    def flush(self, db: sqlite3.Connection) -> None:
-        """Write all waiting rows in one transaction. Raises sqlite3.Error; then all of them still wait."""
+    def write(self, db: sqlite3.Connection) -> None:
+        """Write what waits within the caller's transaction; it waits on until `written`."""
         if not self._waiting:
             return
         rows = list(self._waiting)
         if self._lost:
             rows.insert(0, (rows[0][0], "device-agent", "", f"{self._lost} rows lost", "failed", "disk"))
-        with db:
-            n, before = _end(db, "head")
-            # A row that somebody inserted behind the head must not stop the agent: `verify` finds it.
-            n = max(n, db.execute("SELECT coalesce(max(n), 0) FROM actuation").fetchone()[0])
-            for row in rows:
-                n, before = n + 1, link(before, n + 1, row)
-                marks = ", ".join("?" * (len(COLUMNS) + 2))
-                db.execute(
-                    f"INSERT INTO actuation(n, {', '.join(COLUMNS)}, hash) VALUES({marks})", (n, *row, before)
-                )
-            _note(db, "head", n, before)
-            self._trim(db, n)
+        n, before = _end(db, "head")
+        # A row that somebody inserted behind the head must not stop the agent: `verify` finds it.
+        n = max(n, db.execute("SELECT coalesce(max(n), 0) FROM actuation").fetchone()[0])
+        for row in rows:
+            n, before = n + 1, link(before, n + 1, row)
+            marks = ", ".join("?" * (len(COLUMNS) + 2))
+            db.execute(
+                f"INSERT INTO actuation(n, {', '.join(COLUMNS)}, hash) VALUES({marks})", (n, *row, before)
+            )
+        _note(db, "head", n, before)
+        self._trim(db, n)
+
+    def written(self) -> None:
+        """The transaction was committed."""
         self._waiting.clear()
         self._lost = 0
 

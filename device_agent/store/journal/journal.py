@@ -66,7 +66,7 @@ TRIM_EVERY = 1000
 TRIM_EVERY_BYTES = 500_000
 # Bytes of a text of an actuation.
 ROW_TEXT_MAX = 500
-# Rows that wait for the disk, of each kind. What waits is written in one transaction.
+# Statements, and actuations, that wait for the disk.
 WAITING_MAX = 10_000
 
 
@@ -112,8 +112,8 @@ class Journal:
         self._waiting: dict[tuple[str, str], asyncio.Future[Ack]] = {}
         self._chain = hash_chain.HashChain()
         self._statements: deque[tuple[str, tuple[Any, ...]]] = deque()
-        self._rows: deque[tuple[str, CommandRow]] = deque()
         self._actuations: deque[hash_chain.Row] = deque()
+        self._write_is_due = False
         self._unrecorded: set[tuple[str, str]] = set()
         self._untrimmed_bytes = 0
         self._transitions = 0
@@ -245,8 +245,7 @@ class Journal:
     async def close(self) -> None:
         def close() -> None:
             if self._db is not None:
-                self._job(lambda db: self._chain.flush(db))
-                self._job(self._catch_up)
+                self._write_waiting()
                 self._db.close()
                 self._db = None
 
@@ -257,34 +256,60 @@ class Journal:
         with self._db:
             return self._db.execute(sql, parameters).fetchall()
 
-    def _add(self, waiting: deque[T], item: T, write: Callable[[], object]) -> None:
-        """Have it written with all that waits with it: however much that is, others wait for one commit."""
+    def _add(self, waiting: deque[T], item: T) -> None:
         if len(waiting) >= WAITING_MAX:
-            sql, *_, row = waiting.popleft()
-            if sql == _BEGUN:
+            *_, row = waiting.popleft()
+            if isinstance(row, CommandRow) and row.ack is None:
                 self._unrecorded.add(row.key)
             self._failed(TimeoutError("the disk takes too long, and more waits than is kept"))
         waiting.append(item)
-        if len(waiting) == 1:
-            self._thread.later(write)
+        if not self._write_is_due:
+            self._write_is_due = True
+            self._thread.later(self._write_waiting)
 
     def _later(self, sql: str, parameters: tuple[Any, ...]) -> None:
-        self._add(self._statements, (sql, parameters), lambda: self._job(self._write_statements))
+        self._add(self._statements, (sql, parameters))
 
-    def _write_statements(self, db: sqlite3.Connection) -> None:
+    def _write_waiting(self) -> None:
+        """All that waits, in one transaction: however much it is, the next command waits for one commit.
+
+        Commands that the disk refuses go to the fallback; `_unrecorded` are those that no process after this
+        one would know.
+        """
+        self._write_is_due = False
         statements = _taken(self._statements)
-        with db:
-            for sql, parameters in statements:
-                db.execute(sql, parameters)
+        self._chain.add(_taken(self._actuations))
 
-    def _job(self, write: Callable[[sqlite3.Connection], object]) -> None:
-        """Write on the Journal's thread; a failure is logged and counted, for nobody waits for it."""
+        def write(db: sqlite3.Connection, chain: bool = True) -> None:
+            with db:
+                for sql, parameters in statements:
+                    db.execute(sql, parameters)
+                if chain:
+                    self._chain.write(db)
+            if chain:
+                self._chain.written()
+
+        # What damage there is to the chain keeps no command from being recorded.
+        written = self._job(write) or (self._chain.waits and self._job(lambda db: write(db, chain=False)))
+        if written and self._durable:
+            self._job(self._catch_up)
+            return
+        for _, row in statements:
+            if isinstance(row, CommandRow):
+                kept = self._fallback.add(row) and not self._past_unknown
+                if row.ack is None and not kept:
+                    self._unrecorded.add(row.key)
+
+    def _job(self, write: Callable[[sqlite3.Connection], object]) -> bool:
+        """Write on the Journal's thread; False for a failure, which is logged and counted."""
         before = written_bytes()
         try:
             assert self._db is not None
             write(self._db)
-        except sqlite3.Error as error:
+            return True
+        except (sqlite3.Error, ValueError, OverflowError) as error:
             self._failed(error)
+            return False
         finally:
             self._written_bytes += written_bytes() - before
 
@@ -377,7 +402,7 @@ class Journal:
         """Record a command; durable on return, before anything moves. Raises NotRecorded."""
         row = CommandRow(caller, id_, now_ms, msgpack.packb({"device": device}), None)
         try:
-            self._add(self._rows, (_BEGUN, row), self._write_rows)
+            self._later(_BEGUN, row)
             recorded = await self._thread.run(lambda: row.key not in self._unrecorded)
         except TimeoutError as error:
             self._failed(error)
@@ -388,26 +413,6 @@ class Journal:
                 "nothing moved: neither the state directory nor the runtime directory takes a note of this "
                 "command, and nobody would know later that it was done; make room on the device's disk"
             )
-
-    def _write_rows(self) -> None:
-        """Write what waits to the disk, or else to the fallback; `_unrecorded` are those that no process
-        after this one would know."""
-        assert self._db is not None
-        rows = _taken(self._rows)
-        written = False
-        try:
-            with self._db:
-                for sql, row in rows:
-                    self._db.execute(sql, row)
-            written = self._durable
-        except sqlite3.Error as error:
-            self._failed(error)
-        if written:
-            self._job(self._catch_up)
-            return
-        for sql, row in rows:
-            if (not self._fallback.add(row) or self._past_unknown) and sql == _BEGUN:
-                self._unrecorded.add(row.key)
 
     @property
     def _durable(self) -> bool:
@@ -433,7 +438,7 @@ class Journal:
         if waiting is not None and not waiting.done():
             waiting.set_result(ack)
         row = CommandRow(*key, now_ms, msgpack.packb({}), answer)
-        self._add(self._rows, (_ANSWERED, row), self._write_rows)
+        self._later(_ANSWERED, row)
 
     async def unfinished_commands(self) -> list[UnfinishedCommand]:
         """Those of earlier processes."""
@@ -455,11 +460,8 @@ class Journal:
 
     def actuation(self, at_ms: int, who: str, device: str, what: str, result: str, rule: str = "") -> None:
         """Record who did what, when, with which result. Rows wait in memory while the disk is full."""
-        row = (at_ms, _short(who), _short(device), _short(what), result, _short(rule))
-        self._add(self._actuations, row, lambda: self._job(self._write_actuations))
-
-    def _write_actuations(self, db: sqlite3.Connection) -> None:
-        self._chain.extend(db, _taken(self._actuations))
+        row = (at_ms, _short(who), _short(device), _short(what), _short(result), _short(rule))
+        self._add(self._actuations, row)
 
     async def actuations(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest actuations, oldest first."""
@@ -471,17 +473,12 @@ class Journal:
 
     def note_transitions(self, boot: str, what: list[SafeTransition]) -> None:
         """Points left their safe values or came back; in order with the commands that moved them."""
+        for one in what:
+            self._later(safe_transitions.NOTE_SQL, safe_transitions.row(boot, one))
         self._transitions += len(what)
-        trim = self._transitions >= TRIM_EVERY
-        if trim:
+        if self._transitions >= TRIM_EVERY:
             self._transitions = 0
-
-        def write(db: sqlite3.Connection) -> None:
-            safe_transitions.note(db, boot, what)
-            if trim:
-                safe_transitions.trim(db, boot, what[-1].at_s)
-
-        self._thread.later(lambda: self._job(write))
+            self._thread.later(lambda: self._job(lambda db: safe_transitions.trim(db, boot, what[-1].at_s)))
 
     async def transitions(self, boot: str, now_s: float) -> list[SafeTransition]:
         """What limits must know of earlier processes, oldest first (`store.journal.safe_transitions`)."""

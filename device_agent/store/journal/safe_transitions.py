@@ -16,6 +16,7 @@ CREATE TABLE IF NOT EXISTS turn(
     n INTEGER PRIMARY KEY, device TEXT NOT NULL, point TEXT NOT NULL, boot TEXT NOT NULL,
     at_s REAL NOT NULL, away INTEGER NOT NULL, {column(COLUMNS)});
 """
+NOTE_SQL = "INSERT INTO turn(device, point, boot, at_s, away) VALUES(?, ?, ?, ?, ?)"
 # Limits look back an hour; beyond it only the last transition of each point counts.
 KEEP_S = 3600.0
 
@@ -29,12 +30,9 @@ class SafeTransition(NamedTuple):
     away: bool
 
 
-def note(db: sqlite3.Connection, boot: str, transitions: list[SafeTransition]) -> None:
-    with db:
-        db.executemany(
-            "INSERT INTO turn(device, point, boot, at_s, away) VALUES(?, ?, ?, ?, ?)",
-            [(one.device, one.point, boot, one.at_s, one.away) for one in transitions],
-        )
+def row(boot: str, one: SafeTransition) -> tuple[str, str, str, float, bool]:
+    """For `NOTE_SQL`."""
+    return one.device, one.point, boot, one.at_s, one.away
 
 
 def load(db: sqlite3.Connection, boot: str) -> list[SafeTransition]:

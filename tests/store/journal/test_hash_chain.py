@@ -31,6 +31,14 @@ async def write(path: Path, count: int) -> Journal:
     return journal
 
 
+def extend(links: hash_chain.HashChain, db: sqlite3.Connection, row: hash_chain.Row) -> None:
+    """As the Journal does."""
+    links.add([row])
+    with db:
+        links.write(db)
+    links.written()
+
+
 def change(path: Path, *statements: str) -> None:
     with closing(sqlite3.connect(path)) as db, db:
         for statement in statements:
@@ -99,24 +107,35 @@ async def test_without_its_ends_a_chain_is_not_made_whole_again(path: Path) -> N
     assert not hash_chain.verify(path)["ok"]
 
 
+async def test_text_that_no_file_can_hold_stops_no_row_after_it(path: Path) -> None:
+    thread = StoreThread()
+    journal = Journal(path, thread)
+    await journal.open()
+    journal.actuation(2_000, "session \udc80", "valve", "on=\ud800", "failed: \udcff", "\udfff")
+    journal.actuation(2_001, "session 1", "valve", "on=1", "done")
+    await journal.close()
+    await thread.close()
+    assert (hash_chain.verify(path)["ok"], hash_chain.verify(path)["rows"]) == (True, 12)
+
+
 def test_a_full_disk_keeps_rows_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hash_chain, "WAITING_MAX", 50)
     row: Callable[[int], hash_chain.Row] = lambda n: (n, "who", "valve", "x" * 200, "done", "")  # noqa: E731
     with closing(sqlite3.connect(tmp_path / "journal.db")) as db:
         links = hash_chain.HashChain()
         links.prepare(db)
-        links.extend(db, [row(0)])
+        extend(links, db, row(0))
         full = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {full + 1}")
         refused = 0
         for n in range(1, 91):
             try:
-                links.extend(db, [row(n)])
+                extend(links, db, row(n))
             except sqlite3.OperationalError:
                 refused += 1
         assert refused > 60
         db.execute("PRAGMA max_page_count = 100000")
-        links.extend(db, [row(91)])
+        extend(links, db, row(91))
     assert hash_chain.verify(tmp_path / "journal.db")["ok"]
     rows = hash_chain.newest(tmp_path / "journal.db", 1000)
     assert rows[-1]["at_ms"] == 91

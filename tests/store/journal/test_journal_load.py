@@ -12,6 +12,7 @@ from device_agent.messages.acks import Ack
 from device_agent.store.journal import hash_chain, known_commands
 from device_agent.store.journal import journal as journal_module
 from device_agent.store.journal.journal import Journal
+from device_agent.store.journal.safe_transitions import SafeTransition
 from device_agent.store.store_thread import StoreThread
 
 NOW_MS = 1_800_000_000_000
@@ -24,14 +25,18 @@ async def thread() -> AsyncIterator[StoreThread]:
     await thread.close()
 
 
-async def test_what_waits_for_the_disk_is_one_commit_of_each_kind(
-    tmp_path: Path, thread: StoreThread
-) -> None:
-    journal = Journal(tmp_path / "journal.db", thread, lambda: NOW_MS)
+async def opened(folder: Path, thread: StoreThread) -> tuple[Journal, list[str]]:
+    """A Journal, and its commits from now on."""
+    journal = Journal(folder / "journal.db", thread, lambda: NOW_MS)
     await journal.open()
     commits: list[str] = []
     assert journal._db is not None
     journal._db.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+    return journal, commits
+
+
+async def test_what_waits_for_the_disk_is_one_commit(tmp_path: Path, thread: StoreThread) -> None:
+    journal, commits = await opened(tmp_path, thread)
     slow_disk = threading.Event()
     thread.later(lambda: slow_disk.wait(30))
     for number in range(2000):
@@ -41,12 +46,49 @@ async def test_what_waits_for_the_disk_is_one_commit_of_each_kind(
     assert await journal.first_answer("alice", "mine") is None
     slow_disk.set()
     await journal.begin_command("alice", "mine", "valve", NOW_MS)
-    assert len(commits) <= 5
+    assert len(commits) == 1
     await journal.flushed()
     with closing(sqlite3.connect(tmp_path / "journal.db")) as db:
         assert db.execute("SELECT count(*) FROM command").fetchone()[0] == 2001
         assert db.execute("SELECT count(*) FROM actuation").fetchone()[0] == 2000
     await journal.close()
+
+
+async def test_a_command_is_two_commits_one_before_and_one_after_it(
+    tmp_path: Path, thread: StoreThread
+) -> None:
+    journal, commits = await opened(tmp_path, thread)
+    assert await journal.first_answer("alice", "mine") is None
+    await journal.begin_command("alice", "mine", "valve", NOW_MS)
+    assert len(commits) == 1
+    busy = threading.Event()
+    thread.later(lambda: busy.wait(30))
+    journal.note_transitions("boot", [SafeTransition("valve", "on", 5.0, away=True)])
+    journal.finish_command("alice", Ack("mine"), NOW_MS)
+    journal.actuation(NOW_MS, "session alice", "valve", "on=True", "done")
+    busy.set()
+    await journal.flushed()
+    assert len(commits) == 2
+    assert len(await journal.transitions("boot", 6.0)) == len(await journal.actuations()) == 1
+    await journal.close()
+
+
+async def test_a_chain_that_cannot_be_written_keeps_no_command_from_being_recorded(
+    tmp_path: Path, thread: StoreThread
+) -> None:
+    journal, _ = await opened(tmp_path, thread)
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as db, db:
+        db.execute("DROP TABLE chain")
+    assert await journal.first_answer("alice", "mine") is None
+    journal.actuation(NOW_MS, "session alice", "valve", "on=True", "done")
+    await journal.begin_command("alice", "mine", "valve", NOW_MS)
+    assert journal.figures()["disk_failures"] == 1
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as db, db:
+        assert db.execute("SELECT caller, id FROM command").fetchall() == [("alice", "mine")]
+        db.executescript(hash_chain.SCHEMA)
+    await journal.close()
+    # What waited is written as soon as it can be
+    assert hash_chain.newest(tmp_path / "journal.db", 9)[0]["what"] == "on=True"
 
 
 async def test_the_file_is_bounded_in_bytes(

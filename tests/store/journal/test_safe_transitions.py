@@ -18,20 +18,26 @@ def db() -> Iterator[sqlite3.Connection]:
         yield made
 
 
+def note(db: sqlite3.Connection, boot: str, some: list[SafeTransition]) -> None:
+    """As the Journal does."""
+    with db:
+        db.executemany(safe_transitions.NOTE_SQL, [safe_transitions.row(boot, one) for one in some])
+
+
 def test_transitions_of_this_boot_keep_their_instants_and_order(db: sqlite3.Connection) -> None:
     some = [
         SafeTransition("pump", "on", 5.5, away=True),
         SafeTransition("valve", "on", 6.0, away=True),
         SafeTransition("pump", "on", 7.25, away=False),
     ]
-    safe_transitions.note(db, "boot", some[:1])
-    safe_transitions.note(db, "boot", some[1:])
+    note(db, "boot", some[:1])
+    note(db, "boot", some[1:])
     assert safe_transitions.load(db, "boot") == some
 
 
 def test_an_earlier_boot_counts_as_the_moment_of_this_one(db: sqlite3.Connection) -> None:
-    safe_transitions.note(db, "before", [SafeTransition("pump", "on", 99_999.0, away=True)])
-    safe_transitions.note(db, "now", [SafeTransition("pump", "on", 3.0, away=False)])
+    note(db, "before", [SafeTransition("pump", "on", 99_999.0, away=True)])
+    note(db, "now", [SafeTransition("pump", "on", 3.0, away=False)])
     assert safe_transitions.load(db, "now") == [
         SafeTransition("pump", "on", 0.0, away=True),
         SafeTransition("pump", "on", 3.0, away=False),
@@ -39,7 +45,7 @@ def test_an_earlier_boot_counts_as_the_moment_of_this_one(db: sqlite3.Connection
 
 
 def test_what_is_too_old_is_deleted_but_the_last_of_each_point(db: sqlite3.Connection) -> None:
-    safe_transitions.note(
+    note(
         db,
         "boot",
         [
@@ -59,7 +65,7 @@ def test_what_is_too_old_is_deleted_but_the_last_of_each_point(db: sqlite3.Conne
 
 def test_a_transition_is_kept_for_the_whole_hour(db: sqlite3.Connection) -> None:
     some = [SafeTransition("pump", "on", at_s, away=at_s < 11) for at_s in (10.0, 11.0, 12.0)]
-    safe_transitions.note(db, "boot", some)
+    note(db, "boot", some)
     safe_transitions.trim(db, "boot", 10.0 + KEEP_S)
     assert safe_transitions.load(db, "boot") == some
     safe_transitions.trim(db, "boot", 10.5 + KEEP_S)
@@ -68,7 +74,7 @@ def test_a_transition_is_kept_for_the_whole_hour(db: sqlite3.Connection) -> None
 
 def test_those_of_an_earlier_boot_are_deleted_an_hour_after_this_one(db: sqlite3.Connection) -> None:
     earlier = [SafeTransition("pump", "on", 5e6, away=True), SafeTransition("pump", "on", 6e6, away=False)]
-    safe_transitions.note(db, "before", earlier)
+    note(db, "before", earlier)
     safe_transitions.trim(db, "now", KEEP_S)
     assert len(safe_transitions.load(db, "now")) == 2
     safe_transitions.trim(db, "now", KEEP_S + 1)
