@@ -221,9 +221,13 @@ def commands(ours: Small, heard: Listening, until_s: float) -> dict[str, list[fl
 
 
 def shares(took: dict[str, list[float]]) -> dict[str, float]:
-    """The longest time to a pin, and how much of the processor the group had until its ack."""
+    """Of the first command, which comes while sessions and page are still opened, and of all others; of the
+    slowest of these, how much of the processor the group had until its ack."""
+    first = {f"first_command_to_{what}_ms": took[what].pop(0) for what in ("pin", "ack")}
+    took["cpu"].pop(0)
     worst = max(range(len(took["pin"])), key=took["pin"].__getitem__)
     return {
+        **first,
         "command_to_pin_p50_ms": median(took["pin"]),
         "command_to_pin_p90_ms": percentile(took["pin"], 0.9),
         "command_to_pin_max_ms": took["pin"][worst],

@@ -28,7 +28,7 @@ from device_agent.store import row_checksums
 from device_agent.store.files import set_aside
 from device_agent.store.journal import hash_chain, safe_transitions
 from device_agent.store.journal.command_fallback import CommandFallback, CommandRow
-from device_agent.store.journal.known_commands import IDS_MAX, ROW_BYTES, TRIM_SQL, KnownCommands, digest
+from device_agent.store.journal.known_commands import IDS_MAX, TRIM_SQL, KnownCommands, digest, forget_sql
 from device_agent.store.journal.safe_transitions import SafeTransition
 from device_agent.store.row_checksums import column
 from device_agent.store.salvage import Damaged, is_damage
@@ -63,7 +63,6 @@ TASK_KEEP_MS = 30 * DAY_MS
 TASKS_MAX = 20_000
 NEWEST_KEPT = 1000
 TRIM_EVERY = 1000
-TRIM_EVERY_BYTES = 500_000
 # Bytes of a text of an actuation.
 ROW_TEXT_MAX = 500
 # Statements, and actuations, that wait for the disk.
@@ -115,7 +114,6 @@ class Journal:
         self._actuations: deque[hash_chain.Row] = deque()
         self._write_is_due = False
         self._unrecorded: set[tuple[str, str]] = set()
-        self._untrimmed_bytes = 0
         self._transitions = 0
         self._failures = 0
         self._written_bytes = 0
@@ -140,6 +138,7 @@ class Journal:
         for row in self._fallback:
             if row.ack is not None or row.key not in self._commands:
                 self._commands.put(row.key, row.ack)
+        self._commands.take_forgotten()  # as `_trim` did on the disk
         self._job(self._catch_up)
 
     def _open_copy(self, error: BaseException) -> sqlite3.Connection:
@@ -201,6 +200,7 @@ class Journal:
         return db
 
     def _trim(self, db: sqlite3.Connection) -> None:
+        """Once, at the start: it takes long. Later the disk gives up what memory does."""
         with db:
             for sql in TRIM_SQL:
                 db.execute(sql)
@@ -225,13 +225,6 @@ class Journal:
                     "WHERE (ms < ? OR age > ?) AND age > ?)",
                     (now_ms - keep_ms, most, NEWEST_KEPT),
                 )
-
-    def _count(self, *blobs: bytes) -> None:
-        """Delete old rows now and then, also in an agent that is not restarted for years."""
-        self._untrimmed_bytes += ROW_BYTES + sum(map(len, blobs))
-        if self._untrimmed_bytes > TRIM_EVERY_BYTES:
-            self._untrimmed_bytes = 0
-            self._thread.later(lambda: self._job(self._trim))
 
     def _read_all(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -342,12 +335,11 @@ class Journal:
     def begin_task(self, start: StartTask, now_ms: int) -> None:
         self._tasks[start.task_id] = None
         if len(self._tasks) > TASKS_MAX:
-            self._tasks.popitem(last=False)
-        blob = msgpack.packb(asdict(start))
-        self._count(blob)
+            oldest, _ = self._tasks.popitem(last=False)
+            self._later("DELETE FROM task WHERE id = ? AND ended_ms NOT NULL", (oldest,))
         self._later(
             "INSERT OR REPLACE INTO task(id, started_ms, start) VALUES(?, ?, ?)",
-            (start.task_id, now_ms, blob),
+            (start.task_id, now_ms, msgpack.packb(asdict(start))),
         )
 
     def note_session(self, task_id: str, session: Mapping[str, Any]) -> None:
@@ -433,12 +425,14 @@ class Journal:
         if key not in self._commands and self.full_s(caller):
             return
         self._commands.put(key, answer)
-        self._count(answer)
         waiting = self._waiting.pop(key, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(ack)
         row = CommandRow(*key, now_ms, msgpack.packb({}), answer)
         self._later(_ANSWERED, row)
+        for forgotten in self._commands.take_forgotten():
+            for statement in forget_sql(forgotten, now_ms):
+                self._later(*statement)
 
     async def unfinished_commands(self) -> list[UnfinishedCommand]:
         """Those of earlier processes."""

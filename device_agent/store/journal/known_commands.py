@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from device_agent.clock import EARLIEST_TRUE_MS
+
 # Of one caller, with their answers; of older ones a digest is left.
 COMMANDS_MAX = 5000
 # Ids with answers of all callers together, in memory and on the disk.
@@ -34,11 +36,24 @@ WITH cost AS (SELECT rowid AS id_, caller, {ROW_BYTES} + length(CAST(id AS BLOB)
     every AS (SELECT id_, age, sum(bytes) OVER (ORDER BY so_far, id_) AS so_far FROM own)
 SELECT id_ FROM every WHERE so_far > {TOTAL_MAX_BYTES} OR age > {COMMANDS_MAX}
 """
+_TOO_MANY_USED = f"DELETE FROM used WHERE rowid <= (SELECT max(rowid) FROM used) - {IDS_MAX}"
 TRIM_SQL = (
     f"INSERT INTO used SELECT caller, digest(id), at_ms FROM command WHERE rowid IN ({_NO_ROOM})",
     f"DELETE FROM command WHERE rowid IN ({_NO_ROOM})",
-    f"DELETE FROM used WHERE rowid <= (SELECT max(rowid) FROM used) - {IDS_MAX}",
+    _TOO_MANY_USED,
 )
+
+
+def forget_sql(key: tuple[str, str], now_ms: int) -> list[tuple[str, tuple[Any, ...]]]:
+    """What the disk does where memory keeps the answer of `key` no more: as much work whatever is there."""
+    oldest = "SELECT rowid AS id_, at_ms FROM used ORDER BY rowid LIMIT 2"
+    over = f"DELETE FROM used WHERE rowid IN (SELECT id_ FROM ({oldest}) WHERE at_ms BETWEEN ? AND ?)"
+    return [
+        ("INSERT INTO used SELECT caller, digest(id), at_ms FROM command WHERE caller = ? AND id = ?", key),
+        ("DELETE FROM command WHERE caller = ? AND id = ?", key),
+        (over, (EARLIEST_TRUE_MS, now_ms - round(KEEP_S * 1000))),
+        (_TOO_MANY_USED, ()),
+    ]
 
 
 def digest(id_: str) -> int:
@@ -73,13 +88,15 @@ class _Caller:
         del self.since_s[id_]
         self.size_bytes -= _cost(id_, self.answers.pop(id_))
 
-    def forget_old(self, now_s: float) -> None:
+    def forget_old(self, now_s: float) -> list[str]:
+        """The ids whose answers went."""
         while self.used and self.used[0][0] <= now_s:
             self.used.popleft()
         old = [id_ for id_, since_s in self.since_s.items() if now_s - since_s >= KEEP_S]
-        for id_ in old:
-            if self.answers[id_] is not None:
-                self.pop(id_)
+        gone = [id_ for id_ in old if self.answers[id_] is not None]
+        for id_ in gone:
+            self.pop(id_)
+        return gone
 
     def until_s(self) -> float:
         """When the next id is forgotten."""
@@ -105,6 +122,7 @@ class KnownCommands:
         self._callers: dict[str, _Caller] = {}
         self._count = 0
         self._full_until_s = 0.0
+        self._forgotten: list[tuple[str, str]] = []
         self.size_bytes = 0
 
     def __contains__(self, key: tuple[str, str]) -> bool:
@@ -130,8 +148,8 @@ class KnownCommands:
             return 0.0
         now_s = self._monotonic_s()
         if now_s >= self._full_until_s:
-            for each in self._callers.values():
-                each.forget_old(now_s)
+            for caller, each in self._callers.items():
+                self._forgotten += [(caller, id_) for id_ in each.forget_old(now_s)]
             self._callers = {name: each for name, each in self._callers.items() if len(each)}
             self.size_bytes = sum(each.size_bytes for each in self._callers.values())
             self._count = sum(map(len, self._callers.values()))
@@ -164,15 +182,21 @@ class KnownCommands:
         caller.size_bytes += _cost(id_, answer)
         self.size_bytes += caller.size_bytes - before
         if len(caller.answers) > COMMANDS_MAX:
-            self._forget_answer(caller)
+            self._forget_answer(name)
         while self.size_bytes > TOTAL_MAX_BYTES and self._forget_answer(self._largest()):
             pass
 
-    def _largest(self) -> _Caller:
-        return max(self._callers.values(), key=lambda caller: caller.size_bytes)
+    def take_forgotten(self) -> list[tuple[str, str]]:
+        """Those whose answers went since this was asked last."""
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
 
-    def _forget_answer(self, caller: _Caller) -> bool:
+    def _largest(self) -> str:
+        return max(self._callers, key=lambda name: self._callers[name].size_bytes)
+
+    def _forget_answer(self, name: str) -> bool:
         """The oldest; False if there is none."""
+        caller = self._callers[name]
         answers = caller.answers
         oldest: Any = next((id_ for id_, answer in answers.items() if answer is not None), None)
         if oldest is None:
@@ -181,4 +205,5 @@ class KnownCommands:
         caller.pop(oldest)
         insort(caller.hour(self._monotonic_s()), digest(oldest))
         self.size_bytes += caller.size_bytes - before
+        self._forgotten.append((name, oldest))
         return True

@@ -11,7 +11,7 @@ import pytest
 from device_agent.messages.acks import Ack
 from device_agent.store.journal import hash_chain, known_commands
 from device_agent.store.journal import journal as journal_module
-from device_agent.store.journal.journal import Journal
+from device_agent.store.journal.journal import DAY_MS, Journal
 from device_agent.store.journal.safe_transitions import SafeTransition
 from device_agent.store.store_thread import StoreThread
 
@@ -25,9 +25,9 @@ async def thread() -> AsyncIterator[StoreThread]:
     await thread.close()
 
 
-async def opened(folder: Path, thread: StoreThread) -> tuple[Journal, list[str]]:
+async def opened(folder: Path, thread: StoreThread, name: str = "journal.db") -> tuple[Journal, list[str]]:
     """A Journal, and its commits from now on."""
-    journal = Journal(folder / "journal.db", thread, lambda: NOW_MS)
+    journal = Journal(folder / name, thread, lambda: NOW_MS)
     await journal.open()
     commits: list[str] = []
     assert journal._db is not None
@@ -91,6 +91,56 @@ async def test_a_chain_that_cannot_be_written_keeps_no_command_from_being_record
     assert hash_chain.newest(tmp_path / "journal.db", 9)[0]["what"] == "on=True"
 
 
+async def test_the_disk_forgets_what_memory_forgets(
+    tmp_path: Path, thread: StoreThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_commands, "COMMANDS_MAX", 50)
+    now_ms = [NOW_MS]
+    journal = Journal(tmp_path / "journal.db", thread, lambda: now_ms[0])
+    await journal.open()
+
+    async def use(some: range) -> list[int]:
+        for number in some:
+            assert await journal.first_answer("bob", str(number)) is None
+            journal.finish_command("bob", Ack(str(number)), now_ms[0])
+        await journal.flushed()
+        with closing(sqlite3.connect(tmp_path / "journal.db")) as db:
+            return [db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("command", "used")]
+
+    assert await use(range(200)) == [50, 150]
+    now_ms[0] += DAY_MS + 1
+    # Two whose day is over go for each that comes
+    assert await use(range(200, 260)) == [50, 150 + 60 - 2 * 60]
+    assert await use(range(260, 400)) == [50, 150]
+    await journal.close()
+    again = Journal(tmp_path / "journal.db", thread, lambda: now_ms[0])
+    await again.open()
+    assert [again.knows_command("bob", str(n)) for n in (199, 200, 349, 350, 399)] == [False] + [True] * 4
+    await again.close()
+
+
+async def test_a_full_journal_makes_a_command_no_more_work(
+    tmp_path: Path, thread: StoreThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In steps of SQLite's machine: no look through all rows, for which the next command would wait."""
+    steps: list[int] = []
+    for kept in (20, 2000):
+        monkeypatch.setattr(known_commands, "COMMANDS_MAX", kept)
+        journal, _ = await opened(tmp_path, thread, f"{kept}.db")
+        for number in range(3 * kept):
+            journal.finish_command("bob", Ack(f"before {number}"), NOW_MS)
+        await journal.flushed()
+        taken: list[None] = []
+        assert journal._db is not None
+        journal._db.set_progress_handler(lambda taken=taken: taken.append(None), 10)
+        for number in range(3000):
+            journal.finish_command("bob", Ack(f"now {number}"), NOW_MS)
+        await journal.flushed()
+        steps.append(len(taken))
+        await journal.close()
+    assert steps[1] < 1.5 * steps[0]
+
+
 async def test_the_file_is_bounded_in_bytes(
     tmp_path: Path, thread: StoreThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +149,6 @@ async def test_the_file_is_bounded_in_bytes(
     monkeypatch.setattr(known_commands, "TOTAL_MAX_BYTES", 200_000)
     trim = [sql.replace("4000000", "200000") for sql in known_commands.TRIM_SQL]
     monkeypatch.setattr(journal_module, "TRIM_SQL", trim)
-    monkeypatch.setattr(journal_module, "TRIM_EVERY_BYTES", 50_000)
     path = tmp_path / "journal.db"
     for _ in range(2):
         journal = Journal(path, thread, lambda: NOW_MS)
