@@ -139,7 +139,7 @@ class Journal:
             if row.ack is not None or row.key not in self._commands:
                 self._commands.put(row.key, row.ack)
         self._commands.take_forgotten()  # as `_trim` did on the disk
-        self._job(self._catch_up)
+        self._catch_up()
 
     def _open_copy(self, error: BaseException) -> sqlite3.Connection:
         """For a disk that cannot be written: work on a copy until the process ends."""
@@ -285,7 +285,7 @@ class Journal:
         # What damage there is to the chain keeps no command from being recorded.
         written = self._job(write) or (self._chain.waits and self._job(lambda db: write(db, chain=False)))
         if written and self._durable:
-            self._job(self._catch_up)
+            self._catch_up()
             return
         for _, row in statements:
             if isinstance(row, CommandRow):
@@ -411,13 +411,15 @@ class Journal:
         """Whether the next process will read what is written."""
         return self._copy is None and not self._past_unknown
 
-    def _catch_up(self, db: sqlite3.Connection) -> None:
+    def _catch_up(self) -> None:
         """Write the rows that the disk refused before; a copy gets them too, but ends with this process."""
-        if self._fallback:
+
+        def write(db: sqlite3.Connection) -> None:
             with db:
                 db.executemany(_ANSWERED, self._fallback)
-            if self._durable:
-                self._fallback.end()
+
+        if self._fallback and self._job(write) and self._durable:
+            self._fallback.end()
 
     def finish_command(self, caller: str, ack: Ack, now_ms: int, id_: str = "") -> None:
         """Store the answer for a day, under `id_` if that is not the answer's own."""
