@@ -10,6 +10,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -24,7 +25,7 @@ def handler(task: Any, ctx: Any) -> None:
         hand_over(request, ctx)
         return
     if request["op"] == "orders":
-        orders(request, ctx.create_stream(declared_stream="control", **options))
+        orders(request, ctx.cancel_event, ctx.create_stream(declared_stream="control", **options))
         return
     stream = ctx.create_stream(declared_stream=STREAM, **options)
     seq = 0
@@ -114,10 +115,12 @@ def hand_over(request: dict[str, Any], ctx: Any) -> None:
         process.terminate()
 
 
-def orders(request: dict[str, Any], stream: Any) -> None:
+def orders(request: dict[str, Any], cancelled: Any, stream: Any) -> None:
     """Sets one output of the simulated board, and says so."""
     from device_agent.testing.board.handles import SimulatedGpio
 
+    # Else `events` goes on after the task, and holds the output that the next one needs.
+    threading.Thread(target=lambda: (cancelled.wait(), stream.end()), daemon=True).start()
     bus = SimulatedGpio("pins", request["board"], "official")
     bus.open()
     line = bus.output(request["line"], active=False)
