@@ -140,12 +140,17 @@ def test_no_command_runs_twice_though_the_disk_is_full_and_the_process_dies(
     once: dict[str, Any] = {"kind": "set", "device": "valve", "values": {"on": True}, "ttl_ms": 600_000}
     off = {"kind": "set", "device": "valve", "values": {"on": False}}
     assert heard.command(id="off", **off)["state"] == "done"
-    first = heard.command(id="once", **once)
     if memory == "on the disk":
-        assert (first["state"], first["error"]["code"]) == ("failed", "internal"), first
-        assert "nothing moved" in first["error"]["message"]
-        assert on(small) == 1
+        # The last block of a file has room for a row or two.
+        for number in range(20):
+            moved, last = on(small), heard.command(id=f"number {number}", **once)
+            if last["state"] != "done":
+                break
+        assert (last["state"], last["error"]["code"]) == ("failed", "internal"), last
+        assert "nothing moved" in last["error"]["message"]
+        assert on(small) == moved
     else:
+        first = heard.command(id="once", **once)
         assert first["state"] == "done", first
         assert on(small) == 2
         until(lambda: (small.folder / "memory" / "journal.log").exists(), "the note of it")
