@@ -109,10 +109,9 @@ class Machine(RuleBasedStateMachine):
                     self._applied(name, False)
 
     def _note(self, made: list[safe_transitions.SafeTransition]) -> None:
-        """As the Journal does."""
-        rows = [safe_transitions.row(str(self.boots), one) for one in made]
         with self.db:
-            self.db.executemany(safe_transitions.NOTE_SQL, rows)
+            for one in made:
+                self.db.execute(*safe_transitions.note_sql(str(self.boots), one))
 
     def _applied(self, name: str, on: bool) -> None:
         made = self.limits[name].applied({"on": on}, self.clock_s)
@@ -294,7 +293,7 @@ def test_an_instant_of_an_earlier_boot_is_this_boots_first() -> None:
         prepare(db, safe_transitions.SCHEMA, {})
         for boot, at_s, away in (("one", 90_000.0, True), ("two", 5.0, False)):
             one = safe_transitions.SafeTransition("valve", "on", at_s, away)
-            db.execute(safe_transitions.NOTE_SQL, safe_transitions.row(boot, one))
+            db.execute(*safe_transitions.note_sql(boot, one))
         assert safe_transitions.load(db, "two") == [
             safe_transitions.SafeTransition("valve", "on", 0.0, True),
             safe_transitions.SafeTransition("valve", "on", 5.0, False),

@@ -470,7 +470,7 @@ class Journal:
     def note_transitions(self, boot: str, what: list[SafeTransition]) -> None:
         """Points left their safe values or came back; in order with the commands that moved them."""
         for one in what:
-            self._later(safe_transitions.NOTE_SQL, safe_transitions.row(boot, one))
+            self._later(*safe_transitions.note_sql(boot, one))
         self._transitions += len(what)
         if self._transitions >= TRIM_EVERY:
             self._transitions = 0

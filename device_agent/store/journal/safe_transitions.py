@@ -6,7 +6,7 @@ clock says.
 """
 
 import sqlite3
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from device_agent.store.row_checksums import column
 
@@ -16,7 +16,6 @@ CREATE TABLE IF NOT EXISTS turn(
     n INTEGER PRIMARY KEY, device TEXT NOT NULL, point TEXT NOT NULL, boot TEXT NOT NULL,
     at_s REAL NOT NULL, away INTEGER NOT NULL, {column(COLUMNS)});
 """
-NOTE_SQL = "INSERT INTO turn(device, point, boot, at_s, away) VALUES(?, ?, ?, ?, ?)"
 # Limits look back an hour; beyond it only the last transition of each point counts.
 KEEP_S = 3600.0
 
@@ -30,9 +29,10 @@ class SafeTransition(NamedTuple):
     away: bool
 
 
-def row(boot: str, one: SafeTransition) -> tuple[str, str, str, float, bool]:
-    """For `NOTE_SQL`."""
-    return one.device, one.point, boot, one.at_s, one.away
+def note_sql(boot: str, one: SafeTransition) -> tuple[str, tuple[Any, ...]]:
+    """The statement that adds it."""
+    values = (one.device, one.point, boot, one.at_s, one.away)
+    return "INSERT INTO turn(device, point, boot, at_s, away) VALUES(?, ?, ?, ?, ?)", values
 
 
 def load(db: sqlite3.Connection, boot: str) -> list[SafeTransition]:

@@ -19,9 +19,9 @@ def db() -> Iterator[sqlite3.Connection]:
 
 
 def note(db: sqlite3.Connection, boot: str, some: list[SafeTransition]) -> None:
-    """As the Journal does."""
     with db:
-        db.executemany(safe_transitions.NOTE_SQL, [safe_transitions.row(boot, one) for one in some])
+        for one in some:
+            db.execute(*safe_transitions.note_sql(boot, one))
 
 
 def test_transitions_of_this_boot_keep_their_instants_and_order(db: sqlite3.Connection) -> None:
