@@ -149,6 +149,15 @@ def test_no_command_runs_twice_though_the_disk_is_full_and_the_process_dies(
         assert (last["state"], last["error"]["code"]) == ("failed", "internal"), last
         assert "nothing moved" in last["error"]["message"]
         assert on(small) == moved
+        # Those are on record: a later process carries none out again.
+        small.daemon.kill()
+        ballast.unlink()
+        small.start()
+        for taken in range(number):
+            known = len(heard.of("ack", id=f"number {taken}"))
+            heard.stream.write({"id": f"number {taken}", **once})
+            until(lambda t=taken, k=known: len(heard.of("ack", id=f"number {t}")) > k, "the answer again", 60)
+        assert on(small) == moved
     else:
         first = heard.command(id="once", **once)
         assert first["state"] == "done", first
