@@ -46,6 +46,13 @@ def walking(new_world: Any) -> Any:
     return world, marker
 
 
+def mark(marker: Path, number: float) -> None:
+    """Let the daemon look for this number; it may look at any moment, so the file is there whole or not at all."""
+    whole = marker.with_suffix(".new")
+    whole.write_text(repr(number))
+    whole.rename(marker)
+
+
 def calls(marker: Path, first: str) -> dict[str, list[str]]:
     """Functions in the order in which they were first given the number; their callers, the nearest first.
 
@@ -94,7 +101,7 @@ def test_the_way_of_a_reading(walking: tuple[World, Path], alice: Any) -> None:
     control = stream(session, "control")
     marked = warmed(world, control, 61.25)
     warmed(world, control, 21.0)
-    marker.write_text(repr(marked))
+    mark(marker, marked)
     world.board.do("chip", "climate", "temperature=61.25")
     first = way[0].function
     until(lambda: way[-1].function in calls(marker, first), "it is published", 60)
@@ -109,7 +116,7 @@ def test_the_way_of_a_command(walking: tuple[World, Path], alice: Any) -> None:
     session = pipe(alice, {"streams": ["control"]})
     control = stream(session, "control")
     control.wait("control", about="session")
-    marker.write_text("123.456789")
+    mark(marker, 123.456789)
     ack = control.command(kind="set", id="one", device="scale", values={"setpoint": 123.456789})
     assert ack["state"] == "done", ack
     compare(way, calls(marker, way[0].function))
