@@ -47,7 +47,7 @@ def walking(new_world: Any) -> Any:
 
 
 def mark(marker: Path, number: float) -> None:
-    """Let the daemon look for this number; it may look at any moment, so the file is there whole or not at all."""
+    """Let the daemon look for this number: whole or not at all, for it may look at any moment."""
     whole = marker.with_suffix(".new")
     whole.write_text(repr(number))
     whole.rename(marker)
