@@ -81,6 +81,7 @@ class Connectivity:
         self.failing: set[str] = set()
         """Ways on which the last exchange failed, or was refused."""
         self._why = ""
+        self._under_way: dict[asyncio.Task[Any], asyncio.Timeout] = {}
         self._last_answer_s: float | None = None
         self._offset_ms: float | None = None
         self._offset_rtt_ms = 0.0
@@ -113,6 +114,7 @@ class Connectivity:
             if self.losses:
                 log.info("link_up", losses=self.losses)
             self._signal()
+            self._give_up_requests()
 
     def lost(self, why: str) -> None:
         """A request had no answer at all; `why` says which, and what came instead."""
@@ -142,8 +144,25 @@ class Connectivity:
 
         Nobody will answer a request from before the loss, so it is cancelled.
         """
-        asked, _ = await first_of(request, self.until_back())
-        return asked.result() if asked is not None else None
+        task, given_up = asyncio.current_task(), asyncio.timeout(None)
+        assert task is not None
+        try:
+            async with given_up:
+                self._under_way[task] = given_up
+                return await request
+        except TimeoutError:
+            if given_up.expired():
+                return None
+            raise
+        finally:
+            self._under_way.pop(task, None)
+
+    def _give_up_requests(self) -> None:
+        """All that are under way but the one whose answer showed that the link is back."""
+        for task, given_up in self._under_way.items():
+            if task is not asyncio.current_task():
+                given_up.reschedule(0)
+        self._under_way.clear()
 
     def _signal(self) -> None:
         self._changed.set()

@@ -78,6 +78,58 @@ async def test_the_failure_of_a_request_is_raised(connectivity: Connectivity):
         await connectivity.unless_back(fails())
 
 
+async def test_a_request_ends_when_the_link_comes_back_that_was_down_at_its_start(down: Connectivity):
+    request = asyncio.ensure_future(down.unless_back(forever()))
+    await asyncio.sleep(0)
+    down.answered()
+    assert await asyncio.wait_for(request, 5) is None
+
+
+async def test_the_request_whose_answer_brings_the_link_back_has_its_answer(down: Connectivity):
+    async def answered() -> str:
+        down.answered()
+        await asyncio.sleep(0.01)
+        return "answer"
+
+    assert await asyncio.wait_for(down.unless_back(answered()), 5) == "answer"
+
+
+async def test_the_link_that_changes_twice_at_once_ends_a_request_once(connectivity: Connectivity):
+    request = asyncio.ensure_future(connectivity.unless_back(forever()))
+    await asyncio.sleep(0)
+    for _ in range(3):
+        connectivity.lost("no answer")
+        connectivity.answered()
+        await asyncio.sleep(0)
+    assert await asyncio.wait_for(request, 5) is None
+
+
+async def test_a_request_that_is_cancelled_is_no_lost_one(connectivity: Connectivity):
+    request = asyncio.ensure_future(connectivity.unless_back(forever()))
+    await asyncio.sleep(0)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    connectivity.lost("no answer")
+    connectivity.answered()
+
+
+async def test_a_limit_within_a_request_is_its_own(connectivity: Connectivity):
+    async def limited() -> None:
+        async with asyncio.timeout(0.01):
+            await forever()
+
+    with pytest.raises(TimeoutError):
+        await connectivity.unless_back(limited())
+
+
+async def test_a_request_needs_no_task_of_its_own(connectivity: Connectivity):
+    async def running() -> asyncio.Task[object] | None:
+        return asyncio.current_task()
+
+    assert await connectivity.unless_back(running()) is asyncio.current_task()
+
+
 # -- clock --------------------------------------------------------------------------------------------------
 
 

@@ -107,31 +107,33 @@ class StreamWriter:
         begun_s = self._clock.monotonic_s()
         await self._pace.take(len(left))
         while True:
-            outcomes: list[BaseException | int] = []
+            failures: dict[bytes, NetworkError] = {}
             for start in range(0, len(left), PARTS_IN_FLIGHT):
-                group = left[start : start + PARTS_IN_FLIGHT]
-                outcomes += await asyncio.gather(*map(self._send, group), return_exceptions=True)
-            errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-            if not errors:
+                failures |= await self._send(left[start : start + PARTS_IN_FLIGHT])
+            if not failures:
                 self._backoff.reset()
                 return
-            for error in errors:
-                if not isinstance(error, NetworkError):
-                    raise error
-            pairs = zip(left, outcomes, strict=True)
-            left = [text for text, outcome in pairs if isinstance(outcome, BaseException)]
-            await self._wait_after(errors[0])
+            left = list(failures)
+            await self._wait_after(next(iter(failures.values())))
             if self._clock.monotonic_s() - begun_s > GROUP_FRESH_S:
                 left, begun_s = list(texts), self._clock.monotonic_s()
 
-    async def _send(self, text: bytes) -> int:
-        """A publish from before the link was lost is given up: the same message goes again at once."""
-        timetoken = await self._connectivity.unless_back(self._channel.publish(text))
-        if timetoken is None:
-            raise Unreachable(f"publish to {self._channel.name}: the link was lost while it was under way")
-        return timetoken
+    async def _send(self, texts: list[bytes]) -> dict[bytes, NetworkError]:
+        """Publish these at once; those that were not accepted, and why."""
+        tries = [self._try(text) for text in texts]
+        outcomes = await asyncio.gather(*tries) if len(tries) > 1 else [await tries[0]]
+        return {text: error for text, error in zip(texts, outcomes, strict=True) if error is not None}
 
-    async def _wait_after(self, error: BaseException) -> None:
+    async def _try(self, text: bytes) -> NetworkError | None:
+        """A publish from before the link was lost is given up: the same message goes again at once."""
+        try:
+            if await self._connectivity.unless_back(self._channel.publish(text)) is not None:
+                return None
+        except NetworkError as error:
+            return error
+        return Unreachable(f"publish to {self._channel.name}: the link was lost while it was under way")
+
+    async def _wait_after(self, error: NetworkError) -> None:
         """Renews the token or waits; the message stays the same."""
         if isinstance(error, TokenRefused):
             try:
