@@ -4,7 +4,7 @@ Judged by the newest reading of the other device, before anything moves and at e
 read does not hold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from device_agent.devices.device import Device
 from device_agent.driver import Within
@@ -17,6 +17,20 @@ class Conditions:
 
     def __init__(self, devices: Mapping[str, Device]) -> None:
         self._devices = devices
+        self._dependents: dict[str, list[str]] = {}
+        """The actuators that have a condition on a device, by its name."""
+
+    def adopt(self, device: Device) -> None:
+        """This actuator is new, or has a new configuration."""
+        self.forget(device.name)
+        for other in getattr(device.config, "only_while", {}):
+            self._dependents.setdefault(other, []).append(device.name)
+
+    def forget(self, name: str) -> None:
+        """This actuator is no more."""
+        for names in self._dependents.values():
+            if name in names:
+                names.remove(name)
 
     def check(self, name: str) -> None:
         """Raises Interlocked with the first condition of this device that does not hold."""
@@ -28,13 +42,9 @@ class Conditions:
                     )
                     raise Interlocked(f"{rule}; it {fault}", other)
 
-    def depend_on(self, other: str) -> list[str]:
+    def depend_on(self, other: str) -> Sequence[str]:
         """The actuators that have a condition on this device."""
-        return [
-            name
-            for name, device in self._devices.items()
-            if other in getattr(device.config, "only_while", {})
-        ]
+        return self._dependents.get(other, ())
 
     def _fault(self, other: str, point: str, wanted: Value | Within) -> str:
         device = self._devices.get(other)

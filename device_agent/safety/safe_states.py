@@ -65,6 +65,7 @@ class SafeStates(ReadingSubscriber):
         before = self._left.pop(name, None)
         self._interlocks.forget(name)
         if device.is_actuator:
+            self._conditions.adopt(device)
             now_s = self._clock.monotonic_s()
             limits = Limits(name, device.config, device.safe_values, self._interlocks, now_s)
             self.limits[name] = limits
@@ -92,6 +93,7 @@ class SafeStates(ReadingSubscriber):
             if timer is not None:
                 timer.cancel()
             self._left[name] = self.limits.pop(name)
+            self._conditions.forget(name)
         for name in gone:
             self._driven_by.pop(name, None)
 
@@ -159,7 +161,8 @@ class SafeStates(ReadingSubscriber):
 
     def on_reading(self, reading: Reading) -> None:
         """Other devices may be away only while this one has certain values."""
-        self.enforce_conditions(self._conditions.depend_on(reading.device))
+        if names := self._conditions.depend_on(reading.device):
+            self.enforce_conditions(names)
 
     def on_status(self, status: Status) -> None:
         """A lost actuator counts as what it was until it is opened again, which makes it safe."""

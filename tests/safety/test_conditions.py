@@ -16,6 +16,7 @@ class StubDevice:
     """What conditions read of a device."""
 
     config: ActuatorConfig = field(default_factory=lambda: ActuatorConfig(safe=False))
+    name: str = "motor"
     online: bool = True
     latest: Reading | None = None
 
@@ -80,5 +81,16 @@ def test_a_device_that_does_not_exist_does_not_hold() -> None:
 
 def test_who_depends_on_a_device_is_known_by_its_name() -> None:
     it = conditions(True, True)
-    assert it.depend_on("lid") == ["motor"]
-    assert it.depend_on("motor") == []
+    motor = StubDevice(ActuatorConfig(safe=False, only_while={"lid": {"at": True}}))
+    it.adopt(motor)  # type: ignore[arg-type]
+    assert list(it.depend_on("lid")) == ["motor"]
+    assert list(it.depend_on("motor")) == []
+
+
+def test_who_gets_another_configuration_depends_on_what_that_names() -> None:
+    it = conditions(True, True)
+    for other in ("lid", "lid", "door"):
+        it.adopt(StubDevice(ActuatorConfig(safe=False, only_while={other: {"at": True}})))  # type: ignore[arg-type]
+    assert (list(it.depend_on("lid")), list(it.depend_on("door"))) == ([], ["motor"])
+    it.forget("motor")
+    assert list(it.depend_on("door")) == []
