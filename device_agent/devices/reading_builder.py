@@ -44,7 +44,9 @@ class ReadingBuilder:
         `before` has the points that it gave earlier: they are repeated, and each keeps its own age. Where the
         device dated its values, that counts as far as it can be true.
         """
-        clean, flags = checked(self.points.values(), {**(before or {}), **values}, self._calibration)
+        clean, flags = checked(
+            self.points.values(), values if before is None else {**before, **values}, self._calibration
+        )
         age_s = self._age_s(values, at_s) if isinstance(values, Dated) else 0.0
         if age_s is None:
             flags |= {name: Flag.UNDATED for name in values if clean.get(name) is not None}
@@ -118,9 +120,15 @@ def _measured(
     point: Point, value: float, calibration: DriverConfig | None
 ) -> tuple[float | None, Flag | None]:
     try:
-        return _in_range(point, value if calibration is None else calibrated(point.name, value, calibration))
+        if calibration is not None:
+            value = calibrated(point.name, value, calibration)
+        finite = math.isfinite(value)
     except OverflowError:  # an integer that no float can hold
         return None, Flag.OVERFLOW
+    low, high = point.low, point.high
+    if not finite or (low is not None and value < low) or (high is not None and value > high):
+        return None, Flag.OUT_OF_RANGE
+    return (rounded(value) if isinstance(value, float) else value), None
 
 
 def _can_be_sent(value: Value) -> bool:
@@ -132,13 +140,3 @@ def _can_be_sent(value: Value) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _in_range(point: Point, value: float) -> tuple[float | None, Flag | None]:
-    if (
-        not math.isfinite(value)
-        or (point.low is not None and value < point.low)
-        or (point.high is not None and value > point.high)
-    ):
-        return None, Flag.OUT_OF_RANGE
-    return (rounded(value) if isinstance(value, float) else value), None

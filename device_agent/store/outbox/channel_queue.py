@@ -138,12 +138,13 @@ class ChannelQueue:
         self._queue(Event(id_, draft.numbered(seq), seq, draft.at_ms, draft.kind, draft.device, now_s))
 
     def _queue(self, event: Event) -> None:
+        cost = event.cost_bytes
         self._outbox.counts.queued += 1
         self._outbox.log(crash_records.added(self.channel, event))
-        self._outbox.add_used(event.cost_bytes)
-        self._add_memory(event.cost_bytes)
+        self._outbox.add_used(cost)
+        self._add_memory(cost)
         self._live.append(event)
-        self._move_late()
+        self._move_late(event.appended_s)
         self._ready.set()
 
     def _add_memory(self, more_bytes: int) -> None:
@@ -157,11 +158,11 @@ class ChannelQueue:
             self._number_reserved = self._number + RESERVE
             self.row_changed = True
 
-    def _move_late(self) -> None:
+    def _move_late(self, now_s: float) -> None:
         """Live events that waited too long join the backlog; bytes have one order only and never do."""
         if self._live and self._live[0].seq is None:
             return
-        oldest_s = self._clock.monotonic_s() - LATE_AFTER_S
+        oldest_s = now_s - LATE_AFTER_S
         while self._live and self._live[0].appended_s < oldest_s:
             self._late.add(self._live.popleft())
 
@@ -169,7 +170,8 @@ class ChannelQueue:
 
     async def until_ready(self) -> None:
         while True:
-            self._move_late()  # as `next_message` does: what it finds is what was waited for
+            # As `next_message` does: what it finds is what was waited for.
+            self._move_late(self._clock.monotonic_s())
             on_disk = not self._late.head and self._late.beyond_head and self._in_flight is None
             if on_disk and not await self._fill_head() and not self._live and not self.closed:
                 await asyncio.sleep(DISK_RETRY_S)
@@ -200,7 +202,7 @@ class ChannelQueue:
     def next_message(self, limit_bytes: int) -> OutgoingMessage | None:
         if self._in_flight is not None:
             return self._in_flight.message
-        self._move_late()
+        self._move_late(self._clock.monotonic_s())
         self._tell_losses()
         chosen = self._choose(limit_bytes)
         if not chosen:
@@ -367,7 +369,7 @@ class ChannelQueue:
             self.lose(self._losses_of(dropped, "overflow"), dropped)
 
     def _thin_memory(self, target_bytes: int) -> bool:
-        self._move_late()
+        self._move_late(self._clock.monotonic_s())
         queues = (self._late.head, self._late.tail, self._live)
         windows = (WIDER**n for n in range(1, 7))
         for queue, window in ((queue, window) for window in windows for queue in queues):
@@ -484,7 +486,7 @@ class ChannelQueue:
 
     def spill(self) -> None:
         """Release the middle of the backlog from memory, where it is on disk."""
-        self._move_late()
+        self._move_late(self._clock.monotonic_s())
         if self._outbox.crowded and self._live and self._live[0].seq is not None:
             # In a flood what is young is late too: it would be dropped otherwise.
             while self._live and self._live[0].disk_state is DiskState.STORED:

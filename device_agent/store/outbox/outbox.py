@@ -68,6 +68,7 @@ class Outbox:
         self.memory_bytes = 0
         self.counts = OutboxCounts()
         self._memory_max_bytes = min(MEMORY_MAX_BYTES, max_bytes)
+        self._crowded_bytes = int(self._memory_max_bytes * MEMORY_SHARE)
         self._interval_s = commit_interval_s
         self._began_s = clock.monotonic_s()
         self._file = OutboxFile(folder / "outbox.db")
@@ -388,9 +389,9 @@ class Outbox:
 
     def add_memory(self, more_bytes: int) -> None:
         """The queues hold so much more in memory."""
-        was_crowded = self.crowded
+        before_bytes = self.memory_bytes
         self.memory_bytes += more_bytes
-        if self.crowded and not was_crowded:
+        if before_bytes <= self._crowded_bytes < self.memory_bytes:
             self._crowded.set()
 
     @property
@@ -401,7 +402,7 @@ class Outbox:
     @property
     def crowded(self) -> bool:
         """Whether memory is to be emptied as far as the disk takes it."""
-        return self.memory_bytes > self._memory_max_bytes * MEMORY_SHARE
+        return self.memory_bytes > self._crowded_bytes
 
     def is_full(self, queue: ChannelQueue, more_bytes: int) -> bool:
         """Whether an event of this size would exceed a limit, less what is spare, and this queue's share."""
