@@ -170,6 +170,9 @@ class SafeStates(ReadingSubscriber):
         if status.state is DeviceState.ONLINE:
             if name in self.limits:
                 self.applied(name, self._devices[name].safe_values)
+            # Being opened has made it safe: a later try would undo what is commanded from here on.
+            if (outcome := self._next_tries.get(name)) is not None and not outcome.done():
+                outcome.set_result(True)
         else:
             self._cancel_follow_up(name)
             self._driven_by.pop(name, None)
@@ -255,21 +258,23 @@ class SafeStates(ReadingSubscriber):
         """
         self._cancel_follow_up(name)
         outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        safe = False
         try:
-            outcome.set_result(await self._until_safe(name, why, outcome))
-            return outcome.result()
+            safe = await self._until_safe(name, why, outcome)
+            return safe
         finally:
             if not outcome.done():
-                outcome.set_result(False)
+                outcome.set_result(safe)
 
     async def _until_safe(self, name: str, why: str, outcome: asyncio.Future[bool]) -> bool:
         device = self._devices[name]
         backoff, logged = Backoff(AGAIN_S, AGAIN_MAX_S, jitter=0.0), ""
         while self._devices.get(name) is device:
             try:
-                await device.safe()
-                self.applied(name, device.safe_values)
-                self._driven_by.pop(name, None)
+                if not outcome.done():
+                    await device.safe()
+                    self.applied(name, device.safe_values)
+                    self._driven_by.pop(name, None)
                 self.unreached.pop(name, None)
                 self._record(name, "safe", "done", why)
                 log.info("made_safe", device=name, why=why)
@@ -286,7 +291,7 @@ class SafeStates(ReadingSubscriber):
                 return await asyncio.shield(other)
             self._next_tries[name] = outcome
             try:
-                await asyncio.sleep(backoff.next_s())
+                await asyncio.wait([outcome], timeout=backoff.next_s())
             finally:
                 del self._next_tries[name]
         return False

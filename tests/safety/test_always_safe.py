@@ -13,7 +13,7 @@ from device_agent.bus.core import Bus, Urgency
 from device_agent.driver import Action, DriverError, Flag, Flagged
 from device_agent.messages.commands import Do
 from device_agent.safety import safe_states
-from support.control_side import ALICE, LIMIT_S, OWNER, Button, Ground, Relay, actor, told
+from support.control_side import ALICE, LIMIT_S, OWNER, Button, Fan, Ground, Relay, actor, told
 from support.waiting import until_async
 
 ALICE_1 = actor(ALICE)
@@ -25,6 +25,13 @@ driver = "button"
 driver = "relay"
 safe = false
 only_while = { lid = { active = false } }
+[access]
+drive = "anyone"
+"""
+FAN = """
+[devices.fan]
+driver = "fan"
+safe = false
 [access]
 drive = "anyone"
 """
@@ -74,6 +81,29 @@ async def test_one_that_does_not_obey_keeps_no_session_from_its_end(
         Relay.faults = []
         await until_async(lambda: not ground.safe_states.limits["heater"].away)
         assert Relay.told[-1][1] == SAFE
+
+
+async def test_one_that_was_opened_again_is_not_made_safe_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did not obey and was lost. Opening it made it safe, and what is commanded after that stays."""
+    monkeypatch.setattr(safe_states, "AGAIN_S", 100 * LIMIT_S)
+    monkeypatch.setattr(safe_states, "AGAIN_MAX_S", 100 * LIMIT_S)
+    async with Ground(tmp_path, FAN) as ground:
+        assert await ground.set(ALICE_1, "fan", on=True) == "done"
+        Relay.faults = [DriverError("jammed")]
+        safe = asyncio.ensure_future(ground.safe_states.make_safe("fan", "session ended"))
+        await until_async(lambda: "fan" in ground.safe_states.unreached)
+        Fan.broken = True
+        await until_async(lambda: not ground.devices["fan"].online)
+        Fan.broken = False
+        assert await asyncio.wait_for(safe, LIMIT_S)
+        assert ground.safe_states.unreached == {}
+        assert (await ground.journal.actuations())[-1]["what"] == "safe"
+        await until_async(lambda: ground.devices["fan"].online)
+        assert await ground.set(ALICE_1, "fan", on=True) == "done"
+        assert Relay.told[-1] == ("fan", {"on": True})
+        assert ground.safe_states.driven_by(ALICE_1.holder) == ["fan"]
 
 
 async def test_a_plan_that_meets_a_fault_ends_safe(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ must be what the history allows, and nothing less.
 
 import os
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -34,6 +35,7 @@ HOLDERS = st.sampled_from(["alice", "bob", "local"])
 class Known:
     """What conditions look at of a device."""
 
+    name: str
     config: ActuatorConfig
     online: bool = True
     latest: Reading | None = None
@@ -94,13 +96,17 @@ class Machine(RuleBasedStateMachine):
         for one in safe_transitions.load(self.db, str(self.boots)):
             self.limits[one.device].recall([one])
         wanted = {name: {LID: {"closed": True}} if name == HEAT else {} for name in GROUPS}
-        self.known = {name: Known(ActuatorConfig(safe=False, only_while=wanted[name])) for name in GROUPS}
-        self.known[LID] = Known(ActuatorConfig(safe=False))
+        self.known = {
+            name: Known(name, ActuatorConfig(safe=False, only_while=wanted[name])) for name in GROUPS
+        }
+        self.known[LID] = Known(LID, ActuatorConfig(safe=False))
         self.conditions = Conditions(self.known)  # type: ignore[arg-type]
+        for device in self.known.values():
+            self.conditions.adopt(device)  # type: ignore[arg-type]
         # Nothing is known of the lid until it is read.
         self.closed = None
 
-    def _watch(self, names: list[str]) -> None:
+    def _watch(self, names: Iterable[str]) -> None:
         for name in names:
             if self.limits[name].away and not self.pasts[name].lost:
                 try:
