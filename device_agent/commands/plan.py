@@ -75,6 +75,7 @@ class CommandPlan:
             is_actuator=self.device.is_actuator,
             read_only=self.read_only,
             made_safe=self.made_safe if self.moves and not self.makes_safe else None,
+            makes_safe=self.makes_safe,
         )
 
     @property

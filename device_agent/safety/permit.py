@@ -31,6 +31,8 @@ class Motion:
     """An action that gets something and moves nothing."""
     made_safe: int | None = None
     """How often commands had made the device safe when it came; None for what nothing overtakes."""
+    makes_safe: bool = False
+    """It sets nothing but safe values."""
 
 
 class MotionGuard(NamedTuple):
@@ -115,6 +117,8 @@ class MotionPermit:
         self._made_safe: Counter[str] = Counter()
         self._changing: set[str] = set()
         self._stopping = False
+        self.unreached: dict[str, str] = {}
+        """The devices that did not obey when they were to be made safe, and why; they are tried again."""
         self.guards = (
             # Asked on the bus's thread alone: while the event loop stands still, it admits nothing.
             MotionGuard("daemon stood still", self.standstill.check, at_admission=False, for_reads=True),
@@ -122,6 +126,7 @@ class MotionPermit:
             MotionGuard("emergency stop", lambda _: self._check_latch()),
             MotionGuard("configuration changing", self._check_configuration),
             MotionGuard("agent stopping", self._check_agent),
+            MotionGuard("not safe yet", self._check_safe_was_reached),
             MotionGuard("expired", self.check_deadline),
             MotionGuard("overtaken", self.check_overtaken),
         )
@@ -186,6 +191,15 @@ class MotionPermit:
     def _check_agent(self, motion: Motion) -> None:
         if self._stopping:
             raise Rejected("device_offline", "the agent is stopping: everything is safe and stays so")
+
+    def _check_safe_was_reached(self, motion: Motion) -> None:
+        # The next try would undo it; who makes it safe by a command is welcome.
+        if not motion.makes_safe and (why := self.unreached.get(motion.device)):
+            raise Rejected(
+                "too_soon",
+                f"{motion.device} is to be made safe first and does not obey ({why}): it is tried again at "
+                "least every second",
+            )
 
     def check_deadline(self, motion: Motion) -> None:
         late_ms = (self._clock.monotonic_s() - motion.deadline_s) * 1000

@@ -52,8 +52,11 @@ class SafeStates(ReadingSubscriber):
         self._left: dict[str, Limits] = {}
         """Of devices whose configuration changes now."""
         self.limits: dict[str, Limits] = {}
-        self.unreached: dict[str, str] = {}
+
+    @property
+    def unreached(self) -> dict[str, str]:
         """Why each of these is not in its safe state, though it was tried."""
+        return self._permit.unreached
 
     # -- devices ----------------------------------------
 
@@ -61,6 +64,7 @@ class SafeStates(ReadingSubscriber):
         """Look after a device that is new, or has a new configuration: its limits go on counting."""
         name = device.name
         self._permit.end_change(name)
+        self.unreached.pop(name, None)
         self._locks[name] = asyncio.Lock()
         before = self._left.pop(name, None)
         self._interlocks.forget(name)
@@ -101,6 +105,7 @@ class SafeStates(ReadingSubscriber):
         """The device that `leave` was called for does not come back."""
         self._left.pop(name, None)
         self._permit.end_change(name)
+        self.unreached.pop(name, None)
         self._interlocks.forget(name)
 
     # -- driving ----------------------------------------

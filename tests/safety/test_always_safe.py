@@ -106,6 +106,25 @@ async def test_one_that_was_opened_again_is_not_made_safe_once_more(
         assert ground.safe_states.driven_by(ALICE_1.holder) == ["fan"]
 
 
+async def test_nothing_moves_one_that_did_not_obey_before_it_is_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next try would undo it: nobody is told `done` of what does not last."""
+    monkeypatch.setattr(safe_states, "AGAIN_S", 0.5)
+    async with Ground(tmp_path) as ground:
+        assert await ground.set(ALICE_1, "up", level=80) == "done"
+        Relay.faults = [DriverError("jammed")]
+        safe = asyncio.ensure_future(ground.safe_states.make_safe("up", "session ended"))
+        await until_async(lambda: "up" in ground.safe_states.unreached)
+        refusal = ground.executor.preview(ground.word("up", level=40), ALICE_1)
+        assert "does not obey (jammed)" in refusal.error.message
+        assert await ground.set(ALICE_1, "up", level=40) == "too_soon"
+        assert await ground.set(ALICE_1, "down", level=0) == "done", "another one"
+        assert await ground.set(ALICE_1, "up", on=False, level=0) == "done", "what makes it safe"
+        assert await asyncio.wait_for(safe, LIMIT_S)
+        assert await ground.set(ALICE_1, "up", level=40) == "done"
+
+
 async def test_a_plan_that_meets_a_fault_ends_safe(tmp_path: Path) -> None:
     async with Ground(tmp_path) as ground:
         assert await ground.pulse(ALICE_1, "up") == "done"

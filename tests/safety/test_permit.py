@@ -1,6 +1,7 @@
 """Whether something may move: each guard, their order, and the two moments at which they are asked."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,9 @@ class Site:
 
     def stop_agent(self) -> None:
         self.permit.stop()
+
+    def disobey(self) -> None:
+        self.permit.unreached["valve"] = "jammed"
 
     def let_it_expire(self) -> None:
         self.clock.step(5.25)
@@ -97,6 +101,13 @@ REFUSALS = [
         True,
         False,
     ),
+    (
+        Site.disobey,
+        "too_soon: valve is to be made safe first and does not obey (jammed): it is tried again at least "
+        "every second",
+        True,
+        False,
+    ),
     (Site.let_it_expire, "expired: came 250 ms after its ttl_ms of 5000 had run out", True, False),
     (Site.overtake, "expired: a later command, to make valve safe, has overtaken it", True, False),
 ]
@@ -118,6 +129,12 @@ def test_each_guard_at_both_moments(
     assert site.admission(reading) == (sentence if for_reads and at_admission else "")
 
 
+def test_what_makes_it_safe_may_move_one_that_did_not_obey(site: Site) -> None:
+    site.disobey()
+    safe = replace(site.motion, makes_safe=True)
+    assert (site.admission(safe), site.write(safe)) == ("", "")
+
+
 def test_the_first_guard_that_refuses_is_what_the_caller_sees(site: Site) -> None:
     for forbid, sentence, at_admission, _ in reversed(REFUSALS):
         forbid(site)
@@ -133,6 +150,7 @@ def test_there_is_a_case_for_every_guard(site: Site) -> None:
         "emergency stop",
         "configuration changing",
         "agent stopping",
+        "not safe yet",
         "expired",
         "overtaken",
     ]
