@@ -285,6 +285,8 @@ class SafeStates(ReadingSubscriber):
                 log.info("made_safe", device=name, why=why)
                 return True
             except Exception as error:  # noqa: BLE001 - whatever its driver raises, it is tried again
+                if self._devices.get(name) is not device:
+                    break  # what it stands for now was opened anew
                 if not logged:
                     self._record(name, "safe", f"failed: {_sentence(error)}", why)
                 self.unreached[name] = _sentence(error)
