@@ -236,8 +236,8 @@ def test_no_line_is_let_go_that_the_next_daemon_cannot_take(scene: Scene) -> Non
     until(
         lambda: any(b["bus"] == "pins" and b.get("last_error") for b in buses()), "a chip that is not opened"
     )
-    scene.heal("pins")
     assert (0, "reset") not in scene.levels(VALVE)
+    scene.heal("pins")
     until(scene.online, "the devices")
     assert scene.levels(VALVE)[-1] == (VALVE_SAFE, "daemon")
 
