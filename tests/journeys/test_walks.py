@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from device_agent.store.files import write_atomically
 from support.callers import Listening, pipe, stream
 from support.deployment import World
 from support.processes import Daemon
@@ -44,13 +45,6 @@ def walking(new_world: Any) -> Any:
     world.daemon.wait_logged("joined", 60)
     until(lambda: all(d["state"] == "online" for d in world.daemon.ask("status")["devices"]), "online", 60)
     return world, marker
-
-
-def mark(marker: Path, number: float) -> None:
-    """Let the daemon look for this number: whole or not at all, for it may look at any moment."""
-    whole = marker.with_suffix(".new")
-    whole.write_text(repr(number))
-    whole.rename(marker)
 
 
 def calls(marker: Path, first: str) -> dict[str, list[str]]:
@@ -101,7 +95,8 @@ def test_the_way_of_a_reading(walking: tuple[World, Path], alice: Any) -> None:
     control = stream(session, "control")
     marked = warmed(world, control, 61.25)
     warmed(world, control, 21.0)
-    mark(marker, marked)
+    # Whole or not at all: the daemon may look at any moment.
+    write_atomically(marker, repr(marked).encode())
     world.board.do("chip", "climate", "temperature=61.25")
     first = way[0].function
     until(lambda: way[-1].function in calls(marker, first), "it is published", 60)
@@ -116,7 +111,7 @@ def test_the_way_of_a_command(walking: tuple[World, Path], alice: Any) -> None:
     session = pipe(alice, {"streams": ["control"]})
     control = stream(session, "control")
     control.wait("control", about="session")
-    mark(marker, 123.456789)
+    write_atomically(marker, b"123.456789")
     ack = control.command(kind="set", id="one", device="scale", values={"setpoint": 123.456789})
     assert ack["state"] == "done", ack
     compare(way, calls(marker, way[0].function))
