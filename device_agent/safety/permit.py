@@ -158,7 +158,9 @@ class MotionPermit:
         self._changing.update(devices)
 
     def end_change(self, device: str) -> None:
+        """The name stands for a new device, or for none: what was true of the old one is over."""
         self._changing.discard(device)
+        self.unreached.pop(device, None)
 
     def overtake(self, device: str) -> None:
         """A command makes the device safe: what came before it moves nothing any more."""

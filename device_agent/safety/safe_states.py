@@ -64,7 +64,6 @@ class SafeStates(ReadingSubscriber):
         """Look after a device that is new, or has a new configuration: its limits go on counting."""
         name = device.name
         self._permit.end_change(name)
-        self.unreached.pop(name, None)
         self._locks[name] = asyncio.Lock()
         before = self._left.pop(name, None)
         self._interlocks.forget(name)
@@ -105,7 +104,6 @@ class SafeStates(ReadingSubscriber):
         """The device that `leave` was called for does not come back."""
         self._left.pop(name, None)
         self._permit.end_change(name)
-        self.unreached.pop(name, None)
         self._interlocks.forget(name)
 
     # -- driving ----------------------------------------

@@ -135,6 +135,13 @@ def test_what_makes_it_safe_may_move_one_that_did_not_obey(site: Site) -> None:
     assert (site.admission(safe), site.write(safe)) == ("", "")
 
 
+def test_what_was_true_of_a_device_is_over_with_its_configuration(site: Site) -> None:
+    site.disobey()
+    site.change_configuration()
+    site.permit.end_change("valve")
+    assert (site.admission(), site.write()) == ("", "")
+
+
 def test_the_first_guard_that_refuses_is_what_the_caller_sees(site: Site) -> None:
     for forbid, sentence, at_admission, _ in reversed(REFUSALS):
         forbid(site)
