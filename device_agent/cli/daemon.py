@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from device_agent.agent import Agent
-from device_agent.background import TURN_AFTER_S
 from device_agent.bus.factory import make_handle
 from device_agent.clock import Clock, SystemClock
 from device_agent.config import Config
@@ -24,11 +23,14 @@ from device_agent.network.blocks import (  # noqa: F401 - nobody waits for them 
 from device_agent.operate.systemd import Notifier
 from device_agent.store.state_directory import in_use, prepare
 
+# How long the interpreter's lock is kept from a thread that wants it. The store thread gives it away for each
+# row that it writes: with ten times as long it could not store what a flood of lines brought.
+SWITCH_S = 0.0001
+
 
 def run_configured(config: Config, *, simulate: bool, log_style: str) -> int:
     """Returns one of `common.Exit` after SIGTERM or SIGINT. Raises ConfigError, NotReady, AgentError."""
-    # Shorter than a turn of long work lasts: who waits for the interpreter's lock gets it within one.
-    sys.setswitchinterval(TURN_AFTER_S / 2)
+    sys.setswitchinterval(SWITCH_S)
     environ, folder = dict(os.environ), config.path.parent
     keys = ApiKeys(
         partial(api_key, config.network, folder, environ=environ),

@@ -342,8 +342,9 @@ def _at_work(name: str, pid: int, received: Any, work_s: float) -> dict[str, Any
 def show(results: dict[str, Any]) -> None:
     done = results["lines"]
     middle = {name: median(entry[name] for entry in done) for name in ("lines_per_s", "cpu_share")}
-    row = [done[0]["lines"], middle["lines_per_s"], middle["cpu_share"], sum(e["lost"] for e in done)]
-    table("Serial lines into the outbox, network away", ["lines", "lines/s", "CPU share", "lost"], [row])
+    row = [done[0]["lines"], *middle.values(), *(sum(e[name] for e in done) for name in ("dropped", "lost"))]
+    head = ["lines", "lines/s", "CPU share", "dropped for want of space", "lost"]
+    table("Serial lines into the outbox, network away", head, [row])
     members = ["asked_hz", "edges_per_s", "uncounted", "cpu_share"]
     rows = []
     for asked in dict.fromkeys(entry["asked_hz"] for entry in results["edges"]):
