@@ -1,7 +1,7 @@
 """Data types of the runtime: points, units, values, flags, actions, readings, statuses."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from enum import StrEnum
@@ -299,11 +299,11 @@ class ReadingSubscriber:
     All are plain calls on the event loop: they return at once and do not raise.
     """
 
-    takes_past = False
-    """Whether it is told of readings that were too old when they came."""
-
     def on_reading(self, reading: Reading) -> None:
-        """A new reading, or (`silence="began"`) the last one, which has just become stale."""
+        """A new reading that is not `past`, or (`silence="began"`) the last one, which has become stale."""
+
+    def on_readings(self, readings: Sequence[Reading]) -> None:
+        """What a device gave at once, in order and `past` ones too, after `on_reading` of all subscribers."""
 
     def on_status(self, status: Status) -> None:
         """A device is online, was lost, or is lost for another reason than before."""

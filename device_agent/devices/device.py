@@ -378,10 +378,15 @@ class Device:
 
     def emit(self, reading: Reading) -> None:
         """Pass on the device's newest reading."""
+        self.take(reading)
+        self._subscriber.on_readings((reading,))
+
+    def take(self, reading: Reading) -> None:
+        """Its newest reading, for who reacts to it; `on_readings`, for who keeps or sends it, must follow."""
+        self.readings += 1
         if not reading.past:
             self.latest = reading
-        self.readings += 1
-        self._subscriber.on_reading(reading)
+            self._subscriber.on_reading(reading)
 
     async def _run(
         self,

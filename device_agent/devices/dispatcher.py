@@ -1,6 +1,6 @@
 """Passes what devices report to its subscribers, in a fixed order."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from device_agent.records import Reading, ReadingSubscriber, Status
 
@@ -16,8 +16,11 @@ class Dispatcher(ReadingSubscriber):
 
     def on_reading(self, reading: Reading) -> None:
         for subscriber in self.subscribers:
-            if not reading.past or subscriber.takes_past:
-                subscriber.on_reading(reading)
+            subscriber.on_reading(reading)
+
+    def on_readings(self, readings: Sequence[Reading]) -> None:
+        for subscriber in self.subscribers:
+            subscriber.on_readings(readings)
 
     def on_status(self, status: Status) -> None:
         for subscriber in self.subscribers:

@@ -12,7 +12,7 @@ from device_agent.clock import Clock
 from device_agent.devices.heard import PATIENCE_S, Heard
 from device_agent.devices.reading_builder import ReadingBuilder
 from device_agent.driver import Listener
-from device_agent.records import ReadingSubscriber, Values
+from device_agent.records import Reading, ReadingSubscriber, Values
 
 if TYPE_CHECKING:
     from device_agent.devices.device import Device
@@ -107,27 +107,34 @@ class Listening:
                 self._emit_present()
 
     def _take(self, chunks: Sequence[Any], subscriber: ReadingSubscriber) -> None:
-        driver, device = self._driver, self._device
+        readings: list[Reading] = []
         if chunks:
             self._bus.note_success()
-        for chunk in chunks:
-            if driver.bytes_side:
-                subscriber.on_bytes(device.name, chunk)
-                continue
-            at_s = chunk.monotonic_s if isinstance(chunk, Edge) else self._clock.monotonic_s()
-            wall = self._builder.wall(at_s)
-            readings = 0
-            for values in driver.feed(chunk):
-                readings += 1
-                device.mark_online()
-                partial = len(values) < len(self._builder.points)
-                before = present_of(driver, self._clock) if partial else None
-                reading = self._builder.measured(values, at_s, wall, before)
-                if reading.silence or reading.past:
-                    self._woken.set()  # the next silence begins at another time
-                device.emit(reading)
-            if isinstance(chunk, bytes):
-                self._heard.take(chunk, readings)
+        try:
+            for chunk in chunks:
+                if self._driver.bytes_side:
+                    subscriber.on_bytes(self._device.name, chunk)
+                else:
+                    self._feed(chunk, readings)
+        finally:
+            if readings:
+                subscriber.on_readings(readings)
+
+    def _feed(self, chunk: Any, readings: list[Reading]) -> None:
+        driver, device, builder = self._driver, self._device, self._builder
+        at_s = chunk.monotonic_s if isinstance(chunk, Edge) else self._clock.monotonic_s()
+        wall = builder.wall(at_s)
+        before_it = len(readings)
+        for values in driver.feed(chunk):
+            device.mark_online()
+            before = present_of(driver, self._clock) if len(values) < len(builder.points) else None
+            reading = builder.measured(values, at_s, wall, before)
+            if reading.silence or reading.past:
+                self._woken.set()  # the next silence begins at another time
+            device.take(reading)
+            readings.append(reading)
+        if isinstance(chunk, bytes):
+            self._heard.take(chunk, len(readings) - before_it)
 
     def _emit_present(self) -> None:
         if (values := present_of(self._driver, self._clock)) is not None:

@@ -2,7 +2,7 @@
 outbox, as callers get them on a stream, and word that a device has something new."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from device_agent.commands.authorization import local_actor, may
@@ -89,18 +89,20 @@ class LocalEvents(ReadingSubscriber):
 
     # -- what devices report ----------------------------------------
 
-    def on_reading(self, reading: Reading) -> None:
-        if self._queue is None or not self._may_read(reading.device):
+    def on_readings(self, readings: Sequence[Reading]) -> None:
+        name = readings[0].device
+        present = [reading for reading in readings if not reading.past]
+        if self._queue is None or not self._may_read(name) or not present:
             return
-        self._note(reading.device)
-        device = self._control.devices[reading.device]
-        known, report_filter = self._filters.get(reading.device, (None, None))
+        self._note(name)
+        device = self._control.devices[name]
+        known, report_filter = self._filters.get(name, (None, None))
         if known is not device or report_filter is None:
             config = device.config
             report_filter = ReportFilter(device.period_s, config.on_change, config.dead_band)
-            self._filters[reading.device] = device, report_filter
-        if report_filter.passes(reading):
-            self._queue.append(events.reading(reading, self._clock.boot))
+            self._filters[name] = device, report_filter
+        due = (reading for reading in present if report_filter.passes(reading))
+        self._queue.append(*(events.reading(reading, self._clock.boot) for reading in due))
 
     def on_status(self, status: Status) -> None:
         if self._queue is not None and self._may_read(status.device):

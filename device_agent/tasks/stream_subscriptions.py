@@ -1,6 +1,6 @@
 """The subscriptions of all open streams: the last subscriber of what devices report."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from device_agent.clock import Clock
 from device_agent.messages import events
@@ -11,8 +11,6 @@ from device_agent.tasks.subscription import ByteSubscription, Subscription
 
 class StreamSubscriptions(ReadingSubscriber):
     """Passes on what devices and delegations report. An event is built once for all streams that carry it."""
-
-    takes_past = True
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -37,12 +35,14 @@ class StreamSubscriptions(ReadingSubscriber):
 
     # -- what devices report ----------------------------------------
 
-    def on_reading(self, reading: Reading) -> None:
-        draft: EventDraft | None = None
+    def on_readings(self, readings: Sequence[Reading]) -> None:
+        drafts: dict[int, EventDraft] = {}
         for subscription in self._events:
-            if reading.device in subscription.devices:
-                draft = draft or events.reading(reading, self._clock.boot)
-                subscription.reading(reading, draft)
+            due = subscription.due(readings)
+            for reading in due:
+                if id(reading) not in drafts:
+                    drafts[id(reading)] = events.reading(reading, self._clock.boot)
+            subscription.send(*(drafts[id(reading)] for reading in due))
 
     def on_status(self, status: Status) -> None:
         draft = events.status(status)

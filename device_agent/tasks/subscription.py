@@ -45,17 +45,17 @@ class Subscription:
 
     # -- events ----------------------------------------
 
-    def reading(self, reading: Reading, draft: EventDraft) -> None:
-        """A reading of a device, with the event it would be; sent if it is wanted and due."""
-        if self._paused or reading.device not in self._selected:
-            return
-        report_filter = self._filters.get(reading.device)
-        if report_filter is not None and report_filter.passes(reading):
-            self._queue.append(draft)
+    def due(self, readings: Sequence[Reading]) -> Sequence[Reading]:
+        """Those of these readings of one device that are to be sent; they count as sent."""
+        device = readings[0].device
+        report_filter = self._filters.get(device)
+        if self._paused or device not in self._selected or report_filter is None:
+            return ()
+        return [reading for reading in readings if report_filter.passes(reading)]
 
-    def send(self, draft: EventDraft) -> None:
-        """Any other event; nothing holds it back."""
-        self._queue.append(draft)
+    def send(self, *drafts: EventDraft) -> None:
+        """Nothing holds these events back."""
+        self._queue.append(*drafts)
 
     def begin(self, streams: Sequence[str], until_ms: int | None) -> None:
         """One `control` event about a session with these streams, which ends at `until_ms` by the network's

@@ -13,7 +13,7 @@ from device_agent.config import load
 from device_agent.devices import bus_supervisor
 from device_agent.devices.hardware import Hardware
 from device_agent.errors import BusError, BusGone, BusTimeout
-from device_agent.records import Reading, Status
+from device_agent.records import Reading, ReadingSubscriber, Status
 from device_agent.testing.board import Board, open_handle
 from device_agent.testing.board.handles import SimulatedI2c
 
@@ -66,7 +66,7 @@ class WedgedI2c(SimulatedI2c):
         self.wedged = False
 
 
-class Rig:
+class Rig(ReadingSubscriber):
     """Hardware at work on a board, with everything that it said."""
 
     def __init__(self, folder: Path, recovery: str) -> None:
@@ -90,8 +90,6 @@ class Rig:
 
     def on_status(self, status: Status) -> None:
         self.statuses.append(status)
-
-    def on_bytes(self, device: str, data: bytes) -> None: ...
 
     def steps(self, bus: str = "i2c1") -> dict[str, Any]:
         return next(f for f in self.hardware.figures() if f["bus"] == bus)["recovery"]  # type: ignore[no-any-return]

@@ -7,14 +7,14 @@ from pathlib import Path
 from device_agent.clock import SystemClock
 from device_agent.config import load
 from device_agent.devices.hardware import Hardware
-from device_agent.records import DeviceState, Reading, Status
+from device_agent.records import DeviceState, Reading, ReadingSubscriber, Status
 from device_agent.testing.board import Board, open_handle
 
 SENSORS = 8
 LIMIT_S = 30.0
 
 
-class Heard:
+class Heard(ReadingSubscriber):
     def __init__(self) -> None:
         self.readings: list[Reading] = []
         self.statuses: list[Status] = []
@@ -24,8 +24,6 @@ class Heard:
 
     def on_status(self, status: Status) -> None:
         self.statuses.append(status)
-
-    def on_bytes(self, device: str, data: bytes) -> None: ...
 
 
 async def test_eight_thermometers_on_one_wire(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The order in which subscribers see what devices report."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,9 @@ class Recorder(ReadingSubscriber):
     def on_reading(self, reading: Reading) -> None:
         self._seen.append((self._name, reading))
 
+    def on_readings(self, readings: Sequence[Reading]) -> None:
+        self._seen.append((self._name, readings))
+
     def on_status(self, status: Status) -> None:
         self._seen.append((self._name, status))
 
@@ -40,11 +44,14 @@ def test_each_subscriber_is_done_before_the_next_one_begins() -> None:
     seen: list[tuple[str, object]] = []
     dispatcher = Dispatcher([Recorder("first", seen), Recorder("second", seen)])
     dispatcher.on_reading(READING)
+    dispatcher.on_readings((READING,))
     dispatcher.on_status(STATUS)
     dispatcher.on_bytes("gps", b"$GPGGA")
     assert seen == [
         ("first", READING),
         ("second", READING),
+        ("first", (READING,)),
+        ("second", (READING,)),
         ("first", STATUS),
         ("second", STATUS),
         ("first", ("gps", b"$GPGGA")),

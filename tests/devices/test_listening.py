@@ -1,14 +1,111 @@
-"""Listening only while somebody takes the bytes."""
+"""What one chunk says is told and passed on in order; listening only while somebody takes the bytes."""
 
 import asyncio
+import os
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import pytest
 
-from device_agent.bus.core import Bus, Handle
+from device_agent.bus.core import Bus, Handle, NoBus, Source
+from device_agent.clock import SystemClock
+from device_agent.devices.device import Device
 from device_agent.devices.listening import Watchers, while_watched
+from device_agent.driver import DriverConfig, Listener, Point, Values
 from device_agent.errors import BusGone, DriverError
+from device_agent.records import Dated, Reading, ReadingSubscriber
+from support.waiting import until_async
 
 LIMIT_S = 10.0
+
+
+# -- what a chunk says ----------------------------------------
+
+
+class Pipe:
+    """A source of bytes."""
+
+    def __init__(self) -> None:
+        self._read, self.write = os.pipe()
+
+    def fileno(self) -> int:
+        return self._read
+
+    def drain(self) -> list[bytes]:
+        return [os.read(self._read, 100)]
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self.write)
+
+
+class Digits(Listener[DriverConfig, NoBus]):
+    """Each digit is a value; after a minus one of a minute ago. Anything else is a failure."""
+
+    points = (Point("digit"),)
+    default_stale_after_s = 30.0
+    pipe: ClassVar[Pipe]
+
+    def listen(self) -> Source:
+        return self.pipe
+
+    def feed(self, chunk: bytes) -> Iterator[Values]:
+        old = False
+        for sign in chunk.decode():
+            if sign == "-":
+                old = True
+                continue
+            age_ms = 60_000 if old else 0
+            yield Dated({"digit": int(sign)}, SystemClock().now_ms() - age_ms)
+            old = False
+
+
+class Told(ReadingSubscriber):
+    """Writes down what it is told, and what the device's newest value is then."""
+
+    device: Device
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, list[object], object]] = []
+
+    def _note(self, how: str, readings: Sequence[Reading]) -> None:
+        latest = self.device.latest.values["digit"] if self.device.latest is not None else None
+        self.seen.append((how, [reading.values["digit"] for reading in readings], latest))
+
+    def on_reading(self, reading: Reading) -> None:
+        self._note("one", [reading])
+
+    def on_readings(self, readings: Sequence[Reading]) -> None:
+        self._note("all", readings)
+
+
+async def said(chunk: bytes) -> list[tuple[str, list[object], object]]:
+    """What a subscriber is told of a chunk."""
+    pipe = Digits.pipe = Pipe()
+    bus, told = Bus("b", NoBus()), Told()
+    told.device = device = Device("d", Digits, DriverConfig(), bus, SystemClock(), told)
+    await bus.open()
+    task = asyncio.create_task(device.run())
+    await until_async(lambda: device.tried.is_set(), "it is listened to")
+    os.write(pipe.write, chunk)
+    await until_async(lambda: any(how == "all" for how, *_ in told.seen), "it was heard")
+    await ended(bus, task)
+    return told.seen
+
+
+async def test_who_reacts_is_told_of_each_value_and_who_sends_of_all_of_a_chunk_together() -> None:
+    assert await said(b"123") == [("one", [1], 1), ("one", [2], 2), ("one", [3], 3), ("all", [1, 2, 3], 3)]
+
+
+async def test_what_is_past_is_only_kept_and_sent() -> None:
+    assert await said(b"1-23") == [("one", [1], 1), ("one", [3], 3), ("all", [1, 2, 3], 3)]
+
+
+async def test_what_was_said_before_a_failure_is_passed_on() -> None:
+    assert (await said(b"12x4"))[:3] == [("one", [1], 1), ("one", [2], 2), ("all", [1, 2], 2)]
+
+
+# -- watchers ----------------------------------------
 
 
 class ListeningLog:

@@ -15,7 +15,6 @@ from device_agent.config.calibration import interpolated
 from device_agent.config.models import SafetyConfig
 from device_agent.devices.bus_supervisor import BusSupervisor
 from device_agent.devices.device import SAYS_NOTHING, Device
-from device_agent.devices.dispatcher import Dispatcher
 from device_agent.devices.reading_builder import ReadingBuilder
 from device_agent.driver import ActuatorConfig, DriverConfig, Listener, Point, Sensor, SerialBus
 from device_agent.errors import NoAnswer
@@ -99,26 +98,6 @@ def test_what_is_too_old_when_it_comes_is_of_the_past_and_makes_its_points_stale
     assert made.staleness.stale == {"a"}
     again = made.measured(Dated({"a": 4}, now_ms - 9_000), 5000.0, None, {"a": 3, "b": 2})
     assert (again.past, again.flags, again.silence) == (False, {}, "ended")
-
-
-async def test_what_is_past_is_told_to_who_takes_it_and_is_not_the_present() -> None:
-    seen: list[tuple[str, Reading]] = []
-
-    class Guarding(ReadingSubscriber):
-        def on_reading(self, reading: Reading) -> None:
-            seen.append(("guarding", reading))
-
-    class Recording(ReadingSubscriber):
-        takes_past = True
-
-        def on_reading(self, reading: Reading) -> None:
-            seen.append(("recording", reading))
-
-    dispatcher = Dispatcher([Guarding(), Recording()])
-    now, past = Reading("probe", 2, {"a": 1}), Reading("probe", 1, {"a": 0}, past=True)
-    for reading in (now, past):
-        dispatcher.on_reading(reading)
-    assert seen == [("guarding", now), ("recording", now), ("recording", past)]
 
 
 # -- calibration -------------------------------------------------------------------------------------------
@@ -243,7 +222,7 @@ def test_an_asked_device_is_never_stale() -> None:
 # -- on a board --------------------------------------------------------------------------------------------
 
 
-class Heard:
+class Heard(ReadingSubscriber):
     """A sink that keeps all."""
 
     def __init__(self) -> None:
@@ -258,8 +237,6 @@ class Heard:
     def on_status(self, status: Any) -> None:
         self.statuses.append(status)
         self._news.set()
-
-    def on_bytes(self, device: str, data: bytes) -> None: ...
 
     async def wait(self, fits: Callable[[Reading], Any]) -> Reading:
         async with asyncio.timeout(LIMIT_S):

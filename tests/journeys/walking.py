@@ -8,6 +8,7 @@ called by, the nearest first. FILE has the marker: a number.
 """
 
 import dataclasses
+import inspect
 import json
 import re
 import sys
@@ -87,7 +88,7 @@ def watch(file: Path) -> None:
         busy.now = True
         try:
             code = frame.f_code
-            count = code.co_argcount + code.co_kwonlyargcount
+            count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
             given = [frame.f_locals.get(one) for one in code.co_varnames[:count] if one != "self"]
             if marker[0].within(arg if event == "return" else given):
                 with seen.open("a") as out:

@@ -44,13 +44,13 @@ def sent(local: LocalEvents) -> list[dict[str, Any]]:
 
 async def test_it_begins_as_a_stream_does_and_shows_what_may_be_read(local: LocalEvents) -> None:
     reading = Reading("up", 1, {"on": True, "level": 2.0})
-    local.on_reading(reading)  # before it is open: nobody hears of it
+    local.on_readings([reading])  # before it is open: nobody hears of it
     await local.open()
     begin, *rest = sent(local)
     assert (begin["kind"], begin["about"], begin["devices"]) == ("control", "session", ["down", "up"])
     assert [(one["kind"], one["device"]) for one in rest] == [("status", "up"), ("status", "down")]
     for device in ("up", "heater"):
-        local.on_reading(Reading(device, 1, {"on": True, "level": 2.0}))
+        local.on_readings([Reading(device, 1, {"on": True, "level": 2.0})])
         local.on_status(Status(device, 1, DeviceState.FAULT, "timeout"))
     local.answered(Ack("c1").members())
     events = sent(local)
@@ -63,6 +63,6 @@ async def test_it_begins_as_a_stream_does_and_shows_what_may_be_read(local: Loca
     assert "heater" not in await local.news()
     assert local.readable() == ["up", "down"]
     local.close()
-    local.on_reading(reading)
+    local.on_readings([reading])
     with pytest.raises(RuntimeError):
         _ = local.source

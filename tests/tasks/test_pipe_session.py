@@ -174,10 +174,14 @@ async def test_pause_holds_readings_and_resume_lets_them_go(services: Services) 
         assert (await control_answer(control, {"kind": "pause"}))["ok"] is True
         known = len(control.of("reading"))
         await services.devices["fan"].read_now()
-        services.subscriptions.on_reading((await services.devices["fan"].read_now())._replace(at_once=True))
+        services.subscriptions.on_readings(
+            [(await services.devices["fan"].read_now())._replace(at_once=True)]
+        )
         assert len(control.of("reading")) == known
         assert (await control_answer(control, {"kind": "resume"}))["ok"] is True
-        services.subscriptions.on_reading((await services.devices["fan"].read_now())._replace(at_once=True))
+        services.subscriptions.on_readings(
+            [(await services.devices["fan"].read_now())._replace(at_once=True)]
+        )
         assert len(control.of("reading")) > known
 
 
@@ -287,7 +291,7 @@ async def test_readings_are_kept_from_the_start_where_the_network_is_away(servic
     session = PipeSession(services, link, SharedSessionStreams(), SavedSession(["control"]))
     work = asyncio.ensure_future(session.run())
     await until_async(lambda: session.streams)
-    services.subscriptions.on_reading((await services.devices["fan"].read_now())._replace(at_once=True))
+    services.subscriptions.on_readings([(await services.devices["fan"].read_now())._replace(at_once=True)])
     link.reachable.set()
     await until_async(lambda: session.state is SessionState.RUNNING)
     assert link.streams["control"].of("reading", device="fan")
@@ -318,7 +322,9 @@ async def test_a_replaced_device_goes_on_under_its_name(services: Services) -> N
         session.replace("fan", None)
         assert "fan" not in session.streams["control"].scope.devices
         known = len(link.streams["control"].of("reading", device="fan"))
-        services.subscriptions.on_reading((await services.devices["fan"].read_now())._replace(at_once=True))
+        services.subscriptions.on_readings(
+            [(await services.devices["fan"].read_now())._replace(at_once=True)]
+        )
         assert len(link.streams["control"].of("reading", device="fan")) == known
         link.streams["control"].link_silent_s = 4
         assert session.overdue(["up", "fan"]) == {"up": "no link for 3 s"}

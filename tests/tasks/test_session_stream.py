@@ -159,9 +159,9 @@ async def test_a_session_that_ends_without_a_network_leaves_the_others_their_rea
         assert shared.get("telemetry", "t2", make) is stream
         stream.collect()
         await stream.detach("t1", end=True)
-        subscriptions.on_reading(Reading("up", 0, {"on": True}))
+        subscriptions.on_readings([Reading("up", 0, {"on": True})])
         assert len(queue.events) == 1
         await stream.detach("t2", end=True)
-        subscriptions.on_reading(Reading("up", 0, {"on": False}, monotonic_s=100.0))
+        subscriptions.on_readings([Reading("up", 0, {"on": False}, monotonic_s=100.0)])
         assert len(queue.events) == 1
         assert shared.get("telemetry", "t3", make) is not stream, "its devices may be others by now"

@@ -59,14 +59,14 @@ def devices_of(queue: ChannelQueue) -> list[str]:
 async def test_between_add_and_remove_its_devices_are_passed_on(
     subscription: Subscription, subscriptions: StreamSubscriptions, queue: ChannelQueue
 ) -> None:
-    subscriptions.on_reading(reading("up", 1))
+    subscriptions.on_readings([reading("up", 1)])
     subscriptions.add(subscription)
     for name in ("up", "fan", "down"):
-        subscriptions.on_reading(reading(name, 2))
+        subscriptions.on_readings([reading(name, 2)])
         subscriptions.on_status(Status(name, 2000, DeviceState.OFFLINE, "absent"))
     assert devices_of(queue) == ["up", "up", "fan", "fan"]
     subscriptions.remove(subscription)
-    subscriptions.on_reading(reading("up", 3))
+    subscriptions.on_readings([reading("up", 3)])
     assert sent(queue) == []
 
 
@@ -110,11 +110,11 @@ async def test_paused_holds_readings_back_and_nothing_else(
     subscriptions.add(subscription)
     subscription.apply(Pause(kind="pause"))
     assert "paused" in repr(subscription)
-    subscriptions.on_reading(reading("fan", 1))
+    subscriptions.on_readings([reading("fan", 1)])
     subscriptions.on_status(Status("fan", 1000, DeviceState.OFFLINE, "absent"))
     assert [event["kind"] for event in sent(queue)] == ["status"]
     subscription.apply(Resume(kind="resume"))
-    subscriptions.on_reading(reading("fan", 2))
+    subscriptions.on_readings([reading("fan", 2)])
     assert [event["kind"] for event in sent(queue)] == ["reading"]
 
 
@@ -124,10 +124,10 @@ async def test_selected_are_only_those_that_it_carries(
     subscriptions.add(subscription)
     subscription.apply(Select(kind="select", devices=["fan", "button"]))
     for name in ("up", "fan", "button"):
-        subscriptions.on_reading(reading(name, 1))
+        subscriptions.on_readings([reading(name, 1)])
     assert devices_of(queue) == ["fan"]
     subscription.apply(Select(kind="select", devices=[]))
-    subscriptions.on_reading(reading("fan", 2))
+    subscriptions.on_readings([reading("fan", 2)])
     assert sent(queue) == []
 
 
@@ -143,8 +143,8 @@ async def test_a_rate_for_one_device_leaves_the_others_and_what_it_does_not_name
         0.02,
     )
     for at_s, level in enumerate((10, 12, 13)):
-        subscriptions.on_reading(reading("fan", at_s, level=level))
-        subscriptions.on_reading(reading("up", at_s, level=level))
+        subscriptions.on_readings([reading("fan", at_s, level=level)])
+        subscriptions.on_readings([reading("up", at_s, level=level)])
     assert devices_of(queue) == ["fan", "up", "up", "fan", "up"]
     subscription.apply(Rate(kind="rate", every_s=0.5))
     assert services.devices["up"].effective_period_s == 0.5
@@ -157,14 +157,14 @@ async def test_a_replaced_device_begins_with_the_filter_of_its_own_configuration
 ) -> None:
     subscriptions.add(subscription)
     subscription.apply(Rate(kind="rate", device="fan", on_change=True))
-    subscriptions.on_reading(reading("fan", 1))
+    subscriptions.on_readings([reading("fan", 1)])
     before = services.devices["fan"]
     subscription.replace("fan", before, services.devices["down"])
-    subscriptions.on_reading(reading("fan", 2))
+    subscriptions.on_readings([reading("fan", 2)])
     assert devices_of(queue) == ["fan", "fan"], "that nothing changed is no matter any more"
     del subscription.devices["fan"]
     subscription.replace("fan", before, None)
-    subscriptions.on_reading(reading("fan", 3))
+    subscriptions.on_readings([reading("fan", 3)])
     subscriptions.on_status(Status("fan", 3000, DeviceState.OFFLINE, "absent"))
     assert sent(queue) == []
 

@@ -7,7 +7,7 @@ readings a minute is recorded as mean, minimum and maximum of each second.
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -37,8 +37,6 @@ STEPS_AT_ONCE = 40
 class HistoryRecorder(ReadingSubscriber):
     """`add`, `flush`, `figures` and `close` belong to the event loop, `_…_here` to the store thread."""
 
-    takes_past = True
-
     def __init__(
         self, path: Path, *, keep_days: float, max_bytes: int, thread: StoreThread, clock: Clock
     ) -> None:
@@ -63,9 +61,10 @@ class HistoryRecorder(ReadingSubscriber):
 
     # -- on the loop ----------------------------------------
 
-    def on_reading(self, reading: Reading) -> None:
-        if reading.silence != "began":
-            self.add(_without_stale(reading))
+    def on_readings(self, readings: Sequence[Reading]) -> None:
+        for reading in readings:
+            if reading.silence != "began":
+                self.add(_without_stale(reading))
 
     def add(self, reading: Reading) -> None:
         """Take one reading."""

@@ -104,18 +104,25 @@ class ChannelQueue:
 
     # -- appending ----------------------------------------
 
-    def append(self, draft: EventDraft) -> bool:
-        """Number and queue an event; False if the overflow rule `refuse` turned it away."""
+    def append(self, *drafts: EventDraft) -> bool:
+        """Number and queue events; False if the overflow rule `refuse` turned one away."""
         if self.closed:
             return False
-        cost = Event.cost_of(len(draft.head) + len(draft.tail))
+        refused = 0
         if self.overflow == "refuse":
-            if draft.kind == "reading" and self._outbox.is_full(self, cost):
-                self.lose([Loss("overflow", 1, draft.at_ms, draft.at_ms)])
-                return False
-            self._tell_losses()
-        self._number_and_queue(draft)
+            refused = sum(not self._queued_unless_full(draft) for draft in drafts)
+        else:
+            self._number_and_queue(drafts)
         self._outbox.limit_memory()
+        return not refused
+
+    def _queued_unless_full(self, draft: EventDraft) -> bool:
+        cost = Event.cost_of(len(draft.head) + len(draft.tail))
+        if draft.kind == "reading" and self._outbox.is_full(self, cost):
+            self.lose([Loss("overflow", 1, draft.at_ms, draft.at_ms)])
+            return False
+        self._tell_losses()
+        self._number_and_queue([draft])
         return True
 
     def append_bytes(self, data: bytes) -> None:
@@ -125,26 +132,31 @@ class ChannelQueue:
                 self.lose([], [self._drop_oldest(self._live)])
                 self._outbox.counts.lost["overflow"] += 1
             now_s = self._clock.monotonic_s()
-            self._queue(Event(self._outbox.next_id(), data, None, self._clock.now_ms(), "bytes", "", now_s))
+            self._queue([Event(self._outbox.next_id(), data, None, self._clock.now_ms(), "bytes", "", now_s)])
             self._outbox.limit_memory()
 
-    def _number_and_queue(self, draft: EventDraft) -> None:
-        if undated(draft.at_ms):
-            draft = draft.undated(self._clock.boot)
-        seq = self.next_seq
-        self.next_seq += 1
+    def _number_and_queue(self, drafts: Sequence[EventDraft]) -> None:
+        now_s, boot = self._clock.monotonic_s(), self._clock.boot
+        id_, seq = self._outbox.next_id(len(drafts)), self.next_seq
+        self.next_seq += len(drafts)
         self._reserve()
-        id_, now_s = self._outbox.next_id(), self._clock.monotonic_s()
-        self._queue(Event(id_, draft.numbered(seq), seq, draft.at_ms, draft.kind, draft.device, now_s))
+        events: list[Event] = []
+        for n, given in enumerate(drafts):
+            draft = given.undated(boot) if undated(given.at_ms) else given
+            data = draft.numbered(seq + n)
+            events.append(Event(id_ + n, data, seq + n, draft.at_ms, draft.kind, draft.device, now_s))
+        self._queue(events)
 
-    def _queue(self, event: Event) -> None:
-        cost = event.cost_bytes
-        self._outbox.counts.queued += 1
-        self._outbox.log(crash_records.added(self.channel, event))
+    def _queue(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        cost = cost_bytes(events)
+        self._outbox.counts.queued += len(events)
+        self._outbox.log(*(crash_records.added(self.channel, event) for event in events))
         self._outbox.add_used(cost)
         self._add_memory(cost)
-        self._live.append(event)
-        self._move_late(event.appended_s)
+        self._live += events
+        self._move_late(events[-1].appended_s)
         self._ready.set()
 
     def _add_memory(self, more_bytes: int) -> None:
@@ -340,7 +352,7 @@ class ChannelQueue:
         self._losses_change()
         now_ms, offset_ms = self._clock.now_ms(), self._clock.offset_ms()
         for loss in losses:
-            self._number_and_queue(loss.draft(now_ms, offset_ms))
+            self._number_and_queue([loss.draft(now_ms, offset_ms)])
         # After them: a killed process may tell one twice, and none not at all.
         self._outbox.log(crash_records.told(self.channel))
 

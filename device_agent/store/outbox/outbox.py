@@ -365,10 +365,10 @@ class Outbox:
 
     # -- for the queues ----------------------------------------
 
-    def next_id(self) -> int:
-        """An id for a new event, greater than all before."""
-        self._next_id += 1
-        return self._next_id - 1
+    def next_id(self, count: int = 1) -> int:
+        """The first of so many ids for new events, greater than all before."""
+        self._next_id += count
+        return self._next_id - count
 
     def log(self, *records: Record) -> None:
         """Write to the crash log at the end of this turn of the event loop: once for a chunk of input."""
@@ -418,13 +418,15 @@ class Outbox:
 
     def limit_memory(self) -> None:
         """Drop or thin where memory holds too much: the disk takes nothing, or is slower than what comes."""
-        if self.memory_bytes > self._memory_max_bytes:
-            share_bytes = self._memory_max_bytes // len(self._queues)
+        share_bytes = self._memory_max_bytes // len(self._queues)
+        while self.memory_bytes > self._memory_max_bytes:
+            before = self.memory_bytes
             for queue in drop_order(self._queues.values(), share_bytes):
-                before = self.memory_bytes
                 queue.free_memory(self._overflow.step_bytes)
                 if self.memory_bytes < before:
-                    return
+                    break
+            else:
+                return
 
     def delete_later(self, channel: str, id_: int) -> None:
         """An event on disk is not needed any more."""

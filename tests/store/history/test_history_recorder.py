@@ -284,8 +284,8 @@ async def test_what_is_too_old_is_no_part_of_the_record(make, clock) -> None:
     """A dead sensor behind a gateway that lives: its last value is not recorded again and again."""
     recorder = make()
     values, flags = {"alive": 2.5e-8, "dead": 52}, {"dead": Flag.STALE}
-    recorder.on_reading(Reading("gateway", clock.now_ms(), values, flags))
-    recorder.on_reading(Reading("gateway", clock.now_ms(), values, flags, silence="began"))
+    recorder.on_readings([Reading("gateway", clock.now_ms(), values, flags)])
+    recorder.on_readings([Reading("gateway", clock.now_ms(), values, flags, silence="began")])
     await recorder.flush()
     (row,) = stored(recorder.path, "gateway")
     assert (row.values, row.flags) == ({"alive": 2.5e-8, "dead": None}, {"dead": "stale"})
