@@ -84,6 +84,8 @@ class ChannelQueue:
         self._memory_bytes = 0
         self._in_flight: _InFlight | None = None
         self._accepted_s = float("-inf")
+        # How old the oldest live event of the last message was when that was accepted.
+        self._accepted_age_s = 0.0
         # What is to be told, and since when the disk does not know it.
         self._losses: list[Loss] = []
         self._losses_changed_s = float("inf")
@@ -268,6 +270,8 @@ class ChannelQueue:
             self._remember_sent(event)
         self._in_flight = None
         self._accepted_s = self._clock.monotonic_s()
+        live = (event.appended_s for event, late in sending.events if not late)
+        self._accepted_age_s = self._accepted_s - min(live, default=self._accepted_s)
         self._outbox.counts.accepted(len(sending.events), self._accepted_s - sending.since_s)
 
     def _remember_sent(self, event: Event) -> None:
@@ -465,17 +469,18 @@ class ChannelQueue:
             losses=json.dumps([loss.record() for loss in self._losses], separators=(",", ":")),
         )
 
-    def to_store(self, older_than_s: float) -> list[Event]:
+    def to_store(self, older_than_s: float, *, due: bool) -> list[Event]:
         """Events that are on no disk and have waited since before this instant.
 
-        While nothing is accepted, all others with them: one commit for many. A `gap` goes to the disk at the
-        latest when what it tells is not there any more as untold.
+        `due`: there are such ones, here or on another channel. All others go with them where they would wait
+        so long too, because nothing is accepted or not so soon: one commit for many. A `gap` goes to the disk
+        at the latest when what it tells is not there any more as untold.
         """
         some = [event for event in self.in_memory if event.disk_state is DiskState.NOT_STORED]
-        old = [event for event in some if event.appended_s <= older_than_s]
-        if self.losses_due(float("inf")) or (old and self._accepted_s < older_than_s):
+        too_slow = self._clock.monotonic_s() - self._accepted_age_s < older_than_s
+        if self.losses_due(float("inf")) or (due and (too_slow or self._accepted_s < older_than_s)):
             return some
-        return old
+        return [event for event in some if event.appended_s <= older_than_s]
 
     def unstored_since_s(self, now_s: float) -> float:
         """Since when the oldest event waits that is on no disk; `now_s` if there is none."""

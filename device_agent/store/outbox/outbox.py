@@ -221,9 +221,10 @@ class Outbox:
 
     def _work(self, older_than_s: float, *, clean: bool, forced: bool) -> Commit | None:
         queues = self._queues.values()
-        inserts = [(queue.channel, event) for queue in queues for event in queue.to_store(older_than_s)]
-        in_flight = self._changed_in_flight(float("inf") if clean else older_than_s)
+        old = any(queue.unstored_since_s(float("inf")) <= older_than_s for queue in queues)
+        inserts = [(queue.channel, e) for queue in queues for e in queue.to_store(older_than_s, due=old)]
         changed = any(queue.row_changed or queue.losses_due(older_than_s) for queue in queues)
+        in_flight = self._changed_in_flight(float("inf") if clean else older_than_s)
         due = inserts or changed or self._deletes_due() or self._forgotten or any(in_flight.values())
         if not (clean or forced or due):
             return None

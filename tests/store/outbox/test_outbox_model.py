@@ -10,6 +10,7 @@ import pytest
 
 from device_agent.store.outbox import crash_log
 from device_agent.store.outbox.outbox import QUIET_LOOKS
+from device_agent.store.outbox.outbox_file import Commit
 from support.outbox_machine import Machine, Rule, accounted, on_disk
 from support.waiting import until_async
 
@@ -198,15 +199,53 @@ async def test_while_messages_are_accepted_only_what_waits_too_long_is_written(
     await machine.boot(Rule())
     await machine.tick()
     machine.append(3)
-    machine.clock.step(0.3)
-    machine.append(50)
+    machine.clock.step(0.2)
     await machine.send(delivered=True, acknowledged=True, limit_bytes=1)
+    machine.clock.step(0.1)
+    machine.append(50)
     await machine.outbox.commit(machine.clock.monotonic_s() - 0.25)
     assert [event.seq for event in on_disk(machine.outbox._file)] == [2, 3]
     machine.clock.step(0.3)
     machine.append(20)
     await machine.outbox.commit(machine.clock.monotonic_s() - 0.25)
     assert len(on_disk(machine.outbox._file)) == 72, "nothing was accepted since: one commit for many"
+
+
+@pytest.mark.parametrize("round_trip_s", [0.1, 0.2, 0.4, 0.8])
+async def test_a_slow_link_does_not_cost_a_commit_for_each_event(
+    machines: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch, round_trip_s: float
+) -> None:
+    """100 events a second; what waits for 0.4 s is written, as with the usual interval."""
+    machine = machines()
+    await machine.boot(Rule())
+    await machine.tick()
+    file, commits = machine.outbox._file, 0
+    plain = file.commit
+
+    def counted(work: Commit) -> list[str]:
+        nonlocal commits
+        commits += 1
+        return plain(work)
+
+    monkeypatch.setattr(file, "commit", counted)
+    sent_s, message = float("-inf"), None
+    for _ in range(400):
+        machine.clock.step(0.01)
+        now_s = machine.clock.monotonic_s()
+        machine.append(1)
+        if message is not None and now_s >= sent_s + round_trip_s:
+            machine.caller.deliver(message)
+            machine.queue.ack(message)
+            message = None
+        if message is None:
+            sent_s, message = now_s, machine.queue.next_message(20_000)
+        await machine.outbox.commit(now_s - 0.4)
+        on_file = {event.seq for event in on_disk(file)}
+        waiting = [event for event in machine.queue.in_memory if event.appended_s <= now_s - 0.4]
+        assert on_file >= {event.seq for event in waiting}
+    assert commits <= 16, "each 0.4 s, and for each message that is under way for longer"
+    assert commits == 0 or round_trip_s >= 0.2
+    accounted(machine.caller, machine.caller.events[-1]["seq"])
 
 
 async def test_it_is_looked_when_the_oldest_is_due_and_not_at_all_while_nothing_is_new(
