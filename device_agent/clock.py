@@ -218,7 +218,10 @@ class TokenBucket:
         self._left -= 1
         return True
 
-    def spend(self, count: int) -> float:
-        """Take as many, whether they are there or not; seconds until they are."""
+    def spend(self, count: int) -> None:
+        """Take as many, whether they are there or not."""
         self._left = self.left - count
-        return max(0.0, -self._left / self._a_second)
+
+    def wait_s(self) -> float:
+        """Seconds until there is one."""
+        return max(0.0, (1 - self.left) / self._a_second)

@@ -173,7 +173,7 @@ def test_a_bucket_gives_so_many_at_once_and_then_by_the_second() -> None:
     assert [bucket.take() for _ in range(2)] == [True, False]
     clock.step(100)
     assert bucket.left == 2
-    assert bucket.spend(4) == 0.5
-    assert bucket.left == -2
-    clock.step(0.5)
-    assert bucket.left == 0
+    bucket.spend(4)
+    assert (bucket.left, bucket.wait_s()) == (-2, 0.75)
+    clock.step(0.75)
+    assert (bucket.left, bucket.wait_s()) == (1, 0)

@@ -35,14 +35,18 @@ class PublishPace:
     def __init__(self, rate_hz: float, clock: Clock) -> None:
         self._bucket = TokenBucket(rate_hz, rate_hz, clock) if rate_hz > 0 else None
 
-    def allowed(self, most: int) -> int:
-        """How many messages may go now, at least 1 and at most `most`."""
-        return most if self._bucket is None else max(1, min(most, int(self._bucket.left)))
-
-    async def take(self, count: int) -> None:
-        """Wait until `count` messages may go."""
-        if self._bucket is not None and (wait_s := self._bucket.spend(count)) > 0:
+    async def allowed(self, most: int) -> int:
+        """Wait until a message may go; how many may, at most `most`."""
+        if self._bucket is None:
+            return most
+        if (wait_s := self._bucket.wait_s()) > 0:
             await asyncio.sleep(wait_s)
+        return max(1, min(most, int(self._bucket.left)))
+
+    def spend(self, count: int) -> None:
+        """So many go now."""
+        if self._bucket is not None:
+            self._bucket.spend(count)
 
 
 class StreamWriter:
@@ -68,7 +72,9 @@ class StreamWriter:
         await self._learn_the_time()
         while True:
             await self._source.until_ready()
-            parts = self._pace.allowed(PARTS_MAX) if self._source.pending_bytes > items_limit_bytes(1) else 1
+            # Waited for first: the message has all that comes until it goes.
+            allowed = await self._pace.allowed(PARTS_MAX)
+            parts = allowed if self._source.pending_bytes > items_limit_bytes(1) else 1
             message = self._source.next_message(items_limit_bytes(parts))
             if message is not None:
                 await self._publish(message)
@@ -105,7 +111,7 @@ class StreamWriter:
         texts = encode(self._channel.spec.stream_id, self._channel.spec.format, message)
         left = list(texts)
         begun_s = self._clock.monotonic_s()
-        await self._pace.take(len(left))
+        self._pace.spend(len(left))
         while True:
             failures: dict[bytes, NetworkError] = {}
             for start in range(0, len(left), PARTS_IN_FLIGHT):

@@ -270,25 +270,43 @@ async def test_a_second_of_messages_may_go_at_once_and_then_they_are_spread(
     monkeypatch.setattr(module.asyncio, "sleep", sleep)
     pace = PublishPace(10.0, clock)
     for _ in range(10):
-        await pace.take(1)
+        await pace.allowed(1)
+        pace.spend(1)
     assert waits == []
-    await pace.take(1)
-    await pace.take(2)
-    assert waits == pytest.approx([0.1, 0.2])
+    for _ in range(2):
+        await pace.allowed(1)
+        pace.spend(1)
+    assert waits == pytest.approx([0.1, 0.1])
 
 
-def test_how_many_may_go_now(clock: SteppedClock):
+async def test_how_many_may_go_now(clock: SteppedClock):
     pace = PublishPace(4.0, clock)
-    assert pace.allowed(16) == 4
-    assert pace.allowed(2) == 2
-    assert PublishPace(0, clock).allowed(16) == 16
+    assert await pace.allowed(16) == 4
+    assert await pace.allowed(2) == 2
+    assert await PublishPace(0, clock).allowed(16) == 16
 
 
 async def test_credit_grows_with_time_up_to_one_second_of_messages(clock: SteppedClock):
     pace = PublishPace(4.0, clock)
-    await pace.take(4)
-    assert pace.allowed(16) == 1, "at least one: it waits in `take`"
+    pace.spend(4)
     clock.step(0.5)
-    assert pace.allowed(16) == 2
+    assert await pace.allowed(16) == 2
     clock.step(100)
-    assert pace.allowed(16) == 4
+    assert await pace.allowed(16) == 4
+
+
+async def test_no_message_is_made_before_it_may_go(
+    channel: StreamChannel, connectivity: Connectivity, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+):
+    made: list[int] = []
+
+    async def sleep(seconds: float) -> None:
+        made.append(len(source.limits))
+        source.close()
+        clock.step(seconds)
+
+    pace, source = PublishPace(10.0, clock), Source(b"1")
+    pace.spend(10)
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    await StreamWriter(channel, source, pace, connectivity, clock).run()
+    assert (made[0], source.acked) == (0, [1]), "what comes meanwhile goes with it"
