@@ -10,6 +10,7 @@ import structlog
 from device_agent.background import Backoff, first_of
 from device_agent.clock import Clock
 from device_agent.errors import Refused
+from device_agent.network.message_size import MessageSize
 
 log = structlog.get_logger("network")
 
@@ -74,6 +75,7 @@ class Connectivity:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.message_size = MessageSize(clock)
         self._changed = asyncio.Event()
         self.time_known = asyncio.Event()
         self.up = False

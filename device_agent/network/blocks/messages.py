@@ -20,8 +20,9 @@ from device_agent.records import is_whole
 # A larger message is split into parts; a part is base64 of this many raw bytes, and 512 bytes of envelope.
 MESSAGE_MAX_BYTES = 16_384
 PART_RAW_BYTES = (MESSAGE_MAX_BYTES - 512) * 3 // 4
-# The network caches 100 messages for a reader; one group must stay well below, and far below 64 groups.
-PARTS_MAX = 16
+# So many come within a reader's patience for a group (`GROUP_AGE_MAX_S`) on a link that has just become slow;
+# the network caches 100 messages for a reader.
+PARTS_MAX = 4
 ENVELOPE_BYTES = 400
 GROUP_AGE_MAX_S = 30.0
 GROUPS_MAX = 16

@@ -9,10 +9,13 @@ from device_agent.errors import NetworkError, Unreachable
 from device_agent.network import StreamSpec
 from device_agent.network.blocks.long_poll import Batch
 from device_agent.network.blocks.messages import stream_meta, without_items
-from device_agent.network.blocks.pubsub import NOW, PubSubClient
+from device_agent.network.blocks.pubsub import NOW, PUBLISH_LIMIT_S, PubSubClient
 from device_agent.network.blocks.stream_tokens import StreamTokens
 from device_agent.network.blocks.wire import stream_channel
 from device_agent.network.connectivity import Connectivity, Way
+
+# What a link carries at least: a message of 16 kB has half a minute more.
+SLOWEST_BYTES_PER_S = 500
 
 
 class StreamChannel:
@@ -41,7 +44,8 @@ class StreamChannel:
         """Publish one message; returns its timetoken. Raises NetworkError."""
         with _shown(self.outward):
             meta = stream_meta(self._client.uuid)
-            timetoken = await self._client.publish(self.name, text, store=False, meta=meta)
+            limit_s = PUBLISH_LIMIT_S + len(text) / SLOWEST_BYTES_PER_S
+            timetoken = await self._client.publish(self.name, text, store=False, meta=meta, limit_s=limit_s)
         self.outward.worked()
         return timetoken
 

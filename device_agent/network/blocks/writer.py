@@ -19,9 +19,7 @@ from device_agent.network.connectivity import Connectivity, NetworkBackoff
 log = structlog.get_logger("stream")
 
 # A reader forgets the parts of an unfinished group after 30 s; older ones are all sent again.
-GROUP_FRESH_S = 20.0
-# Parts of one group under way at once (the official writer's own figure).
-PARTS_IN_FLIGHT = 8
+GROUP_FRESH_S = 25.0
 END_TRIES = 3
 TIME_LIMIT_S = 5.0
 
@@ -75,7 +73,8 @@ class StreamWriter:
             # Waited for first: the message has all that comes until it goes.
             allowed = await self._pace.allowed(PARTS_MAX)
             parts = allowed if self._source.pending_bytes > items_limit_bytes(1) else 1
-            message = self._source.next_message(items_limit_bytes(parts))
+            limit_bytes = min(items_limit_bytes(parts), self._connectivity.message_size.limit_bytes)
+            message = self._source.next_message(limit_bytes)
             if message is not None:
                 await self._publish(message)
                 self._source.ack(message)
@@ -109,20 +108,21 @@ class StreamWriter:
 
     async def _publish(self, message: OutgoingMessage) -> None:
         texts = encode(self._channel.spec.stream_id, self._channel.spec.format, message)
-        left = list(texts)
-        begun_s = self._clock.monotonic_s()
-        self._pace.spend(len(left))
-        while True:
-            failures: dict[bytes, NetworkError] = {}
-            for start in range(0, len(left), PARTS_IN_FLIGHT):
-                failures |= await self._send(left[start : start + PARTS_IN_FLIGHT])
-            if not failures:
-                self._backoff.reset()
-                return
+        self._pace.spend(len(texts))
+        with self._connectivity.message_size.sending(sum(map(len, texts))):
+            await self._until_accepted(texts)
+        self._backoff.reset()
+
+    async def _until_accepted(self, texts: list[bytes]) -> None:
+        left, begun_s = texts, self._clock.monotonic_s()
+        while left:
+            failures = await self._send(left)
             left = list(failures)
-            await self._wait_after(next(iter(failures.values())))
-            if self._clock.monotonic_s() - begun_s > GROUP_FRESH_S:
-                left, begun_s = list(texts), self._clock.monotonic_s()
+            if failures:
+                await self._wait_after(next(iter(failures.values())))
+            now_s = self._clock.monotonic_s()
+            if len(texts) > 1 and now_s - begun_s > GROUP_FRESH_S:
+                left, begun_s = texts, now_s
 
     async def _send(self, texts: list[bytes]) -> dict[bytes, NetworkError]:
         """Publish these at once; those that were not accepted, and why."""

@@ -49,6 +49,10 @@ class Admin(Addressed):
         """Add a round trip to every request of a link."""
         self.links[link].rtt_s = rtt_ms / 1000
 
+    def set_upload(self, bytes_per_s: float, link: str = "main") -> None:
+        """Bound what all requests of a link together may bring; 0 ends that."""
+        self.links[link].upload_bytes_per_s = bytes_per_s
+
     async def refuse(self, link: str = "main", for_s: float | None = None) -> None:
         """Refuse connections of a link and cut the open ones; for a time, or until :meth:`accept`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,12 +20,17 @@ Serve = Callable[[web.BaseRequest, "NetworkLink"], Awaitable[web.StreamResponse]
 
 @dataclass(slots=True, eq=False)
 class NetworkLink:
-    """A port. ``rtt_s`` is added to every request, half before it acts and half before its answer."""
+    """A port. ``rtt_s`` is added to every request, half before it acts and half before its answer.
+
+    ``upload_bytes_per_s`` bounds what comes, all requests together, one after the other; 0 is no bound.
+    """
 
     name: str
     port: int
     serve: Serve = field(repr=False)
     rtt_s: float = 0.0
+    upload_bytes_per_s: float = 0.0
+    _uploaded_s: float = 0.0
     server: web.Server | None = field(default=None, repr=False)
     listening: socket.socket | None = field(default=None, repr=False)
     accepted: set[asyncio.Task[Any]] = field(default_factory=set, repr=False)
@@ -33,6 +39,13 @@ class NetworkLink:
     def origin(self) -> str:
         """``host:port``, the PubNub origin."""
         return f"{HOST}:{self.port}"
+
+    async def upload(self, size_bytes: int) -> None:
+        """As long as a request of this size takes; who gives up has sent it all the same."""
+        if self.upload_bytes_per_s > 0:
+            now_s = time.monotonic()
+            self._uploaded_s = max(now_s, self._uploaded_s) + size_bytes / self.upload_bytes_per_s
+            await asyncio.sleep(self._uploaded_s - now_s)
 
     @property
     def addresses(self) -> dict[str, str | int]:

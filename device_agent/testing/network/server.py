@@ -21,6 +21,9 @@ from device_agent.testing.network.records import RequestRecord
 from device_agent.testing.network.settings import Settings
 from device_agent.testing.sessions_api import PATH, FakeSessionsApi
 
+# Of a request, beside its body.
+HEADERS_BYTES = 600
+
 
 class DevNetwork(Admin):
     """A local stand-in of the Blocks Network, for development and tests only.
@@ -93,6 +96,7 @@ class DevNetwork(Admin):
         call = Call(request, link.name)
         if call.segments[0] == "_dev":
             return await self._admin_api.answer(call)
+        await link.upload(HEADERS_BYTES + (request.content_length or 0))
         if link.rtt_s:
             await asyncio.sleep(link.rtt_s / 2)
         fault = self.faults.take(call) if self.faults.rules else None

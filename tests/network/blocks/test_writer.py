@@ -10,8 +10,9 @@ import pytest
 
 from device_agent.network import OutgoingMessage, StreamSpec
 from device_agent.network.blocks import writer as module
+from device_agent.network.blocks.messages import PARTS_MAX
 from device_agent.network.blocks.stream_channel import StreamChannel
-from device_agent.network.blocks.writer import PublishPace, StreamWriter
+from device_agent.network.blocks.writer import GROUP_FRESH_S, PublishPace, StreamWriter
 from device_agent.network.connectivity import Connectivity
 from device_agent.testing.clock import SteppedClock
 from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub
@@ -177,16 +178,24 @@ async def test_only_the_parts_that_failed_are_sent_again(
     assert len(client.tokens) == 5
 
 
+@pytest.mark.parametrize("failure", [[], [1, UNREACHABLE, 1, 1]])
 async def test_all_parts_are_sent_again_when_readers_have_forgotten_the_first(
     client: FakePubSub,
     channel: StreamChannel,
     connectivity: Connectivity,
     clock: SteppedClock,
-    monkeypatch: pytest.MonkeyPatch,
+    failure: list[Any],
 ):
-    monkeypatch.setattr(module, "GROUP_FRESH_S", -1.0)
+    publish = client.publish
+
+    async def slow(*args: Any, **options: Any) -> int:
+        client.publish = publish  # type: ignore[method-assign]
+        clock.step(GROUP_FRESH_S + 1)
+        return await publish(*args, **options)
+
+    client.publish = slow  # type: ignore[method-assign]
     source = Source(b'"%s"' % (b"x" * 40_000))
-    client.answers.extend([1, UNREACHABLE, 1, 1])
+    client.answers.extend(failure)
     async with writing(channel, source, connectivity, clock) as task:
         await finish(task, source)
     assert len(client.tokens) == 8
@@ -218,11 +227,31 @@ async def test_a_publish_from_before_an_outage_is_repeated_when_it_ends(
 async def test_a_group_is_only_made_of_a_backlog(
     client: FakePubSub, channel: StreamChannel, connectivity: Connectivity, clock: SteppedClock
 ):
+    for _ in range(5):
+        with connectivity.message_size.sending(60_000):
+            pass
     source = Source(b'"%s"' % (b"x" * 30_000), b"2")
     async with writing(channel, source, connectivity, clock) as task:
         await finish(task, source)
-    assert source.limits[0] > 100_000
+    assert source.limits[0] == module.items_limit_bytes(PARTS_MAX)
     assert source.limits[1] == module.items_limit_bytes(1)
+
+
+async def test_a_link_that_is_slow_or_not_known_gets_little_at_once(
+    client: FakePubSub, channel: StreamChannel, connectivity: Connectivity, clock: SteppedClock
+):
+    source = Source(*(b'"%s"' % (b"x" * 30_000) for _ in range(6)))
+    publish = client.publish
+
+    async def timed(*args: Any, **options: Any) -> int:
+        clock.step(0.1 if len(source.acked) < 3 else 4.0)
+        return await publish(*args, **options)
+
+    client.publish = timed  # type: ignore[method-assign]
+    async with writing(channel, source, connectivity, clock) as task:
+        await finish(task, source)
+    assert source.limits[:4] == [8_000, 16_000, 32_000, module.items_limit_bytes(PARTS_MAX)]
+    assert source.limits[3] > 2 * source.limits[4] > 3 * source.limits[5]
 
 
 async def test_the_time_is_asked_for_before_anything_goes_out(

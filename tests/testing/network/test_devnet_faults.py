@@ -102,6 +102,14 @@ async def test_delay_and_round_trip(net: DevNetwork, peer: Peer) -> None:
     net.set_rtt(0)
 
 
+async def test_requests_share_a_slow_link(net: DevNetwork, peer: Peer) -> None:
+    net.set_upload(20_000)
+    started = time.monotonic()
+    await asyncio.gather(*(peer.publish("a", "x" * 1400) for _ in range(3)))
+    assert 0.3 <= time.monotonic() - started < 3
+    net.set_upload(0)
+
+
 async def test_a_rule_can_mean_one_user_or_one_link(net: DevNetwork, peer: Peer) -> None:
     link = await net.open_link("device")
     net.add_fault("status", uuid="dev*", status=503)
