@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
-from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
+from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused, Unreachable
 from device_agent.network.blocks.http import Http, pieces, read_reply
 from device_agent.network.blocks.joiner import Joiner
 from device_agent.network.connectivity import NetworkBackoff
@@ -23,7 +23,8 @@ TOO_LARGE = 413
 """The status of a Refused for a file that is too large."""
 # One try of one transfer: so long, and longer for what is large on a slow line.
 TRANSFER_LIMIT_S = 120.0
-SLOWEST_BYTES_PER_S = 10_000
+SLOWEST_UPLOAD_BYTES_PER_S = 1_000
+SLOWEST_DOWNLOAD_BYTES_PER_S = 10_000
 PROGRESS_S = 1.0
 REDIRECTS = (301, 302, 303, 307, 308)
 # Where the network keeps files, besides the host that was asked.
@@ -104,7 +105,9 @@ class Uploads:
         url, fields, upload_id = grant.get("uploadUrl"), grant.get("formFields"), grant.get("uploadId")
         if not isinstance(url, str) or not isinstance(fields, list) or not isinstance(upload_id, str):
             raise ProtocolFault("request-upload: the answer lacks uploadUrl, formFields or uploadId")
-        await self._post_form(url, fields, file, progress)
+        sent = self._post_form(url, fields, file, progress)
+        if await self._http.connectivity.unless_back(sent) is None:
+            raise Unreachable("file upload: the link was lost while it was under way")
         return upload_id
 
     async def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +116,7 @@ class Uploads:
             raise Refused(f"{path}: {reply['error']}", 200)
         return reply
 
-    async def _post_form(self, url: str, fields: list[Any], file: Upload, progress: Progress | None) -> None:
+    async def _post_form(self, url: str, fields: list[Any], file: Upload, progress: Progress | None) -> int:
         import aiohttp
 
         form = aiohttp.FormData()
@@ -124,16 +127,18 @@ class Uploads:
         except OSError as error:
             raise Refused(f"file upload: {error}") from None
         size_bytes = file.size_bytes
+        limit_s = max(TRANSFER_LIMIT_S, size_bytes / SLOWEST_UPLOAD_BYTES_PER_S)
         form.add_field("file", body, filename=file.name, content_type=file.mime_type)
         with body, _reporting(body, f"uploading {file.name}", size_bytes, progress):
             async with (
-                self._http.exchange("file upload", transfer_limit_s(size_bytes)),
+                self._http.exchange("file upload", limit_s),
                 self._http.session().post(url, data=form, allow_redirects=False) as response,
             ):
                 await read_reply(response, "file upload")
         if response.status not in (200, 201, 204):
             raise Refused(f"file upload: HTTP {response.status}", response.status)
         self._http.connectivity.answered()
+        return size_bytes
 
 
 async def download(http: Http, addresses: Sequence[Callable[[], str]], to: Path, limit_bytes: int) -> None:
@@ -146,7 +151,9 @@ async def download(http: Http, addresses: Sequence[Callable[[], str]], to: Path,
     refusals = 0
     while True:
         try:
-            await _fetch(http, left[0](), to, limit_bytes)
+            fetched = _fetch(http, left[0](), to, limit_bytes)
+            if await http.connectivity.unless_back(fetched) is None:
+                raise Unreachable("file download: the link was lost while it was under way")
             return
         except NetworkError as error:
             if isinstance(error, TokenRefused) and len(left) > 1:
@@ -158,18 +165,17 @@ async def download(http: Http, addresses: Sequence[Callable[[], str]], to: Path,
             await backoff.wait(error)
 
 
-async def _fetch(http: Http, url: str, to: Path, limit_bytes: int, *, redirected: bool = False) -> None:
+async def _fetch(http: Http, url: str, to: Path, limit_bytes: int, *, redirected: bool = False) -> int:
     what, size_bytes = "file download", 0
     async with (
-        http.exchange(what, transfer_limit_s(limit_bytes)),
+        http.exchange(what, max(TRANSFER_LIMIT_S, limit_bytes / SLOWEST_DOWNLOAD_BYTES_PER_S)),
         http.session().get(url, allow_redirects=False) as response,
     ):
         if response.status in REDIRECTS and not redirected:
             there = urljoin(url, response.headers.get("Location", ""))
             if not is_ours(url, there):
                 raise Refused(f"{what}: the network leads to {printable(there, 100)!r}, no host of its own")
-            await _fetch(http, there, to, limit_bytes, redirected=True)
-            return
+            return await _fetch(http, there, to, limit_bytes, redirected=True)
         if response.status in (401, 403):
             raise TokenRefused(f"{what}: the task's token does not allow it", response.status)
         if response.status != 200:
@@ -182,6 +188,7 @@ async def _fetch(http: Http, url: str, to: Path, limit_bytes: int, *, redirected
                 # A slow SD card must not block the event loop.
                 await asyncio.to_thread(file.write, chunk)
     http.connectivity.answered()
+    return size_bytes
 
 
 def is_ours(asked: str, there: str) -> bool:
@@ -193,10 +200,6 @@ def is_ours(asked: str, there: str) -> bool:
         return False
     safe = target.scheme == "https" or target.scheme == home.scheme == "http"
     return safe and "@" not in target.netloc and (same or f".{host}".endswith(STORAGE))
-
-
-def transfer_limit_s(size_bytes: int) -> float:
-    return max(TRANSFER_LIMIT_S, size_bytes / SLOWEST_BYTES_PER_S)
 
 
 @contextmanager

@@ -10,14 +10,13 @@ import pytest
 from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused, Unreachable
 from device_agent.network.blocks import files as module
 from device_agent.network.blocks.files import (
-    SLOWEST_BYTES_PER_S,
+    SLOWEST_UPLOAD_BYTES_PER_S,
     TOO_LARGE,
     TRANSFER_LIMIT_S,
     Upload,
     Uploads,
     download,
     is_ours,
-    transfer_limit_s,
 )
 from device_agent.network.blocks.http import Http
 from support.fake_backend import FakeBackend
@@ -161,9 +160,42 @@ async def test_progress_is_reported_while_the_file_is_read(
     assert told[-1][0].endswith("of 3000 kB")
 
 
-def test_a_large_file_has_a_longer_limit():
-    assert transfer_limit_s(0) == TRANSFER_LIMIT_S
-    assert transfer_limit_s(1_000_000_000) == 1_000_000_000 / SLOWEST_BYTES_PER_S
+async def test_a_large_file_has_as_long_as_a_slow_link_needs(
+    uploads: Uploads, http: Http, monkeypatch: pytest.MonkeyPatch
+):
+    limits_s: list[float] = []
+    exchange = http.exchange
+
+    def noted(what: str, limit_s: float, **options: Any) -> Any:
+        limits_s.append(limit_s)
+        return exchange(what, limit_s, **options)
+
+    monkeypatch.setattr(http, "exchange", noted)
+    for size_bytes in (7, 3_000_000):
+        await uploads.upload(upload(b"x" * size_bytes))
+    assert limits_s == [TRANSFER_LIMIT_S, 3_000_000 / SLOWEST_UPLOAD_BYTES_PER_S]
+
+
+async def test_an_upload_from_before_an_outage_is_begun_anew_when_it_ends(
+    uploads: Uploads, http: Http, joiner: Backend, monkeypatch: pytest.MonkeyPatch
+):
+    hanging, post = asyncio.Event(), uploads._post_form
+
+    async def hang(*args: Any) -> int:
+        monkeypatch.setattr(uploads, "_post_form", post)
+        hanging.set()
+        await asyncio.Event().wait()
+        return 0
+
+    http.connectivity.answered()
+    monkeypatch.setattr(uploads, "_post_form", hang)
+    task = asyncio.create_task(uploads.upload(upload()))
+    await asyncio.wait_for(hanging.wait(), 10)
+    http.connectivity.lost("no answer")
+    await asyncio.sleep(0)
+    http.connectivity.answered()
+    await asyncio.wait_for(task, 10)
+    assert joiner.steps == [REQUEST, REQUEST, CONFIRM]
 
 
 # -- downloads ----------------------------------------------------------------------------------------------
