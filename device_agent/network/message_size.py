@@ -6,6 +6,7 @@ is little, so that commands, answers and signs of life come through.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from device_agent.clock import Clock
 
@@ -34,16 +35,23 @@ class MessageSize:
         return max(LEAST_BYTES, self._bytes // (self._under_way + 1))
 
     @contextmanager
-    def sending(self, size_bytes: int) -> Iterator[None]:
-        """A message of this size is under way; it was accepted if nothing is raised."""
-        begun_s = self._clock.monotonic_s()
+    def sending(self, size_bytes: int) -> Iterator["Sending"]:
+        """A message of this size is under way."""
+        sending, begun_s = Sending(), self._clock.monotonic_s()
         self._under_way += 1
         try:
-            yield
+            yield sending
         finally:
             self._under_way -= 1
         took_s = self._clock.monotonic_s() - begun_s
         if took_s > SLOW_S:
             self._bytes = max(LEAST_BYTES, min(self._bytes, size_bytes) // 2)
-        elif took_s < QUICK_S and size_bytes > self._bytes // 2:
+        elif sending.accepted and took_s < QUICK_S and size_bytes > self._bytes // 2:
             self._bytes = min(MOST_BYTES, self._bytes * 2)
+
+
+@dataclass(slots=True)
+class Sending:
+    """What became of a message that was under way."""
+
+    accepted: bool = False

@@ -109,20 +109,18 @@ class StreamWriter:
     async def _publish(self, message: OutgoingMessage) -> None:
         texts = encode(self._channel.spec.stream_id, self._channel.spec.format, message)
         self._pace.spend(len(texts))
-        with self._connectivity.message_size.sending(sum(map(len, texts))):
-            await self._until_accepted(texts)
-        self._backoff.reset()
-
-    async def _until_accepted(self, texts: list[bytes]) -> None:
         left, begun_s = texts, self._clock.monotonic_s()
         while left:
-            failures = await self._send(left)
+            with self._connectivity.message_size.sending(sum(map(len, left))) as sending:
+                failures = await self._send(left)
+                sending.accepted = not failures
             left = list(failures)
             if failures:
                 await self._wait_after(next(iter(failures.values())))
             now_s = self._clock.monotonic_s()
             if len(texts) > 1 and now_s - begun_s > GROUP_FRESH_S:
                 left, begun_s = texts, now_s
+        self._backoff.reset()
 
     async def _send(self, texts: list[bytes]) -> dict[bytes, NetworkError]:
         """Publish these at once; those that were not accepted, and why."""

@@ -419,9 +419,8 @@ class Outbox:
 
     def limit_memory(self) -> None:
         """Drop or thin where memory holds too much: the disk takes nothing, or is slower than what comes."""
-        share_bytes = self._memory_max_bytes // len(self._queues)
         while self.memory_bytes > self._memory_max_bytes:
-            before = self.memory_bytes
+            before, share_bytes = self.memory_bytes, self._memory_max_bytes // len(self._queues)
             for queue in drop_order(self._queues.values(), share_bytes):
                 queue.free_memory(self._overflow.step_bytes)
                 if self.memory_bytes < before:

@@ -228,8 +228,8 @@ async def test_a_group_is_only_made_of_a_backlog(
     client: FakePubSub, channel: StreamChannel, connectivity: Connectivity, clock: SteppedClock
 ):
     for _ in range(5):
-        with connectivity.message_size.sending(60_000):
-            pass
+        with connectivity.message_size.sending(60_000) as sending:
+            sending.accepted = True
     source = Source(b'"%s"' % (b"x" * 30_000), b"2")
     async with writing(channel, source, connectivity, clock) as task:
         await finish(task, source)
