@@ -101,8 +101,8 @@ class LocalEvents(ReadingSubscriber):
             config = device.config
             report_filter = ReportFilter(device.period_s, config.on_change, config.dead_band)
             self._filters[name] = device, report_filter
-        due = (reading for reading in present if report_filter.passes(reading))
-        self._queue.append(*(events.reading(reading, self._clock.boot) for reading in due))
+        if due := [reading for reading in present if report_filter.passes(reading)]:
+            self._queue.append(*(events.reading(reading, self._clock.boot) for reading in due))
 
     def on_status(self, status: Status) -> None:
         if self._queue is not None and self._may_read(status.device):

@@ -42,7 +42,8 @@ class StreamSubscriptions(ReadingSubscriber):
             for reading in due:
                 if id(reading) not in drafts:
                     drafts[id(reading)] = events.reading(reading, self._clock.boot)
-            subscription.send(*(drafts[id(reading)] for reading in due))
+            if due:
+                subscription.send(*(drafts[id(reading)] for reading in due))
 
     def on_status(self, status: Status) -> None:
         draft = events.status(status)

@@ -150,8 +150,6 @@ class ChannelQueue:
         self._queue(events)
 
     def _queue(self, events: Sequence[Event]) -> None:
-        if not events:
-            return
         cost = cost_bytes(events)
         self._outbox.counts.queued += len(events)
         self._outbox.log(*(crash_records.added(self.channel, event) for event in events))
