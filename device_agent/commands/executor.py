@@ -55,6 +55,10 @@ log = structlog.get_logger("command")
 # As a command that says nothing else.
 BYTES_TTL_MS = 5000
 DRY_RUN_ROW_S = 10.0
+NOTES_LOST = (
+    "it was sent before the agent's last start, and the disk lost notes of what was done before: it may have "
+    "been carried out then, and is not carried out now; look at the device, and send it with a new id"
+)
 NO_RIGHT = ("not_allowed", "unknown_device")
 
 
@@ -118,7 +122,9 @@ class CommandExecutor:
         if (answer := await self._answered(command, senders, devices)) is not None:
             return answer
         try:
-            if (delegation := self.delegation_actions.get(command.device)) is not None:
+            if not (self.makes_safe(command) or self._journal.is_complete_since((age_ms or 0.0) / 1000)):
+                outcome.fail(AckState.UNKNOWN, "internal", NOTES_LOST)
+            elif (delegation := self.delegation_actions.get(command.device)) is not None:
                 self._permit.check_deadline(Motion(command.device, "", deadline_s, command.ttl_ms))
                 await delegation.ask(self._check_do(command, senders, devices), actor.label, command.id)
             else:

@@ -149,10 +149,14 @@ def test_no_command_runs_twice_though_the_disk_is_full_and_the_process_dies(
         assert (last["state"], last["error"]["code"]) == ("failed", "internal"), last
         assert "nothing moved" in last["error"]["message"]
         assert on(small) == moved
-        # Those are on record: a later process carries none out again.
+        # Those that were done are on record, and the refused one is not: a later process carries out none of
+        # them, though the network delivers all of them again.
         small.daemon.kill()
         ballast.unlink()
         small.start()
+        refused = f"number {number}"
+        until(lambda: len(heard.of("ack", id=refused)) > 1, "the answer to the refused one", 60)
+        assert heard.of("ack", id=refused)[-1]["state"] == "unknown"
         for taken in range(number):
             known = len(heard.of("ack", id=f"number {taken}"))
             heard.stream.write({"id": f"number {taken}", **once})

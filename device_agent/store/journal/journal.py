@@ -28,6 +28,7 @@ from device_agent.store import row_checksums
 from device_agent.store.files import set_aside
 from device_agent.store.journal import hash_chain, safe_transitions
 from device_agent.store.journal.command_fallback import CommandFallback, CommandRow
+from device_agent.store.journal.complete_mark import CompleteMark
 from device_agent.store.journal.known_commands import IDS_MAX, TRIM_SQL, KnownCommands, digest, forget_sql
 from device_agent.store.journal.safe_transitions import SafeTransition
 from device_agent.store.row_checksums import column
@@ -101,6 +102,7 @@ class Journal:
         self._path = path
         self._runtime_folder = runtime_folder or path.parent
         self._fallback = CommandFallback(self._runtime_folder / "journal.log")
+        self._mark = CompleteMark(path.with_name("journal.complete"))
         self._copy: Path | None = None
         self._past_unknown = False
         self._now_ms = now_ms or SystemClock().now_ms
@@ -125,15 +127,18 @@ class Journal:
         await self._thread.run(self._open)
 
     def _open(self) -> None:
+        first_start = not self._path.exists()
         try:
             self._db = self._connect(self._path)
         except (sqlite3.DatabaseError, OSError) as error:
             if is_damage(error):
                 aside = str(set_aside(self._path))
                 log.error("journal_set_aside", file=str(self._path), aside=aside, error=str(error))
+                self._mark.note_lost()
                 self._db = self._connect(self._path)
             else:
                 self._db = self._open_copy(error)
+        self._mark.open(first_start=first_start)
         self._fallback.load()
         for row in self._fallback:
             if row.ack is not None or row.key not in self._commands:
@@ -254,6 +259,7 @@ class Journal:
             *_, row = waiting.popleft()
             if isinstance(row, CommandRow) and row.ack is None:
                 self._unrecorded.add(row.key)
+            self._thread.later(self._mark.note_lost)
             self._failed(TimeoutError("the disk takes too long, and more waits than is kept"))
         waiting.append(item)
         if not self._write_is_due:
@@ -286,9 +292,11 @@ class Journal:
         written = self._job(write) or (self._chain.waits and self._job(lambda db: write(db, chain=False)))
         if written and self._durable:
             self._catch_up()
+            self._mark.note_written()
             return
         for _, row in statements:
             if isinstance(row, CommandRow):
+                self._mark.note_lost()
                 kept = self._fallback.add(row) and not self._past_unknown
                 if row.ack is None and not kept:
                     self._unrecorded.add(row.key)
@@ -368,6 +376,11 @@ class Journal:
     def knows_command(self, caller: str, id_: str) -> bool:
         """Whether this id is taken, within its day."""
         return (caller, id_) in self._commands
+
+    def is_complete_since(self, age_s: float) -> bool:
+        """Whether a command that was sent so long ago is new if its id is not known. It is not where the
+        disk refused notes of it, or lost them, and the process died as well."""
+        return self._mark.covers(age_s)
 
     def full_s(self, caller: str) -> float:
         """For how long no more ids of this caller are remembered; 0 while there is room."""

@@ -171,3 +171,28 @@ async def test_what_it_has_no_room_for_is_not_carried_out(
     again = await machine.start()
     for number in range(done):
         assert await again.first_answer("alice", f"c{number}") == Ack(f"c{number}")
+
+
+async def test_a_disk_that_lost_notes_says_so_to_the_next_process(machine: Machine) -> None:
+    """The runtime directory, which has them, does not outlive a reboot."""
+    journal = await machine.start()
+    assert journal.is_complete_since(60)
+    await do(journal, "before")
+    assert (await machine.start()).is_complete_since(60)
+    await machine.disk_takes(journal, nothing=True)
+    await do(journal, "full")
+    await journal.flushed()
+    machine.log.unlink()
+    again = await machine.start()
+    assert not again.is_complete_since(60)
+    assert again.is_complete_since(0)
+
+
+async def test_a_journal_that_was_set_aside_lost_its_notes(machine: Machine) -> None:
+    await do(await machine.start(), "before")
+    for life, thread in machine.lives:
+        await life.close()
+        await thread.close()
+    machine.lives.clear()
+    (machine.disk / "journal.db").write_bytes(b"no database" * 1000)
+    assert not (await machine.start()).is_complete_since(60)
