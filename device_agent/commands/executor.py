@@ -119,12 +119,10 @@ class CommandExecutor:
         deadline_s = self._clock.monotonic_s() + (command.ttl_ms - (age_ms or 0.0)) / 1000
         came_after = self.times_made_safe(command) if made_safe is None else made_safe
         outcome, senders = Outcome(), self._senders(command, (actor, *possible_senders))
-        if (answer := await self._answered(command, senders, devices)) is not None:
+        if (answer := await self._answered(command, senders, devices, age_ms)) is not None:
             return answer
         try:
-            if not (self.makes_safe(command) or self._journal.is_complete_since((age_ms or 0.0) / 1000)):
-                outcome.fail(AckState.UNKNOWN, "internal", NOTES_LOST)
-            elif (delegation := self.delegation_actions.get(command.device)) is not None:
+            if (delegation := self.delegation_actions.get(command.device)) is not None:
                 self._permit.check_deadline(Motion(command.device, "", deadline_s, command.ttl_ms))
                 await delegation.ask(self._check_do(command, senders, devices), actor.label, command.id)
             else:
@@ -313,9 +311,14 @@ class CommandExecutor:
         return tuple(one for one in senders if one.holder == driver)[:1] or senders
 
     async def _answered(
-        self, command: Command, senders: tuple[Actor, ...], bounds: Collection[str] | None
+        self,
+        command: Command,
+        senders: tuple[Actor, ...],
+        bounds: Collection[str] | None,
+        age_ms: float | None,
     ) -> Ack | None:
-        """The answer to an id that is known, or to somebody without the right; else the id is taken now."""
+        """The answer to an id that is known or may have been, or to somebody without the right; else None,
+        and the id is taken now."""
         key = (senders[0].journal_key, senders[0].id_key(command))
         try:
             known = self.check_rights(command, senders, bounds)
@@ -328,8 +331,13 @@ class CommandExecutor:
                 )
         except Rejected as rejected:
             return Ack(command.id, AckState.REJECTED, error=rejected.fault)
-        first = await self._journal.first_answer(*key)
-        return None if first is None else first.again(command.id)
+        if (first := await self._journal.first_answer(*key)) is not None:
+            return first.again(command.id)
+        if self.makes_safe(command) or self._journal.is_complete_since((age_ms or 0.0) / 1000):
+            return None
+        outcome = Outcome()
+        outcome.fail(AckState.UNKNOWN, "internal", NOTES_LOST)
+        return self._acknowledge(command, senders[0], outcome, None)
 
     def _authorize(
         self, command: Command, senders: tuple[Actor, ...], bounds: Collection[str] | None

@@ -2,14 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import structlog
 
 from device_agent.background import Backoff, first_of
 from device_agent.clock import Clock
-from device_agent.errors import Refused
+from device_agent.errors import NetworkError, Refused
 from device_agent.network.message_size import MessageSize
 
 log = structlog.get_logger("network")
@@ -34,15 +35,15 @@ class Way:
     `failing` has its name while it does not.
     """
 
-    def __init__(self, name: str, clock: Clock, failing: set[str]) -> None:
+    def __init__(self, name: str, clock: Clock, failing: set[str], round_trip_s: float) -> None:
         self._name = name
         self._clock = clock
         self._failing = failing
         self._worked_s = clock.monotonic_s()
+        self._proof_s = PROOF_MAX_S
+        self._took_s = round_trip_s
         self.due = asyncio.Event()
         """Set when it has to be shown soon that it works."""
-        self.limit_s = PROOF_MAX_S
-        """How long that may take."""
 
     def worked(self) -> None:
         self._worked_s = self._clock.monotonic_s()
@@ -61,9 +62,26 @@ class Way:
         """Seconds since it last worked. To be asked often: it makes a proof due in time for `within_s`."""
         silent_s = self._clock.monotonic_s() - self._worked_s
         if silent_s > within_s / PROOFS:
-            self.limit_s = min(PROOF_MAX_S, max(PROOF_MIN_S, within_s / PROOFS))
+            self._proof_s = within_s / PROOFS
             self.due.set()
         return silent_s
+
+    @contextmanager
+    def proof(self) -> Iterator[float]:
+        """An exchange that shows that it works; yields how long that may take.
+
+        It may take twice as long as the last one, whether that was answered or given up: a limit below the
+        link's round trip would be missed each time, and the link taken for lost for ever.
+        """
+        begun_s = self._clock.monotonic_s()
+        try:
+            yield min(PROOF_MAX_S, max(PROOF_MIN_S, self._proof_s, 2 * self._took_s))
+        except NetworkError:
+            self._took_s = max(self._took_s, self._clock.monotonic_s() - begun_s)
+            self.failed()
+            raise
+        self._took_s = self._clock.monotonic_s() - begun_s
+        self.worked()
 
     def close(self) -> None:
         """Nobody uses it any more."""
@@ -75,7 +93,7 @@ class Connectivity:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.message_size = MessageSize(clock)
+        self.message_size = MessageSize(clock, lambda: self.round_trip_s)
         self._changed = asyncio.Event()
         self.time_known = asyncio.Event()
         self.up = False
@@ -94,7 +112,7 @@ class Connectivity:
 
     def way(self, name: str) -> Way:
         """A direction that is watched on its own; it counts as working now."""
-        return Way(name, self.clock, self.failing)
+        return Way(name, self.clock, self.failing, self.round_trip_s)
 
     @property
     def serves(self) -> bool:
@@ -182,6 +200,11 @@ class Connectivity:
             self._offset_at_s = received_s
             self.time_known.set()
             self.clock.learn(server_ms, (sent_s + received_s) / 2, "network")
+
+    @property
+    def round_trip_s(self) -> float:
+        """The shortest of the last minutes; 0 before the first."""
+        return self._offset_rtt_ms / 1000
 
     @property
     def time_is_fresh(self) -> bool:

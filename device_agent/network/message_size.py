@@ -4,7 +4,7 @@ A message cannot become smaller once it is under way, and all else waits behind 
 is little, so that commands, answers and signs of life come through.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,8 @@ from device_agent.clock import Clock
 FIRST_BYTES = 8_000
 LEAST_BYTES = 2_000
 MOST_BYTES = 64_000
-# One that was accepted sooner may be followed by one twice as large, one that took longer by half of it.
+# Beyond the round trip: one that was accepted sooner may be followed by one twice as large, one that took
+# longer by half of it.
 QUICK_S = 1.0
 SLOW_S = 3.0
 
@@ -21,8 +22,10 @@ SLOW_S = 3.0
 class MessageSize:
     """Of one link, for all who send on it. Belongs to the event loop."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, round_trip_s: Callable[[], float]) -> None:
+        """`round_trip_s`: how long the smallest message takes."""
         self._clock = clock
+        self._round_trip_s = round_trip_s
         self._bytes = FIRST_BYTES
         self._under_way = 0
 
@@ -43,7 +46,7 @@ class MessageSize:
             yield sending
         finally:
             self._under_way -= 1
-        took_s = self._clock.monotonic_s() - begun_s
+        took_s = self._clock.monotonic_s() - begun_s - self._round_trip_s()
         if took_s > SLOW_S:
             self._bytes = max(LEAST_BYTES, min(self._bytes, size_bytes) // 2)
         elif sending.accepted and took_s < QUICK_S and size_bytes > self._bytes // 2:

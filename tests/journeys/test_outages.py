@@ -46,6 +46,21 @@ def test_a_thin_link_is_not_blocked_by_what_waited(outage: Any, heard: Listening
     assert not all(late[late.index(True) : len(late) - late[::-1].index(True)]), "live ones in between"
 
 
+def test_a_slow_link_is_no_lost_one(outage: Any, heard: Listening) -> None:
+    """Each round trip takes more than a third of `link_loss_grace_s`, in which a way is to be proven."""
+    heard.stream.write({"kind": "rate", "every_s": 5})
+    fault(outage, "delay", delay_s=0.7)
+    # The first proofs may have too little time, as the link was fast before.
+    for number in range(12):
+        ack = heard.command(id=f"c{number}", kind="set", device="valve", values={"on": True}, ttl_ms=60_000)
+        assert ack["state"] == "done", ack
+    assert outage.daemon.ask("status")["link"]["losses"] <= 4
+    outage.net.call(outage.net.net.heal)
+    heard.stream.write({"kind": "rate", "every_s": 0.05})
+    caught_up(outage, heard)
+    accounted(heard)
+
+
 def test_a_silent_link_loses_nothing(outage: Any, heard: Listening) -> None:
     fault(outage, "blackhole")
     until(lambda: outage.daemon.ask("status")["outbox"]["events"] > 130, "a backlog of more than 5 s")

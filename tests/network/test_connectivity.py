@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import suppress
 
 import pytest
 
@@ -13,6 +14,7 @@ from device_agent.network.connectivity import (
     UNREACHABLE_MAX_S,
     Connectivity,
     NetworkBackoff,
+    Way,
 )
 from device_agent.testing.clock import SteppedClock
 
@@ -128,6 +130,43 @@ async def test_a_request_needs_no_task_of_its_own(connectivity: Connectivity):
         return asyncio.current_task()
 
     assert await connectivity.unless_back(running()) is asyncio.current_task()
+
+
+# -- proofs -------------------------------------------------------------------------------------------------
+
+
+def prove(connectivity: Connectivity, way: Way, takes_s: float) -> float:
+    """An answer comes after so long, or none within the limit, which is returned."""
+    with suppress(Unreachable), way.proof() as limit_s:
+        connectivity.clock.step(min(takes_s, limit_s))  # type: ignore[attr-defined]
+        if takes_s > limit_s:
+            raise UNREACHABLE
+    return limit_s
+
+
+async def test_a_way_is_proven_within_a_third_of_the_time_that_it_may_be_silent(connectivity: Connectivity):
+    way = connectivity.way("in")
+    connectivity.clock.step(1.0)  # type: ignore[attr-defined]
+    assert (way.silent_s(1.5), way.is_due) == (1, True)
+    assert prove(connectivity, way, 0.1) == 0.5
+    assert (way.silent_s(1.5), way.is_due) == (0, False)
+
+
+async def test_a_proof_has_the_time_that_a_slow_link_takes(connectivity: Connectivity):
+    way = connectivity.way("in")
+    connectivity.clock.step(1.0)  # type: ignore[attr-defined]
+    way.silent_s(1.5)
+    assert [prove(connectivity, way, 0.8) for _ in range(3)] == pytest.approx([0.5, 1.0, 1.6])
+    assert prove(connectivity, way, 0.1) == pytest.approx(1.6)
+    assert prove(connectivity, way, 0.1) == 0.5, "it is fast again"
+    assert [prove(connectivity, way, 60) for _ in range(5)] == pytest.approx([0.5, 1, 2, 4, 5])
+    assert way.is_due
+    # What the link is known to take is enough from the first on.
+    connectivity.time_sample(1.8e12, 0.0, 0.8)
+    other = connectivity.way("out")
+    connectivity.clock.step(1.0)  # type: ignore[attr-defined]
+    other.silent_s(1.5)
+    assert prove(connectivity, other, 0.8) == pytest.approx(1.6)
 
 
 # -- clock --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ class Link:
 
     def __init__(self, bytes_per_s: float, round_trip_s: float) -> None:
         self.clock = SteppedClock()
-        self.size = MessageSize(self.clock)
+        self.size = MessageSize(self.clock, lambda: self.round_trip_s)
         self.bytes_per_s = bytes_per_s
         self.round_trip_s = round_trip_s
 
@@ -32,7 +32,7 @@ def test_a_slow_link_is_never_blocked_for_long(bytes_per_s: int) -> None:
     assert sum(took_s[5:]) / 45 > 0.5, "nor is it left idle for the sake of small messages"
 
 
-@pytest.mark.parametrize("round_trip_s", [0.0, 0.1, 0.6])
+@pytest.mark.parametrize("round_trip_s", [0.0, 0.1, 0.6, 5.0])
 def test_a_fast_link_has_the_largest_after_a_few(round_trip_s: float) -> None:
     link = Link(10_000_000, round_trip_s)
     for _ in range(3):

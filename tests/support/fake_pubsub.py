@@ -11,6 +11,8 @@ from device_agent.network.blocks.long_poll import Batch, Delivery
 TOKEN_REFUSED = TokenRefused("forbidden", 403)
 REFUSED = Refused("overloaded", 503)
 UNREACHABLE = Unreachable("no answer")
+SILENCE = object()
+"""No answer comes."""
 
 
 def delivery(payload: Any, timetoken: int = 1, **meta: str) -> Delivery:
@@ -26,7 +28,7 @@ class FakePubSub:
 
     `answers` are used by requests other than long-polls, one each, an exception is raised; without one, the
     request is accepted. `batches` answer the long-polls, which wait for them; `TokenRefused` and the like are
-    raised. `channel_ends` is what a subscription at timetoken 0 is answered with, at once.
+    raised. `channel_ends` is what a subscription at timetoken 0 is answered with, at once, or `SILENCE`.
     """
 
     def __init__(self, name: str = "AG-x", token: str = "token") -> None:
@@ -37,6 +39,8 @@ class FakePubSub:
         self.channel_ends: Any = batch(100)
         self.published: list[tuple[str, bytes]] = []
         self.tokens: list[str] = []
+        self.limits_s: list[float] = []
+        """What the tries to publish were given."""
         self.polls: list[tuple[str, str]] = []
         self.states: list[Mapping[str, Any]] = []
         self.heartbeats = 0
@@ -55,6 +59,7 @@ class FakePubSub:
     async def publish(
         self, channel: str, body: bytes, *, store: bool, meta: Mapping[str, Any], limit_s: float = 10.0
     ) -> int:
+        self.limits_s.append(limit_s)
         timetoken = await self._answer(1)
         self.published.append((channel, body))
         return int(timetoken)
@@ -68,6 +73,8 @@ class FakePubSub:
     ) -> Batch | None:
         self.polls.append((timetoken, filter_expression))
         answer = self.channel_ends if timetoken == "0" else await self.batches.get()
+        if answer is SILENCE:
+            await asyncio.Event().wait()
         if isinstance(answer, BaseException):
             raise answer
         return answer  # type: ignore[no-any-return]

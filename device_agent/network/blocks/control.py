@@ -109,8 +109,8 @@ class ControlChannel:
         while True:
             client = await self._client()
             try:
-                if self._way.is_due:
-                    await self._prove(client)
+                while self._way.is_due:
+                    await self._connectivity.unless_back(self._prove(client))
                 batch = await self._poll(client, region)
             except NetworkError as error:
                 if self._listening.is_set() and not isinstance(error, TokenRefused):
@@ -137,12 +137,10 @@ class ControlChannel:
         """
         identity = self._file.identity
         channel = identity.control_channel
-        answer = await self._connectivity.unless_back(
-            client.subscribe(channel, NOW, None, limit_s=self._way.limit_s)
-        )
-        if answer is None:
-            raise Unreachable(f"subscribe to {channel}: not answered within {self._way.limit_s:g} s")
-        self._way.worked()
+        with self._way.proof() as limit_s:
+            answer = await client.subscribe(channel, NOW, None, limit_s=limit_s)
+            if answer is None:
+                raise Unreachable(f"subscribe to {channel}: not answered within {limit_s:g} s")
         if not self._placed.is_set():
             self._place(answer.timetoken)
         if not self._listening.is_set():

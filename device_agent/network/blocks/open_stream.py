@@ -104,13 +104,19 @@ class OpenStream:
                     await turns.give()
 
     async def _poll(self, region: str | None) -> Batch | None:
-        """One long-poll; None when it brought nothing, or was given up because the way in is to be proven."""
-        if self.channel.inward.is_due:
-            await self.channel.prove_inward()
+        """One long-poll; None when it brought nothing, or the way in was proven meanwhile: the connection of
+        one that is silent may be dead."""
+        while self.channel.inward.is_due:
+            await self._connectivity.unless_back(self.channel.prove_inward())
         request = self.channel.subscribe(self._position, region, POLL_LIMIT_S)
-        poll, _ = await first_of(self._connectivity.unless_back(request), self.channel.inward.due.wait())
-        batch: Batch | None = poll.result() if poll is not None else None
+        ended = await first_of(self._connectivity.unless_back(request), self._prove_in_time())
+        batch, *_ = [None if one.cancelled() else one.result() for one in ended if one is not None]
         return batch
+
+    async def _prove_in_time(self) -> None:
+        """Beside the long-poll, which a slow link answers no sooner than this."""
+        await self.channel.inward.due.wait()
+        await self._connectivity.unless_back(self.channel.prove_inward())
 
     async def _prove_outward(self) -> None:
         """When nothing was published for a while, and when that failed until it works."""
@@ -119,7 +125,7 @@ class OpenStream:
             if not self.channel.outward.is_due:
                 await self.channel.outward.due.wait()
             try:
-                await self.channel.prove_outward(self._clock.now_ms())
+                await self._connectivity.unless_back(self.channel.prove_outward(self._clock.now_ms()))
                 backoff.reset()
             except TokenRefused as refused:
                 await self._renew_or_wait(refused, backoff)

@@ -14,9 +14,6 @@ from device_agent.network.blocks.stream_tokens import StreamTokens
 from device_agent.network.blocks.wire import stream_channel
 from device_agent.network.connectivity import Connectivity, Way
 
-# What a link carries at least: a message of 16 kB has half a minute more.
-SLOWEST_BYTES_PER_S = 500
-
 
 class StreamChannel:
     """Used by the stream's reader and its writer. `tokens` renews the token of `client`."""
@@ -40,11 +37,10 @@ class StreamChannel:
     def __repr__(self) -> str:
         return f"<StreamChannel {self.name}>"
 
-    async def publish(self, text: bytes) -> int:
+    async def publish(self, text: bytes, limit_s: float = PUBLISH_LIMIT_S) -> int:
         """Publish one message; returns its timetoken. Raises NetworkError."""
         with _shown(self.outward):
             meta = stream_meta(self._client.uuid)
-            limit_s = PUBLISH_LIMIT_S + len(text) / SLOWEST_BYTES_PER_S
             timetoken = await self._client.publish(self.name, text, store=False, meta=meta, limit_s=limit_s)
         self.outward.worked()
         return timetoken
@@ -78,23 +74,20 @@ class StreamChannel:
 
         A long-poll that brings nothing proves nothing; this goes the same way, with the same token.
         """
-        with _shown(self.inward):
-            limit_s = self.inward.limit_s
+        with self.inward.proof() as limit_s:
             if await self._client.subscribe(self.name, NOW, None, limit_s=limit_s) is None:
                 raise Unreachable(f"subscribe to {self.name}: not answered within {limit_s:g} s")
-        self.inward.worked()
 
     async def prove_outward(self, now_ms: int) -> None:
         """Publish what every reader drops. Raises NetworkError."""
-        with _shown(self.outward):
+        with self.outward.proof() as limit_s:
             await self._client.publish(
                 self.name,
                 without_items(self.spec.stream_id, self.spec.format, now_ms),
                 store=False,
                 meta=stream_meta(self._client.uuid),
-                limit_s=self.outward.limit_s,
+                limit_s=limit_s,
             )
-        self.outward.worked()
 
     def close(self) -> None:
         """Nobody uses it any more."""

@@ -13,6 +13,7 @@ from device_agent.clock import Clock, TokenBucket
 from device_agent.errors import NetworkError, Refused, TokenRefused, Unreachable
 from device_agent.network import MessageSource, OutgoingMessage
 from device_agent.network.blocks.messages import PARTS_MAX, encode, end_of_stream, items_limit_bytes
+from device_agent.network.blocks.pubsub import PUBLISH_LIMIT_S
 from device_agent.network.blocks.stream_channel import StreamChannel
 from device_agent.network.connectivity import Connectivity, NetworkBackoff
 
@@ -21,6 +22,9 @@ log = structlog.get_logger("stream")
 # A reader forgets the parts of an unfinished group after 30 s; older ones are all sent again.
 GROUP_FRESH_S = 25.0
 END_TRIES = 3
+# A message is given up soon, as its connection may be dead, and then has twice the time at each try, up to
+# what the slowest link takes for it.
+SLOWEST_BYTES_PER_S = 500
 TIME_LIMIT_S = 5.0
 
 
@@ -109,12 +113,13 @@ class StreamWriter:
     async def _publish(self, message: OutgoingMessage) -> None:
         texts = encode(self._channel.spec.stream_id, self._channel.spec.format, message)
         self._pace.spend(len(texts))
-        left, begun_s = texts, self._clock.monotonic_s()
+        left, begun_s, limit_s = texts, self._clock.monotonic_s(), PUBLISH_LIMIT_S
+        longest_s = PUBLISH_LIMIT_S + sum(map(len, texts)) / SLOWEST_BYTES_PER_S
         while left:
             with self._connectivity.message_size.sending(sum(map(len, left))) as sending:
-                failures = await self._send(left)
+                failures = await self._send(left, limit_s)
                 sending.accepted = not failures
-            left = list(failures)
+            left, limit_s = list(failures), min(2 * limit_s, longest_s)
             if failures:
                 await self._wait_after(next(iter(failures.values())))
             now_s = self._clock.monotonic_s()
@@ -122,16 +127,16 @@ class StreamWriter:
                 left, begun_s = texts, now_s
         self._backoff.reset()
 
-    async def _send(self, texts: list[bytes]) -> dict[bytes, NetworkError]:
+    async def _send(self, texts: list[bytes], limit_s: float) -> dict[bytes, NetworkError]:
         """Publish these at once; those that were not accepted, and why."""
-        tries = [self._try(text) for text in texts]
+        tries = [self._try(text, limit_s) for text in texts]
         outcomes = await asyncio.gather(*tries) if len(tries) > 1 else [await tries[0]]
         return {text: error for text, error in zip(texts, outcomes, strict=True) if error is not None}
 
-    async def _try(self, text: bytes) -> NetworkError | None:
+    async def _try(self, text: bytes, limit_s: float) -> NetworkError | None:
         """A publish from before the link was lost is given up: the same message goes again at once."""
         try:
-            if await self._connectivity.unless_back(self._channel.publish(text)) is not None:
+            if await self._connectivity.unless_back(self._channel.publish(text, limit_s)) is not None:
                 return None
         except NetworkError as error:
             return error

@@ -16,7 +16,7 @@ from device_agent.network.blocks.shared_streams import SharedStreams
 from device_agent.network.blocks.stream_channel import StreamChannel
 from device_agent.network.connectivity import Connectivity
 from device_agent.testing.clock import SteppedClock
-from support.fake_pubsub import REFUSED, TOKEN_REFUSED, UNREACHABLE, FakePubSub, batch, delivery
+from support.fake_pubsub import REFUSED, SILENCE, TOKEN_REFUSED, UNREACHABLE, FakePubSub, batch, delivery
 
 SHARED = StreamSpec("telemetry", "s1", "outbound", "events", "shared")
 
@@ -217,6 +217,33 @@ async def test_both_ways_are_proven_while_somebody_asks_and_nothing_else_goes(
     await client.until(lambda: len(client.polls) == 3)
     places = [position for position, _ in client.polls]
     assert places == [FROM_CACHE, FROM_NOW, FROM_CACHE], "what came meanwhile is not passed over"
+    await stream.close(end=False)
+
+
+async def test_what_comes_while_the_way_in_is_proven_is_read(stream: OpenStream, client: FakePubSub):
+    """On a slow link the long-poll is answered no sooner than the proof, however often one is due."""
+    client.channel_ends = SILENCE
+    stream.start(None, 12.0, resumed=False)
+    await client.until(lambda: client.polls)
+    step(stream, 4)
+    stream.silent_s(9)
+    await client.until(lambda: len(client.polls) == 2)
+    client.batches.put_nowait(batch(5, *events(1, "a")))
+    assert await take(stream, 1) == [("a", "caller")]
+    await stream.close(end=False)
+
+
+async def test_a_proof_from_before_an_outage_is_given_up_after_it(stream: OpenStream, client: FakePubSub):
+    client.channel_ends = SILENCE
+    stream.start(None, 12.0, resumed=False)
+    await client.until(lambda: client.polls)
+    step(stream, 4)
+    stream.silent_s(9)
+    await client.until(lambda: len(client.polls) == 2)
+    client.channel_ends = batch(100)
+    stream._connectivity.lost("no answer")
+    stream._connectivity.answered()
+    await client.until(lambda: stream.channel.inward.silent_s(9) == 0)
     await stream.close(end=False)
 
 

@@ -138,6 +138,19 @@ async def test_a_message_is_repeated_with_its_number_until_it_is_accepted(
     assert len(client.tokens) == 5
 
 
+async def test_a_message_has_more_time_at_each_try(
+    client: FakePubSub, channel: StreamChannel, connectivity: Connectivity, clock: SteppedClock
+):
+    """The first may be lost on a dead connection; a slow link takes as long as it takes."""
+    source = Source(b'"%s"' % (b"x" * 9_500), b"1")
+    client.answers.extend([UNREACHABLE] * 3)
+    async with writing(channel, source, connectivity, clock) as task:
+        await finish(task, source)
+    assert client.limits_s[:2] == [10, 20]
+    assert client.limits_s[2] == client.limits_s[3] == pytest.approx(29.5, abs=1), "500 bytes a second"
+    assert client.limits_s[4] == 10
+
+
 async def test_a_refused_token_is_renewed(
     client: FakePubSub,
     tokens: Tokens,
