@@ -46,6 +46,21 @@ def test_a_thin_link_is_not_blocked_by_what_waited(outage: Any, heard: Listening
     assert not all(late[late.index(True) : len(late) - late[::-1].index(True)]), "live ones in between"
 
 
+def test_commands_are_answered_on_a_link_that_takes_less_than_is_measured(
+    outage: Any, heard: Listening
+) -> None:
+    """Some 8 kB a second: the backlog grows for ever, and no answer may join it."""
+    outage.net.call(outage.net.net.set_upload, 3_000, outage.link)
+    until(lambda: heard.of("reading", late=True), "late readings", 60)
+    for number in range(3):
+        ack = heard.command(id=f"c{number}", kind="set", device="valve", values={"on": True}, ttl_ms=60_000)
+        assert (ack["state"], ack.get("late")) == ("done", None), ack
+    assert outage.daemon.ask("status")["outbox"]["events"] > 100
+    outage.net.call(outage.net.net.set_upload, 0, outage.link)
+    caught_up(outage, heard)
+    accounted(heard)
+
+
 def test_a_slow_link_is_no_lost_one(outage: Any, heard: Listening) -> None:
     """Each round trip takes more than a third of `link_loss_grace_s`, in which a way is to be proven."""
     heard.stream.write({"kind": "rate", "every_s": 5})

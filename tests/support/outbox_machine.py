@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.messages import events
+from device_agent.messages.acks import Ack
 from device_agent.network import OutgoingMessage
 from device_agent.records import Reading
 from device_agent.store.outbox.channel_queue import ChannelQueue
@@ -79,6 +80,9 @@ class Machine:
             self.made += 1
             reading = Reading("d", self.clock.now_ms(), {"v": float(self.made)})
             self.queue.append(events.reading(reading, "boot"))
+
+    def answer(self) -> None:
+        self.queue.append(events.ack(self.clock.now_ms(), Ack("a command's id")))
 
     async def send(self, *, delivered: bool, acknowledged: bool, limit_bytes: int = 2000) -> None:
         if not self.queue.pending_events:

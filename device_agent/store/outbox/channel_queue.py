@@ -35,6 +35,8 @@ BYTES_MAX = 1_000_000
 # Numbers are reserved on disk this many ahead, and again when half are used: a power cut then costs a reader
 # one stall, and no commit per message is needed.
 RESERVE = 20_000
+# What callers wait for.
+ANSWERS = ("ack", "control")
 # While live events flow, late ones may fill this share of each message.
 LATE_SHARE = 0.5
 # Sent events that `replay` can send again.
@@ -86,6 +88,7 @@ class ChannelQueue:
         self._accepted_s = float("-inf")
         # How old the oldest live event of the last message was when that was accepted.
         self._accepted_age_s = 0.0
+        self._newest_answer_id = 0
         # What is to be told, and since when the disk does not know it.
         self._losses: list[Loss] = []
         self._losses_changed_s = float("inf")
@@ -151,6 +154,8 @@ class ChannelQueue:
 
     def _queue(self, events: Sequence[Event]) -> None:
         cost = cost_bytes(events)
+        if events[0].kind in ANSWERS:  # which come one by one
+            self._newest_answer_id = events[0].id
         self._outbox.counts.queued += len(events)
         self._outbox.log(*(crash_records.added(self.channel, event) for event in events))
         self._outbox.add_used(cost)
@@ -216,6 +221,7 @@ class ChannelQueue:
             return self._in_flight.message
         self._move_late(self._clock.monotonic_s())
         self._tell_losses()
+        self._let_answer_pass(limit_bytes)
         chosen = self._choose(limit_bytes)
         if not chosen:
             return None
@@ -227,6 +233,23 @@ class ChannelQueue:
         self._outbox.log(crash_records.in_flight(self.channel, message, chosen, boot, offset_ms))
         self._outbox.flush_log()
         return message
+
+    def _let_answer_pass(self, limit_bytes: int) -> None:
+        """An answer goes with the next message: where more waits before it than fits, that becomes late.
+
+        On a link that carries less than is measured the answer would be late itself, behind a backlog that
+        never ends.
+        """
+        if not self._live or self._newest_answer_id < self._live[0].id:
+            return
+        ahead_bytes = 0
+        for ahead, event in enumerate(self._live):
+            ahead_bytes += len(event.data)
+            if event.kind in ANSWERS:
+                if ahead_bytes > limit_bytes * (1 - LATE_SHARE):
+                    for _ in range(ahead):
+                        self._late.add(self._live.popleft())
+                return
 
     def _choose(self, limit_bytes: int) -> list[tuple[Event, bool]]:
         """Take the events of the next message off their queues: (event, late)."""

@@ -113,6 +113,33 @@ async def test_late_events_get_half_of_a_message_and_are_marked(
     assert len(late) in range(len(live) - 1, len(live) + 2)
 
 
+async def test_an_answer_goes_with_the_next_message(machine: Machine, queue: ChannelQueue) -> None:
+    """Where the link takes less than is measured it would be late itself, behind all that is late already."""
+    machine.append(100)
+    machine.answer()
+    machine.append(3)
+    cut = queue.next_message(1000)
+    assert cut is not None
+    sent = [json.loads(item) for item in cut.items]
+    live = [event["seq"] for event in sent if not event.get("late")]
+    assert live == [101, 102, 103, 104]
+    assert sent[0]["kind"] == "ack"
+    assert [event["seq"] for event in sent if event.get("late")][:2] == [1, 2]
+    queue.ack(cut)
+    await machine.drain()
+
+
+async def test_an_answer_that_fits_makes_nothing_late(machine: Machine, queue: ChannelQueue) -> None:
+    machine.append(3)
+    machine.answer()
+    machine.append(100)
+    cut = queue.next_message(1000)
+    assert cut is not None
+    sent = [json.loads(item) for item in cut.items]
+    assert not any(event.get("late") for event in sent)
+    assert [event["seq"] for event in sent[:4]] == [1, 2, 3, 4]
+
+
 async def test_without_live_events_late_ones_fill_the_message(machine: Machine, queue: ChannelQueue) -> None:
     machine.append(5)
     machine.clock.step(LATE_AFTER_S + 1)

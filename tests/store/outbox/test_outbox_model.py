@@ -25,9 +25,11 @@ async def test_killed_processes_lose_nothing_and_repeat_nothing(
     machine = machines()
     await machine.boot(Rule())
     for _ in range(rng.randrange(30, 90)):
-        match rng.choice("aaassstkw"):
+        match rng.choice("aaacssstkw"):
             case "a":
                 machine.append(rng.choice([1, 3, 40, 400]))
+            case "c":
+                machine.answer()
             case "s":
                 delivered = rng.random() < 0.7
                 await machine.send(delivered=delivered, acknowledged=rng.random() < 0.7)
