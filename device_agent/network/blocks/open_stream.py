@@ -110,7 +110,8 @@ class OpenStream:
             await self._connectivity.unless_back(self.channel.prove_inward())
         request = self.channel.subscribe(self._position, region, POLL_LIMIT_S)
         ended = await first_of(self._connectivity.unless_back(request), self._prove_in_time())
-        batch, *_ = [None if one.cancelled() else one.result() for one in ended if one is not None]
+        batch: Batch | None
+        batch, *_ = (one.result() for one in ended if one is not None)
         return batch
 
     async def _prove_in_time(self) -> None:

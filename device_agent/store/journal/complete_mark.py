@@ -5,15 +5,12 @@ tell a new command from one that was answered, or done, before it began.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
 from device_agent.store.files import sync_folder
-
-log = structlog.get_logger("journal")
 
 # As long as the longest `ttl_ms`: what is older moves nothing anyway.
 ABSENT_S = 86_400.0
@@ -31,7 +28,7 @@ class CompleteMark:
 
     def open(self, *, first_start: bool) -> None:
         """Whether notes of earlier processes are missing; of none before a `first_start`."""
-        self._there = self._path.exists()
+        self._there = self._exists()
         self._complete = self._there or first_start
         if first_start:
             self._set()
@@ -48,14 +45,18 @@ class CompleteMark:
             with contextlib.suppress(OSError):
                 self._path.unlink()
                 sync_folder(self._path.parent)
-            self._there = self._path.exists()
+            self._there = self._exists()
 
     def note_written(self) -> None:
         """The disk has all notes: after a day without a lost one, the mark is set again."""
         if not self._there and self._monotonic_s() - self._absent_since_s >= ABSENT_S:
             self._set()
 
+    def _exists(self) -> bool:
+        """False where a failing disk does not say so."""
+        return os.access(self._path, os.F_OK)
+
     def _set(self) -> None:
         with contextlib.suppress(OSError):
             self._path.touch(0o600)
-        self._there = self._path.exists()
+        self._there = self._exists()

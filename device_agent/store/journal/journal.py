@@ -6,6 +6,7 @@ directory meanwhile (`command_fallback`), so that none is carried out twice.
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -115,6 +116,7 @@ class Journal:
         self._statements: deque[tuple[str, tuple[Any, ...]]] = deque()
         self._actuations: deque[hash_chain.Row] = deque()
         self._write_is_due = False
+        self._overflowed = False
         self._unrecorded: set[tuple[str, str]] = set()
         self._transitions = 0
         self._failures = 0
@@ -127,7 +129,9 @@ class Journal:
         await self._thread.run(self._open)
 
     def _open(self) -> None:
-        first_start = not self._path.exists()
+        first_start = False
+        with contextlib.suppress(OSError):
+            first_start = not self._path.exists()
         try:
             self._db = self._connect(self._path)
         except (sqlite3.DatabaseError, OSError) as error:
@@ -259,7 +263,7 @@ class Journal:
             *_, row = waiting.popleft()
             if isinstance(row, CommandRow) and row.ack is None:
                 self._unrecorded.add(row.key)
-            self._thread.later(self._mark.note_lost)
+            self._overflowed = True
             self._failed(TimeoutError("the disk takes too long, and more waits than is kept"))
         waiting.append(item)
         if not self._write_is_due:
@@ -276,6 +280,9 @@ class Journal:
         one would know.
         """
         self._write_is_due = False
+        if self._overflowed:
+            self._overflowed = False
+            self._mark.note_lost()
         statements = _taken(self._statements)
         self._chain.add(_taken(self._actuations))
 

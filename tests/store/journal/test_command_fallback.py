@@ -2,6 +2,7 @@
 
 import sqlite3
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -186,6 +187,21 @@ async def test_a_disk_that_lost_notes_says_so_to_the_next_process(machine: Machi
     again = await machine.start()
     assert not again.is_complete_since(60)
     assert again.is_complete_since(0)
+
+
+async def test_notes_that_a_slow_disk_let_wait_too_long_are_lost(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("device_agent.store.journal.journal.WAITING_MAX", 3)
+    journal = await machine.start()
+    hangs = threading.Event()
+    machine.thread.later(lambda: hangs.wait(10))
+    for number in range(5):
+        assert await journal.first_answer("alice", str(number)) is None
+        journal.finish_command("alice", Ack(str(number)), NOW_MS)
+    hangs.set()
+    await journal.flushed()
+    assert not (await machine.start()).is_complete_since(60)
 
 
 async def test_a_journal_that_was_set_aside_lost_its_notes(machine: Machine) -> None:
