@@ -10,7 +10,7 @@ import structlog
 
 from device_agent.background import Backoff, first_of
 from device_agent.clock import Clock
-from device_agent.errors import NetworkError, Refused
+from device_agent.errors import NetworkError, Refused, Unreachable
 from device_agent.network.message_size import MessageSize
 
 log = structlog.get_logger("network")
@@ -176,6 +176,17 @@ class Connectivity:
             raise
         finally:
             self._under_way.pop(task, None)
+
+    async def completed(self, what: str, request: Coroutine[Any, Any, T]) -> T:
+        """The result of a request; raises Unreachable where `unless_back` returns None."""
+
+        async def boxed() -> tuple[T]:
+            return (await request,)
+
+        box = await self.unless_back(boxed())
+        if box is None:
+            raise Unreachable(f"{what}: the link was lost while it was under way")
+        return box[0]
 
     def _give_up_requests(self) -> None:
         """All that are under way but the one whose answer showed that the link is back."""

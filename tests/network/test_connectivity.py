@@ -132,6 +132,16 @@ async def test_a_request_needs_no_task_of_its_own(connectivity: Connectivity):
     assert await connectivity.unless_back(running()) is asyncio.current_task()
 
 
+async def test_a_request_that_has_to_be_completed_says_what_was_lost(connectivity: Connectivity):
+    request = asyncio.ensure_future(connectivity.completed("upload", forever()))
+    await asyncio.sleep(0)
+    connectivity.lost("no answer")
+    connectivity.answered()
+    with pytest.raises(Unreachable, match="upload: the link was lost while it was under way"):
+        await asyncio.wait_for(request, 5)
+    assert await connectivity.completed("upload", asyncio.sleep(0)) is None
+
+
 # -- proofs -------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
-from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused, Unreachable
+from device_agent.errors import NetworkError, ProtocolFault, Refused, TokenRefused
 from device_agent.network.blocks.http import Http, pieces, read_reply
 from device_agent.network.blocks.joiner import Joiner
 from device_agent.network.connectivity import NetworkBackoff
@@ -105,9 +105,8 @@ class Uploads:
         url, fields, upload_id = grant.get("uploadUrl"), grant.get("formFields"), grant.get("uploadId")
         if not isinstance(url, str) or not isinstance(fields, list) or not isinstance(upload_id, str):
             raise ProtocolFault("request-upload: the answer lacks uploadUrl, formFields or uploadId")
-        sent = self._post_form(url, fields, file, progress)
-        if await self._http.connectivity.unless_back(sent) is None:
-            raise Unreachable("file upload: the link was lost while it was under way")
+        sending = self._post_form(url, fields, file, progress)
+        await self._http.connectivity.completed("file upload", sending)
         return upload_id
 
     async def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +115,7 @@ class Uploads:
             raise Refused(f"{path}: {reply['error']}", 200)
         return reply
 
-    async def _post_form(self, url: str, fields: list[Any], file: Upload, progress: Progress | None) -> int:
+    async def _post_form(self, url: str, fields: list[Any], file: Upload, progress: Progress | None) -> None:
         import aiohttp
 
         form = aiohttp.FormData()
@@ -138,7 +137,6 @@ class Uploads:
         if response.status not in (200, 201, 204):
             raise Refused(f"file upload: HTTP {response.status}", response.status)
         self._http.connectivity.answered()
-        return size_bytes
 
 
 async def download(http: Http, addresses: Sequence[Callable[[], str]], to: Path, limit_bytes: int) -> None:
@@ -151,9 +149,8 @@ async def download(http: Http, addresses: Sequence[Callable[[], str]], to: Path,
     refusals = 0
     while True:
         try:
-            fetched = _fetch(http, left[0](), to, limit_bytes)
-            if await http.connectivity.unless_back(fetched) is None:
-                raise Unreachable("file download: the link was lost while it was under way")
+            fetching = _fetch(http, left[0](), to, limit_bytes)
+            await http.connectivity.completed("file download", fetching)
             return
         except NetworkError as error:
             if isinstance(error, TokenRefused) and len(left) > 1:
@@ -165,7 +162,7 @@ async def download(http: Http, addresses: Sequence[Callable[[], str]], to: Path,
             await backoff.wait(error)
 
 
-async def _fetch(http: Http, url: str, to: Path, limit_bytes: int, *, redirected: bool = False) -> int:
+async def _fetch(http: Http, url: str, to: Path, limit_bytes: int, *, redirected: bool = False) -> None:
     what, size_bytes = "file download", 0
     async with (
         http.exchange(what, max(TRANSFER_LIMIT_S, limit_bytes / SLOWEST_DOWNLOAD_BYTES_PER_S)),
@@ -175,7 +172,8 @@ async def _fetch(http: Http, url: str, to: Path, limit_bytes: int, *, redirected
             there = urljoin(url, response.headers.get("Location", ""))
             if not is_ours(url, there):
                 raise Refused(f"{what}: the network leads to {printable(there, 100)!r}, no host of its own")
-            return await _fetch(http, there, to, limit_bytes, redirected=True)
+            await _fetch(http, there, to, limit_bytes, redirected=True)
+            return
         if response.status in (401, 403):
             raise TokenRefused(f"{what}: the task's token does not allow it", response.status)
         if response.status != 200:
@@ -188,7 +186,6 @@ async def _fetch(http: Http, url: str, to: Path, limit_bytes: int, *, redirected
                 # A slow SD card must not block the event loop.
                 await asyncio.to_thread(file.write, chunk)
     http.connectivity.answered()
-    return size_bytes
 
 
 def is_ours(asked: str, there: str) -> bool:

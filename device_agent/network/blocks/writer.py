@@ -10,7 +10,7 @@ import asyncio
 import structlog
 
 from device_agent.clock import Clock, TokenBucket
-from device_agent.errors import NetworkError, Refused, TokenRefused, Unreachable
+from device_agent.errors import NetworkError, Refused, TokenRefused
 from device_agent.network import MessageSource, OutgoingMessage
 from device_agent.network.blocks.messages import PARTS_MAX, encode, end_of_stream, items_limit_bytes
 from device_agent.network.blocks.pubsub import PUBLISH_LIMIT_S
@@ -135,12 +135,12 @@ class StreamWriter:
 
     async def _try(self, text: bytes, limit_s: float) -> NetworkError | None:
         """A publish from before the link was lost is given up: the same message goes again at once."""
+        publishing = self._channel.publish(text, limit_s)
         try:
-            if await self._connectivity.unless_back(self._channel.publish(text, limit_s)) is not None:
-                return None
+            await self._connectivity.completed(f"publish to {self._channel.name}", publishing)
         except NetworkError as error:
             return error
-        return Unreachable(f"publish to {self._channel.name}: the link was lost while it was under way")
+        return None
 
     async def _wait_after(self, error: NetworkError) -> None:
         """Renews the token or waits; the message stays the same."""
