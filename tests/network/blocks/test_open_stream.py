@@ -220,26 +220,25 @@ async def test_both_ways_are_proven_while_somebody_asks_and_nothing_else_goes(
     await stream.close(end=False)
 
 
-async def test_what_comes_while_the_way_in_is_proven_is_read(stream: OpenStream, client: FakePubSub):
-    """On a slow link the long-poll is answered no sooner than the proof, however often one is due."""
+async def start_a_proof_without_an_answer(stream: OpenStream, client: FakePubSub) -> None:
     client.channel_ends = SILENCE
     stream.start(None, 12.0, resumed=False)
     await client.until(lambda: client.polls)
     step(stream, 4)
     stream.silent_s(9)
     await client.until(lambda: len(client.polls) == 2)
+
+
+async def test_what_comes_while_the_way_in_is_proven_is_read(stream: OpenStream, client: FakePubSub):
+    """On a slow link the long-poll is answered no sooner than the proof, however often one is due."""
+    await start_a_proof_without_an_answer(stream, client)
     client.batches.put_nowait(batch(5, *events(1, "a")))
     assert await take(stream, 1) == [("a", "caller")]
     await stream.close(end=False)
 
 
 async def test_a_proof_from_before_an_outage_is_given_up_after_it(stream: OpenStream, client: FakePubSub):
-    client.channel_ends = SILENCE
-    stream.start(None, 12.0, resumed=False)
-    await client.until(lambda: client.polls)
-    step(stream, 4)
-    stream.silent_s(9)
-    await client.until(lambda: len(client.polls) == 2)
+    await start_a_proof_without_an_answer(stream, client)
     client.channel_ends = batch(100)
     stream._connectivity.lost("no answer")
     stream._connectivity.answered()

@@ -119,12 +119,12 @@ async def test_an_answer_goes_with_the_next_message(machine: Machine, queue: Cha
     machine.answer()
     machine.append(3)
     cut = queue.next_message(1000)
-    assert cut is not None
-    sent = [json.loads(item) for item in cut.items]
+    sent = body(cut)
     live = [event["seq"] for event in sent if not event.get("late")]
     assert live == [101, 102, 103, 104]
     assert sent[0]["kind"] == "ack"
     assert [event["seq"] for event in sent if event.get("late")][:2] == [1, 2]
+    assert cut is not None
     queue.ack(cut)
     await machine.drain()
 
@@ -133,9 +133,7 @@ async def test_an_answer_that_fits_makes_nothing_late(machine: Machine, queue: C
     machine.append(3)
     machine.answer()
     machine.append(100)
-    cut = queue.next_message(1000)
-    assert cut is not None
-    sent = [json.loads(item) for item in cut.items]
+    sent = body(queue.next_message(1000))
     assert not any(event.get("late") for event in sent)
     assert [event["seq"] for event in sent[:4]] == [1, 2, 3, 4]
 
