@@ -1,6 +1,7 @@
 """Events as bytes: members and their order, numbers, marks of an unknown time and what becomes of them."""
 
 import json
+import runpy
 from typing import Any
 
 import pytest
@@ -91,6 +92,17 @@ def test_an_event_without_members_is_whole() -> None:
 def test_numbers_that_json_cannot_hold_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         events.encode({"a": value})
+
+
+def test_a_python_that_has_no_such_encoder_in_c_makes_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("json.encoder.c_make_encoder", None)
+    encode = runpy.run_path(events.__file__)["encode"]
+    value = {"t": 21.5, "n": 3, "on": True, "text": 'é"\n', "none": None, "of": [{"a": 1e-7}]}
+    assert (
+        encode(value)
+        == events.encode(value)
+        == json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    )
 
 
 # -- a time that was not known, and is now -----------------------------------------------------------------
