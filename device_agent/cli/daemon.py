@@ -26,6 +26,9 @@ from device_agent.store.state_directory import in_use, prepare
 # How long the interpreter's lock is kept from a thread that wants it. The store thread gives it away for each
 # row that it writes: with ten times as long it could not store what a flood of lines brought.
 SWITCH_S = 0.0001
+# So many new objects before garbage is searched for: readings and events, of which a flood makes thousands,
+# go without.
+GARBAGE_AFTER = 10_000
 
 
 def run_configured(config: Config, *, simulate: bool, log_style: str) -> int:
@@ -49,6 +52,7 @@ def run_configured(config: Config, *, simulate: bool, log_style: str) -> int:
     # What stays is never searched for garbage again: on a small board that stops the loop for half a second.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GARBAGE_AFTER)
     with in_use(config.state.directory):
         handles, clock = _handles(simulate, config.path), _clock(simulate, config)
         return asyncio.run(_run(config, keys, handles, clock, log_style))
