@@ -443,7 +443,9 @@ def csv_splitter(columns: Sequence[str], separator: str) -> Callable[[str], dict
             fields = line.split(separator)
         if len(fields) != size:
             return None
-        return {name: text.strip() for name, text in zip(columns, fields, strict=True) if name}
+        said = dict(zip(columns, map(str.strip, fields), strict=True))
+        said.pop("", None)
+        return said
 
     return split
 

@@ -263,6 +263,7 @@ class ChannelQueue:
         size += self._take(self._late.head, limit_bytes - size, chosen, late=True)
         if live_limit_bytes or not self._late:
             self._take(self._live, limit_bytes - size, chosen, late=False)
+        self._add_memory(-cost_bytes(event for event, _ in chosen))
         return chosen
 
     def _take(
@@ -276,7 +277,6 @@ class ChannelQueue:
             if (chosen or taken_bytes) and taken_bytes + size > limit_bytes:
                 break
             queue.popleft()
-            self._add_memory(-event.cost_bytes)
             chosen.append((event, late))
             taken_bytes += size
         return taken_bytes
