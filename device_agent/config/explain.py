@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from device_agent.registry import nearest
 VALUE_SHOWN_MAX = 60
 
 _SECRET = ("key", "token", "password", "secret")
+_HEXADECIMAL = ("address", "vid", "pid")
 
 _KINDS = {
     "bool": "true or false",
@@ -45,7 +47,7 @@ def show(value: Any, key: str = "") -> str:
         return "true" if value else "false"
     if isinstance(value, int) and key.endswith("_bytes"):
         return format_size(value)
-    if isinstance(value, int) and key in ("address", "vid", "pid"):
+    if isinstance(value, int) and key in _HEXADECIMAL:
         return f"{value:#04x}"
     if isinstance(value, (str, int, float, list)):
         text = json.dumps(value, ensure_ascii=False, default=str)
@@ -122,13 +124,16 @@ def _sentence(
     detail = details[0]
     where = ".".join((place, *map(str, path))) if place else ".".join(map(str, path))
     key = str(path[-1]) if path else ""
+    parent = _model_at(model, path[:-1])
+    fields = parent.model_fields if parent is not None else {}
+    described = fields[key].description or "" if key in fields else ""
     if detail["type"] == "missing":
-        return f"{where} is missing: add it"
+        return f"{where} is missing: add it. {described}".rstrip()
     if detail["type"] == "extra_forbidden":
-        parent = _model_at(model, path[:-1])
-        known = parent.model_fields if parent is not None else ()
-        return unknown_key(where.rpartition(".")[0], key, known)
+        return unknown_key(where.rpartition(".")[0], key, fields)
     wish = " or ".join(dict.fromkeys(_wish(one, key) for one in details))
+    if detail["type"] == "string_pattern_mismatch" and described:
+        wish = f"{wish}. {described}"
     value = "" if isinstance(detail["input"], Mapping) else f" = {show(detail['input'], key)}"
     # A model's own validator may have a whole sentence instead of "must be …".
     return f"{where}{value}{'' if wish.startswith(('must ', 'is ')) else ':'} {wish}"
@@ -143,7 +148,7 @@ def _wish(detail: ErrorDetails, key: str) -> str:
         bound = context[name]
         return f"must be {words} {show(bound, key) if isinstance(bound, int) else f'{bound:.12g}'}"
     if kind == "literal_error":
-        return _choice(detail["input"], str(context["expected"]))
+        return _choice(detail["input"], str(context["expected"]), key)
     if kind == "string_pattern_mismatch":
         return f"must match {context['pattern']}"
     if kind in ("too_long", "string_too_long"):
@@ -152,13 +157,18 @@ def _wish(detail: ErrorDetails, key: str) -> str:
         return f"is too short: at least {context['min_length']}"
     for prefix, name in _KINDS.items():
         if kind.startswith(prefix + "_"):
-            return f"must be {name}"
+            quoted = prefix == "int" and str(detail["input"]).isdecimal()
+            return f"must be {name}" + (", without quotes" if quoted else "")
     return f"is not allowed: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
 
 
-def _choice(value: Any, expected: str) -> str:
+def _choice(value: Any, expected: str, key: str) -> str:
     words = expected.replace("'", '"')
+    if key in _HEXADECIMAL:
+        words = re.sub(r"[0-9]+", lambda number: show(int(number[0]), key), words)
     plain = [word.strip().strip('"') for part in words.split(",") for word in part.split(" or ")]
+    if value in plain:
+        return f"must be {words}, without quotes"
     guess = difflib.get_close_matches(value, plain, n=1) if isinstance(value, str) else []
     return f"must be {words}" + (f'; did you mean "{guess[0]}"?' if guess else "")
 

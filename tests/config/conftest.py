@@ -58,7 +58,7 @@ class Relay(Actuator[RelayConfig, GpioBus]):
 
 class FanConfig(ActuatorConfig):
     driver: Literal["fan"] = "fan"
-    address: int = 0x20
+    address: Literal[0x20, 0x21] = 0x20
 
 
 class Fan(Actuator[FanConfig, I2cBus]):

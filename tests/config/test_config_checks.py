@@ -110,7 +110,10 @@ FAN = I2C + device("f", "fan", bus='"i"')
 @pytest.mark.parametrize(
     ("text", "sentences"),
     [
-        (PINS + device("r", "relay", bus='"p"', line=4), ["devices.r.safe is missing: add it"]),
+        (
+            PINS + device("r", "relay", bus='"p"', line=4),
+            ["devices.r.safe is missing: add it. What each point is set to when in doubt."],
+        ),
         (
             PINS + relay("r", safe="1"),
             ["devices.r.safe = 1 must be true or false, as point on takes no other"],

@@ -6,6 +6,7 @@ import pytest
 
 from device_agent.errors import ConfigError
 
+NAME = "The agent's name on the network; letters, digits, _"
 FULL = """
 [agent]
 name = "greenhouse_7"
@@ -148,11 +149,14 @@ def test_skills_are_tags_with_a_warning(load_text, problems):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('[agent]\nname = "no-hyphen"\n', 'agent.name = "no-hyphen" must match ^[a-zA-Z0-9_]+$'),
-        ('[agent]\nname = ""\n', 'agent.name = "" must match ^[a-zA-Z0-9_]+$'),
-        ("[agent]\n", "agent.name is missing: add it"),
+        ('[agent]\nname = "no-hyphen"\n', f'agent.name = "no-hyphen" must match ^[a-zA-Z0-9_]+$. {NAME}'),
+        ('[agent]\nname = ""\n', f'agent.name = "" must match ^[a-zA-Z0-9_]+$. {NAME}'),
+        ("[agent]\n", f"agent.name is missing: add it. {NAME}"),
         ('[agent]\nname = "a"\nconcurrency = -1\n', "agent.concurrency = -1 must be at least 0"),
-        ('[agent]\nname = "a"\nconcurrency = "8"\n', 'agent.concurrency = "8" must be a whole number'),
+        (
+            '[agent]\nname = "a"\nconcurrency = "8"\n',
+            'agent.concurrency = "8" must be a whole number, without quotes',
+        ),
         ('[agent]\nname = "a"\nconcurrency = true\n', "agent.concurrency = true must be a whole number"),
         (
             '[agent]\nname = "a"\nconcurency = 1\n',
@@ -242,11 +246,11 @@ def test_all_faults_at_once(problems, fakes):
         """
     )
     assert set(found) == {
-        "agent.name is missing: add it",
+        f"agent.name is missing: add it. {NAME}",
         'agent.nam is not a known key: did you mean "name"?',
         "agent.concurrency = -1 must be at least 0",
         "outbox.max_bytes = 1 kB must be at least 256 kB",
-        "buses.i.device is missing: add it",
+        'buses.i.device is missing: add it. "/dev/i2c-1", or an adapter\'s name.',
         'devices.t.adress is not a known key: did you mean "address"?',
         'devices.t.mode = "fst" must be "slow" or "fast"; did you mean "fast"?',
         f'devices.u.driver "nope" is not installed: Installed are {", ".join(fakes)}',
@@ -265,6 +269,15 @@ def test_a_union_is_explained_once(problems):
 def test_addresses_are_shown_as_the_sheet_has_them(problems):
     text = '[buses.i]\nkind = "i2c"\ndevice = "/dev/i2c-1"\n[devices.t]\ndriver = "thermo"\nbus = "i"\n'
     assert problems(text + "address = 0x76\n") == ("devices.t.address = 0x76 must be at most 0x4b",)
+
+
+def test_one_of_a_few_addresses_is_shown_so_too(problems):
+    text = '[buses.i]\nkind = "i2c"\ndevice = "/dev/i2c-1"\n[devices.t]\ndriver = "fan"\nbus = "i"\n'
+    text += "safe = { speed = 0, steps = 0, label = 'x' }\n"
+    assert problems(text + "address = 20\n") == ("devices.t.address = 0x14 must be 0x20 or 0x21",)
+    assert problems(text + 'address = "0x21"\n') == (
+        'devices.t.address = "0x21" must be 0x20 or 0x21, without quotes',
+    )
 
 
 def test_how_many(problems):
