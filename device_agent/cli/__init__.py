@@ -2,8 +2,8 @@
 
 A new command is one module in this package and one line in `COMMANDS`. The module has `register(subparsers)`,
 which adds its parser with `set_defaults(run=callable(args) -> int)`. What several commands need is in
-`common` (exit codes, arguments, tables), `show` (values and events as text), `control` (the daemon's socket)
-and `live` (a screen that is redrawn).
+`common` (exit codes, arguments, tables), `show` (values and events as text), `running_daemon` (its control
+socket) and `live` (a screen that is redrawn).
 """
 
 import argparse

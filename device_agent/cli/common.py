@@ -56,6 +56,10 @@ class Unavailable(AgentError):
     """The daemon is not reachable; exit code 69."""
 
 
+class Unresponsive(AgentError):
+    """A daemon is there and does not answer; exit code 69."""
+
+
 class UsageError(AgentError):
     """The command line is wrong; exit code 2. `usage` says how it should be."""
 
@@ -134,7 +138,7 @@ def exit_code(error: AgentError) -> Exit:
         return Exit.RESTART
     if isinstance(error, ConfigError):
         return Exit.CONFIG
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | Unresponsive):
         return Exit.UNREACHABLE
     if isinstance(error, BusDenied) or (isinstance(error, Rejected) and error.code == "not_allowed"):
         return Exit.DENIED

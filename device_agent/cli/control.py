@@ -7,7 +7,8 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,10 @@ from device_agent.cli.common import (
     said,
     styled,
 )
-from device_agent.cli.show import ack_text, unit_text, units_of, value_text
+from device_agent.cli.running_daemon import ask_daemon, ask_needed, units_of_daemon
+from device_agent.cli.show import Units, ack_text, unit_text, units_of, units_of_description, value_text
 from device_agent.config import Config, load
-from device_agent.config.models import STATE_DIRECTORY
 from device_agent.errors import BusError, DriverError, Fault, Rejected
-from device_agent.operate.control_socket import ask
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -56,59 +56,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-# -- asking -----------------------------------------------------------------------------------------------
-
-
-# Where systemd/device-agent.service has its runtime directory, which its environment tells the daemon alone.
-SERVICE_RUNTIME = Path("/run/device-agent")
-
-
-def socket_of(config: Config, service_runtime: Path = SERVICE_RUNTIME) -> Path:
-    """The control socket: the service's where the state is the service's and nothing else was written."""
-    state = config.state
-    by_default = state.runtime_directory == state.directory / "run"
-    ours = state.runtime_directory / "control.sock"
-    if state.directory == Path(STATE_DIRECTORY) and by_default and not _is_there(ours):
-        theirs = service_runtime / "control.sock"
-        return theirs if service_runtime.is_dir() else ours
-    return ours
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except PermissionError:  # in the state directory, which is its owner's alone
-        return False
-
-
-def ask_daemon(config: Config, question: Mapping[str, Any]) -> Any:
-    """The daemon's result. Raises Unavailable where none runs, else what the daemon says."""
-    path = socket_of(config)
-    try:
-        answer = ask(path, question)
-    except PermissionError as error:
-        raise Rejected(
-            "not_allowed", f"{path}: permission denied; use the daemon's user or a member of its group"
-        ) from error
-    except OSError as error:
-        raise Unavailable(
-            f"no daemon answers on {path} ({error.strerror or error}): start it with `device-agent run`"
-        ) from error
-    if not answer.get("ok"):
-        fault = Fault.from_members(answer.get("error", {}))
-        raise Rejected(fault.code, fault.message)
-    return answer["result"]
-
-
-def daemon_answers(config: Config) -> bool:
-    """Whether a daemon runs with this configuration, even if it does not speak to this user."""
-    try:
-        ask_daemon(config, {"op": "status"})
-    except Unavailable:
-        return False
-    except Rejected:
-        return True
-    return True
+# -- reading ----------------------------------------------------------------------------------------------
 
 
 def _without_log() -> None:
@@ -118,39 +66,44 @@ def _without_log() -> None:
     configure_log("text", logging.CRITICAL)
 
 
-def _read(config: Config, device: str) -> Mapping[str, Any]:
-    """Through the daemon, else directly from the hardware; with the units (UCUM)."""
-    try:
-        reading = ask_daemon(config, {"op": "read", "device": device})
-    except Unavailable:
-        from device_agent.operate.standalone_control import read_directly
-
-        _without_log()
-        reading = read_directly(config, device)
-    return {**reading, "units": units_of(config)[device]}
-
-
 def run_read(args: argparse.Namespace) -> int:
-    config = load(config_path(args))
+    file = config_path(args)
+    try:
+        units: Units = units_of_description(ask_daemon(file, {"op": "describe"}))
+        read = partial(_read_through_daemon, file)
+    except Unavailable:
+        config = load(file)
+        units, read = units_of(config), partial(_read_directly, config)
     if len(args.devices) == 1:
-        reading = _read(config, args.devices[0])
-        _show_reading(config, reading, as_json=args.json)
+        reading = read(args.devices[0])
+        _show_reading({**reading, "units": units[args.devices[0]]}, as_json=args.json)
         return Exit.DONE
     readings: list[Mapping[str, Any]] = []
-    for name in args.devices or [name for name in config.devices if config.points(name)]:
+    for name in args.devices or [name for name, points in units.items() if points]:
         try:
-            readings.append(_read(config, name))
+            readings.append({**read(name), "units": units[name]})
         except (Rejected, BusError, DriverError) as error:
             fault = getattr(error, "fault", None) or Fault(getattr(error, "reason", "internal"), str(error))
             readings.append({"device": name, "error": fault.members()})
         if not args.json:
-            _show_reading(config, readings[-1], as_json=False)
+            _show_reading(readings[-1], as_json=False)
     if args.json:
         print_json(readings)
     return Exit.FAILED if any("error" in reading for reading in readings) else Exit.DONE
 
 
-def _show_reading(config: Config, reading: Mapping[str, Any], *, as_json: bool) -> None:
+def _read_through_daemon(file: Path, device: str) -> dict[str, Any]:
+    return dict(ask_daemon(file, {"op": "read", "device": device}))
+
+
+def _read_directly(config: Config, device: str) -> dict[str, Any]:
+    from device_agent.operate.standalone_control import read_directly
+
+    _without_log()
+    return read_directly(config, device)
+
+
+def _show_reading(reading: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(reading)
         return
@@ -167,6 +120,9 @@ def _show_reading(config: Config, reading: Mapping[str, Any], *, as_json: bool) 
     print_table(["point", "value", "unit", "flag"], rows)
 
 
+# -- driving ----------------------------------------------------------------------------------------------
+
+
 def run_set(args: argparse.Namespace) -> int:
     question = {"op": "set", "device": args.device, "values": {args.point: parse_value(args.value)}}
     return _drive(args, question)
@@ -178,17 +134,16 @@ def run_do(args: argparse.Namespace) -> int:
 
 
 def _drive(args: argparse.Namespace, question: Mapping[str, Any], out: Path | None = None) -> int:
-    config = load(config_path(args))
+    file = config_path(args)
+    units = partial(units_of_daemon, file)
     if args.dry_run:
         # Only the daemon knows who drives, and since when.
-        return _show_ack(
-            config, question, ask_daemon(config, {**question, "dry_run": True}), as_json=args.json
-        )
+        return _show_ack(units, question, ask_needed(file, {**question, "dry_run": True}), as_json=args.json)
     try:
-        ack = ask_daemon(config, question)
+        ack = ask_daemon(file, question)
     except Unavailable:
-        return _drive_directly(config, question, out, as_json=args.json)
-    return _show_ack(config, question, _saved(ack, out), as_json=args.json)
+        return _drive_directly(load(file), question, out, as_json=args.json)
+    return _show_ack(units, question, _saved(ack, out), as_json=args.json)
 
 
 def _saved(ack: Mapping[str, Any], out: Path | None) -> dict[str, Any]:
@@ -207,11 +162,12 @@ def _drive_directly(config: Config, question: Mapping[str, Any], out: Path | Non
     from device_agent.operate.standalone_control import drive_directly
 
     reported = False
+    units = partial(units_of, config)
 
     def held(ack: Mapping[str, Any]) -> None:
         nonlocal reported
         reported = True
-        _show_ack(config, question, _saved(ack, out), as_json=as_json)
+        _show_ack(units, question, _saved(ack, out), as_json=as_json)
         sys.stdout.flush()
         limit_s = getattr(config.devices[str(question["device"])], "max_on_s", None)
         limit = "" if limit_s is None else f", at most {limit_s:g} s"
@@ -219,7 +175,7 @@ def _drive_directly(config: Config, question: Mapping[str, Any], out: Path | Non
 
     _without_log()
     ack = drive_directly(config, question, held)
-    return Exit.DONE if reported else _show_ack(config, question, _saved(ack, out), as_json=as_json)
+    return Exit.DONE if reported else _show_ack(units, question, _saved(ack, out), as_json=as_json)
 
 
 def run_safe(args: argparse.Namespace) -> int:
@@ -231,15 +187,16 @@ def run_estop(args: argparse.Namespace) -> int:
 
 
 def run_release(args: argparse.Namespace) -> int:
-    stop = ask_daemon(load(config_path(args)), {"op": "release"})
+    stop = ask_needed(config_path(args), {"op": "release"})
     return said(args, stop, f"released{', but ' + stop['barred'] if 'barred' in stop else ''}")
 
 
 def _make_safe(args: argparse.Namespace, op: str) -> int:
-    config = load(config_path(args))
+    file = config_path(args)
     try:
-        done = ask_daemon(config, {"op": op})
+        done = ask_daemon(file, {"op": op})
     except Unavailable:
+        config = load(file)
         if op != "safe":
             raise
         from device_agent.operate.standalone_control import safe_directly
@@ -258,13 +215,15 @@ def _make_safe(args: argparse.Namespace, op: str) -> int:
 # -- showing ------------------------------------------------------------------------------------------------
 
 
-def _show_ack(config: Config, question: Mapping[str, Any], ack: Mapping[str, Any], *, as_json: bool) -> int:
+def _show_ack(
+    units: Callable[[], Units], question: Mapping[str, Any], ack: Mapping[str, Any], *, as_json: bool
+) -> int:
     if as_json:
         print_json(ack)
     elif ack["state"] == "done" and "file" in ack:
         print(f"done: {ack['file']['name']}, {ack['file']['size_bytes']} bytes")
     elif ack["state"] == "done":
-        print(ack_text({**ack, "device": question["device"]}, units_of(config)))
+        print(ack_text({**ack, "device": question["device"]}, units()))
     if ack["state"] == "done":
         return Exit.DONE
     fault = Fault.from_members(ack.get("error", {}))

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from device_agent.cli.common import Exit, config_path, print_json, styled
-from device_agent.cli.control import ask_daemon, daemon_answers
+from device_agent.cli.running_daemon import ask_daemon, daemon_answers
 from device_agent.cli.show import note
 from device_agent.clock import SystemClock
 from device_agent.config import Config, load
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         os.environ,
         None if args.offline else reach,
         SystemClock().now_ms,
-        config is not None and daemon_answers(config),
+        daemon_answers(config_path(args)),
     )
     if args.fix:
         _fix(examine(target))
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     findings = [*first, *examine(target, ask)]
     if config is not None and target.daemon_runs:
         with suppress(AgentError):  # it may end meanwhile
-            findings += devices.check(ask_daemon(config, {"op": "status"}))
+            findings += devices.check(ask_daemon(config_path(args), {"op": "status"}))
     if args.json:
         print_json([asdict(finding) for finding in findings])
     else:

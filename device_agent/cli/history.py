@@ -12,6 +12,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from device_agent.cli.common import (
     styled,
     write_out,
 )
-from device_agent.cli.control import ask_daemon
+from device_agent.cli.running_daemon import ask_daemon, daemon_answers
 from device_agent.cli.show import clock_time, unit_text, value_text
 from device_agent.config import Config, load
-from device_agent.errors import AgentError, Rejected, StoreError
+from device_agent.errors import AgentError, ConfigError, Rejected, StoreError
 from device_agent.history.axis import round_step_s
 from device_agent.history.error_texts import disabled, no_pillow, too_much, unreadable
 from device_agent.text.printable import printable
@@ -69,8 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = load(config_path(args))
-    return show(args, lambda question: _answer(config, question), "local")
+    return show(args, _source(config_path(args)), "local")
 
 
 def show(args: argparse.Namespace, ask: Ask, days_of: str | None = None) -> int:
@@ -131,19 +131,29 @@ def _begin_ms(question: Mapping[str, Any], ask: Ask) -> int:
 # -- asking -------------------------------------------------------------------------------------------------
 
 
-def _answer(config: Config, question: Mapping[str, Any]) -> bytes:
+def _source(file: Path) -> Ask:
+    """Who is asked: this user's own eyes first, the daemon where its file has a fault by now."""
+    try:
+        return partial(_answer, file, load(file))
+    except ConfigError:
+        if not daemon_answers(file):
+            raise
+        return lambda question: bytes(ask_daemon(file, question)["data"])
+
+
+def _answer(file: Path, config: Config, question: Mapping[str, Any]) -> bytes:
     if not config.history.enabled:
         raise Rejected("invalid_value", disabled())
     path = config.state.directory / "history.db"
     if not os.access(path, os.R_OK):
         try:
-            return bytes(ask_daemon(config, question)["data"])
+            return bytes(ask_daemon(file, question)["data"])
         except Unavailable as error:
             why = "cannot be read by this user" if _there(path) else "has not been begun"
             raise Unavailable(f"{error}; and the history in {path} {why}") from error
     # Where no daemon runs, nothing is in memory.
     with contextlib.suppress(Unavailable):
-        ask_daemon(config, {"op": "history_flush"})
+        ask_daemon(file, {"op": "history_flush"})
     return _from_file(config, path, question)
 
 

@@ -7,11 +7,12 @@ import argparse
 import sqlite3
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from device_agent.cli.common import Exit, Unavailable, config_path, print_json, print_table, styled
-from device_agent.cli.control import ask_daemon
-from device_agent.config import Config, load
+from device_agent.cli.running_daemon import ask_daemon
+from device_agent.config.reader import load_state
 from device_agent.errors import StoreError
 from device_agent.store.journal import hash_chain
 
@@ -33,10 +34,10 @@ def _limit(text: str) -> int:
 
 
 def run_journal(args: argparse.Namespace) -> int:
-    config = load(config_path(args))
+    file = config_path(args)
     if args.verify:
-        return _show_verdict(_answer(config, {"op": "verify"}), as_json=args.json)
-    rows = _answer(config, {"op": "journal", "limit": args.limit})
+        return _show_verdict(_answer(file, {"op": "verify"}), as_json=args.json)
+    rows = _answer(file, {"op": "journal", "limit": args.limit})
     if args.json:
         print_json(rows)
     elif not rows:
@@ -46,11 +47,11 @@ def run_journal(args: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-def _answer(config: Config, question: Mapping[str, Any]) -> Any:
+def _answer(file: Path, question: Mapping[str, Any]) -> Any:
     try:
-        return ask_daemon(config, question)
+        return ask_daemon(file, question)
     except Unavailable:
-        path = config.state.directory / "journal.db"
+        path = load_state(file).directory / "journal.db"
         try:
             return (
                 hash_chain.verify(path)

@@ -3,11 +3,11 @@
 import argparse
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from device_agent.cli.common import Exit, Unavailable, config_path, said, span_s
-from device_agent.cli.control import ask_daemon
-from device_agent.config import Config, load
+from device_agent.cli.running_daemon import ask_daemon
 
 LOOK_S = 1.0
 
@@ -24,8 +24,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run_may_update(args: argparse.Namespace) -> int:
-    config, ends_s = load(config_path(args)), time.monotonic() + args.wait
-    while (why := _driven(config)) and time.monotonic() < ends_s:
+    file, ends_s = config_path(args), time.monotonic() + args.wait
+    while (why := _driven(file)) and time.monotonic() < ends_s:
         time.sleep(LOOK_S)
     said(
         args, {"may": not why, "why": why}, f"not now: {'; '.join(why)}" if why else "yes: nothing is driven"
@@ -33,10 +33,10 @@ def run_may_update(args: argparse.Namespace) -> int:
     return Exit.RESTART if why else Exit.DONE
 
 
-def _driven(config: Config) -> list[str]:
+def _driven(file: Path) -> list[str]:
     """A sentence for each actuator that is not at its safe value; none where no daemon runs."""
     try:
-        status = ask_daemon(config, {"op": "status"})
+        status = ask_daemon(file, {"op": "status"})
     except Unavailable:
         return []
     return [_sentence(device) for device in status["devices"] if device.get("at_safe") is False]

@@ -4,7 +4,7 @@ import argparse
 import ipaddress
 
 from device_agent.cli.common import Exit, config_path
-from device_agent.cli.control import ask_daemon
+from device_agent.cli.running_daemon import ask_daemon
 from device_agent.config import load
 from device_agent.errors import AgentError
 
@@ -22,14 +22,15 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until its input ends, or SIGTERM or SIGINT."""
-    config = load(config_path(args))
+    file = config_path(args)
+    config = load(file)
     try:
         from device_agent.operate.mcp_door import server
     except ImportError as error:
         raise AgentError(
             f"the package for MCP is missing ({error}): pip install 'device-agent[mcp]'"
         ) from None
-    made = server(config.agent.title, lambda asked: ask_daemon(config, asked))
+    made = server(config.agent.title, lambda asked: ask_daemon(file, asked))
     if args.http is None:
         made.run()
     else:

@@ -6,16 +6,16 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from device_agent.cli.common import Exit, Unavailable, config_path
-from device_agent.cli.control import ask_daemon
+from device_agent.cli.common import Exit, Unavailable, Unresponsive, config_path
 from device_agent.cli.live import Line, Screen, ended_by_signals
 from device_agent.cli.point_table import PointLine, Trace, point_table
-from device_agent.cli.show import Units, counted, unit_text, units_of, value_text
+from device_agent.cli.running_daemon import ask_daemon, ask_needed, units_of_daemon
+from device_agent.cli.show import Units, counted, unit_text, value_text
 from device_agent.cli.status import driven, head_lines, values_text
 from device_agent.clock import undated
-from device_agent.config import Config, load
 from device_agent.errors import Rejected
 from device_agent.text.printable import printable
 
@@ -38,27 +38,27 @@ def _times(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = load(config_path(args))
-    first = dict(ask_daemon(config, {"op": "status"}))
+    file = config_path(args)
+    first = dict(ask_needed(file, {"op": "status"}))
     live = sys.stdin.isatty() and sys.stdout.isatty() and not args.json
     with suppress(KeyboardInterrupt), ended_by_signals():
-        (_screen if live else _lines)(config, first, args)
+        (_screen if live else _lines)(file, first, args)
     return Exit.DONE
 
 
-def _present(config: Config) -> dict[str, Any] | None:
+def _present(file: Path) -> dict[str, Any] | None:
     """The status now; None while the daemon is away, for instance because it is started again."""
     try:
-        return dict(ask_daemon(config, {"op": "status"}))
-    except Unavailable:
+        return dict(ask_daemon(file, {"op": "status"}))
+    except (Unavailable, Unresponsive):
         return None
 
 
 # -- for a file or a pipe -----------------------------------------------------------------------------------
 
 
-def _lines(config: Config, status: dict[str, Any] | None, args: argparse.Namespace) -> None:
-    left, units = args.times, units_of(config)
+def _lines(file: Path, status: dict[str, Any] | None, args: argparse.Namespace) -> None:
+    left, units = args.times, units_of_daemon(file)
     while True:
         if args.json:
             print(json.dumps(status and {**status, "units": units}, ensure_ascii=False), flush=True)
@@ -68,7 +68,7 @@ def _lines(config: Config, status: dict[str, Any] | None, args: argparse.Namespa
         if left == 0:
             return
         time.sleep(EVERY_S)
-        status = _present(config)
+        status = _present(file)
 
 
 def status_line(status: Mapping[str, Any] | None, units: Units) -> str:
@@ -87,10 +87,11 @@ def status_line(status: Mapping[str, Any] | None, units: Units) -> str:
 # -- on a terminal ------------------------------------------------------------------------------------------
 
 
-def _screen(config: Config, status: dict[str, Any] | None, args: argparse.Namespace) -> None:
-    picture, times = Picture(units_of(config)), args.times
-    with suppress(Rejected, Unavailable):  # without a history the bars begin now
-        picture.recall(_recorded(config))
+def _screen(file: Path, status: dict[str, Any] | None, args: argparse.Namespace) -> None:
+    units, times = units_of_daemon(file), args.times
+    picture = Picture(units)
+    with suppress(Rejected, Unavailable, Unresponsive):  # without a history the bars begin now
+        picture.recall(_recorded(file, units))
     with Screen() as screen:
         while True:
             picture.take(status, time.time())
@@ -104,15 +105,15 @@ def _screen(config: Config, status: dict[str, Any] | None, args: argparse.Namesp
                 case " ":
                     picture.turn_page()
                 case "":
-                    status = _present(config)
+                    status = _present(file)
 
 
-def _recorded(config: Config) -> dict[str, Any]:
-    """The record of the last hour, as `history` has it. Raises Rejected, Unavailable."""
-    names = [name for name in config.devices if config.points(name)]
+def _recorded(file: Path, units: Units) -> dict[str, Any]:
+    """The record of the last hour, as `history` has it. Raises Rejected, Unavailable, Unresponsive."""
+    names = [name for name, points in units.items() if points]
     begin_ms = int((time.time() - RECALLED_S) * 1000)
     question = {"op": "history", "devices": names, "from": begin_ms, "every_s": BAR_S, "format": "json"}
-    return dict(json.loads(ask_daemon(config, question)["data"]))
+    return dict(json.loads(ask_daemon(file, question)["data"]))
 
 
 class Picture:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.cli.common import Exit, config_path, print_json, styled
-from device_agent.cli.control import daemon_answers
+from device_agent.cli.running_daemon import daemon_answers
 from device_agent.config import Config, load
 from device_agent.discovery.compose import Answers, agent_name, compose
 from device_agent.discovery.i2c import Drivers
 from device_agent.discovery.results import DetectedChip, ScanResult
 from device_agent.discovery.scan import daemon_buses, installed, scan
 from device_agent.discovery.system import System
-from device_agent.errors import AgentError, ConfigError
+from device_agent.errors import AgentError
 
 COLOURS = {"identified": "green", "candidate": "yellow", "unknown": "yellow", "kernel": "cyan"}
 
@@ -62,12 +62,12 @@ def find(args: argparse.Namespace, system: System | None = None) -> tuple[ScanRe
 
 
 def running_daemon(args: argparse.Namespace) -> Config | None:
-    """The configuration of a daemon that answers; None where none does."""
-    try:
-        config = load(config_path(args))
-    except ConfigError:
-        return None
-    return config if daemon_answers(config) else None
+    """The configuration of a daemon that answers; None where none does.
+
+    Raises ConfigError where one answers and its file does not say any more which buses are its.
+    """
+    file = config_path(args)
+    return load(file) if daemon_answers(file) else None
 
 
 def host_name() -> str:

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from device_agent.cli.common import Exit, config_path, print_json, styled
-from device_agent.cli.control import ask_daemon
 from device_agent.cli.live import Span
-from device_agent.cli.show import Units, counted, span_text, units_of, with_unit
+from device_agent.cli.running_daemon import ask_needed, units_of_daemon
+from device_agent.cli.show import Units, counted, span_text, with_unit
 from device_agent.clock import undated
-from device_agent.config import load
 from device_agent.text.printable import printable
 
 # What a process writes as it begins tells nothing of a day.
@@ -24,8 +23,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run_status(args: argparse.Namespace) -> int:
-    config = load(config_path(args))
-    status, units = ask_daemon(config, {"op": "status"}), units_of(config)
+    file = config_path(args)
+    status, units = ask_needed(file, {"op": "status"}), units_of_daemon(file)
     if args.json:
         print_json({**status, "units": units})
         return Exit.DONE
@@ -41,7 +40,7 @@ def run_status(args: argparse.Namespace) -> int:
 def status_lines(
     status: Mapping[str, Any], units: Units | None = None, now_s: float | None = None
 ) -> list[list[Span]]:
-    """The answer of the daemon as lines of styled text; the units are the configuration's.
+    """The answer of the daemon as lines of styled text; the units are its too.
 
     `now_s` (epoch seconds, default: now) is what ages are counted from.
     """

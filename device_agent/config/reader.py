@@ -89,6 +89,30 @@ def load(
     return cast(Config, config)
 
 
+def load_state(path: Path, *, environ: Mapping[str, str] = os.environ) -> StateConfig:
+    """Where things are kept, whatever the rest of the file says; the defaults where it does not tell."""
+    try:
+        document = _read(path)
+    except ConfigError:
+        document = _part(path, "state")
+    written = document.get("state")
+    known = written if isinstance(written, dict) else {}
+    places = {key: known[key] for key in ("directory", "runtime_directory") if key in known}
+    reader = _Reader(path, environ, registry.load)
+    found = reader.table("state", StateConfig, places) or reader.table("state", StateConfig, {})
+    return cast(StateConfig, found)
+
+
+def _part(path: Path, name: str) -> dict[str, Any]:
+    """One table of a file that is no TOML as a whole, for instance in the middle of an edit."""
+    try:
+        text = path.read_bytes()[:FILE_MAX_BYTES].decode("utf-8-sig", "replace")
+        found = re.search(rf"(?ms)^[ \t]*\[[ \t]*{name}[ \t]*\].*?(?=^[ \t]*\[|\Z)", text)
+        return tomllib.loads(found[0]) if found else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
@@ -186,7 +210,7 @@ class _Reader:
         for key in document.keys() - SINGLE.keys() - _MANY.keys():
             self.problems.append(unknown_key("", key, (*SINGLE, *_MANY)))
         notes = self._rename_skills(document)
-        single = {name: self._table(name, model, document.get(name, {})) for name, model in SINGLE.items()}
+        single = {name: self.table(name, model, document.get(name, {})) for name, model in SINGLE.items()}
         draft = ConfigDraft(**{name: single[name] for name in ("agent", "state", "access", "safety")})  # type: ignore[arg-type]
         self._buses(draft, self._named("buses", document))
         self._devices(draft, self._named("devices", document))
@@ -222,7 +246,7 @@ class _Reader:
         agent["tags"] = agent.pop("skills")
         return ("agent.skills is the old name of agent.tags: rename it",)
 
-    def _table(self, place: str, model: type[M], table: Any) -> M | None:
+    def table(self, place: str, model: type[M], table: Any) -> M | None:
         if not isinstance(table, dict):
             self.problems.append(f"{place} = {show(table)} must be a table: write [{place}]")
             return None
@@ -239,7 +263,7 @@ class _Reader:
     ) -> tuple[tuple[str, ...], dict[str, M]]:
         """The names that were written, and of their tables those that are right."""
         tables = self._named(section, document)
-        made = {name: self._table(f"{section}.{name}", model, table) for name, table in tables.items()}
+        made = {name: self.table(f"{section}.{name}", model, table) for name, table in tables.items()}
         return tuple(tables), {name: table for name, table in made.items() if table is not None}
 
     def _named(self, section: str, document: dict[str, Any]) -> dict[str, Any]:
@@ -269,7 +293,7 @@ class _Reader:
             elif isinstance(table, dict) and (not isinstance(kind, str) or kind not in BUS_KINDS):
                 words = ", ".join(f'"{word}"' for word in BUS_KINDS)
                 self.problems.append(f"{place}.kind = {show(kind)} must be one of {words}")
-            elif bus := self._table(place, BUS_KINDS.get(kind, BaseModel), table):
+            elif bus := self.table(place, BUS_KINDS.get(kind, BaseModel), table):
                 draft.buses[name] = cast(bus_config.BusConfig, bus)
 
     def _devices(self, draft: ConfigDraft, tables: dict[str, Any]) -> None:
@@ -298,7 +322,7 @@ class _Reader:
             raise ConfigError(f"{place}.{error}") from error
         if "driver" not in driver.Config.model_fields:
             table = {key: value for key, value in table.items() if key != "driver"}
-        config = ask(place, driver_name, lambda: self._table(place, driver.Config, table))
+        config = ask(place, driver_name, lambda: self.table(place, driver.Config, table))
         return describe(name, driver_name, driver, config) if config is not None else None
 
 
