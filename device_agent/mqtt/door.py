@@ -6,7 +6,7 @@ It has no rule of its own: every question is asked as `local:mqtt`.
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -248,11 +248,14 @@ class MqttDoor:
     def _command(self, link: BrokerLink, message: Incoming) -> None:
         if not message.payload and message.retained:
             return  # somebody took a retained message back
-        if len(self._background) >= COMMANDS_MAX and not message.topic.endswith("/stop"):
-            work = self._refuse(link, message, f"{COMMANDS_MAX} commands wait for their answers already")
+        waiting, is_stop = len(self._background), message.topic.endswith("/stop")
+        if waiting < COMMANDS_MAX * (2 if is_stop else 1):
+            work: Coroutine[Any, Any, Any] = self._carry_out(link, message)
+        elif is_stop:
+            work = self._ack_of(message)  # which a broker that takes no answers does not hold up
         else:
-            work = self._carry_out(link, message)
-        if len(self._background) < 2 * COMMANDS_MAX:
+            work = self._refuse(link, message, f"{COMMANDS_MAX} commands wait for their answers already")
+        if waiting < COMMANDS_MAX * (3 if is_stop else 2):
             self._background.spawn("command", work)
         else:
             work.close()  # a flood that does not even read its refusals
@@ -262,6 +265,10 @@ class MqttDoor:
         await self._answer(link, message, _rejected("", fault.members()), to_events=False)
 
     async def _carry_out(self, link: BrokerLink, message: Incoming) -> None:
+        await self._answer(link, message, await self._ack_of(message))
+
+    async def _ack_of(self, message: Incoming) -> dict[str, Any]:
+        """What became of the command."""
         try:
             if message.retained:
                 raise Rejected("expired", "a retained command moves nothing: publish it without retain")
@@ -272,7 +279,7 @@ class MqttDoor:
             ack = _rejected("", rejected.fault.members())
         if (file := ack.pop("file", None)) is not None:
             ack["file"] = {"name": file["name"], "mime_type": file["mime_type"], "bytes": len(file["data"])}
-        await self._answer(link, message, ack)
+        return ack
 
     async def _answer(
         self, link: BrokerLink, message: Incoming, ack: dict[str, Any], *, to_events: bool = True

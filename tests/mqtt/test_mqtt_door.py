@@ -307,6 +307,26 @@ async def test_more_commands_than_may_wait_are_refused(
         await came(heard, f"{P}/valve/ack", count=5)
 
 
+async def test_a_stop_does_not_wait_for_a_broker_that_acknowledges_nothing(
+    broker: Broker, heard: BrokerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door_module, "COMMANDS_MAX", 4)
+    proxy = BrokerProxy(broker.port)
+    async with joined(proxy.port, heard) as daemon:
+        proxy.hold(0)  # of the connection that acks go out on
+        for number in range(20):
+            heard.publish(f"{P}/valve/on/set", {"value": True, "id": f"n{number}"})
+        # Four were carried out, four are refused, and of all eight the answer is on its way.
+        await came(heard, f"{P}/valve/ack", count=8)
+        for number in range(1, 4):
+            heard.publish(f"{P}/stop")
+            await until_async(
+                lambda number=number: [q["op"] for q in daemon.asked] == ["set"] * 4 + ["stop"] * number
+            )
+        proxy.release()
+    proxy.close()
+
+
 @pytest.mark.parametrize(
     ("place", "payload", "expected"),
     [

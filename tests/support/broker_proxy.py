@@ -22,18 +22,21 @@ class BrokerProxy:
         self._newest = newest
         self._inward = threading.Event()
         self._inward.set()
+        self._each: list[threading.Event] = []
+        """Of each connection that came through, in their order."""
         self._cut = False
         self._open: set[socket.socket] = set()
         self._server = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def hold(self) -> None:
-        """What the broker sends stays on the way."""
-        self._inward.clear()
+    def hold(self, connection: int | None = None) -> None:
+        """What the broker sends stays on the way: to all, or to this one, counted from 0."""
+        (self._inward if connection is None else self._each[connection]).clear()
 
     def release(self) -> None:
         """It arrives."""
-        self._inward.set()
+        for gate in (self._inward, *self._each):
+            gate.set()
 
     def cut(self) -> None:
         """All connections break, and nobody comes through."""
@@ -47,7 +50,7 @@ class BrokerProxy:
 
     def close(self) -> None:
         self.cut()
-        self._inward.set()
+        self.release()
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
@@ -84,16 +87,18 @@ class BrokerProxy:
             return
         self._open |= {client, broker}
         broker.sendall(first)
-        threading.Thread(target=self._pump, args=(client, broker, None), daemon=True).start()
-        self._pump(broker, client, self._inward)
+        threading.Thread(target=self._pump, args=(client, broker), daemon=True).start()
+        self._each.append(threading.Event())
+        self._each[-1].set()
+        self._pump(broker, client, self._inward, self._each[-1])
         for one in (client, broker):
             self._open.discard(one)
             one.close()
 
-    def _pump(self, source: socket.socket, to: socket.socket, gate: threading.Event | None) -> None:
+    def _pump(self, source: socket.socket, to: socket.socket, *gates: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
-                if gate is not None:
+                for gate in gates:
                     gate.wait()
                 to.sendall(data)
         for one in (source, to):
