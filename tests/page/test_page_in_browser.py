@@ -3,11 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from device_agent.page.server import LISTENERS_MAX
 from support.browser import DESKTOP, PHONE, PROGRAM, Tab, browser
 from support.mosquitto import free_port
 from support.processes import BoardProcess, Daemon
@@ -73,7 +76,11 @@ class Place:
         config.write_text(CONFIG.format(folder=folder, port=self.port))
         self.board = BoardProcess(folder, config)
         environment = {"BLOCKS_API_KEY": "bk_device", "DEVICE_AGENT_BOARD": str(self.board.socket)}
-        self.daemon = Daemon(folder, config, environment)
+        self._begun = partial(Daemon, folder, config, environment)
+        self.start()
+
+    def start(self) -> None:
+        self.daemon = self._begun()
         self.daemon.wait_logged("page_open")
         until(lambda: all(one["state"] == "online" for one in self.daemon.ask("status")["devices"]))
 
@@ -147,6 +154,58 @@ async def test_the_stop_by_keyboard_alone_on_a_phone(tmp_path: Path) -> None:
         await tab.key("Enter")
         await tab.until("document.getElementById('banner').textContent.includes('released at the device')")
         assert place.daemon.ask("status")["emergency_stop"]["latched"] is True
+
+
+async def press_stop(tab: Tab) -> None:
+    await tab.js("document.getElementById('stop').click()")
+    await tab.until("document.getElementById('confirm').open")
+    await tab.js("document.getElementById('confirm-yes').click()")
+
+
+async def test_the_stop_of_a_page_that_was_open_before_the_daemon_was(tmp_path: Path) -> None:
+    async with visited(tmp_path) as (tab, place):
+        await asyncio.to_thread(place.daemon.stop)
+        await tab.until("document.getElementById('banner').textContent.includes('No connection')")
+        await asyncio.to_thread(place.start)
+        await tab.until("document.getElementById('banner').textContent === ''")
+        await press_stop(tab)
+        await tab.until("document.getElementById('banner').textContent.includes('released at the device')")
+        tab.faults.clear()  # the browser's own complaints about the connection
+
+
+async def test_the_stop_of_the_eighth_tab(tmp_path: Path) -> None:
+    """A browser opens six connections to a server, for all tabs together."""
+    async with visited(tmp_path) as (tab, place), AsyncExitStack() as stack:
+        tabs = [await stack.enter_async_context(tab.browser.tab(new=True)) for _ in range(7)]
+        for one in tabs:
+            await one.open(place.url)
+        await tabs[-1].until("document.querySelectorAll('.card').length === 3")
+        await press_stop(tabs[-1])
+        await until_async(lambda: place.daemon.ask("status")["emergency_stop"]["latched"])
+
+
+async def test_a_page_that_was_one_too_many_follows_when_another_is_closed(tmp_path: Path) -> None:
+    async with visited(tmp_path) as (tab, place):
+        await tab.call("Page.navigate", url="about:blank")
+        async with aiohttp.ClientSession() as session:
+            others: list[aiohttp.ClientResponse] = []
+
+            async def all_taken() -> bool:
+                one = await session.get(f"{place.url}api/updates")
+                if one.status == 200:
+                    others.append(one)
+                else:
+                    one.close()
+                return len(others) == LISTENERS_MAX
+
+            await until_async(all_taken, "the place of the tab itself is free again")
+            await tab.call("Page.navigate", url=place.url)
+            await tab.until("document.getElementById('banner')?.textContent.includes('No connection')")
+            others[0].close()
+            await tab.until("document.querySelectorAll('.card').length === 3")
+            for one in others:
+                one.close()
+        tab.faults.clear()  # the browser's own complaint that it was refused
 
 
 async def test_everything_that_can_be_used_has_a_name(tmp_path: Path) -> None:

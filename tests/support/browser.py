@@ -21,6 +21,8 @@ PHONE, DESKTOP = (390, 844), (1280, 900)
 class Tab:
     """One page of the browser. What it logs as an error, or throws, is in `faults`."""
 
+    browser: "Browser"
+
     def __init__(self, channel: aiohttp.ClientWebSocketResponse) -> None:
         self._channel = channel
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -112,6 +114,24 @@ class Browser:
             return 0
         return int(first) if whole else 0
 
+    @asynccontextmanager
+    async def tab(self, new: bool = False) -> AsyncIterator[Tab]:
+        """Its first tab, or a new one in front of the others."""
+        address = f"http://127.0.0.1:{self.port}/json"
+        async with aiohttp.ClientSession() as session:
+            if new:
+                async with session.put(f"{address}/new?about:blank") as answer:
+                    page = await answer.json()
+            else:
+                async with session.get(f"{address}/list") as answer:
+                    page = next(one for one in await answer.json() if one["type"] == "page")
+            async with session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0) as channel:
+                tab = Tab(channel)
+                try:
+                    yield tab
+                finally:
+                    await tab.close()
+
     def end(self) -> None:
         self._process.terminate()
         try:
@@ -127,14 +147,8 @@ async def browser(folder: Path) -> AsyncIterator[Tab]:
     it = Browser(folder)
     try:
         await until_async(lambda: it.port)
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{it.port}/json/list") as answer:
-                pages = [one for one in await answer.json() if one["type"] == "page"]
-            async with session.ws_connect(pages[0]["webSocketDebuggerUrl"], max_msg_size=0) as channel:
-                tab = Tab(channel)
-                try:
-                    yield tab
-                finally:
-                    await tab.close()
+        async with it.tab() as tab:
+            tab.browser = it
+            yield tab
     finally:
         it.end()

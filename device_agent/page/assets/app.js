@@ -1,7 +1,8 @@
 "use strict";
 // The page asks the agent once a second for everything that changes, and shows it. It decides nothing.
 
-const token = document.querySelector("meta[name=page-token]").content;
+const tokenOf = (page) => page.querySelector("meta[name=page-token]").content;
+let token = tokenOf(document);
 const at = (id) => document.getElementById(id);
 const SPARK_MS = 3600e3;
 const SILENT_MS = 5000;
@@ -66,13 +67,19 @@ function say(text) {
 
 // -- asking ----------------------------------------
 
+const post = (question) => fetch("api/ask", {
+  method: "POST",
+  headers: { "Content-Type": "application/json", "X-Page-Token": token },
+  body: JSON.stringify(question),
+});
+
 async function ask(question) {
   try {
-    const response = await fetch("api/ask", {
-      method: "POST",
-      headers: { "Content-Type": "application/json", "X-Page-Token": token },
-      body: JSON.stringify(question),
-    });
+    let response = await post(question);
+    if (response.status === 403) { // a daemon that was started again has another token
+      token = tokenOf(new DOMParser().parseFromString(await (await fetch("./")).text(), "text/html"));
+      response = await post(question);
+    }
     if (!response.ok) return { error: { message: (await response.text()).trim() } };
     const answer = await response.json();
     return answer.ok ? answer.result : { error: answer.error };
@@ -428,9 +435,30 @@ async function update(state) {
   journalSeen = rows;
 }
 
-new EventSource("api/updates").addEventListener("message", (event) => update(JSON.parse(event.data)));
+// Only while somebody looks: a browser opens six connections to a server, for all its tabs together.
+let updates = null;
+
+function listen() {
+  if (document.hidden === (updates === null)) return;
+  if (document.hidden) {
+    updates.close();
+    updates = null;
+    return;
+  }
+  heardAt = Date.now();
+  const source = updates = new EventSource("api/updates");
+  source.addEventListener("message", (event) => update(JSON.parse(event.data)));
+  source.addEventListener("error", () => { // what was refused, as one page too many, is tried again here
+    if (source.readyState !== EventSource.CLOSED || source !== updates) return;
+    updates = null;
+    setTimeout(listen, SILENT_MS);
+  });
+}
+
+document.addEventListener("visibilitychange", listen);
+listen();
 setInterval(() => {
-  if (Date.now() - heardAt < SILENT_MS) return;
+  if (document.hidden || Date.now() - heardAt < SILENT_MS) return;
   at("link").textContent = "no connection";
   banner("No connection to the device: what is shown may be old.");
 }, 1000);
