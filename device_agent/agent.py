@@ -237,6 +237,7 @@ class Agent:
             self._network,
             self._history_service,
             figures={
+                "configuration": self._reloader.figures,
                 "broker": lambda: None if self._mqtt is None else self._mqtt.figures(),
                 "outbox": self._outbox.figures,
                 "disk": DiskUse(self._config.state.directory).figures,
@@ -367,7 +368,8 @@ class Agent:
         link = "" if not membership.joined or self._network.connectivity.serves else ", link down"
         online = sum(device.online for device in devices)
         stop = "; emergency stop" if self._control.emergency_stop.status()["latched"] else ""
-        return f"{membership.state}{link}; {online} of {len(devices)} devices online{stop}"
+        refused = "; the last reload was refused" if self._reloader.figures()["refused"] else ""
+        return f"{membership.state}{link}; {online} of {len(devices)} devices online{stop}{refused}"
 
     async def _feed(self, watchdog_s: float) -> None:
         """The watchdog's proof of progress."""

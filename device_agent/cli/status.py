@@ -53,6 +53,7 @@ def head_lines(status: Mapping[str, Any]) -> list[list[Span]]:
     lines: list[list[Span]] = [[(f"{status['agent']}  ", "bold"), *_link(status["link"])]]
     if blind := status["link"].get("blind"):
         lines.append([("link     ", ""), (printable(blind, 500), "yellow")])
+    lines += _configuration(status.get("configuration", {}))
     if broker := status.get("broker"):
         up: Span = ("up", "") if broker["up"] else ("down", "red")
         lines.append([("broker   ", ""), up, (f", {counted(broker['losses'], 'loss', 'losses')}", "")])
@@ -81,6 +82,18 @@ def head_lines(status: Mapping[str, Any]) -> list[list[Span]]:
         *map(_alert, status.get("alerts", ())),
         *_buses(status.get("buses", ())),
     ]
+
+
+def _configuration(file: Mapping[str, Any]) -> list[list[Span]]:
+    """What the file says and is not in force."""
+    lines: list[list[Span]] = []
+    if refused := file.get("refused"):
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        why = f"the last reload was refused: {printable(refused[0], 500)}{more}"
+        lines.append([("config   ", ""), (why, "red")])
+    if waiting := file.get("waits_for_restart"):
+        lines.append([("config   ", ""), (f"waits for a restart: {', '.join(waiting)}", "yellow")])
+    return lines
 
 
 def _stores(status: Mapping[str, Any]) -> list[list[Span]]:

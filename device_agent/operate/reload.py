@@ -31,23 +31,31 @@ class Reloader:
     """Applies a changed file to the parts that follow it."""
 
     def __init__(self, control: ControlSide, hardware: Hardware, tasks: TaskManager) -> None:
-        self._config = control.config
+        self._config = self._begun = control.config
+        self._refused: tuple[str, ...] = ()
+        self._waiting: list[str] = []
         self._hardware = hardware
         self._safe_states = control.safe_states
         self._executor = control.executor
         self._tasks = tasks
+
+    def figures(self) -> dict[str, list[str]]:
+        """What the file said at the last reload and is not in force: its faults, its tables."""
+        return {"refused": list(self._refused), "waits_for_restart": self._waiting}
 
     async def reload(self) -> bool:
         """Read the file again; False if it was refused."""
         try:
             config = await checked(self._config.path)
         except ConfigError as error:
+            self._refused = error.problems
             for problem in error.problems:
                 log.error("reload_refused", problem=problem)
             return False
-        waiting = [table for table in AT_START if getattr(config, table) != getattr(self._config, table)]
-        if waiting:
-            log.warning("reload_waits_for_restart", tables=waiting)
+        self._refused = ()
+        self._waiting = [one for one in AT_START if getattr(config, one) != getattr(self._begun, one)]
+        if self._waiting:
+            log.warning("reload_waits_for_restart", tables=self._waiting)
         change = self._hardware.compare(config)
         gone = [*change.removed, *change.changed]
         # Safe before the hardware is let go; the new device opens at its own safe value.

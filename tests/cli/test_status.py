@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from device_agent.cli.show import counted
-from device_agent.cli.status import _stores, status_lines
+from device_agent.cli.status import _stores, head_lines, status_lines
 
 NOW_S = 1_800_000_000.0
 UNITS = {"climate": {"temperature": "Cel"}, "valve": {"on": ""}}
@@ -51,6 +51,20 @@ def test_the_age_of_a_reading_is_there_where_it_is_known(age_s: float, said: str
     climate, valve = lines(age_s)[-2:]
     assert climate.removeprefix("climate  online").partition("temperature")[0].strip() == said
     assert valve.removeprefix("valve    online  at safe").strip() == "on = off"
+
+
+def test_what_the_file_says_and_is_not_in_force_is_told() -> None:
+    link = {"state": "joined", "joined": True, "up": True, "losses": 0, "trouble": ""}
+    outbox = {"events": 0, "bytes": 0, "max_bytes": 1000, "dropped": 0}
+    rest = {"agent": "a", "link": link, "outbox": outbox, "sessions": [], "requests": 0}
+    file = {"refused": ["agent.name is missing", "x"], "waits_for_restart": ["mqtt", "page"]}
+    said = ["".join(text for text, _ in line) for line in head_lines({**rest, "configuration": file})]
+    assert said[1:3] == [
+        "config   the last reload was refused: agent.name is missing (and 1 more)",
+        "config   waits for a restart: mqtt, page",
+    ]
+    file = {"refused": [], "waits_for_restart": []}
+    assert head_lines({**rest, "configuration": file}) == head_lines(rest)
 
 
 def test_what_cannot_be_noticed_is_told_below_the_link() -> None:

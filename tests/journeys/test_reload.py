@@ -27,14 +27,40 @@ def test_reload_touches_only_what_changed(new_world: Callable[..., World], alice
     world.config.write_text(text.replace("[devices.door]", "[devices.door"))
     daemon.process.send_signal(signal.SIGHUP)
     daemon.wait_logged("reload_refused")
+    (why,) = daemon.ask("status")["configuration"]["refused"]
+    assert "is not valid TOML" in why
     assert control.command(kind="set", id="2", device="valve", values={"on": True})["state"] == "done"
     world.config.write_text(text.replace("max_on_s = 600", "max_on_s = 500"))
     daemon.process.send_signal(signal.SIGHUP)
     until(lambda: world.board.levels(27)[-1] == 1, "the changed actuator is safe")
     until(lambda: daemon.device("valve")["state"] == "online", "the changed actuator is back")
     assert control.command(kind="set", id="3", device="valve", values={"on": True})["state"] == "done"
+    assert daemon.ask("status")["configuration"] == {"refused": [], "waits_for_restart": []}
     session.cancel()
     session.wait_for_terminal(LIMIT_S)
+
+
+def test_what_waits_for_a_restart_is_said_until_then(new_world: Callable[..., World]) -> None:
+    world = new_world()
+    daemon = world.start()
+    text = world.config.read_text()
+
+    def reload(file: str) -> None:
+        seen = sum(entry["event"] == "reloaded" for entry in daemon.events())
+        world.config.write_text(file)
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: sum(entry["event"] == "reloaded" for entry in daemon.events()) > seen)
+
+    def waiting() -> Any:
+        return daemon.ask("status")["configuration"]["waits_for_restart"]
+
+    changed = text + "[history]\nenabled = false\n"
+    reload(changed)
+    assert waiting() == ["history"]
+    reload(changed.replace("every_s = 0.2", "every_s = 0.1"))
+    assert waiting() == ["history"], "it is not in force yet"
+    reload(text)
+    assert waiting() == []
 
 
 def test_a_right_that_was_taken_ends_at_once(new_world: Callable[..., World], alice: Any) -> None:
