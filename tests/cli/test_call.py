@@ -39,6 +39,21 @@ def test_set_for_a_time_goes_back_to_safe(calls: Any) -> None:
     until(lambda: calls.world.valve_open() is False, "the valve closes by itself")
 
 
+def test_an_emergency_stop_from_afar_is_released_at_the_device_alone(calls: Any) -> None:
+    assert calls("set", "valve", "on", "on").returncode == 0
+    refused = calls("stop", key="bk_stranger")
+    assert (refused.returncode, refused.stdout) == (77, "")
+    done = calls("stop")
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    assert calls.world.valve_open() is False
+    barred = calls("set", "valve", "on", "on")
+    assert barred.returncode == 77
+    assert "until somebody releases it at the device" in barred.stderr
+    file = str(calls.world._folder / "agent.toml")
+    command = [sys.executable, "-m", "device_agent", "--config", file, "release"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
 FAULTS = [
     (("read", "nothing"), "bk_demo", 1, "there is no device 'nothing'"),
     (("set", "valve", "on", "7"), "bk_demo", 1, "valve.on takes a boolean, not 7"),
