@@ -23,7 +23,7 @@ from device_agent.cli.common import (
     said,
     styled,
 )
-from device_agent.cli.running_daemon import ask_daemon, ask_needed, units_of_daemon
+from device_agent.cli.running_daemon import ask_daemon, require_answer, units_of_daemon
 from device_agent.cli.show import Units, ack_text, unit_text, units_of, units_of_description, value_text
 from device_agent.config import Config, load
 from device_agent.errors import BusError, DriverError, Fault, Rejected
@@ -138,7 +138,9 @@ def _drive(args: argparse.Namespace, question: Mapping[str, Any], out: Path | No
     units = partial(units_of_daemon, file)
     if args.dry_run:
         # Only the daemon knows who drives, and since when.
-        return _show_ack(units, question, ask_needed(file, {**question, "dry_run": True}), as_json=args.json)
+        return _show_ack(
+            units, question, require_answer(file, {**question, "dry_run": True}), as_json=args.json
+        )
     try:
         ack = ask_daemon(file, question)
     except Unavailable:
@@ -187,7 +189,7 @@ def run_estop(args: argparse.Namespace) -> int:
 
 
 def run_release(args: argparse.Namespace) -> int:
-    stop = ask_needed(config_path(args), {"op": "release"})
+    stop = require_answer(config_path(args), {"op": "release"})
     return said(args, stop, f"released{', but ' + stop['barred'] if 'barred' in stop else ''}")
 
 

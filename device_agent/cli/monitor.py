@@ -12,7 +12,7 @@ from typing import Any
 from device_agent.cli.common import Exit, Unavailable, Unresponsive, config_path
 from device_agent.cli.live import Line, Screen, ended_by_signals
 from device_agent.cli.point_table import PointLine, Trace, point_table
-from device_agent.cli.running_daemon import ask_daemon, ask_needed, units_of_daemon
+from device_agent.cli.running_daemon import ask_daemon, require_answer, units_of_daemon
 from device_agent.cli.show import Units, counted, unit_text, value_text
 from device_agent.cli.status import driven, head_lines, values_text
 from device_agent.clock import undated
@@ -39,7 +39,7 @@ def _times(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     file = config_path(args)
-    first = dict(ask_needed(file, {"op": "status"}))
+    first = dict(require_answer(file, {"op": "status"}))
     live = sys.stdin.isatty() and sys.stdout.isatty() and not args.json
     with suppress(KeyboardInterrupt), ended_by_signals():
         (_screen if live else _lines)(file, first, args)

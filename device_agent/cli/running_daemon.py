@@ -68,7 +68,7 @@ def ask_daemon(file: Path, question: Mapping[str, Any]) -> Any:
     return answer["result"]
 
 
-def ask_needed(file: Path, question: Mapping[str, Any]) -> Any:
+def require_answer(file: Path, question: Mapping[str, Any]) -> Any:
     """The same for what only a daemon can answer: a file that no daemon starts with is told first.
 
     Raises ConfigError too.

@@ -7,7 +7,7 @@ from typing import Any
 
 from device_agent.cli.common import Exit, config_path, print_json, styled
 from device_agent.cli.live import Span
-from device_agent.cli.running_daemon import ask_needed, units_of_daemon
+from device_agent.cli.running_daemon import require_answer, units_of_daemon
 from device_agent.cli.show import Units, counted, span_text, with_unit
 from device_agent.clock import undated
 from device_agent.text.printable import printable
@@ -24,7 +24,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run_status(args: argparse.Namespace) -> int:
     file = config_path(args)
-    status, units = ask_needed(file, {"op": "status"}), units_of_daemon(file)
+    status, units = require_answer(file, {"op": "status"}), units_of_daemon(file)
     if args.json:
         print_json({**status, "units": units})
         return Exit.DONE
