@@ -93,6 +93,11 @@ GAUGES = (
         ("agent", "version", "instance"),
     ),
     Family("ready", "1 from READY=1 to the stop.", _one("ready")),
+    Family(
+        "reload_refused",
+        "1 while the file is not in force, since its last reload was refused.",
+        lambda status: [((), float(bool(status["configuration"]["refused"])))],
+    ),
     Family("link_up", "1 while the network answers.", _one("link", "up")),
     Family("broker_up", "1 while the MQTT broker is there.", _of_broker("up")),
     Family("clock_set", "1 if the time is known.", _one("clock", "set")),

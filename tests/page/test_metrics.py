@@ -25,6 +25,7 @@ def status() -> dict[str, Any]:
         "version": "1.2",
         "instance": "i-1",
         "ready": True,
+        "configuration": {"refused": ["x"], "waits_for_restart": []},
         "link": {"up": False, "losses": 4},
         "broker": {"up": True, "losses": 3},
         "clock": {"set": True},
@@ -80,6 +81,7 @@ def test_every_figure_is_there_with_its_unit() -> None:
     found = samples(text)
     expected = {
         "ready": 1,
+        "reload_refused": 1,
         "info{agent=greenhouse_7,instance=i-1,version=1.2}": 1,
         "readings_total{device=climate}": 40,
         "not_understood_total{device=climate,kind=lines_unlike}": 3,
