@@ -445,7 +445,6 @@ function listen() {
     updates = null;
     return;
   }
-  heardAt = Date.now();
   const source = updates = new EventSource("api/updates");
   source.addEventListener("message", (event) => update(JSON.parse(event.data)));
   source.addEventListener("error", () => { // what was refused, as one page too many, is tried again here
@@ -455,7 +454,10 @@ function listen() {
   });
 }
 
-document.addEventListener("visibilitychange", listen);
+document.addEventListener("visibilitychange", () => {
+  heardAt = Date.now(); // as fresh as it is going to be in a second
+  listen();
+});
 listen();
 setInterval(() => {
   if (document.hidden || Date.now() - heardAt < SILENT_MS) return;
