@@ -70,7 +70,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     do.add_argument("args", metavar="NAME=VALUE", nargs="*")
     for parser in (set_, do):
         parser.add_argument("--dry-run", action="store_true", help="only say what would happen")
-    command("stop", _stop, "emergency stop: everything safe until its owner releases it")
+    stop = command("stop", _stop, "emergency stop: everything safe until its owner releases it")
+    stop.set_defaults(dry_run=False)
     history.add_arguments(command("history", _history, "readings from the agent's own record"))
     _session_arguments(command)
 
@@ -238,7 +239,7 @@ def _stop(caller: AgentCaller, args: argparse.Namespace) -> int:
 
 
 def _acknowledged(caller: AgentCaller, args: argparse.Namespace, question: Mapping[str, Any]) -> int:
-    asked = {**question, "dry_run": True} if getattr(args, "dry_run", False) else question
+    asked = {**question, "dry_run": True} if args.dry_run else question
     result = _asked(caller, args, asked).result
     print(dumps(result, indent=2) if args.json else ack_text(mapping(result.get("ack"))))
     return Exit.DONE

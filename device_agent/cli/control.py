@@ -74,14 +74,17 @@ def run_read(args: argparse.Namespace) -> int:
     except Unavailable:
         config = load(file)
         units, read = units_of(config), partial(_read_directly, config)
+
+    def with_units(name: str) -> dict[str, Any]:
+        return {**read(name), "units": units[name]}
+
     if len(args.devices) == 1:
-        reading = read(args.devices[0])
-        _show_reading({**reading, "units": units[args.devices[0]]}, as_json=args.json)
+        _show_reading(with_units(args.devices[0]), as_json=args.json)
         return Exit.DONE
     readings: list[Mapping[str, Any]] = []
     for name in args.devices or [name for name, points in units.items() if points]:
         try:
-            readings.append({**read(name), "units": units[name]})
+            readings.append(with_units(name))
         except (Rejected, BusError, DriverError) as error:
             fault = getattr(error, "fault", None) or Fault(getattr(error, "reason", "internal"), str(error))
             readings.append({"device": name, "error": fault.members()})

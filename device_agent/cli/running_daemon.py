@@ -5,6 +5,7 @@ Only [state] is read of it here, so that no fault elsewhere stands between a per
 """
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ SERVICE_RUNTIME = Path("/run/device-agent")
 
 # What does not wait for hardware, or (making safe) for 7 s at most.
 QUICK, QUICK_LIMIT_S = {*MAKE_SAFE, "release", "status", "describe"}, 10.0
+
+# Once for a command: who watches goes on with the daemon that it found, whatever is edited meanwhile.
+_state = cache(load_state)
 
 
 def socket_of(state: StateConfig, service_runtime: Path = SERVICE_RUNTIME) -> Path:
@@ -45,7 +49,7 @@ def ask_daemon(file: Path, question: Mapping[str, Any]) -> Any:
 
     Raises Unavailable where none runs, Unresponsive where it hangs, else what the daemon says.
     """
-    path = socket_of(load_state(file))
+    path = socket_of(_state(file))
     limit_s = QUICK_LIMIT_S if question["op"] in QUICK else ANSWER_LIMIT_S
     try:
         answer = ask(path, question, limit_s)

@@ -13,6 +13,7 @@ import pytest
 
 from device_agent.cli import demo_world
 from device_agent.cli.demo_world import World
+from support.owner import Owner
 
 LIMIT_S = 60.0
 MORE = """
@@ -45,6 +46,11 @@ class Calls:
     def __init__(self, world: World) -> None:
         self.world = world
         self.url = f"http://127.0.0.1:{world.port}"
+
+    @property
+    def owner(self) -> Owner:
+        """Of the device that is called."""
+        return Owner(self.world._folder / "agent.toml")
 
     def begin(self, *words: str, key: str = demo_world.KEY, **options: Any) -> "subprocess.Popen[str]":
         environment = {k: v for k, v in os.environ.items() if not k.startswith("BLOCKS_")}

@@ -1,45 +1,26 @@
 """Commands to a running daemon while its configuration file is in the middle of an edit, as processes."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-LIMIT_S = 60.0
-
-
-class Owner:
-    """At the device, with a file in which somebody types."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.before = file.read_text()
-
-    def __call__(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "device_agent", "--config", str(self.file), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-
-    def says(self, *words: str) -> Any:
-        done = self(*words, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+from support.owner import Owner
 
 
 @pytest.fixture(params=["an unknown bus", "no TOML", "a key that is no key"])
 def owner(calls: Any, request: pytest.FixtureRequest) -> Iterator[Owner]:
-    made = Owner(calls.world._folder / "agent.toml")
+    made = calls.owner
+    before = made.file.read_text()
     faults = {
-        "an unknown bus": made.before.replace('bus = "', 'bus = "no_', 1),
-        "no TOML": made.before + '[devices.half]\ndriver = "gpio-',
-        "a key that is no key": "colour = 1\n" + made.before,
+        "an unknown bus": before.replace('bus = "', 'bus = "no_', 1),
+        "no TOML": before + '[devices.half]\ndriver = "gpio-',
+        "a key that is no key": "colour = 1\n" + before,
     }
     made.file.write_text(faults[request.param])
     yield made
-    made.file.write_text(made.before)
+    made.file.write_text(before)
 
 
 def test_what_moves_can_be_stopped(owner: Owner) -> None:

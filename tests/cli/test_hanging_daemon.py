@@ -1,22 +1,18 @@
 """Commands to a daemon that is there and answers nothing, as processes."""
 
 import signal
-import subprocess
-import sys
 from typing import Any
 
 from support.waiting import until
 
 
 def test_an_emergency_stop_does_not_wait_for_a_daemon_that_hangs(calls: Any) -> None:
-    world = calls.world
-    file = str(world._folder / "agent.toml")
-    command = [sys.executable, "-m", "device_agent", "--config", file]
-    subprocess.run([*command, "set", "valve", "on", "true"], check=True, capture_output=True, timeout=60)
+    world, owner = calls.world, calls.owner
+    assert owner("set", "valve", "on", "true").returncode == 0
     world._daemon.send_signal(signal.SIGSTOP)
     try:
         asked = [
-            subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            owner.begin(*words)
             for words in (["estop"], ["safe"], ["status"], ["may-update"], ["monitor", "--times", "1"])
         ]
         until(lambda: world.valve_open() is False, "the guard makes it safe")
@@ -29,4 +25,4 @@ def test_an_emergency_stop_does_not_wait_for_a_daemon_that_hangs(calls: Any) -> 
         world._daemon.send_signal(signal.SIGCONT)
     # What the stopped daemon had been asked it does now.
     until(lambda: world.status()["emergency_stop"]["latched"], "the stop")
-    subprocess.run([*command, "release"], check=True, capture_output=True, timeout=60)
+    assert owner("release").returncode == 0

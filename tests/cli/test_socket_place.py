@@ -58,6 +58,6 @@ def test_a_file_that_does_not_tell_it_leaves_the_default(tmp_path: Path, text: s
 
 
 def test_a_running_daemon_s_buses_are_left_alone(calls: Any) -> None:
-    args = argparse.Namespace(config=str(calls.world._folder / "agent.toml"))
+    args = argparse.Namespace(config=str(calls.owner.file))
     assert daemon_buses(running_daemon(args)) == {"/dev/i2c-1": "the running daemon (bus i2c1)"}
     assert daemon_buses(running_daemon(argparse.Namespace(config="/nowhere/agent.toml"))) == {}

@@ -21,9 +21,8 @@ PHONE, DESKTOP = (390, 844), (1280, 900)
 class Tab:
     """One page of the browser. What it logs as an error, or throws, is in `faults`."""
 
-    browser: "Browser"
-
-    def __init__(self, channel: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, of: "Browser", channel: aiohttp.ClientWebSocketResponse) -> None:
+        self.browser = of
         self._channel = channel
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._number = 0
@@ -115,7 +114,7 @@ class Browser:
         return int(first) if whole else 0
 
     @asynccontextmanager
-    async def tab(self, new: bool = False) -> AsyncIterator[Tab]:
+    async def tab(self, *, new: bool = False) -> AsyncIterator[Tab]:
         """Its first tab, or a new one in front of the others."""
         address = f"http://127.0.0.1:{self.port}/json"
         async with aiohttp.ClientSession() as session:
@@ -126,7 +125,7 @@ class Browser:
                 async with session.get(f"{address}/list") as answer:
                     page = next(one for one in await answer.json() if one["type"] == "page")
             async with session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0) as channel:
-                tab = Tab(channel)
+                tab = Tab(self, channel)
                 try:
                     yield tab
                 finally:
@@ -148,7 +147,6 @@ async def browser(folder: Path) -> AsyncIterator[Tab]:
     try:
         await until_async(lambda: it.port)
         async with it.tab() as tab:
-            tab.browser = it
             yield tab
     finally:
         it.end()
